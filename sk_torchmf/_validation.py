@@ -1,0 +1,117 @@
+"""What an argument must be: each check names the argument, the rule, what came and the cure."""
+
+import os
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_array, column_or_1d
+
+MAX_PAIRS = 2**31 - 1  # index plans are int32
+
+
+def check_ids(ids, name):
+    """Return ids as a one-dimensional integer array >= 0; integral floats are cast, anything else is refused."""
+    ids = np.asarray(ids)
+    if ids.ndim != 1:
+        raise ValueError(f"{name} must be one-dimensional. Got shape {ids.shape}.")
+    if ids.dtype.kind not in "iu":
+        if ids.size and ids.dtype.kind not in "fO":
+            raise TypeError(f"{name} must be integers. Got dtype {ids.dtype}; pass labels in a table instead.")
+        try:
+            values = ids.astype(np.float64)
+        except (TypeError, ValueError):
+            raise TypeError(f"{name} must be integers. Got {ids[0]!r}; pass labels in a table instead.") from None
+        bad = np.flatnonzero(~np.isfinite(values) | (values != np.floor(values)))
+        if bad.size:
+            raise ValueError(f"{name} must be whole numbers. Got {name}[{bad[0]}] = {values[bad[0]]}.")
+        ids = values.astype(np.int64)
+    if ids.size and ids.dtype.kind == "i" and ids.min() < 0:
+        at = int(np.argmin(ids))
+        raise ValueError(f"{name} must be >= 0. Got {name}[{at}] = {ids[at]}.")
+    return ids
+
+
+def check_below(ids, n, name, size_name):
+    """Refuse ids that are not below ``n``; return ``n``, or the smallest that fits where it is None."""
+    highest = int(ids.max()) if len(ids) else -1
+    if n is None:
+        return highest + 1
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
+        raise ValueError(f"{size_name} must be an int >= 0. Got {n!r}.")
+    if highest >= n:
+        at = int(np.argmax(ids))
+        raise ValueError(f"{name}[{at}] is {highest}, but {size_name} is {n}. Raise {size_name} or drop the row.")
+    return int(n)
+
+
+def check_finite(values, name):
+    """Refuse NaN and infinity, naming the first."""
+    if not np.isfinite(values).all():
+        at = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise ValueError(f"{name}[{at}] is {values[at]}. Drop the row or fill it in before fitting.")
+    return values
+
+
+def check_length(values, n, name, what="observation"):
+    """Return values as an array of shape (n,)."""
+    values = np.asarray(values)
+    if values.shape != (n,):
+        raise ValueError(f"{name} must have one value for each {what}, shape ({n},). Got shape {values.shape}.")
+    return values
+
+
+def check_ratings(ratings, n, name):
+    """Return ratings as a finite real array of shape (n,), in the dtype they came in where that is a float."""
+    ratings = column_or_1d(ratings, warn=True)
+    if ratings.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: {name} has dtype {ratings.dtype}.")
+    if ratings.dtype.kind not in "fiu":
+        ratings = check_array(ratings, dtype=np.float64, ensure_2d=False, ensure_min_samples=0, ensure_all_finite=False, input_name=name)
+    return check_finite(check_length(ratings, n, name), name)
+
+
+def check_weights(weights, n, name, what="observation", hint=""):
+    """Return weights as a float64 array of shape (n,): finite, >= 0, not all zero."""
+    weights = np.asarray(weights, dtype=np.float64)
+    if weights.shape != (n,):
+        raise ValueError(f"{name} must have one weight for each {what}, shape ({n},). Got shape {weights.shape}.{hint}")
+    check_finite(weights, name)
+    if n and weights.min() < 0:
+        at = int(np.argmin(weights))
+        raise ValueError(f"{name} must be >= 0. Got {name}[{at}] = {weights[at]}.")
+    if n and not weights.any():
+        raise ValueError(f"{name} are all zero. At least one weight must be greater than zero.")
+    return weights
+
+
+def check_n_pairs(n):
+    """Refuse more observations than an int32 plan can index."""
+    if n > MAX_PAIRS:
+        raise ValueError(f"At most {MAX_PAIRS} observations fit one model (int32 index plans). Got {n}. Fit on a sample of them.")
+
+
+def check_device(device):
+    """Return the torch device asked for, ``torch.get_default_device()`` for None; never another one instead."""
+    device = torch.get_default_device() if device is None else torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f'device="{device}" was asked for, but torch.cuda.is_available() is False. Use device="cpu".')
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f'device must be "cpu" or "cuda". Got "{device}".')
+    return device
+
+
+def check_memory(n_bytes, what, cure):
+    """Refuse, with words, an array that would not fit in the memory that is free now."""
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not every platform tells
+        return
+    if n_bytes > free:
+        raise MemoryError(f"{what} needs {n_bytes / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free. {cure}")
+
+
+def check_k(k):
+    """Return how many are asked for, an int >= 1."""
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise ValueError(f"k must be an int >= 1. Got {k!r}.")
+    return int(k)

@@ -1,0 +1,234 @@
+"""What every factorization shares once it is fitted: prediction in all call forms, fold-in, features. Fitted state is NumPy."""
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.metadata_routing import UNUSED
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sk_torchmf import _labels
+from sk_torchmf._validation import check_memory
+from sk_torchmf.estimators import _forms
+from sk_torchmf.nn import POINTWISE
+from sk_torchmf.solvers.als import RowPrior, solve_rows
+
+BLOCK = 2**13  # pairs scored at once: their factors stay in the cache
+
+
+class BaseFactorization(TransformerMixin, BaseEstimator):
+    """Base of the estimators whose score is an inner product of user and item rows, plus biases where there are any.
+
+    ``fit`` of a subclass leaves ``user_factors_, item_factors_`` (and ``user_biases_, item_biases_, global_mean_`` where ``_biased``)
+    in rating units; ``mean_user_, mean_item_``, the factors an unknown id gets; ``rating_scale_, rating_range_``; and
+    ``user_prior_``, the fold-in's prior in standardised units.
+    """
+
+    __metadata_request__predict = {"user_ids": UNUSED, "item_ids": UNUSED}
+    __metadata_request__inverse_transform = {"rows": UNUSED}
+
+    def predict(self, user_ids, item_ids=None, *, clip=None):
+        """Predict ratings.
+
+        Parameters
+        ----------
+        user_ids : table, Interactions, sparse matrix, array-like or scalar
+            - a table (n, >= 2) with the columns ``fit`` saw, or a container of n interactions: one prediction a row;
+            - with ``item_ids``: user ids, in the ids ``fit`` saw;
+            - a scalar user id alone: its predictions for all items (Spotlight's convention);
+            - a sparse matrix (n_rows, n_items) of *new* users' ratings: all their predictions, by ``fold_in``.
+        item_ids : array-like or scalar, optional
+            Item ids; broadcast against ``user_ids``.
+        clip : bool, optional
+            Limit predictions to the range of the training ratings; by default the constructor's ``clip``.
+
+        Returns
+        -------
+        ndarray of float64
+            Predicted ratings: of shape (n,), of the broadcast shape, (n_items,) for a scalar user, (n_rows, n_items) for a sparse
+            matrix. A fresh array.
+
+        Raises
+        ------
+        ValueError
+            For a one-dimensional ``user_ids`` without ``item_ids``, an unknown id with ``handle_unknown="error"``, a table without
+            the columns ``fit`` saw, Interactions after a fit on labels.
+        MemoryError
+            Where the dense predictions for a sparse matrix would not fit.
+        """
+        check_is_fitted(self)
+        if item_ids is not None:
+            user = _labels.lookup(np.asarray(user_ids), self.users_, "user")
+            item = _labels.lookup(np.asarray(item_ids), self.items_, "item")
+            return self._respond(self._score_pairs(*np.broadcast_arrays(user, item)), clip)
+        if sp.issparse(user_ids):
+            return self.inverse_transform(self.fold_in(user_ids), clip=clip)
+        if not _forms.is_structured(user_ids):
+            user_ids = np.asarray(user_ids)
+            if user_ids.ndim == 0:
+                user = _labels.lookup(user_ids[None], self.users_, "user")
+                return self._respond(self._score_all_items(*self._user(user))[0], clip)
+            if user_ids.ndim == 1:
+                raise ValueError(
+                    "predict got a one-dimensional array. For pairs use predict(users, items), for the best items of each user "
+                    "recommend(users). Reshape your data to two dimensions if it is a table of one (user, item) row."
+                )
+        return self._respond(self._score_pairs(*_forms.read_ids(self, user_ids)), clip)
+
+    def _score_pairs(self, user, item):
+        """Scores in the shape of the row numbers ``user`` and ``item``, -1 for unknown; in float64, so that ranks agree."""
+        scores = np.empty(user.size)
+        for start in range(0, user.size, BLOCK):
+            part = slice(start, start + BLOCK)
+            p, b_u = self._user(user.ravel()[part])
+            q, b_i = self._item(item.ravel()[part])
+            scores[part] = np.einsum("nk,nk->n", p, q) + b_u + b_i
+        return scores.reshape(user.shape)
+
+    def _score_all_items(self, factors, biases):
+        """Scores (n, n_items) of users given by factors (n, n_factors) and biases (n,), all in float64."""
+        scores = factors @ self.item_factors_.T.astype(np.float64) + biases[:, None]
+        return scores + self.item_biases_ if self._biased else scores
+
+    def _user(self, code, nan_is_mean=False):
+        """Factors (n, n_factors) and constant part (n,) of the score, the global mean included, of user numbers."""
+        biases = self.user_biases_ if self._biased else None
+        factors, constant = self._side(code, "user", self.user_factors_, self.mean_user_, biases, nan_is_mean)
+        return factors, constant + (self.global_mean_ if self._biased else 0.0)
+
+    def _item(self, code):
+        return self._side(code, "item", self.item_factors_, self.mean_item_, self.item_biases_ if self._biased else None)
+
+    def _side(self, code, role, factors, mean, biases, nan_is_mean=False):
+        unknown = code < 0
+        rows = factors[code].astype(np.float64)
+        constant = np.zeros(len(code)) if biases is None else biases[code].astype(np.float64)
+        if unknown.any():
+            if self.handle_unknown == "error":
+                raise ValueError(
+                    f"The {role} id of row {int(np.argmax(unknown))} was not seen in fit. Drop it, or use handle_unknown=\"mean\"."
+                )
+            rows[unknown] = np.nan if self.handle_unknown == "nan" and not nan_is_mean else mean
+            constant[unknown] = 0.0  # biases have mean zero
+        return rows, constant
+
+    def _respond(self, scores, clip=None):
+        """The predicted rating of a score, in place: inverse link, then the limits."""
+        scores = POINTWISE[self.loss].response(torch.from_numpy(scores)).numpy()
+        if self.clip if clip is None else clip:
+            np.clip(scores, *self.rating_range_, out=scores)
+        return scores
+
+    def fold_in(self, X):
+        """Fit new users to the fixed items, from their ratings alone.
+
+        Parameters
+        ----------
+        X : sparse matrix of shape (n_rows, n_items)
+            Ratings of new users; column j is the item ``items_[j]``, whatever form ``fit`` saw.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_factors) or, for a biased model, (n_rows, n_factors + 1), float64
+            Factors, then the user's bias. Shrunk towards the mean user, which is what an empty row gets.
+        """
+        check_is_fitted(self)
+        return self._fold_in(self._read_new_users(X))
+
+    def _read_new_users(self, X, y=None, sample_weight=None):
+        if not sp.issparse(X):
+            raise TypeError(f"New users' ratings must be a scipy sparse matrix. Got {type(X).__name__}.")
+        if X.shape[1] != self.n_items_:
+            raise ValueError(
+                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_items_} features as input: "
+                "one column for each of items_."
+            )
+        return _forms.read_matrix(X, y, sample_weight)
+
+    def _fold_in(self, data, leave_one_out=False):
+        """Rows of new users in rating units and, with ``leave_one_out``, the held-out score of each rating."""
+        dtype = torch.from_numpy(self.item_factors_[:0]).dtype
+        scale, loss = self.rating_scale_, POINTWISE[self.loss]
+        features, offset = self.item_factors_ / scale**0.5, np.zeros(self.n_items_)
+        units = np.full(features.shape[1], scale**0.5)
+        if self._biased:
+            features = np.column_stack([features, np.ones(self.n_items_)])
+            offset, units = (self.item_biases_ + self.global_mean_) / scale, np.append(units, scale)
+        rating = loss.check(data.ratings) / scale
+        weight = np.ones(len(data)) if data.weights is None else data.weights
+        pointers = np.concatenate([[0], np.cumsum(np.bincount(data.user_ids, minlength=data.num_users))])
+        prior = RowPrior(*(torch.from_numpy(array).to(dtype) for array in self.user_prior_))
+        tensors = (torch.from_numpy(np.asarray(a)).to(dtype) for a in (rating, weight, features, offset))
+        columns = torch.from_numpy(data.item_ids.astype(np.int64))
+        out = solve_rows(torch.from_numpy(pointers), columns, *tensors, prior, loss, leave_one_out=leave_one_out)
+        if not leave_one_out:
+            return out.double().numpy() * units
+        return out[0].double().numpy() * units, out[1].double().numpy() * scale
+
+    def transform(self, X):
+        """Turn X into features for a later step.
+
+        Parameters
+        ----------
+        X : in the form ``fit`` saw
+            Sparse matrix (n_rows, n_items), table or container of n interactions.
+
+        Returns
+        -------
+        ndarray of float64
+            For a sparse matrix ``fold_in(X)``. For a table or container the user's factors beside the item's,
+            (n, 2 * n_factors). The factors of rows that ``fit`` saw know their ratings: train a later step on other rows.
+        """
+        check_is_fitted(self)
+        if sp.issparse(X) != (self.form_ == _forms.SPARSE):
+            raise ValueError(
+                f"transform takes X in the form fit saw ({self.form_}). Got {_forms.form_of(X)}. Use fold_in for a sparse matrix of "
+                "new users."
+            )
+        if sp.issparse(X):
+            return self.fold_in(validate_data(self, X=X, reset=False, skip_check_array=True))
+        user, item = _forms.read_ids(self, X)
+        return np.hstack([self._user(user)[0], self._item(item)[0]])
+
+    def inverse_transform(self, rows, *, clip=None):
+        """Predict all items for users given by their rows.
+
+        Parameters
+        ----------
+        rows : array-like of shape (n_rows, width)
+            As ``fold_in`` gives them.
+        clip : bool, optional
+            Limit predictions to the range of the training ratings; by default the constructor's ``clip``.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_items), float64
+            Predicted ratings; ``inverse_transform(fold_in(X))`` is ``predict(X)``.
+        """
+        check_is_fitted(self)
+        rows = np.asarray(rows, dtype=np.float64)
+        n_factors = self.item_factors_.shape[1]
+        if rows.ndim != 2 or rows.shape[1] != n_factors + self._biased:
+            raise ValueError(f"rows must have shape (n_rows, {n_factors + self._biased}), as fold_in gives them. Got {rows.shape}.")
+        check_memory(
+            8 * len(rows) * self.n_items_,
+            f"A dense array of {len(rows)} x {self.n_items_} predictions",
+            "Pass fewer rows, use recommend for the best items, or predict(users, items) for pairs.",
+        )
+        biases = rows[:, -1] + self.global_mean_ if self._biased else np.zeros(len(rows))
+        return self._respond(self._score_all_items(rows[:, :n_factors], biases), clip)
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the columns of ``transform``, an ndarray of str objects; ``input_features`` is ignored."""
+        check_is_fitted(self)
+        n_factors = self.item_factors_.shape[1]
+        if self.form_ == _forms.SPARSE:
+            names = [f"factor{j}" for j in range(n_factors)] + ["bias"] * self._biased
+        else:
+            names = [f"{side}_factor{j}" for side in ("user", "item") for j in range(n_factors)]
+        return np.array(names, dtype=object)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        return tags

@@ -1,0 +1,128 @@
+"""The three input forms, read by one rule: whatever X is, an Interactions container comes out."""
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.utils.validation import _num_features, check_array, validate_data
+
+from sk_torchmf import _labels
+from sk_torchmf._validation import check_finite, check_ratings, check_weights
+from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
+
+SPARSE, TABLE, INTERACTIONS = "sparse", "table", "interactions"
+
+
+def form_of(X):
+    """Which of the three forms X has; anything that is neither sparse nor a container is taken for a table."""
+    if sp.issparse(X):
+        return SPARSE
+    return INTERACTIONS if is_interactions(X) else TABLE
+
+
+def is_structured(X):
+    """Whether X is a matrix, container or frame, rather than an array or scalar."""
+    return sp.issparse(X) or is_interactions(X) or _labels.is_frame(X)
+
+
+def read(estimator, X, y, sample_weight):
+    """Read the arguments of ``fit`` and record on the estimator what they taught: ids, form, features.
+
+    Parameters
+    ----------
+    estimator : estimator with parameters ``user`` and ``item``
+        Gets ``users_, items_, n_users_, n_items_, n_features_in_, form_`` and ``feature_names_in_`` where X has names.
+    X : sparse matrix, table or container
+    y : array-like of shape (n,) or None
+        Ratings; must be None for a sparse matrix.
+    sample_weight : array-like or None
+        One weight a row of X.
+
+    Returns
+    -------
+    Interactions
+        Ids are row numbers of ``users_`` and ``items_``; ``ratings`` finite or None; ``weights`` checked or None.
+    """
+    form = form_of(X)
+    if form == SPARSE:
+        data = read_matrix(X, y, sample_weight)
+        validate_data(estimator, X=X, skip_check_array=True)
+        users, items = np.arange(data.num_users), np.arange(data.num_items)
+    elif form == INTERACTIONS:
+        data = _read_interactions(as_interactions(X), y, sample_weight)
+        estimator.n_features_in_ = 2
+        users, items = np.arange(data.num_users), np.arange(data.num_items)
+    else:
+        X = _check_table(estimator, X, reset=True)
+        if y is None:
+            raise ValueError(
+                f"{type(estimator).__name__} requires y to be passed, but the target y is None: a table X holds the ids only, "
+                "pass the ratings as y."
+            )
+        user, users = _labels.encode(_labels.column(X, estimator.user, "user"), "user")
+        item, items = _labels.encode(_labels.column(X, estimator.item, "item"), "item")
+        rating = check_ratings(y, len(user), "y")
+        weights = None if sample_weight is None else check_weights(sample_weight, len(user), "sample_weight")
+        data = Interactions(user, item, rating, weights=weights, num_users=len(users), num_items=len(items))
+    if len(data) == 0:
+        raise ValueError(f"X has no observations (shape={X.shape}), while a minimum of 1 is required.")
+    estimator.form_, estimator.users_, estimator.items_ = form, users, items
+    estimator.n_users_, estimator.n_items_ = data.num_users, data.num_items
+    return data
+
+
+def read_matrix(X, y=None, sample_weight=None):
+    """Read a sparse rating matrix as a container: every stored entry is a rating, weighted by its user."""
+    if y is not None:
+        raise ValueError("y must be None when X is a sparse rating matrix: its stored entries are the ratings.")
+    if X.ndim != 2:
+        raise ValueError(f"X must have two dimensions, users x items. Got a sparse array of shape {X.shape}.")
+    if X.dtype.kind not in "fiub":
+        raise ValueError(f"X must hold real numbers. Got dtype {X.dtype}; complex data not supported.")
+    data = Interactions.from_matrix(X)
+    check_finite(data.ratings, "X.data")
+    if sample_weight is not None:
+        hint = " For a weight for each rating pass Interactions with weights: Interactions.weights."
+        weights = check_weights(sample_weight, data.num_users, "sample_weight", "user (row of X)", hint)
+        data.weights = weights[data.user_ids]
+    return data
+
+
+def _read_interactions(data, y, sample_weight):
+    rating = data.ratings if y is None else y
+    rating = None if rating is None else check_ratings(rating, len(data), "ratings" if y is None else "y")
+    weights = data.weights if sample_weight is None else sample_weight
+    if weights is not None:
+        weights = check_weights(weights, len(data), "weights" if sample_weight is None else "sample_weight")
+    return Interactions(data.user_ids, data.item_ids, rating, data.timestamps, weights, data.num_users, data.num_items)
+
+
+def read_ids(estimator, X):
+    """Row numbers of the users and items of a table or container, -1 where unknown."""
+    if form_of(X) == INTERACTIONS:
+        data = as_interactions(X)
+        for labels, role in ((estimator.users_, "user"), (estimator.items_, "item")):
+            if not _labels.is_range(labels):
+                raise ValueError(
+                    f"Interactions hold positions, but this model was fitted on a table whose {role} ids are labels. "
+                    "Fit it on Interactions, or pass a table with the same columns."
+                )
+        user, item = data.user_ids, data.item_ids
+    else:
+        X = _check_table(estimator, X, reset=False)
+        user, item = _labels.column(X, estimator.user, "user"), _labels.column(X, estimator.item, "item")
+    return _labels.lookup(user, estimator.users_, "user"), _labels.lookup(item, estimator.items_, "item")
+
+
+def _check_table(estimator, X, reset):
+    if not _labels.is_frame(X):
+        X = check_array(X, dtype=None, ensure_all_finite=False, input_name="X")
+    elif 0 in X.shape:
+        raise ValueError(f"Found a frame of shape {X.shape}; a minimum of 1 sample(s) and 2 feature(s) is required.")
+    n_columns = _num_features(X)
+    if reset and n_columns < 2:
+        raise ValueError(
+            f"X has 1 column (n_features=1); a table of interactions needs a user and an item column. For a users x items matrix "
+            "pass a scipy sparse array."
+        )
+    if reset or estimator.form_ == TABLE:
+        validate_data(estimator, X=X, reset=reset, skip_check_array=True)
+    return X

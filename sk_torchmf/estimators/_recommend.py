@@ -1,0 +1,194 @@
+"""What a fitted factorization recommends: best items of users, neighbours, vectors for an index, a module to export."""
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from sk_torchmf import _labels
+from sk_torchmf._validation import check_k
+from sk_torchmf.nn import POINTWISE, BiasedMF, PlainMF
+from sk_torchmf.nn.ranking import rank_rows
+
+
+class RecommenderMixin:
+    """``recommend`` and its neighbours, for a fitted BaseFactorization."""
+
+    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None):
+        """Recommend the k best items of each user.
+
+        Parameters
+        ----------
+        users : array-like of shape (n,), scalar, or sparse matrix of shape (n, n_items), optional
+            User ids as ``fit`` saw them; all known users by default. A sparse matrix holds the ratings of new users. An unknown
+            user gets the items that the mean user likes best.
+        k : int, default=10
+            How many.
+        exclude_seen : bool, default=True
+            Leave out the items a user was observed with in ``fit`` (in the row, for a sparse matrix).
+        items : array-like of shape (m,), optional
+            Candidates, as item ids; all by default.
+
+        Returns
+        -------
+        items : ndarray of shape (n, k)
+            Best first, in the ids ``fit`` saw; ties by the order of ``items_``. Where fewer than k remain, the rest is -1, or None
+            where ids are not numbers. For a scalar user both arrays have shape (k,).
+        scores : ndarray of shape (n, k), float64
+            Predicted ratings; -inf where no item remains.
+        """
+        check_is_fitted(self)
+        k = check_k(k)
+        scalar = not sp.issparse(users) and users is not None and np.ndim(users) == 0
+        if sp.issparse(users):
+            rows = self.fold_in(users)
+            factors = rows[:, : self.item_factors_.shape[1]]
+            constant = rows[:, -1] + self.global_mean_ if self._biased else np.zeros(len(rows))
+            seen = sp.csr_array(users)
+        else:
+            if users is None:
+                code = np.arange(self.n_users_)
+            else:
+                code = _labels.lookup(np.atleast_1d(np.asarray(users)), self.users_, "user")
+            factors, constant = self._user(code, nan_is_mean=True)
+            seen = _select_rows(self.seen_, code) if exclude_seen else None
+        candidates = np.arange(self.n_items_) if items is None else self._find_candidates(items)
+        user_rows = np.column_stack([factors, np.ones(len(factors))])
+        item_rows = np.column_stack(self._item(candidates))
+        excluded = None
+        if exclude_seen:
+            excluded = seen if items is None else seen[:, candidates]
+        found, scores = rank_rows(user_rows, item_rows, k, excluded=excluded)
+        found = np.where(found < 0, -1, candidates[found]) if len(candidates) else found
+        scores = scores + constant[:, None]
+        remain = found >= 0
+        scores[remain] = self._respond(scores[remain])
+        ids = _label(found, self.items_)
+        return (ids[0], scores[0]) if scalar else (ids, scores)
+
+    def _find_candidates(self, items):
+        code = _labels.lookup(np.atleast_1d(np.asarray(items)), self.items_, "item")
+        if (code < 0).any():
+            at = int(np.argmax(code < 0))
+            raise ValueError(f"items[{at}] was not seen in fit. Candidates must be known items.")
+        return np.unique(code)
+
+    def similar_items(self, items, k=10):
+        """Find the items whose factors point most nearly the same way.
+
+        Parameters
+        ----------
+        items : array-like of shape (n,) or scalar
+            Known item ids.
+        k : int, default=10
+            How many neighbours.
+
+        Returns
+        -------
+        items : ndarray of shape (n, k)
+            Nearest first, without the item itself; -1 (None where ids are not numbers) where fewer than k remain. For a scalar both
+            arrays have shape (k,).
+        similarities : ndarray of shape (n, k), float64
+            Cosines of the factors, between -1 and 1; -inf where no item remains.
+        """
+        check_is_fitted(self)
+        return _similar(items, self.items_, self.item_factors_, check_k(k), "item")
+
+    def similar_users(self, users, k=10):
+        """Find the users whose factors point most nearly the same way; as ``similar_items``.
+
+        Parameters
+        ----------
+        users : array-like of shape (n,) or scalar
+            Known user ids.
+        k : int, default=10
+            How many neighbours.
+
+        Returns
+        -------
+        users : ndarray of shape (n, k)
+        similarities : ndarray of shape (n, k), float64
+        """
+        check_is_fitted(self)
+        return _similar(users, self.users_, self.user_factors_, check_k(k), "user")
+
+    def embeddings(self):
+        """Vectors whose inner product is the raw score, for a nearest-neighbour index.
+
+        Returns
+        -------
+        users : ndarray of shape (n_users, width)
+        items : ndarray of shape (n_items, width)
+            The width is ``n_factors``, and two more for a biased model: ``[P, b_u + mu, 1]`` and ``[Q, 1, b_i]``. The raw score is
+            the prediction but for the inverse link of ``poisson`` and ``logistic``.
+        """
+        check_is_fitted(self)
+        if not self._biased:
+            return self.user_factors_.copy(), self.item_factors_.copy()
+        dtype = self.user_factors_.dtype
+        users = [self.user_factors_, self.user_biases_ + self.global_mean_, np.ones(self.n_users_)]
+        items = [self.item_factors_, np.ones(self.n_items_), self.item_biases_]
+        return np.column_stack(users).astype(dtype, copy=False), np.column_stack(items).astype(dtype, copy=False)
+
+    def to_module(self):
+        """Return the fitted model as a ``torch.nn.Module``, for ``torch.export`` or ONNX.
+
+        Returns
+        -------
+        torch.nn.Module
+            ``forward(user, item)`` takes int64 tensors of shape (n,), positions in ``users_`` and ``items_``, and returns the
+            predicted ratings, shape (n,). On the CPU, in evaluation mode.
+        """
+        check_is_fitted(self)
+        kind = BiasedMF if self._biased else PlainMF
+        sizes = self.n_users_, self.n_items_, self.user_factors_.shape[1]
+        module = kind(*sizes, generator=torch.Generator(), dtype=torch.from_numpy(self.user_factors_).dtype)
+        module.load_state_dict({name: torch.as_tensor(getattr(self, f"{name}_")) for name in module.state_dict()})
+        return Response(module, POINTWISE[self.loss].response).eval()
+
+
+class Response(torch.nn.Module):
+    """A module of scores followed by the inverse link of its loss."""
+
+    def __init__(self, scores, response):
+        super().__init__()
+        self.scores, self.response = scores, response
+
+    def forward(self, user, item):
+        return self.response(self.scores(user, item))
+
+
+def _similar(ids, labels, factors, k, role):
+    code = _labels.lookup(np.atleast_1d(np.asarray(ids)), labels, role)
+    if (code < 0).any():
+        raise ValueError(f"{role}s[{int(np.argmax(code < 0))}] was not seen in fit, so it has no neighbours.")
+    rows = factors.astype(np.float64)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+    itself = sp.csr_array((np.ones(len(code), dtype=bool), code, np.arange(len(code) + 1)), shape=(len(code), len(labels)))
+    found, cosine = rank_rows(rows[code], rows, k, excluded=itself)
+    ids_found = _label(found, labels)
+    return (ids_found[0], cosine[0]) if np.ndim(ids) == 0 else (ids_found, cosine)
+
+
+def _select_rows(matrix, code):
+    """Rows of a CSR array by number; an empty row for -1."""
+    known = code >= 0
+    if known.all():
+        return matrix[code]
+    lengths = np.where(known, np.diff(matrix.indptr)[code], 0)
+    pointers = np.concatenate([[0], np.cumsum(lengths)])
+    part = matrix[code[known]]
+    return sp.csr_array((part.data, part.indices, pointers), shape=(len(code), matrix.shape[1]))
+
+
+def _label(found, labels):
+    """Labels of row numbers; -1 (None where labels are not numbers) for -1."""
+    if labels.dtype.kind in "iufb":
+        labels = labels.astype(np.int64) if labels.dtype.kind in "ub" else labels
+        filler = np.array(-1, dtype=labels.dtype)
+    else:
+        labels, filler = labels.astype(object), None
+    if len(labels) == 0:
+        return np.full(found.shape, filler)
+    return np.where(found < 0, filler, labels[found])

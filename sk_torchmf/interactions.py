@@ -1,0 +1,138 @@
+"""The container of observed (user, item) pairs: what every input becomes, and what scikit-learn can slice."""
+
+import copy
+
+import numpy as np
+import scipy.sparse as sp
+
+from sk_torchmf._validation import check_below, check_ids, check_length
+
+
+class Interactions:
+    """Observed (user, item) pairs with optional ratings, timestamps and weights.
+
+    The attributes are those of Spotlight's class of this name, so Spotlight's models and metrics take it. Beyond them it
+    can be sliced by observation, as scikit-learn's splitters do: ``GridSearchCV(estimator, grid).fit(interactions,
+    interactions.ratings)`` holds out *entries*, whatever the splitter.
+
+    Parameters
+    ----------
+    user_ids, item_ids : array-like of shape (n,), integer
+        Row and column numbers, >= 0. Integral floats are cast. A pair may occur more than once: each is an observation.
+    ratings : array-like of shape (n,), float or int, optional
+        In the rating's own units.
+    timestamps : array-like of shape (n,), optional
+        Any unit; carried along.
+    weights : array-like of shape (n,), float, optional
+        Observation weights, used by ``fit`` unless ``sample_weight`` is given.
+    num_users, num_items : int, optional
+        Sizes; ids must be below them. By default the largest id plus one.
+
+    Raises
+    ------
+    ValueError
+        For ids that are negative, fractional or out of range, and arrays of unequal length.
+
+    Examples
+    --------
+    >>> from sk_torchmf import Interactions
+    >>> interactions = Interactions([0, 0, 1], [0, 2, 2], ratings=[5.0, 3.0, 4.0])
+    >>> interactions
+    <Interactions dataset (2 users x 3 items x 3 interactions)>
+    >>> interactions[[2]].user_ids, interactions[[2]].num_users
+    (array([1]), 2)
+    """
+
+    ndim = 2
+
+    def __init__(self, user_ids, item_ids, ratings=None, timestamps=None, weights=None, num_users=None, num_items=None):
+        self.user_ids = check_ids(user_ids, "user_ids")
+        self.item_ids = check_ids(item_ids, "item_ids")
+        n = len(self.user_ids)
+        check_length(self.item_ids, n, "item_ids")
+        self.num_users = check_below(self.user_ids, num_users, "user_ids", "num_users")
+        self.num_items = check_below(self.item_ids, num_items, "item_ids", "num_items")
+        self.ratings = None if ratings is None else check_length(ratings, n, "ratings")
+        self.timestamps = None if timestamps is None else check_length(timestamps, n, "timestamps")
+        self.weights = None if weights is None else check_length(weights, n, "weights")
+
+    @classmethod
+    def from_matrix(cls, matrix):
+        """Take the stored entries of a users x items matrix, explicit zeros included.
+
+        Parameters
+        ----------
+        matrix : scipy sparse matrix or array of shape (n_users, n_items)
+            Any format and index type; the stored values are the ratings.
+
+        Returns
+        -------
+        Interactions
+            In row order. Duplicate entries of a COO matrix are summed, as SciPy does.
+        """
+        if not sp.issparse(matrix):
+            raise TypeError(f"matrix must be a scipy sparse matrix or array. Got {type(matrix).__name__}.")
+        rows = matrix.tocsr()
+        if not rows.has_canonical_format:
+            rows = rows.copy()
+            rows.sum_duplicates()
+        n_users, n_items = rows.shape
+        user_ids = np.repeat(np.arange(n_users, dtype=rows.indices.dtype), np.diff(rows.indptr))
+        return cls(user_ids, rows.indices, rows.data, num_users=n_users, num_items=n_items)
+
+    @property
+    def shape(self):
+        """``(n, 2)``: one row an observation, as scikit-learn counts samples."""
+        return len(self.user_ids), 2
+
+    def __len__(self):
+        return len(self.user_ids)
+
+    def __repr__(self):
+        return f"<Interactions dataset ({self.num_users} users x {self.num_items} items x {len(self)} interactions)>"
+
+    def __getitem__(self, index):
+        """Select observations by index array, boolean mask or slice; the sizes stay those of the whole."""
+        if isinstance(index, tuple):
+            if len(index) != 2 or index[1] is not Ellipsis:
+                raise IndexError("Interactions are sliced by observation only: interactions[index].")
+            index = index[0]
+        if isinstance(index, (int, np.integer)):
+            index = np.arange(len(self))[index : index + 1 or None] if -len(self) <= index < len(self) else None
+            if index is None:
+                raise IndexError(f"Index out of range for {len(self)} interactions.")
+        part = copy.copy(self)
+        for name in ("user_ids", "item_ids", "ratings", "timestamps", "weights"):
+            values = getattr(self, name)
+            setattr(part, name, None if values is None else values[index])
+        return part
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError(
+            "Interactions do not convert to an array: the ratings would be lost. Use interactions.user_ids, .item_ids, "
+            ".ratings, or tocsr()."
+        )
+
+    def tocoo(self):
+        """Return a ``scipy.sparse.coo_matrix`` of shape (num_users, num_items); ones where there are no ratings."""
+        values = np.ones(len(self)) if self.ratings is None else self.ratings
+        return sp.coo_matrix((values, (self.user_ids, self.item_ids)), shape=(self.num_users, self.num_items))
+
+    def tocsr(self):
+        """Return a ``scipy.sparse.csr_matrix`` of shape (num_users, num_items); duplicate pairs are summed."""
+        return self.tocoo().tocsr()
+
+
+def is_interactions(X):
+    """Whether X is a container of pairs: ours, Spotlight's, or one with the same attributes."""
+    return isinstance(X, Interactions) or (
+        not hasattr(X, "columns") and hasattr(X, "user_ids") and hasattr(X, "item_ids") and hasattr(X, "num_users")
+    )
+
+
+def as_interactions(X):
+    """Return X itself if it is ours, else its arrays in our container, not copied."""
+    if isinstance(X, Interactions):
+        return X
+    names = ("user_ids", "item_ids", "ratings", "timestamps", "weights", "num_users", "num_items")
+    return Interactions(**{name: getattr(X, name, None) for name in names})

@@ -1,0 +1,109 @@
+"""Pointwise losses of explicit ratings: a value for each pair, the curvature a second-order step needs, and the link."""
+
+from dataclasses import dataclass
+from typing import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+HUBER_DELTA = 1.0
+_TINY = 1e-3
+
+
+@dataclass(frozen=True)
+class PointwiseLoss:
+    """A loss of one prediction and one rating, with what a solver and ``predict`` need to know of it.
+
+    Call it as ``loss(score, rating)``: tensors of shape (n,) in, the loss of each pair out, not reduced.
+
+    Attributes
+    ----------
+    name : str
+    value : callable
+        ``(score, rating) -> loss`` of each pair.
+    curvature : callable
+        ``(score, rating) -> `` an upper bound or safe value > 0 of the second derivative in the score.
+    response : callable
+        Inverse link: the predicted rating of a score.
+    link : callable
+        The score of a mean rating.
+    standardise : bool
+        Whether ratings are divided by their standard deviation before fitting. Scores on a log or logit scale have a scale already.
+    check : callable
+        Takes the ratings as an array, returns them as the loss wants them coded, raises ValueError where it cannot use them.
+    """
+
+    name: str
+    value: Callable
+    curvature: Callable
+    response: Callable = lambda score: score
+    link: Callable = lambda mean: mean
+    standardise: bool = True
+    check: Callable = lambda rating: rating
+
+    def __call__(self, score, rating):
+        return self.value(score, rating)
+
+    def __repr__(self):
+        return f"<loss {self.name}>"
+
+
+def _huber(score, rating):
+    error = (score - rating).abs()
+    return torch.where(error <= HUBER_DELTA, error.square(), 2 * HUBER_DELTA * error - HUBER_DELTA**2)
+
+
+def _check_counts(rating):
+    if rating.size and rating.min() < 0:
+        raise ValueError(f'loss="poisson" needs ratings >= 0 (counts). Got {rating.min()}.')
+    return rating
+
+
+def _check_binary(rating):
+    if rating.size and rating.min() < 0 and np.isin(rating, (-1, 1)).all():
+        return (rating + 1) / 2
+    if rating.size and (rating.min() < 0 or rating.max() > 1):
+        raise ValueError(
+            f'loss="logistic" needs ratings between 0 and 1, or all of them -1 or 1. Got {rating.min()} to {rating.max()}.'
+        )
+    return rating
+
+
+squared_error = PointwiseLoss(
+    "squared_error",
+    value=lambda score, rating: (score - rating).square(),
+    curvature=lambda score, rating: torch.full_like(score, 2.0),
+)
+"""``(r - s)^2``: Spotlight's regression loss."""
+
+huber = PointwiseLoss(
+    "huber",
+    value=_huber,
+    curvature=lambda score, rating: 2 * HUBER_DELTA / (score - rating).abs().clamp_min(HUBER_DELTA),
+)
+"""The squared error up to one standard deviation of the ratings, ``2 |r - s| - 1`` beyond it (Huber 1964)."""
+
+poisson = PointwiseLoss(
+    "poisson",
+    value=lambda score, rating: score.exp() - rating * score,
+    curvature=lambda score, rating: torch.maximum(score.exp(), rating).clamp_min(_TINY),
+    response=torch.exp,
+    link=lambda mean: torch.log(mean.clamp_min(_TINY)),
+    standardise=False,
+    check=_check_counts,
+)
+"""``exp(s) - r s``: the negative log-likelihood of counts, as Spotlight's poisson loss."""
+
+logistic = PointwiseLoss(
+    "logistic",
+    value=lambda score, rating: F.softplus(score) - rating * score,
+    curvature=lambda score, rating: (torch.sigmoid(score) * torch.sigmoid(-score)).clamp_min(0.01),
+    response=torch.sigmoid,
+    link=lambda mean: torch.logit(mean, eps=_TINY),
+    standardise=False,
+    check=_check_binary,
+)
+"""``log(1 + exp(s)) - r s``: the negative log-likelihood of 0 or 1; ratings of -1 and 1, as Spotlight's logistic loss has them, will do."""
+
+POINTWISE = {loss.name: loss for loss in (squared_error, huber, poisson, logistic)}

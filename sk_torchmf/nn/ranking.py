@@ -1,0 +1,76 @@
+"""The best k of many scores, with ties in a defined order. Knows arrays only."""
+
+import numpy as np
+import torch
+
+BLOCK = 2**22  # scores held at once: 32 MiB in float64
+
+
+def top_k(scores, k):
+    """Columns of the k highest scores of each row, ties by column number.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (n, m)
+        Compared in float32, so that rounding in the last bits of float64 breaks no tie; -inf is never chosen before a number.
+    k : int
+        At most m.
+
+    Returns
+    -------
+    Tensor of shape (n, k), int64
+        Best first.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_torchmf.nn.ranking import top_k
+    >>> top_k(torch.tensor([[1.0, 3.0, 3.0, 2.0]]), 3)
+    tensor([[1, 2, 3]])
+    """
+    bits = (scores.float() + 0.0).view(torch.int32)  # + 0.0 makes -0.0 equal to 0.0
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # integers in the order of the floats
+    n_columns = scores.shape[1]
+    key = ordered.long() * 2**32 + torch.arange(n_columns, 0, -1, device=scores.device)  # unique: ties go to the lower column
+    return torch.topk(key, k, dim=1).indices
+
+
+def rank_rows(user_rows, item_rows, k, *, excluded=None):
+    """The k best items of each user by inner product, in blocks of users.
+
+    Parameters
+    ----------
+    user_rows : ndarray of shape (n_users, width)
+    item_rows : ndarray of shape (n_items, width)
+        Scores are computed in float64.
+    k : int
+        More than ``n_items`` will do.
+    excluded : scipy CSR array of shape (n_users, n_items), optional
+        Stored entries are never chosen.
+
+    Returns
+    -------
+    columns : ndarray of shape (n_users, k), int64
+        -1 where fewer than k items remain.
+    scores : ndarray of shape (n_users, k), float64
+        -inf there.
+    """
+    n_users, n_items = len(user_rows), len(item_rows)
+    columns = np.full((n_users, k), -1, dtype=np.int64)
+    values = np.full((n_users, k), -np.inf)
+    if n_items == 0:
+        return columns, values
+    items = torch.from_numpy(np.asarray(item_rows, dtype=np.float64))
+    size = max(1, BLOCK // n_items)
+    for start in range(0, n_users, size):
+        block = torch.from_numpy(np.asarray(user_rows[start : start + size], dtype=np.float64))
+        scores = block @ items.T  # (b, n_items)
+        if excluded is not None:
+            part = excluded[start : start + size]
+            row = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
+            scores[torch.from_numpy(row), torch.from_numpy(part.indices.astype(np.int64))] = -torch.inf
+        best = top_k(scores, min(k, n_items))
+        found = scores.gather(1, best).numpy()
+        values[start : start + size, : found.shape[1]] = found
+        columns[start : start + size, : found.shape[1]] = np.where(np.isneginf(found), -1, best.numpy())
+    return columns, values

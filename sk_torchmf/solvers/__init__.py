@@ -1,0 +1,1 @@
+"""Solvers: arrays and generators in, arrays out."""

@@ -1,0 +1,131 @@
+"""Exact ridge solutions of many rows at once: the half-step of ALS, and the fold-in of new rows. Knows no estimator."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sk_torchmf.solvers.objective import POWER
+
+BLOCK = 2**21  # numbers a block of rows may gather
+NEWTON_STEPS = 8
+
+
+@dataclass(frozen=True)
+class RowPrior:
+    r"""A Gaussian prior of a row with c ratings, in natural form.
+
+    The precision is :math:`\sum_j c^{g_j} M_j` and precision times mean is :math:`\sum_j c^{g_j} v_j`, with powers
+    :math:`g = (0, 0.75, 1)`.
+
+    Attributes
+    ----------
+    precision : Tensor of shape (3, width, width)
+        :math:`M_j`, in units of the loss.
+    shift : Tensor of shape (3, width)
+        :math:`v_j`.
+    """
+
+    precision: Tensor
+    shift: Tensor
+
+    def at(self, count):
+        """Precision (n, width, width) and shift (n, width) of rows with the counts (n,)."""
+        powers = torch.stack([torch.ones_like(count), count**POWER, count], 1)  # (n, 3)
+        return torch.tensordot(powers, self.precision, 1), powers @ self.shift
+
+
+def solve_rows(pointers, columns, rating, weight, features, offset, prior, loss, *, leave_one_out=False):
+    r"""Fit every row of a sparse rating matrix to fixed features of its columns.
+
+    Minimises for each row on its own
+
+    .. math:: \sum_i w_i \, \ell(o_i + y_i^\top x, r_i) + (x - m)^\top \Lambda (x - m)
+
+    with the prior's precision :math:`\Lambda` and mean m at the row's weighted number of ratings: in closed form for the squared
+    error, by Newton steps with the loss's curvature for the others.
+
+    Parameters
+    ----------
+    pointers : Tensor of shape (n_rows + 1,), int64
+        CSR row pointers.
+    columns : Tensor of shape (n_ratings,), int64
+        CSR columns, which index ``features``.
+    rating, weight : Tensor of shape (n_ratings,)
+        In the units of the scores.
+    features : Tensor of shape (n_columns, width)
+        :math:`y_i`; their dtype is the result's.
+    offset : Tensor of shape (n_columns,)
+        :math:`o_i`, in the units of the scores.
+    prior : RowPrior
+    loss : PointwiseLoss
+    leave_one_out : bool, default=False
+        Whether to return the held-out scores too.
+
+    Returns
+    -------
+    rows : Tensor of shape (n_rows, width)
+        A row without ratings is the prior's mean.
+    scores : Tensor of shape (n_ratings,), only with ``leave_one_out``
+        Each rating's score from its row's other ratings, at the ridge of the full row: for a linear smoother with leverage h the
+        residual is :math:`e / (1 - h)`, exactly [1]_. For other losses than the squared error that of the last Newton step.
+
+    References
+    ----------
+    .. [1] Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, 2nd ed., eq. 7.64.
+    """
+    lengths = pointers.diff()
+    width = features.shape[1]
+    rows = features.new_empty(len(lengths), width)
+    held_out = torch.empty_like(rating) if leave_one_out else None
+    order = torch.argsort(lengths, descending=True)
+    start = 0
+    while start < len(order):
+        longest = int(lengths[order[start]])
+        index = order[start : start + max(1, BLOCK // (width * max(longest, width)))]  # (b,)
+        start += len(index)
+        place = pointers[index, None] + torch.arange(longest, device=index.device)  # (b, l)
+        real = place < pointers[index + 1, None]
+        place = torch.where(real, place, 0)
+        w = weight[place] * real
+        c = columns[place] if longest else place
+        row, scores = _solve_block(features[c], offset[c], rating[place], w, prior, loss, leave_one_out)
+        rows[index] = row
+        if leave_one_out:
+            held_out[place[real]] = scores[real]
+    return (rows, held_out) if leave_one_out else rows
+
+
+def _solve_block(Y, offset, rating, weight, prior, loss, leave_one_out):
+    """Rows (b, width) for features Y (b, l, width) and values (b, l); weight 0 marks padding."""
+    precision, shift = prior.at(weight.sum(1))
+    linear = loss.name == "squared_error"
+    x = torch.linalg.solve(precision, shift)
+    working, curvature = rating, weight
+    for _ in range(1 if linear else NEWTON_STEPS):
+        if not linear:
+            score = (offset + (Y @ x[:, :, None])[:, :, 0]).requires_grad_()
+            slope = torch.autograd.grad(loss(score, rating).sum(), score)[0]
+            score = score.detach()
+            bend = loss.curvature(score, rating)
+            working, curvature = score - slope / bend, weight * bend / 2
+        Yw = Y * curvature[:, :, None]
+        A = torch.baddbmm(precision, Yw.mT, Y)
+        b = shift[:, :, None] + Yw.mT @ (working - offset)[:, :, None]
+        L = _cholesky(A)
+        x = torch.cholesky_solve(b, L)[:, :, 0]
+    if not leave_one_out:
+        return x, None
+    score = offset + (Y @ x[:, :, None])[:, :, 0]
+    leverage = curvature * torch.linalg.solve_triangular(L, Y.mT, upper=False).square().sum(1)
+    keep = (1 - leverage).clamp_min(torch.finfo(Y.dtype).eps)
+    return x, working - (working - score) / keep
+
+
+def _cholesky(A):
+    L, info = torch.linalg.cholesky_ex(A)
+    if info.any():  # rounding made a nearly singular matrix indefinite
+        scale = A.diagonal(dim1=-2, dim2=-1).amax(-1)[:, None, None]
+        eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+        L = torch.linalg.cholesky(A + 1e-4 * scale * eye)
+    return L

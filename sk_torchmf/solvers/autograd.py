@@ -1,0 +1,97 @@
+"""Minimise an objective with one of torch's own optimizers, on all pairs at once or on blocks. Knows no estimator."""
+
+import time
+
+import torch
+
+from sk_torchmf.exceptions import DivergenceError
+
+OPTIMIZERS = {
+    "adam": torch.optim.Adam,
+    "adagrad": torch.optim.Adagrad,
+    "sgd": torch.optim.SGD,
+    "lbfgs": torch.optim.LBFGS,
+}
+PATIENCE = 5  # epochs in a row with less than tol improvement before training stops
+
+
+def default_learning_rate(optimizer, objective):
+    """A step size that suits the standardised objective; for SGD the inverse of its largest curvature at the start."""
+    if optimizer == "sgd":
+        count = max(float(count.max()) for count in objective.pairs.sums(objective.weight))
+        size = max(float(ridge.mean.square().sum()) for ridge in objective.ridges)
+        return 0.1 / (count * (1 + size))
+    return {"adam": 0.1, "adagrad": 0.2, "lbfgs": 1.0}[optimizer]
+
+
+def minimise(module, objective, optimizer, *, learning_rate=None, batch_size=None, max_iter=50, tol=1e-5, generator=None, report=None):
+    """Train a module in place.
+
+    Parameters
+    ----------
+    module : PlainMF or BiasedMF
+        Its parameters are the start and the result.
+    objective : Objective
+        What to minimise.
+    optimizer : {"adam", "adagrad", "sgd", "lbfgs"}
+        One of torch.optim; sgd runs with Nesterov momentum 0.9, lbfgs with a strong Wolfe line search.
+    learning_rate : float, optional
+        By default one that suits the standardised objective.
+    batch_size : int, optional
+        About how many pairs a step takes (whole users); all of them by default. Not for lbfgs.
+    max_iter : int
+        Passes over the pairs.
+    tol : float
+        Training stops once the objective has fallen by less than this fraction in each of five epochs in a row.
+    generator : torch.Generator, optional
+        Shuffles the blocks.
+    report : callable, optional
+        Called after each epoch with (epoch, objective value).
+
+    Returns
+    -------
+    dict of list
+        ``loss``: the objective at the start of each epoch (summed over the steps where there are blocks); ``seconds``: time each
+        epoch took.
+
+    Raises
+    ------
+    DivergenceError
+        Where the objective or a parameter is not finite.
+    """
+    if learning_rate is None:
+        learning_rate = default_learning_rate(optimizer, objective)
+    parts = [(module, objective)]
+    if batch_size is not None and batch_size < objective.pairs.n_pairs:
+        parts = [(module.block(rows), part) for rows, part in objective.blocks(batch_size)]
+    parameters = list({id(p): p for block, _ in parts for p in block.parameters()}.values())
+    options = {"sgd": {"momentum": 0.9, "nesterov": True}, "lbfgs": {"max_iter": 1, "line_search_fn": "strong_wolfe"}}
+    steps = OPTIMIZERS[optimizer](parameters, lr=learning_rate, **options.get(optimizer, {}))
+
+    def closure(block, part):
+        steps.zero_grad()  # to None: rows of other blocks are left alone, their moments too
+        value = part(block)
+        value.backward()
+        return value.detach()
+
+    history = {"loss": [], "seconds": []}
+    for epoch in range(1, max_iter + 1):
+        start = time.perf_counter()
+        order = torch.randperm(len(parts), generator=generator).tolist() if len(parts) > 1 else [0]
+        value = sum(float(steps.step(lambda at=at: closure(*parts[at]))) for at in order)
+        history["loss"].append(value)
+        history["seconds"].append(time.perf_counter() - start)
+        if not _finite(value, parameters):
+            raise DivergenceError(
+                f"Loss became {value:.4g} in epoch {epoch} (learning_rate={learning_rate:.3g}). Lower learning_rate or raise alpha."
+            )
+        if report is not None:
+            report(epoch, value)
+        recent = history["loss"][-PATIENCE - 1 :]
+        if len(recent) > PATIENCE and all(old - new < tol * abs(old) for old, new in zip(recent[:-1], recent[1:], strict=True)):
+            break
+    return history
+
+
+def _finite(value, parameters):
+    return value - value == 0 and all(bool(p.isfinite().all()) for p in parameters)
