@@ -113,7 +113,8 @@ def _count(values):
 
 
 def _factorize_objects(values):
-    rows, codes = {}, np.empty(len(values), dtype=np.int64)
+    rows: dict = {}
+    codes = np.empty(len(values), dtype=np.int64)
     for at, value in enumerate(values):
         if value is None or value != value:
             codes[at] = -1
@@ -122,7 +123,7 @@ def _factorize_objects(values):
             codes[at] = rows.setdefault(value, len(rows))
         except TypeError:  # an unhashable label is told apart by its text
             codes[at] = rows.setdefault(str(value), len(rows))
-    labels = np.empty(len(rows), dtype=object)
+    labels: np.ndarray = np.empty(len(rows), dtype=np.dtype(object))
     labels[:] = list(rows)
     return codes, labels
 
@@ -145,7 +146,9 @@ def _check_present(codes, labels, role):
     if bad.any():
         at = int(np.flatnonzero(bad)[0])
         value = "missing" if codes[at] == -1 else labels[codes[at]]
-        raise ValueError(f"{role} ids must be present and finite (no NaN, no inf). Row {at} is {value}. Drop the row or give it an id.")
+        raise ValueError(
+            f"{role} ids must be present and finite (no NaN, no inf). Row {at} is {value}. Drop the row or give it an id."
+        )
     return codes
 
 

@@ -66,7 +66,9 @@ def check_ratings(ratings, n, name):
     if ratings.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: {name} has dtype {ratings.dtype}.")
     if ratings.dtype.kind not in "fiu":
-        ratings = check_array(ratings, dtype=np.float64, ensure_2d=False, ensure_min_samples=0, ensure_all_finite=False, input_name=name)
+        ratings = check_array(
+            ratings, dtype=np.float64, ensure_2d=False, ensure_min_samples=0, ensure_all_finite=False, input_name=name
+        )
     return check_finite(check_length(ratings, n, name), name)
 
 

@@ -17,12 +17,34 @@ BLOCK = 2**13  # pairs scored at once: their factors stay in the cache
 
 
 class BaseFactorization(TransformerMixin, BaseEstimator):
-    """Base of the estimators whose score is an inner product of user and item rows, plus biases where there are any.
+    """Base of the estimators whose score is an inner product of user and item rows, plus biases where there are any."""
 
-    ``fit`` of a subclass leaves ``user_factors_, item_factors_`` (and ``user_biases_, item_biases_, global_mean_`` where ``_biased``)
-    in rating units; ``mean_user_, mean_item_``, the factors an unknown id gets; ``rating_scale_, rating_range_``; and
-    ``user_prior_``, the fold-in's prior in standardised units.
-    """
+    # parameters
+    loss: str
+    user: int | str
+    item: int | str
+    handle_unknown: str
+    clip: bool
+    # whether there are biases
+    _biased: bool
+    # what fit leaves, in rating units
+    users_: np.ndarray
+    items_: np.ndarray
+    n_users_: int
+    n_items_: int
+    form_: str
+    seen_: sp.csr_array
+    user_factors_: np.ndarray
+    item_factors_: np.ndarray
+    mean_user_: np.ndarray  # the factors of an unknown id
+    mean_item_: np.ndarray
+    user_biases_: np.ndarray  # where _biased
+    item_biases_: np.ndarray
+    global_mean_: float
+    rating_scale_: float
+    rating_range_: np.ndarray
+    # the fold-in's prior, in standardised units
+    user_prior_: tuple[np.ndarray, np.ndarray]
 
     __metadata_request__predict = {"user_ids": UNUSED, "item_ids": UNUSED}
     __metadata_request__inverse_transform = {"rows": UNUSED}
@@ -106,7 +128,7 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
         if unknown.any():
             if self.handle_unknown == "error":
                 raise ValueError(
-                    f"The {role} id of row {int(np.argmax(unknown))} was not seen in fit. Drop it, or use handle_unknown=\"mean\"."
+                    f'The {role} id of row {int(np.argmax(unknown))} was not seen in fit. Drop it, or use handle_unknown="mean".'
                 )
             rows[unknown] = np.nan if self.handle_unknown == "nan" and not nan_is_mean else mean
             constant[unknown] = 0.0  # biases have mean zero
@@ -158,9 +180,9 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
         weight = np.ones(len(data)) if data.weights is None else data.weights
         pointers = np.concatenate([[0], np.cumsum(np.bincount(data.user_ids, minlength=data.num_users))])
         prior = RowPrior(*(torch.from_numpy(array).to(dtype) for array in self.user_prior_))
-        tensors = (torch.from_numpy(np.asarray(a)).to(dtype) for a in (rating, weight, features, offset))
-        columns = torch.from_numpy(data.item_ids.astype(np.int64))
-        out = solve_rows(torch.from_numpy(pointers), columns, *tensors, prior, loss, leave_one_out=leave_one_out)
+        ratings, weights, features, offsets = (torch.from_numpy(a).to(dtype) for a in (rating, weight, features, offset))
+        index = torch.from_numpy(pointers), torch.from_numpy(data.item_ids.astype(np.int64))
+        out = solve_rows(*index, ratings, weights, features, offsets, prior, loss, leave_one_out=leave_one_out)
         if not leave_one_out:
             return out.double().numpy() * units
         return out[0].double().numpy() * units, out[1].double().numpy() * scale
@@ -182,8 +204,8 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         if sp.issparse(X) != (self.form_ == _forms.SPARSE):
             raise ValueError(
-                f"transform takes X in the form fit saw ({self.form_}). Got {_forms.form_of(X)}. Use fold_in for a sparse matrix of "
-                "new users."
+                f"transform takes X in the form fit saw ({self.form_}). Got {_forms.form_of(X)}. Use fold_in for a sparse "
+                "matrix of new users."
             )
         if sp.issparse(X):
             return self.fold_in(validate_data(self, X=X, reset=False, skip_check_array=True))

@@ -120,7 +120,7 @@ def _check_table(estimator, X, reset):
     n_columns = _num_features(X)
     if reset and n_columns < 2:
         raise ValueError(
-            f"X has 1 column (n_features=1); a table of interactions needs a user and an item column. For a users x items matrix "
+            "X has 1 column (n_features=1); a table of interactions needs a user and an item column. For a users x items matrix "
             "pass a scipy sparse array."
         )
     if reset or estimator.form_ == TABLE:

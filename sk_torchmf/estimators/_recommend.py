@@ -7,12 +7,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf import _labels
 from sk_torchmf._validation import check_k
+from sk_torchmf.estimators._base import BaseFactorization
 from sk_torchmf.nn import POINTWISE, BiasedMF, PlainMF
 from sk_torchmf.nn.ranking import rank_rows
 
 
-class RecommenderMixin:
-    """``recommend`` and its neighbours, for a fitted BaseFactorization."""
+class Recommender(BaseFactorization):
+    """``recommend`` and its neighbours."""
 
     def recommend(self, users=None, k=10, *, exclude_seen=True, items=None):
         """Recommend the k best items of each user.

@@ -1,293 +1,222 @@
-"""Matrix factorization of explicit ratings, plain and biased: two regressors over one fit."""
+"""Matrix factorization of explicit ratings, plain and biased, as two regressors."""
 
-from numbers import Integral, Real
-
-import numpy as np
-import scipy.sparse as sp
-import torch
-from sklearn.base import RegressorMixin, _fit_context
-from sklearn.metrics import r2_score
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
-
-from sk_torchmf._validation import check_device
-from sk_torchmf.estimators import _forms
-from sk_torchmf.estimators._base import BaseFactorization
-from sk_torchmf.estimators._recommend import RecommenderMixin
-from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF
-from sk_torchmf.solvers.autograd import OPTIMIZERS, minimise
-from sk_torchmf.solvers.objective import Objective
-
-
-class ExplicitFactorization(RecommenderMixin, RegressorMixin, BaseFactorization):
-    """Base of the explicit estimators: parameters, ``fit`` and ``score``."""
-
-    _parameter_constraints: dict = {
-        "n_factors": [Interval(Integral, 1, None, closed="left")],
-        "loss": [StrOptions(set(POINTWISE))],
-        "solver": [StrOptions(set(OPTIMIZERS))],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither"), None],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
-        "handle_unknown": [StrOptions({"mean", "nan", "error"})],
-        "clip": ["boolean"],
-        "user": [Interval(Integral, 0, None, closed="left"), str],
-        "item": [Interval(Integral, 0, None, closed="left"), str],
-        "dtype": [StrOptions({"float32", "float64"})],
-        "device": [str, torch.device, None],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
-
-    def __init__(
-        self,
-        n_factors=32,
-        *,
-        loss="squared_error",
-        solver="adam",
-        alpha=0.1,
-        max_iter=50,
-        tol=1e-5,
-        learning_rate=None,
-        batch_size=None,
-        handle_unknown="mean",
-        clip=False,
-        user=0,
-        item=1,
-        dtype="float32",
-        device=None,
-        random_state=None,
-        verbose=0,
-    ):
-        self.n_factors = n_factors
-        self.loss = loss
-        self.solver = solver
-        self.alpha = alpha
-        self.max_iter = max_iter
-        self.tol = tol
-        self.learning_rate = learning_rate
-        self.batch_size = batch_size
-        self.handle_unknown = handle_unknown
-        self.clip = clip
-        self.user = user
-        self.item = item
-        self.dtype = dtype
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
-
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None):
-        """Fit to observed ratings, from scratch.
-
-        Parameters
-        ----------
-        X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
-            A sparse matrix has a user in each row, and every stored entry is a rating, explicit zeros included. A table has an
-            observation in each row, ids of any type in the columns ``user`` and ``item``; a container likewise, ids being
-            positions.
-        y : array-like of shape (n,), optional
-            Ratings. Required for a table, None for a sparse matrix; for a container they override its ``ratings``.
-        sample_weight : array-like, optional
-            Weights >= 0, one a row of X: an observation's, or a user's where X is sparse. A weight of 2 is the row given twice, a
-            weight of 0 its absence. Given, it replaces a container's ``weights``.
-
-        Returns
-        -------
-        self
-        """
-        if self.solver == "lbfgs" and self.batch_size is not None:
-            raise ValueError(f'batch_size must be None with solver="lbfgs", which needs the whole objective. Got {self.batch_size}.')
-        device = check_device(self.device)
-        data = _forms.read(self, X, y, sample_weight)
-        if data.ratings is None:
-            raise ValueError(f"{type(self).__name__} needs ratings: pass y, or Interactions with ratings.")
-        self._keep_seen(data)
-        self._fit_observed(data if data.weights is None else data[data.weights > 0], device)
-        return self
-
-    def _keep_seen(self, data):
-        index = data.user_ids, data.item_ids
-        shape = self.n_users_, self.n_items_
-        self.seen_ = sp.csr_array(sp.coo_array((np.ones(len(data), dtype=bool), index), shape=shape))
-
-    def _fit_observed(self, data, device):
-        """Fit the users and items that were observed; the others get the mean row."""
-        dtype, loss = getattr(torch, self.dtype), POINTWISE[self.loss]
-        rating, weight = loss.check(np.asarray(data.ratings, dtype=np.float64)), data.weights
-        self.rating_range_ = np.array([rating.min(), rating.max()])
-        mean = float(np.average(rating, weights=weight))
-        self.rating_scale_ = _spread(rating, mean, weight) if loss.standardise else 1.0
-        start = float(loss.link(torch.tensor(mean / self.rating_scale_, dtype=torch.float64)))
-
-        known_users, user = _compress(data.user_ids, self.n_users_)
-        known_items, item = _compress(data.item_ids, self.n_items_)
-        pairs = Pairs(user, item, _size(known_users, self.n_users_), _size(known_items, self.n_items_), device)
-
-        def to_pairs(values):
-            return torch.from_numpy(values).to(device, dtype).index_select(0, pairs.order)
-
-        generator = torch.Generator().manual_seed(_seed(self.random_state))
-        model = self._module(*pairs.shape, self.n_factors, mean=start, generator=generator, dtype=dtype).to(device)
-        objective = Objective.build(
-            model,
-            pairs,
-            to_pairs(rating / self.rating_scale_),
-            None if weight is None else to_pairs(weight),
-            loss,
-            alpha=self.alpha,
-            mean=start,
-        )
-        self.history_ = minimise(
-            model,
-            objective,
-            self.solver,
-            learning_rate=self.learning_rate,
-            batch_size=self.batch_size,
-            max_iter=self.max_iter,
-            tol=self.tol,
-            generator=generator,
-            report=self._report if self.verbose else None,
-        )
-        self.n_iter_ = len(self.history_["loss"])
-        self._keep(model, objective, known_users, known_items)
-
-    def _report(self, epoch, value):
-        print(f"[{type(self).__name__}] epoch {epoch} of {self.max_iter}, objective {value:.6g}")
-
-    def _keep(self, model, objective, known_users, known_items):
-        """Keep the trained model as NumPy in rating units, rows without ratings at the mean row."""
-        part = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
-        ridge = objective.ridges[0]
-        width = self.n_factors + self._biased
-        precision = np.zeros((3, width, width))
-        for j, diagonal in enumerate((ridge.constant, ridge.growth)):
-            np.fill_diagonal(precision[j], np.maximum(diagonal[:width].cpu().numpy(), 1e-6 * (j == 0)))
-        mean_user, mean_item = part["user_factors"].mean(0), part["item_factors"].mean(0)
-        scale = self.rating_scale_
-        if self._biased:
-            precision = _centre(part, mean_user, mean_item, precision)
-            self.global_mean_ = float(part["global_mean"]) * scale
-            self.user_biases_ = _spread_rows(part["user_biases"] * scale, known_users, self.n_users_, 0.0)
-            self.item_biases_ = _spread_rows(part["item_biases"] * scale, known_items, self.n_items_, 0.0)
-            mean_user, mean_item = np.zeros_like(mean_user), np.zeros_like(mean_item)
-            shift = np.zeros((3, width))
-        else:
-            shift = precision @ mean_user
-        self.user_prior_ = precision, shift
-        root = mean_user.dtype.type(scale**0.5)
-        self.mean_user_, self.mean_item_ = mean_user * root, mean_item * root
-        self.user_factors_ = _spread_rows(part["user_factors"] * root, known_users, self.n_users_, self.mean_user_)
-        self.item_factors_ = _spread_rows(part["item_factors"] * root, known_items, self.n_items_, self.mean_item_)
-
-    def score(self, X, y=None, sample_weight=None):
-        """Coefficient of determination R2 of the predictions.
-
-        Parameters
-        ----------
-        X : table, Interactions or sparse matrix
-            For a table or container each row is predicted. The rows of a sparse matrix are *new* users: each rating is predicted
-            from the other ratings of its row, by closed-form leave-one-out fold-in, so that no rating predicts itself and
-            ``GridSearchCV(estimator, grid).fit(X_sparse)`` needs no wrapper. To score held-out entries of *known* users pass
-            ``Interactions.from_matrix(X_test)``.
-        y : array-like of shape (n,), optional
-            Ratings; a container's own by default, None for a sparse matrix.
-        sample_weight : array-like, optional
-            One weight a row of X.
-
-        Returns
-        -------
-        float
-            At most 1; 0 for predictions no better than the mean of ``y``.
-        """
-        check_is_fitted(self)
-        if sp.issparse(X):
-            data = self._read_new_users(X, y, sample_weight)
-            if len(data) == 0:
-                raise ValueError("X has no stored ratings to score.")
-            predicted = self._respond(self._fold_in(data, leave_one_out=True)[1])
-            return r2_score(data.ratings, predicted, sample_weight=data.weights)
-        if y is None and _forms.is_interactions(X):
-            y = X.ratings
-        if y is None:
-            raise ValueError("score needs y, the ratings of X.")
-        return r2_score(y, self.predict(X), sample_weight=sample_weight)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.regressor_tags.poor_score = True
-        return tags
-
-
-_PARAMETERS = ""
+from sk_torchmf.estimators._explicit import ExplicitFactorization
+from sk_torchmf.nn import BiasedMF, PlainMF
 
 
 class MatrixFactorization(ExplicitFactorization):
-    r"""x"""
+    r"""Matrix factorization of explicit ratings, :math:`r_{ui} = p_u \cdot q_i`, as a regressor.
+
+    Parameters
+    ----------
+    n_factors : int, default=32
+        Length of a factor row, k.
+    loss : {"squared_error", "huber", "poisson", "logistic"}, default="squared_error"
+        Loss of a rating and its score, see ``sk_torchmf.nn``. Predictions are the score itself, its exponential for ``poisson``
+        (counts), its sigmoid for ``logistic`` (0 or 1).
+    solver : {"variational", "adam", "adagrad", "sgd", "lbfgs"}, default="variational"
+        ``variational`` learns the regularisation and knows its uncertainty; the others minimise the objective below with torch's
+        optimizer of that name.
+    alpha : float, default=0.1
+        Regularisation of the torch optimizers, unit-free; ``variational`` has none.
+    max_iter : int, default=None
+        Passes over the ratings; None is 10 for ``variational`` and 50 for the others.
+    tol : float, default=1e-5
+        The torch optimizers stop once the objective falls by less than this fraction in five epochs in a row; 0 never stops.
+    learning_rate : float, default=None
+        Of the torch optimizers; None chooses one that suits the standardised ratings.
+    batch_size : int, default=None
+        The torch optimizers (not lbfgs) take a step on about so many ratings, in blocks of whole users; None takes all at once.
+    handle_unknown : {"mean", "nan", "error"}, default="mean"
+        What to predict for ids that ``fit`` did not see: as the known ids do on average, NaN, or raise ValueError.
+    clip : bool, default=False
+        Limit predictions to the range of the training ratings.
+    user, item : int or str, default=0 and 1
+        Which columns of a table hold the ids, by position or by a frame's column name. All others are ignored.
+    dtype : {"float32", "float64"}, default="float32"
+        Precision of the computation and of the fitted factors.
+    device : str or torch.device, default=None
+        Where to fit: "cpu" or "cuda"; None follows ``torch.get_default_device()``. The fitted state is NumPy either way.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the initial factors and the order of blocks. None draws a fresh seed; no global generator is touched.
+    verbose : int, default=0
+        1 prints a line an iteration.
+
+    Attributes
+    ----------
+    user_factors_ : ndarray of shape (n_users_, n_factors)
+    item_factors_ : ndarray of shape (n_items_, n_factors)
+        Factors, in units of the square root of a rating.
+    mean_user_, mean_item_ : ndarray of shape (n_factors,)
+        The factors of an unknown id: the mean of the known ones.
+    users_, items_ : ndarray of shape (n_users_,) and (n_items_,)
+        The ids of the rows, sorted.
+    n_users_, n_items_ : int
+    seen_ : CSR array of shape (n_users_, n_items_), bool
+        What was observed in ``fit``.
+    noise_std_ : float or None
+        Standard deviation of a rating about its expectation, in rating units; None where the solver does not learn it.
+    rating_range_ : ndarray of shape (2,)
+        Lowest and highest rating.
+    rating_scale_ : float
+        What ratings were divided by: their standard deviation; 1 for ``poisson`` and ``logistic``.
+    user_prior_ : tuple of ndarray of shape (3, width, width) and (3, width)
+        What a new user's row is shrunk to and how much, see ``fold_in``; in standardised units.
+    history_ : dict of list
+        A value an iteration: ``loss``, ``seconds`` and, for ``variational``, ``noise_std`` of the standardised ratings.
+    n_iter_ : int
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Where ``X`` is a frame with such names.
+
+    Notes
+    -----
+    Ratings are divided by their weighted standard deviation first, so that no parameter depends on the scale. With weights w and
+    c the weighted number of ratings of a row, the torch optimizers minimise
+
+    .. math::
+        \sum_{ui} w_{ui} \, \ell(r_{ui}, s_{ui}) + \sum_u \rho(c_u) \lVert p_u - p_0 \rVert^2
+        + \sum_i \rho(c_i) \lVert q_i - q_0 \rVert^2, \quad
+        \rho(c) = \alpha \left(10 + c^{0.75} \, \bar c^{\,0.25}\right)
+
+    where :math:`p_0, q_0` are the mean direction, one coordinate whose product is the mean rating. With exponent 1 instead of 0.75
+    this is the weighted-lambda rule of [1]_.
+
+    ``variational`` has the same likelihood and learns the ridge: rows are draws from a Gaussian whose mean and covariance are
+    estimated with them, as is the noise [2]_.
+
+    References
+    ----------
+    .. [1] Zhou et al., Large-scale Parallel Collaborative Filtering for the Netflix Prize, AAIM 2008.
+    .. [2] Lim, Teh, Variational Bayesian Approach to Movie Rating Prediction, KDD Cup and Workshop 2007.
+
+    See Also
+    --------
+    BiasedMatrixFactorization : With a bias for each user and item.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy.sparse import csr_array
+    >>> from sk_torchmf import MatrixFactorization
+    >>> ratings = csr_array(np.outer([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 1.5]))
+    >>> model = MatrixFactorization(n_factors=1, random_state=0).fit(ratings)
+    >>> model.predict([3, 0], [1, 2]).round(1)
+    array([8. , 1.5])
+    """
 
     _module, _biased = PlainMF, False
 
 
 class BiasedMatrixFactorization(ExplicitFactorization):
-    r"""x"""
+    r"""Biased matrix factorization of explicit ratings, :math:`r_{ui} = \mu + b_u + b_i + p_u \cdot q_i`, as a regressor.
+
+    Parameters
+    ----------
+    n_factors : int, default=32
+        Length of a factor row, k.
+    loss : {"squared_error", "huber", "poisson", "logistic"}, default="squared_error"
+        Loss of a rating and its score, see ``sk_torchmf.nn``. Predictions are the score itself, its exponential for ``poisson``
+        (counts), its sigmoid for ``logistic`` (0 or 1).
+    solver : {"variational", "adam", "adagrad", "sgd", "lbfgs"}, default="variational"
+        ``variational`` learns the regularisation and knows its uncertainty; the others minimise the objective below with torch's
+        optimizer of that name.
+    alpha : float, default=0.1
+        Regularisation of the torch optimizers, unit-free; ``variational`` has none.
+    max_iter : int, default=None
+        Passes over the ratings; None is 10 for ``variational`` and 50 for the others.
+    tol : float, default=1e-5
+        The torch optimizers stop once the objective falls by less than this fraction in five epochs in a row; 0 never stops.
+    learning_rate : float, default=None
+        Of the torch optimizers; None chooses one that suits the standardised ratings.
+    batch_size : int, default=None
+        The torch optimizers (not lbfgs) take a step on about so many ratings, in blocks of whole users; None takes all at once.
+    handle_unknown : {"mean", "nan", "error"}, default="mean"
+        What to predict for ids that ``fit`` did not see: as the known ids do on average, NaN, or raise ValueError.
+    clip : bool, default=False
+        Limit predictions to the range of the training ratings.
+    user, item : int or str, default=0 and 1
+        Which columns of a table hold the ids, by position or by a frame's column name. All others are ignored.
+    dtype : {"float32", "float64"}, default="float32"
+        Precision of the computation and of the fitted factors.
+    device : str or torch.device, default=None
+        Where to fit: "cpu" or "cuda"; None follows ``torch.get_default_device()``. The fitted state is NumPy either way.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the initial factors and the order of blocks. None draws a fresh seed; no global generator is touched.
+    verbose : int, default=0
+        1 prints a line an iteration.
+
+    Attributes
+    ----------
+    user_factors_ : ndarray of shape (n_users_, n_factors)
+    item_factors_ : ndarray of shape (n_items_, n_factors)
+        Factors, in units of the square root of a rating.
+    user_biases_ : ndarray of shape (n_users_,)
+    item_biases_ : ndarray of shape (n_items_,)
+        Biases in rating units, with mean zero over the observed ids.
+    global_mean_ : float
+        The constant: what is predicted for an unknown user and an unknown item. Each known user and item counts once in it, so it
+        differs from the mean of the ratings.
+    mean_user_, mean_item_ : ndarray of shape (n_factors,)
+        The factors of an unknown id: the mean of the known ones, which is zero.
+    users_, items_ : ndarray of shape (n_users_,) and (n_items_,)
+        The ids of the rows, sorted.
+    n_users_, n_items_ : int
+    seen_ : CSR array of shape (n_users_, n_items_), bool
+        What was observed in ``fit``.
+    noise_std_ : float or None
+        Standard deviation of a rating about its expectation, in rating units; None where the solver does not learn it.
+    rating_range_ : ndarray of shape (2,)
+        Lowest and highest rating.
+    rating_scale_ : float
+        What ratings were divided by: their standard deviation; 1 for ``poisson`` and ``logistic``.
+    user_prior_ : tuple of ndarray of shape (3, width, width) and (3, width)
+        What a new user's row is shrunk to and how much, see ``fold_in``; in standardised units.
+    history_ : dict of list
+        A value an iteration: ``loss``, ``seconds`` and, for ``variational``, ``noise_std`` of the standardised ratings.
+    n_iter_ : int
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Where ``X`` is a frame with such names.
+
+    Notes
+    -----
+    Ratings are divided by their weighted standard deviation first, so that no parameter depends on the scale. With weights w and
+    c the weighted number of ratings of a row, the torch optimizers minimise
+
+    .. math::
+        \sum_{ui} w_{ui} \, \ell(r_{ui}, s_{ui}) + \sum_u \rho(c_u) \lVert p_u - p_0 \rVert^2
+        + \sum_i \rho(c_i) \lVert q_i - q_0 \rVert^2 + 30 \alpha \Big(\sum_u b_u^2 + \sum_i b_i^2\Big), \quad
+        \rho(c) = \alpha \left(10 + c^{0.75} \, \bar c^{\,0.25}\right)
+
+    where :math:`p_0, q_0` are zero. With exponent 1 instead of 0.75 this is the weighted-lambda rule of [1]_.
+
+    ``variational`` has the same likelihood and learns the ridge: rows are draws from a Gaussian whose mean and covariance are
+    estimated with them, as is the noise [2]_.
+
+    References
+    ----------
+    .. [1] Zhou et al., Large-scale Parallel Collaborative Filtering for the Netflix Prize, AAIM 2008.
+    .. [2] Lim, Teh, Variational Bayesian Approach to Movie Rating Prediction, KDD Cup and Workshop 2007.
+
+    See Also
+    --------
+    MatrixFactorization : Without biases.
+
+    Examples
+    --------
+    A table of labelled observations and their ratings:
+
+    >>> import numpy as np
+    >>> from sk_torchmf import BiasedMatrixFactorization
+    >>> X = np.array([["ann", "tea"], ["ann", "milk"], ["bob", "tea"], ["bob", "milk"], ["cem", "tea"]])
+    >>> y = np.array([5.0, 3.0, 4.0, 2.0, 5.0])
+    >>> model = BiasedMatrixFactorization(n_factors=2, random_state=0).fit(X, y)
+    >>> model.predict([["bob", "milk"], ["cem", "milk"]]).shape
+    (2,)
+    >>> items, scores = model.recommend("cem", k=1)
+    >>> items
+    array(['milk'], dtype=object)
+    """
 
     _module, _biased = BiasedMF, True
-
-
-def _seed(random_state):
-    """A seed from scikit-learn's ``random_state``; None draws from the operating system, never from a global generator."""
-    if random_state is None:
-        return int(np.random.default_rng().integers(2**31))
-    return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def _spread(rating, mean, weight):
-    """Weighted standard deviation; for ratings that are all alike their size, or 1."""
-    size = float(np.abs(rating).max())
-    if size == 0:
-        return 1.0
-    spread = size * float(np.sqrt(np.average(np.square((rating - mean) / size), weights=weight)))
-    return spread if spread > 1e-6 * size else size
-
-
-def _compress(ids, n):
-    """The distinct ids, or None where all of 0 .. n-1 occur, and the ids numbered among them."""
-    present = np.zeros(n, dtype=bool)
-    present[ids] = True
-    if present.all():
-        return None, ids
-    return np.flatnonzero(present), (np.cumsum(present, dtype=np.int32) - 1)[ids]
-
-
-def _size(known, n):
-    return n if known is None else len(known)
-
-
-def _spread_rows(rows, known, n, fill):
-    """Rows of the known ids among n, ``fill`` elsewhere."""
-    if known is None:
-        return rows
-    full = np.empty((n, *rows.shape[1:]), dtype=rows.dtype)
-    full[:] = fill
-    full[known] = rows
-    return full
-
-
-def _centre(part, mean_user, mean_item, precision):
-    r"""Shift a biased model so that factors and biases have mean zero over the rows: the same scores, in place.
-
-    With :math:`p = p' + \bar p` and :math:`q = q' + \bar q` the cross terms go into the biases and the constant, so that an unknown
-    id has no factor and no bias. Returns the users' prior precision in the new coordinates.
-    """
-    part["user_factors"] = part["user_factors"] - mean_user
-    part["item_factors"] = part["item_factors"] - mean_item
-    b_u = part["user_biases"] + part["user_factors"] @ mean_item
-    b_i = part["item_biases"] + part["item_factors"] @ mean_user
-    part["global_mean"] = part["global_mean"] + mean_user @ mean_item + b_u.mean() + b_i.mean()
-    part["user_biases"], part["item_biases"] = b_u - b_u.mean(), b_i - b_i.mean()
-    back = np.eye(precision.shape[1])
-    back[:-1, -1] = -mean_item  # old deviation (p, b) = new deviation (p', b') mapped by b = b' - p' . q_mean
-    return back @ precision @ back.T

@@ -1,7 +1,7 @@
 """Pointwise losses of explicit ratings: a value for each pair, the curvature a second-order step needs, and the link."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import numpy as np
 import torch
@@ -104,6 +104,6 @@ logistic = PointwiseLoss(
     standardise=False,
     check=_check_binary,
 )
-"""``log(1 + exp(s)) - r s``: the negative log-likelihood of 0 or 1; ratings of -1 and 1, as Spotlight's logistic loss has them, will do."""
+"""``log(1 + exp(s)) - r s``: the negative log-likelihood of 0 or 1 (-1 or 1 will do, as in Spotlight)."""
 
 POINTWISE = {loss.name: loss for loss in (squared_error, huber, poisson, logistic)}

@@ -41,8 +41,8 @@ class PlainMF(nn.Module):
     def _plant(self, mean):
         p0, q0 = self.mean_rows(mean)
         with torch.no_grad():
-            self.user_factors += p0
-            self.item_factors += q0
+            self.user_factors.add_(p0)
+            self.item_factors.add_(q0)
 
     def mean_rows(self, mean):
         """The rows p0 and q0, each of shape (n_factors,), whose product is ``mean``: what rows without ratings shrink to."""
@@ -61,7 +61,7 @@ class PlainMF(nn.Module):
 
     def forward_pairs(self, pairs):
         """Scores of shape (n_pairs,) at the observed pairs, user-major, by the fused kernels."""
-        return pair_dot(*self.rows(), pairs)
+        return pair_dot(self.user_factors, self.item_factors, pairs)
 
     def block(self, rows):
         """The model of the users in a slice, on the same storage: user parameters are views, item parameters are shared."""
@@ -122,4 +122,5 @@ class BiasedMF(PlainMF):
 
     def forward_pairs(self, pairs):
         """Scores of shape (n_pairs,) at the observed pairs, user-major, by the fused kernels."""
-        return pair_dot(*self.rows(), pairs) + self.global_mean
+        factors = self.user_factors, self.item_factors
+        return pair_dot(*factors, pairs, self.user_biases, self.item_biases) + self.global_mean

@@ -57,30 +57,45 @@ class Pairs:
 
     def __init__(self, user, item, n_users, n_items, device="cpu"):
         check_n_pairs(len(user))
-        self.n_pairs, self.shape, self.device = len(user), (int(n_users), int(n_items)), torch.device(device)
-        number = np.arange(self.n_pairs, dtype=np.int32)
+        number = np.arange(len(user), dtype=np.int32)
         index = np.asarray(user, dtype=np.int32), np.asarray(item, dtype=np.int32)
-        coo = sp.coo_matrix((number, index), shape=self.shape)
-        coo.has_canonical_format = True  # else tocsr() would add up the duplicates
-        self._by_user = coo.tocsr()
-        self.order = self._tensor(self._by_user.data.copy())
-        self._by_user.data = number
-        self.pointers, self.columns = self._tensor(self._by_user.indptr), self._tensor(self._by_user.indices)
+        pattern = sp.coo_matrix((number, index), shape=(int(n_users), int(n_items)))
+        pattern.has_canonical_format = True  # else tocsr() would add up the duplicates
+        pattern = pattern.tocsr()
+        parts = (torch.from_numpy(array).to(device) for array in (pattern.indptr, pattern.indices, pattern.data))
+        self._keep(pattern.shape, *parts)
 
-    def _tensor(self, array):
-        return torch.from_numpy(array).to(self.device)
+    def _keep(self, shape, pointers, columns, order):
+        self.shape, self.pointers, self.columns, self.order = shape, pointers, columns, order
+        self.n_pairs, self.device = len(columns), columns.device
 
     @cached_property
-    def item_major(self):
-        """The transposed pattern: item-major pointers (n_items + 1,), users (n_pairs,) and item-major order (n_pairs,), int32."""
-        by_item = self._by_user.tocsc()
-        return self._tensor(by_item.indptr), self._tensor(by_item.indices), self._tensor(by_item.data)
+    def T(self):
+        """The plan of the transposed pattern; ``T.order`` takes user-major values to item-major order."""
+        number = np.arange(self.n_pairs, dtype=np.int32)
+        by_user = sp.csr_matrix((number, self.columns.cpu().numpy(), self.pointers.cpu().numpy()), shape=self.shape)
+        by_item = by_user.tocsc()  # a counting sort
+        transposed = object.__new__(type(self))
+        parts = (torch.from_numpy(array).to(self.device) for array in (by_item.indptr, by_item.indices, by_item.data))
+        transposed._keep(self.shape[::-1], *parts)
+        return transposed
+
+    @cached_property
+    def inverse_order(self):
+        """The permutation that undoes ``order``, shape (n_pairs,), int32."""
+        inverse = torch.empty_like(self.order)
+        inverse[self.order.long()] = torch.arange(self.n_pairs, dtype=torch.int32, device=self.device)
+        return inverse
 
     @cached_property
     def users(self):
         """The user of each pair, shape (n_pairs,), int32, user-major."""
         numbers = torch.arange(self.shape[0], dtype=torch.int32, device=self.device)
-        return torch.repeat_interleave(numbers, self.pointers.diff().long(), output_size=self.n_pairs)
+        return self.expand(numbers)
+
+    def expand(self, value):
+        """The value of each pair's user: from shape (n_users,) to (n_pairs,), user-major."""
+        return torch.repeat_interleave(value, self.pointers.diff().long(), output_size=self.n_pairs)
 
     def sums(self, weight=None):
         """Sum of the pairs' weights by user and by item.
@@ -96,12 +111,9 @@ class Pairs:
             In float64: counts stay exact.
         """
         if weight is None:
-            return self.pointers.diff().double(), self.item_major[0].diff().double()
+            return self.pointers.diff().double(), self.T.pointers.diff().double()
         weight = weight.double()
-        return tuple(
-            torch.zeros(n, dtype=weight.dtype, device=weight.device).index_add_(0, row, weight)
-            for n, row in zip(self.shape, (self.users, self.columns), strict=True)
-        )
+        return self.row_sums(weight), self.T.row_sums(weight.index_select(0, self.T.order))
 
     def blocks(self, size):
         """Cut the pairs into blocks of whole users with about ``size`` pairs each.
@@ -115,61 +127,73 @@ class Pairs:
         block : Pairs
             Their plan; user 0 is ``rows.start``.
         """
-        pointers = self._by_user.indptr
+        pointers, columns = self.pointers.cpu().numpy(), self.columns.cpu().numpy()
         cuts = np.searchsorted(pointers, np.arange(size, self.n_pairs, size))
         cuts = np.unique(np.concatenate([[0], cuts, [self.shape[0]]]))
         for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
             rows, span = slice(int(start), int(stop)), slice(int(pointers[start]), int(pointers[stop]))
             if span.stop > span.start:
                 user = np.repeat(np.arange(stop - start, dtype=np.int32), np.diff(pointers[start : stop + 1]))
-                yield rows, span, Pairs(user, self._by_user.indices[span], stop - start, self.shape[1], self.device)
+                yield rows, span, Pairs(user, columns[span], stop - start, self.shape[1], self.device)
 
     def dots(self, P, Q):
         """``P[user] . Q[item]`` at each pair (SDDMM): shape (n_pairs,), user-major; nothing of size n_pairs x k is made."""
         if self.n_pairs > self.shape[0] * self.shape[1]:  # repeated pairs, more than sampled_addmm takes; small by definition
             return (P @ Q.t())[self.users.long(), self.columns.long()]
         zeros = torch.zeros(self.n_pairs, dtype=P.dtype, device=P.device)
-        with warnings.catch_warnings():  # torch calls its CSR layout beta, once a process
-            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-            pattern = torch.sparse_csr_tensor(self.pointers, self.columns, zeros, self.shape, check_invariants=False)
-        return torch.sparse.sampled_addmm(pattern, P, Q.t(), beta=0.0).values()
+        return torch.sparse.sampled_addmm(self._matrix(zeros), P, Q.t(), beta=0.0).values()
+
+    def row_sums(self, value):
+        """``sum_i value_ui`` for each user: shape (n_users,)."""
+        if value.is_cuda or torch.backends.mkl.is_available():
+            return self._matrix(value) @ torch.ones(self.shape[1], dtype=value.dtype, device=value.device)
+        ones = torch.ones(self.shape[1], 1, dtype=value.dtype)
+        return self.user_sums(value, ones)[:, 0]
 
     def user_sums(self, value, Q):
         """``sum_i value_ui Q[i]`` for each user (SpMM): shape (n_users, k)."""
-        return _bags(self.columns, Q, self.pointers, value)
+        return F.embedding_bag(self.columns, Q, self.pointers, mode="sum", per_sample_weights=value, include_last_offset=True)
 
     def item_sums(self, value, P):
         """``sum_u value_ui P[u]`` for each item (SpMM): shape (n_items, k)."""
-        pointers, users, order = self.item_major
-        return _bags(users, P, pointers, value.index_select(0, order))
+        return self.T.user_sums(value.index_select(0, self.T.order), P)
 
-
-def _bags(columns, rows, pointers, value):
-    return F.embedding_bag(columns, rows, pointers, mode="sum", per_sample_weights=value, include_last_offset=True)
+    def _matrix(self, value):
+        with warnings.catch_warnings():  # torch calls its CSR layout beta, once a process
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+            return torch.sparse_csr_tensor(self.pointers, self.columns, value, self.shape, check_invariants=False)
 
 
 class _PairDot(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, P, Q, pairs):
+    def forward(ctx, P, Q, b_u, b_i, pairs):
         ctx.save_for_backward(P, Q)
         ctx.pairs = pairs
-        return pairs.dots(P, Q)
+        dots = pairs.dots(P, Q)
+        if b_u is not None:
+            dots += pairs.expand(b_u)
+        if b_i is not None:
+            dots += b_i.index_select(0, pairs.columns)
+        return dots
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
         P, Q = ctx.saved_tensors
+        pairs, needs = ctx.pairs, ctx.needs_input_grad
         gradient = gradient.contiguous()
-        by_user, by_item = ctx.needs_input_grad[:2]
+        by_item = gradient.index_select(0, pairs.T.order) if needs[1] or needs[3] else None
         return (
-            ctx.pairs.user_sums(gradient, Q) if by_user else None,
-            ctx.pairs.item_sums(gradient, P) if by_item else None,
+            pairs.user_sums(gradient, Q) if needs[0] else None,
+            pairs.T.user_sums(by_item, P) if needs[1] else None,
+            pairs.row_sums(gradient) if needs[2] else None,
+            pairs.T.row_sums(by_item) if needs[3] else None,
             None,
         )
 
 
-def pair_dot(P, Q, pairs):
-    r"""Inner products of user and item rows at the observed pairs, differentiable.
+def pair_dot(P, Q, pairs, b_u=None, b_i=None):
+    r"""Inner products of user and item rows at the observed pairs, plus biases, differentiable.
 
     Forward is a sampled dense-dense product, the gradients are two sparse-dense products; neither ``P[user]`` nor ``Q[item]`` is
     ever formed.
@@ -182,11 +206,14 @@ def pair_dot(P, Q, pairs):
         Of the same dtype and device.
     pairs : Pairs
         Which pairs were observed.
+    b_u : Tensor of shape (n_users,), optional
+    b_i : Tensor of shape (n_items,), optional
+        Biases; they ride along at the price of two sums.
 
     Returns
     -------
     Tensor of shape (n_pairs,)
-        :math:`p_u \cdot q_i` for each pair, user-major. Once differentiable.
+        :math:`p_u \cdot q_i + b_u + b_i` for each pair, user-major. Once differentiable.
 
     Examples
     --------
@@ -198,4 +225,4 @@ def pair_dot(P, Q, pairs):
     >>> P.grad
     tensor([[4., 6.]])
     """
-    return _PairDot.apply(P, Q, pairs)
+    return _PairDot.apply(P, Q, b_u, b_i, pairs)

@@ -77,7 +77,7 @@ def solve_rows(pointers, columns, rating, weight, features, offset, prior, loss,
     lengths = pointers.diff()
     width = features.shape[1]
     rows = features.new_empty(len(lengths), width)
-    held_out = torch.empty_like(rating) if leave_one_out else None
+    held_out = torch.empty_like(rating)
     order = torch.argsort(lengths, descending=True)
     start = 0
     while start < len(order):

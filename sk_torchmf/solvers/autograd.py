@@ -1,10 +1,12 @@
 """Minimise an objective with one of torch's own optimizers, on all pairs at once or on blocks. Knows no estimator."""
 
 import time
+from dataclasses import replace
 
 import torch
 
 from sk_torchmf.exceptions import DivergenceError
+from sk_torchmf.solvers.solution import Solution
 
 OPTIMIZERS = {
     "adam": torch.optim.Adam,
@@ -24,7 +26,9 @@ def default_learning_rate(optimizer, objective):
     return {"adam": 0.1, "adagrad": 0.2, "lbfgs": 1.0}[optimizer]
 
 
-def minimise(module, objective, optimizer, *, learning_rate=None, batch_size=None, max_iter=50, tol=1e-5, generator=None, report=None):
+def minimise(
+    module, objective, optimizer, *, learning_rate=None, batch_size=None, max_iter=50, tol=1e-5, generator=None, report=None
+):
     """Train a module in place.
 
     Parameters
@@ -50,7 +54,9 @@ def minimise(module, objective, optimizer, *, learning_rate=None, batch_size=Non
 
     Returns
     -------
-    dict of list
+    solution : Solution
+        Without posterior; the prior is the objective's ridge about the mean user.
+    history : dict of list
         ``loss``: the objective at the start of each epoch (summed over the steps where there are blocks); ``seconds``: time each
         epoch took.
 
@@ -65,7 +71,10 @@ def minimise(module, objective, optimizer, *, learning_rate=None, batch_size=Non
     if batch_size is not None and batch_size < objective.pairs.n_pairs:
         parts = [(module.block(rows), part) for rows, part in objective.blocks(batch_size)]
     parameters = list({id(p): p for block, _ in parts for p in block.parameters()}.values())
-    options = {"sgd": {"momentum": 0.9, "nesterov": True}, "lbfgs": {"max_iter": 1, "line_search_fn": "strong_wolfe"}}
+    options: dict[str, dict] = {
+        "sgd": {"momentum": 0.9, "nesterov": True},
+        "lbfgs": {"max_iter": 1, "line_search_fn": "strong_wolfe"},
+    }
     steps = OPTIMIZERS[optimizer](parameters, lr=learning_rate, **options.get(optimizer, {}))
 
     def closure(block, part):
@@ -74,7 +83,7 @@ def minimise(module, objective, optimizer, *, learning_rate=None, batch_size=Non
         value.backward()
         return value.detach()
 
-    history = {"loss": [], "seconds": []}
+    history: dict[str, list] = {"loss": [], "seconds": []}
     for epoch in range(1, max_iter + 1):
         start = time.perf_counter()
         order = torch.randperm(len(parts), generator=generator).tolist() if len(parts) > 1 else [0]
@@ -90,7 +99,8 @@ def minimise(module, objective, optimizer, *, learning_rate=None, batch_size=Non
         recent = history["loss"][-PATIENCE - 1 :]
         if len(recent) > PATIENCE and all(old - new < tol * abs(old) for old, new in zip(recent[:-1], recent[1:], strict=True)):
             break
-    return history
+    solution = Solution.from_module(module, prior=None)
+    return replace(solution, prior=objective.ridges[0].prior(solution.users)), history
 
 
 def _finite(value, parameters):

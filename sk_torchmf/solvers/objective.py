@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +12,8 @@ from sk_torchmf.nn import Pairs
 POWER = 0.75  # how a row's ridge grows with its number of ratings: between constant (0) and the weighted-lambda rule (1)
 FACTOR_OFFSET = 10.0  # a factor row's ridge at zero ratings, in alpha
 BIAS_OFFSET = 30.0  # a bias's ridge, in alpha, whatever the number of ratings
+
+MIN_RIDGE = 1e-6  # of a fold-in, so that a row without ratings is defined at alpha = 0
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,15 @@ class Ridge:
     def __call__(self, rows):
         square = (rows - self.mean).square()
         return (torch.stack([square @ self.constant, square @ self.growth], 1) * self.share).sum()
+
+    def prior(self, rows):
+        """The same penalty about the mean of the rows (n_rows, width), as a fold-in's prior: NumPy (3, w, w) and (3, w)."""
+        width = rows.shape[1]
+        precision = np.zeros((3, width, width))
+        for j, diagonal in enumerate((self.constant, self.growth)):
+            np.fill_diagonal(precision[j], diagonal[:width].cpu().numpy())
+        precision[0] += MIN_RIDGE * np.eye(width)
+        return precision, precision @ rows.mean(0, dtype=np.float64)
 
 
 @dataclass(frozen=True)

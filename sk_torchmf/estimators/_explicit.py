@@ -1,0 +1,255 @@
+"""The fit and score that both explicit estimators share: standardise, call a solver, keep NumPy."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn.base import RegressorMixin, _fit_context
+from sklearn.metrics import r2_score
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from sk_torchmf._validation import check_device
+from sk_torchmf.estimators import _forms
+from sk_torchmf.estimators._recommend import Recommender
+from sk_torchmf.nn import POINTWISE, Pairs
+from sk_torchmf.solvers.autograd import OPTIMIZERS, minimise
+from sk_torchmf.solvers.objective import Objective
+from sk_torchmf.solvers.variational import fit_variational
+
+
+class ExplicitFactorization(RegressorMixin, Recommender):
+    """Base of the explicit estimators: parameters, ``fit`` and ``score``."""
+
+    _parameter_constraints: dict = {
+        "n_factors": [Interval(Integral, 1, None, closed="left")],
+        "loss": [StrOptions(set(POINTWISE))],
+        "solver": [StrOptions({"variational", *OPTIMIZERS})],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left"), None],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither"), None],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "handle_unknown": [StrOptions({"mean", "nan", "error"})],
+        "clip": ["boolean"],
+        "user": [Interval(Integral, 0, None, closed="left"), str],
+        "item": [Interval(Integral, 0, None, closed="left"), str],
+        "dtype": [StrOptions({"float32", "float64"})],
+        "device": [str, torch.device, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        n_factors=32,
+        *,
+        loss="squared_error",
+        solver="variational",
+        alpha=0.1,
+        max_iter=None,
+        tol=1e-5,
+        learning_rate=None,
+        batch_size=None,
+        handle_unknown="mean",
+        clip=False,
+        user=0,
+        item=1,
+        dtype="float32",
+        device=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_factors = n_factors
+        self.loss = loss
+        self.solver = solver
+        self.alpha = alpha
+        self.max_iter = max_iter
+        self.tol = tol
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.handle_unknown = handle_unknown
+        self.clip = clip
+        self.user = user
+        self.item = item
+        self.dtype = dtype
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, sample_weight=None):
+        """Fit to observed ratings, from scratch.
+
+        Parameters
+        ----------
+        X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
+            A sparse matrix has a user in each row, and every stored entry is a rating, explicit zeros included. A table has an
+            observation in each row, ids of any type in the columns ``user`` and ``item``; a container likewise, ids being
+            positions.
+        y : array-like of shape (n,), optional
+            Ratings. Required for a table, None for a sparse matrix; for a container they override its ``ratings``.
+        sample_weight : array-like, optional
+            Weights >= 0, one a row of X: an observation's, or a user's where X is sparse. A weight of 2 is the row given twice, a
+            weight of 0 its absence. Given, it replaces a container's ``weights``.
+
+        Returns
+        -------
+        self
+        """
+        if self.solver == "lbfgs" and self.batch_size is not None:
+            raise ValueError(
+                f'batch_size must be None with solver="lbfgs", which needs the whole objective. Got {self.batch_size}.'
+            )
+        device = check_device(self.device)
+        data = _forms.read(self, X, y, sample_weight)
+        if data.ratings is None:
+            raise ValueError(f"{type(self).__name__} needs ratings: pass y, or Interactions with ratings.")
+        self._keep_seen(data)
+        self._fit_observed(data if data.weights is None else data[data.weights > 0], device)
+        return self
+
+    def _keep_seen(self, data):
+        index = data.user_ids, data.item_ids
+        shape = self.n_users_, self.n_items_
+        self.seen_ = sp.csr_array(sp.coo_array((np.ones(len(data), dtype=bool), index), shape=shape))
+
+    def _fit_observed(self, data, device):
+        """Fit the users and items that were observed; the others get the mean row."""
+        dtype, loss = getattr(torch, self.dtype), POINTWISE[self.loss]
+        rating, weight = loss.check(np.asarray(data.ratings, dtype=np.float64)), data.weights
+        self.rating_range_ = np.array([rating.min(), rating.max()])
+        mean = float(np.average(rating, weights=weight))
+        self.rating_scale_ = _spread(rating, mean, weight) if loss.standardise else 1.0
+        start = float(loss.link(torch.tensor(mean / self.rating_scale_, dtype=torch.float64)))
+
+        known_users, user = _compress(data.user_ids, self.n_users_)
+        known_items, item = _compress(data.item_ids, self.n_items_)
+        pairs = Pairs(user, item, _size(known_users, self.n_users_), _size(known_items, self.n_items_), device)
+
+        def to_pairs(values):
+            return torch.from_numpy(values).to(device, dtype).index_select(0, pairs.order)
+
+        generator = torch.Generator().manual_seed(_seed(self.random_state))
+        init_std = 1.0 if self.solver == "variational" else 0.1
+        model = self._module(*pairs.shape, self.n_factors, mean=start, init_std=init_std, generator=generator, dtype=dtype)
+        model = model.to(device)
+        values = to_pairs(rating / self.rating_scale_), None if weight is None else to_pairs(weight)
+        report = self._report if self.verbose else None
+        if self.solver == "variational":
+            solution, self.history_ = fit_variational(model, pairs, *values, loss, max_iter=self.max_iter or 10, report=report)
+        else:
+            objective = Objective.build(model, pairs, *values, loss, alpha=self.alpha, mean=start)
+            solution, self.history_ = minimise(
+                model,
+                objective,
+                self.solver,
+                learning_rate=self.learning_rate,
+                batch_size=self.batch_size,
+                max_iter=self.max_iter or 50,
+                tol=self.tol,
+                generator=generator,
+                report=report,
+            )
+        self.n_iter_ = len(self.history_["loss"])
+        self._keep(solution.centred() if self._biased else solution, known_users, known_items)
+
+    def _report(self, iteration, value):
+        print(f"[{type(self).__name__}] iteration {iteration}, loss {value:.6g}")
+
+    def _keep(self, solution, known_users, known_items):
+        """Keep a solution as fitted attributes, in rating units; ids without ratings get the mean row."""
+        k, scale = self.n_factors, self.rating_scale_
+        self.user_prior_ = solution.prior
+        self.noise_std_ = None if solution.noise is None else scale * solution.noise**0.5
+        for side, rows, known, n in (
+            ("user", solution.users, known_users, self.n_users_),
+            ("item", solution.items, known_items, self.n_items_),
+        ):
+            factors = rows[:, :k] * rows.dtype.type(scale**0.5)
+            mean = np.zeros_like(factors[0]) if self._biased else factors.mean(0)
+            setattr(self, f"mean_{side}_", mean)
+            setattr(self, f"{side}_factors_", _expand(factors, known, n, mean))
+            if self._biased:
+                setattr(self, f"{side}_biases_", _expand(rows[:, k] * rows.dtype.type(scale), known, n, 0.0))
+        if self._biased:
+            self.global_mean_ = solution.mean * scale
+
+    def score(self, X, y=None, sample_weight=None):
+        """Coefficient of determination R2 of the predictions.
+
+        Parameters
+        ----------
+        X : table, Interactions or sparse matrix
+            For a table or container each row is predicted. The rows of a sparse matrix are *new* users: each rating is predicted
+            from the other ratings of its row, by closed-form leave-one-out fold-in, so that no rating predicts itself and
+            ``GridSearchCV(estimator, grid).fit(X_sparse)`` needs no wrapper. To score held-out entries of *known* users pass
+            ``Interactions.from_matrix(X_test)``.
+        y : array-like of shape (n,), optional
+            Ratings; a container's own by default, None for a sparse matrix.
+        sample_weight : array-like, optional
+            One weight a row of X.
+
+        Returns
+        -------
+        float
+            At most 1; 0 for predictions no better than the mean of ``y``.
+        """
+        check_is_fitted(self)
+        if sp.issparse(X):
+            data = self._read_new_users(X, y, sample_weight)
+            if len(data) == 0:
+                raise ValueError("X has no stored ratings to score.")
+            predicted = self._respond(self._fold_in(data, leave_one_out=True)[1])
+            return r2_score(data.ratings, predicted, sample_weight=data.weights)
+        if y is None and _forms.is_interactions(X):
+            y = X.ratings
+        if y is None:
+            raise ValueError("score needs y, the ratings of X.")
+        return r2_score(y, self.predict(X), sample_weight=sample_weight)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = True
+        return tags
+
+
+def _seed(random_state):
+    """A seed from scikit-learn's ``random_state``; None draws from the operating system, never from a global generator."""
+    if random_state is None:
+        return int(np.random.default_rng().integers(2**31))
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _spread(rating, mean, weight):
+    """Weighted standard deviation; for ratings that are all alike their size, or 1."""
+    size = float(np.abs(rating).max())
+    if size == 0:
+        return 1.0
+    spread = size * float(np.sqrt(np.average(np.square((rating - mean) / size), weights=weight)))
+    return spread if spread > 1e-6 * size else size
+
+
+def _compress(ids, n):
+    """The distinct ids, or None where all of 0 .. n-1 occur, and the ids numbered among them."""
+    present = np.zeros(n, dtype=bool)
+    present[ids] = True
+    if present.all():
+        return None, ids
+    return np.flatnonzero(present), (np.cumsum(present, dtype=np.int32) - 1)[ids]
+
+
+def _size(known, n):
+    return n if known is None else len(known)
+
+
+def _expand(rows, known, n, fill):
+    """Rows of the known ids among n, ``fill`` elsewhere."""
+    if known is None:
+        return rows
+    full = np.empty((n, *rows.shape[1:]), dtype=rows.dtype)
+    full[:] = fill
+    full[known] = rows
+    return full
