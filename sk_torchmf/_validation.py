@@ -112,6 +112,14 @@ def check_memory(n_bytes, what, cure):
         raise MemoryError(f"{what} needs {n_bytes / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free. {cure}")
 
 
+def check_size(ratings):
+    """Refuse ratings so large or so small that float32 factors could not hold them."""
+    size = float(np.abs(ratings).max())
+    if size and not 1e-35 <= size <= 1e35:
+        raise ValueError(f"The largest rating must lie between 1e-35 and 1e35 in size. Got {size:.3g}. Rescale the ratings.")
+    return ratings
+
+
 def check_k(k):
     """Return how many are asked for, an int >= 1."""
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:

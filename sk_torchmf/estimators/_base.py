@@ -12,6 +12,7 @@ from sk_torchmf._validation import check_memory
 from sk_torchmf.estimators import _forms
 from sk_torchmf.nn import POINTWISE
 from sk_torchmf.solvers.als import RowPrior, solve_rows
+from sk_torchmf.solvers.solution import score_variance
 
 BLOCK = 2**13  # pairs scored at once: their factors stay in the cache
 
@@ -43,13 +44,17 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
     global_mean_: float
     rating_scale_: float
     rating_range_: np.ndarray
-    # the fold-in's prior, in standardised units
+    # the fold-in's prior and the posterior of both sides, in standardised units
     user_prior_: tuple[np.ndarray, np.ndarray]
+    user_posterior_: tuple | None
+    item_posterior_: tuple | None
+    noise_std_: float | None
+    solver: str
 
     __metadata_request__predict = {"user_ids": UNUSED, "item_ids": UNUSED}
     __metadata_request__inverse_transform = {"rows": UNUSED}
 
-    def predict(self, user_ids, item_ids=None, *, clip=None):
+    def predict(self, user_ids, item_ids=None, *, return_std=False, clip=None):
         """Predict ratings.
 
         Parameters
@@ -61,12 +66,15 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
             - a sparse matrix (n_rows, n_items) of *new* users' ratings: all their predictions, by ``fold_in``.
         item_ids : array-like or scalar, optional
             Item ids; broadcast against ``user_ids``.
+        return_std : bool, default=False
+            Return the standard deviation of a rating about its prediction too, the noise included: for ``solver="variational"``,
+            and not for a sparse matrix of new users.
         clip : bool, optional
             Limit predictions to the range of the training ratings; by default the constructor's ``clip``.
 
         Returns
         -------
-        ndarray of float64
+        ndarray of float64, or a tuple of two with ``return_std``
             Predicted ratings: of shape (n,), of the broadcast shape, (n_items,) for a scalar user, (n_rows, n_items) for a sparse
             matrix. A fresh array.
 
@@ -82,20 +90,50 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
         if item_ids is not None:
             user = _labels.lookup(np.asarray(user_ids), self.users_, "user")
             item = _labels.lookup(np.asarray(item_ids), self.items_, "item")
-            return self._respond(self._score_pairs(*np.broadcast_arrays(user, item)), clip)
+            user, item = np.broadcast_arrays(user, item)
+            return self._predict_pairs(user, item, return_std, clip)
         if sp.issparse(user_ids):
+            if return_std:
+                raise ValueError("return_std=True is for users that fit saw. Got a sparse matrix of new users.")
             return self.inverse_transform(self.fold_in(user_ids), clip=clip)
         if not _forms.is_structured(user_ids):
             user_ids = np.asarray(user_ids)
             if user_ids.ndim == 0:
                 user = _labels.lookup(user_ids[None], self.users_, "user")
+                if return_std:
+                    return self._predict_pairs(np.repeat(user, self.n_items_), np.arange(self.n_items_), return_std, clip)
                 return self._respond(self._score_all_items(*self._user(user))[0], clip)
             if user_ids.ndim == 1:
                 raise ValueError(
                     "predict got a one-dimensional array. For pairs use predict(users, items), for the best items of each user "
                     "recommend(users). Reshape your data to two dimensions if it is a table of one (user, item) row."
                 )
-        return self._respond(self._score_pairs(*_forms.read_ids(self, user_ids)), clip)
+        user, item = _forms.read_ids(self, user_ids)
+        return self._predict_pairs(user, item, return_std, clip)
+
+    def _predict_pairs(self, user, item, return_std, clip):
+        if return_std and self.user_posterior_ is None:
+            raise ValueError(
+                f'return_std=True needs solver="variational", which learns its uncertainty. Got solver="{self.solver}".'
+            )
+        predicted = self._respond(self._score_pairs(user, item), clip)
+        return (predicted, self._predictive_std(user, item, predicted)) if return_std else predicted
+
+    def _predictive_std(self, user, item, predicted):
+        """Standard deviation of a rating of each pair of row numbers, in rating units."""
+        variance = np.empty(user.size)
+        scale = self.rating_scale_
+        for start in range(0, user.size, BLOCK):
+            part = slice(start, start + BLOCK)
+            u, i = user.ravel()[part], item.ravel()[part]
+            rows = self._user(u, nan_is_mean=True)[0] / scale**0.5, self._item(i)[0] / scale**0.5
+            variance[part] = score_variance((self.user_posterior_, u, rows[1]), (self.item_posterior_, i, rows[0]))
+        variance = variance.reshape(user.shape)
+        if self.loss == "poisson":
+            return np.sqrt(predicted + predicted**2 * variance)
+        if self.loss == "logistic":
+            return np.sqrt(predicted * (1 - predicted))
+        return np.sqrt(scale**2 * variance + (self.noise_std_ or 0.0) ** 2)
 
     def _score_pairs(self, user, item):
         """Scores in the shape of the row numbers ``user`` and ``item``, -1 for unknown; in float64, so that ranks agree."""
@@ -179,10 +217,10 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
         rating = loss.check(data.ratings) / scale
         weight = np.ones(len(data)) if data.weights is None else data.weights
         pointers = np.concatenate([[0], np.cumsum(np.bincount(data.user_ids, minlength=data.num_users))])
-        prior = RowPrior(*(torch.from_numpy(array).to(dtype) for array in self.user_prior_))
-        ratings, weights, features, offsets = (torch.from_numpy(a).to(dtype) for a in (rating, weight, features, offset))
+        ratings, weights, rows, offsets = (torch.from_numpy(a).to(dtype) for a in (rating, weight, features, offset))
+        prior = RowPrior.from_arrays(*self.user_prior_, like=rows)
         index = torch.from_numpy(pointers), torch.from_numpy(data.item_ids.astype(np.int64))
-        out = solve_rows(*index, ratings, weights, features, offsets, prior, loss, leave_one_out=leave_one_out)
+        out = solve_rows(*index, ratings, weights, rows, offsets, prior, loss, leave_one_out=leave_one_out)
         if not leave_one_out:
             return out.double().numpy() * units
         return out[0].double().numpy() * units, out[1].double().numpy() * scale

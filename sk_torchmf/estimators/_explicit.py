@@ -11,13 +11,16 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sk_torchmf._validation import check_device
+from sk_torchmf._validation import check_device, check_size
 from sk_torchmf.estimators import _forms
 from sk_torchmf.estimators._recommend import Recommender
 from sk_torchmf.nn import POINTWISE, Pairs
+from sk_torchmf.solvers.als import fit_als
 from sk_torchmf.solvers.autograd import OPTIMIZERS, minimise
-from sk_torchmf.solvers.objective import Objective
+from sk_torchmf.solvers.objective import Objective, standardise
 from sk_torchmf.solvers.variational import fit_variational
+
+MAX_ITER = {"variational": 10, "als": 15}  # and 50 for torch's optimizers
 
 
 class ExplicitFactorization(RegressorMixin, Recommender):
@@ -26,7 +29,7 @@ class ExplicitFactorization(RegressorMixin, Recommender):
     _parameter_constraints: dict = {
         "n_factors": [Interval(Integral, 1, None, closed="left")],
         "loss": [StrOptions(set(POINTWISE))],
-        "solver": [StrOptions({"variational", *OPTIMIZERS})],
+        "solver": [StrOptions({"variational", "als", *OPTIMIZERS})],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left"), None],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -99,9 +102,9 @@ class ExplicitFactorization(RegressorMixin, Recommender):
         -------
         self
         """
-        if self.solver == "lbfgs" and self.batch_size is not None:
+        if self.batch_size is not None and self.solver not in ("adam", "adagrad", "sgd"):
             raise ValueError(
-                f'batch_size must be None with solver="lbfgs", which needs the whole objective. Got {self.batch_size}.'
+                f'batch_size must be None with solver="{self.solver}", which takes all ratings at once. Got {self.batch_size}.'
             )
         device = check_device(self.device)
         data = _forms.read(self, X, y, sample_weight)
@@ -119,11 +122,10 @@ class ExplicitFactorization(RegressorMixin, Recommender):
     def _fit_observed(self, data, device):
         """Fit the users and items that were observed; the others get the mean row."""
         dtype, loss = getattr(torch, self.dtype), POINTWISE[self.loss]
-        rating, weight = loss.check(np.asarray(data.ratings, dtype=np.float64)), data.weights
+        rating, weight = loss.check(check_size(np.asarray(data.ratings, dtype=np.float64))), data.weights
         self.rating_range_ = np.array([rating.min(), rating.max()])
-        mean = float(np.average(rating, weights=weight))
-        self.rating_scale_ = _spread(rating, mean, weight) if loss.standardise else 1.0
-        start = float(loss.link(torch.tensor(mean / self.rating_scale_, dtype=torch.float64)))
+        location, self.rating_scale_ = standardise(rating, weight, loss)
+        start = float(loss.link(torch.tensor(location / self.rating_scale_, dtype=torch.float64)))
 
         known_users, user = _compress(data.user_ids, self.n_users_)
         known_items, item = _compress(data.item_ids, self.n_items_)
@@ -132,29 +134,35 @@ class ExplicitFactorization(RegressorMixin, Recommender):
         def to_pairs(values):
             return torch.from_numpy(values).to(device, dtype).index_select(0, pairs.order)
 
-        generator = torch.Generator().manual_seed(_seed(self.random_state))
-        init_std = 1.0 if self.solver == "variational" else 0.1
-        model = self._module(*pairs.shape, self.n_factors, mean=start, init_std=init_std, generator=generator, dtype=dtype)
-        model = model.to(device)
         values = to_pairs(rating / self.rating_scale_), None if weight is None else to_pairs(weight)
-        report = self._report if self.verbose else None
-        if self.solver == "variational":
-            solution, self.history_ = fit_variational(model, pairs, *values, loss, max_iter=self.max_iter or 10, report=report)
-        else:
-            objective = Objective.build(model, pairs, *values, loss, alpha=self.alpha, mean=start)
-            solution, self.history_ = minimise(
-                model,
-                objective,
-                self.solver,
-                learning_rate=self.learning_rate,
-                batch_size=self.batch_size,
-                max_iter=self.max_iter or 50,
-                tol=self.tol,
-                generator=generator,
-                report=report,
-            )
+        solution, self.history_ = self._solve(pairs, *values, loss, start)
         self.n_iter_ = len(self.history_["loss"])
         self._keep(solution.centred() if self._biased else solution, known_users, known_items)
+
+    def _solve(self, pairs, rating, weight, loss, start):
+        """Run the solver on standardised ratings from random factors; return its solution and history."""
+        generator = torch.Generator().manual_seed(_seed(self.random_state))
+        report = self._report if self.verbose else None
+        init_std = 1.0
+        model = self._module(*pairs.shape, self.n_factors, mean=start, init_std=init_std, generator=generator, dtype=rating.dtype)
+        model = model.to(rating.device)
+        max_iter = self.max_iter or MAX_ITER.get(self.solver, 50)
+        if self.solver == "variational":
+            return fit_variational(model, pairs, rating, weight, loss, max_iter=max_iter, report=report)
+        objective = Objective.build(model, pairs, rating, weight, loss, alpha=self.alpha, mean=start)
+        if self.solver == "als":
+            return fit_als(model, objective, max_iter=max_iter, tol=self.tol, report=report)
+        return minimise(
+            model,
+            objective,
+            self.solver,
+            learning_rate=self.learning_rate,
+            batch_size=self.batch_size,
+            max_iter=max_iter,
+            tol=self.tol,
+            generator=generator,
+            report=report,
+        )
 
     def _report(self, iteration, value):
         print(f"[{type(self).__name__}] iteration {iteration}, loss {value:.6g}")
@@ -163,7 +171,17 @@ class ExplicitFactorization(RegressorMixin, Recommender):
         """Keep a solution as fitted attributes, in rating units; ids without ratings get the mean row."""
         k, scale = self.n_factors, self.rating_scale_
         self.user_prior_ = solution.prior
-        self.noise_std_ = None if solution.noise is None else scale * solution.noise**0.5
+        self.noise_std_ = scale * solution.noise**0.5 if solution.noise is not None and POINTWISE[self.loss].standardised else None
+        self.user_posterior_, self.item_posterior_ = (
+            (
+                (side.basis, side.curvature, solution.noise, _expand(side.count, known, n, 0.0))
+                for side, known, n in zip(
+                    solution.posteriors, (known_users, known_items), (self.n_users_, self.n_items_), strict=True
+                )
+            )
+            if solution.posteriors is not None
+            else (None, None)
+        )
         for side, rows, known, n in (
             ("user", solution.users, known_users, self.n_users_),
             ("item", solution.items, known_items, self.n_items_),
@@ -221,15 +239,6 @@ def _seed(random_state):
     if random_state is None:
         return int(np.random.default_rng().integers(2**31))
     return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def _spread(rating, mean, weight):
-    """Weighted standard deviation; for ratings that are all alike their size, or 1."""
-    size = float(np.abs(rating).max())
-    if size == 0:
-        return 1.0
-    spread = size * float(np.sqrt(np.average(np.square((rating - mean) / size), weights=weight)))
-    return spread if spread > 1e-6 * size else size
 
 
 def _compress(ids, n):

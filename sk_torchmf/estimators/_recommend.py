@@ -3,6 +3,7 @@
 import numpy as np
 import scipy.sparse as sp
 import torch
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf import _labels
@@ -10,12 +11,13 @@ from sk_torchmf._validation import check_k
 from sk_torchmf.estimators._base import BaseFactorization
 from sk_torchmf.nn import POINTWISE, BiasedMF, PlainMF
 from sk_torchmf.nn.ranking import rank_rows
+from sk_torchmf.solvers.solution import row_variances
 
 
 class Recommender(BaseFactorization):
     """``recommend`` and its neighbours."""
 
-    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None):
+    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, explore=False, random_state=None):
         """Recommend the k best items of each user.
 
         Parameters
@@ -29,6 +31,11 @@ class Recommender(BaseFactorization):
             Leave out the items a user was observed with in ``fit`` (in the row, for a sparse matrix).
         items : array-like of shape (m,), optional
             Candidates, as item ids; all by default.
+        explore : bool, default=False
+            Rank by one draw from the posterior instead of its mean (Thompson sampling), so that what is uncertain gets its chance.
+            For known users and ``solver="variational"``.
+        random_state : int, RandomState instance or None, default=None
+            Seeds that draw.
 
         Returns
         -------
@@ -54,8 +61,15 @@ class Recommender(BaseFactorization):
             factors, constant = self._user(code, nan_is_mean=True)
             seen = _select_rows(self.seen_, code) if exclude_seen else None
         candidates = np.arange(self.n_items_) if items is None else self._find_candidates(items)
+        item_factors, item_constant = self._item(candidates)
+        if explore:
+            if sp.issparse(users) or self.user_posterior_ is None:
+                raise ValueError('explore=True needs users that fit saw and solver="variational".')
+            rng = check_random_state(random_state) if random_state is not None else np.random.default_rng()
+            factors, constant = self._draw(factors, constant, self.user_posterior_, code, rng)
+            item_factors, item_constant = self._draw(item_factors, item_constant, self.item_posterior_, candidates, rng)
         user_rows = np.column_stack([factors, np.ones(len(factors))])
-        item_rows = np.column_stack(self._item(candidates))
+        item_rows = np.column_stack([item_factors, item_constant])
         excluded = None
         if exclude_seen:
             excluded = seen if items is None else seen[:, candidates]
@@ -66,6 +80,13 @@ class Recommender(BaseFactorization):
         scores[remain] = self._respond(scores[remain])
         ids = _label(found, self.items_)
         return (ids[0], scores[0]) if scalar else (ids, scores)
+
+    def _draw(self, factors, constant, posterior, code, rng):
+        """A draw from the posterior of rows: factors (n, n_factors) and constants (n,) in rating units."""
+        k, scale = factors.shape[1], self.rating_scale_
+        deviation = np.sqrt(row_variances(posterior, code)) * rng.standard_normal((len(code), len(posterior[1]))) @ posterior[0].T
+        moved = factors + deviation[:, :k] * scale**0.5
+        return moved, constant + deviation[:, k] * scale if self._biased else constant
 
     def _find_candidates(self, items):
         code = _labels.lookup(np.atleast_1d(np.asarray(items)), self.items_, "item")

@@ -28,8 +28,10 @@ class PointwiseLoss:
         Inverse link: the predicted rating of a score.
     link : callable
         The score of a mean rating.
-    standardise : bool
-        Whether ratings are divided by their standard deviation before fitting. Scores on a log or logit scale have a scale already.
+    standardised : bool
+        Whether ratings are divided by their spread before fitting. Scores on a log or logit scale have a scale already.
+    robust : bool
+        Whether that spread is taken from the middle of the ratings.
     check : callable
         Takes the ratings as an array, returns them as the loss wants them coded, raises ValueError where it cannot use them.
     """
@@ -39,7 +41,8 @@ class PointwiseLoss:
     curvature: Callable
     response: Callable = lambda score: score
     link: Callable = lambda mean: mean
-    standardise: bool = True
+    standardised: bool = True
+    robust: bool = False
     check: Callable = lambda rating: rating
 
     def __call__(self, score, rating):
@@ -81,8 +84,9 @@ huber = PointwiseLoss(
     "huber",
     value=_huber,
     curvature=lambda score, rating: 2 * HUBER_DELTA / (score - rating).abs().clamp_min(HUBER_DELTA),
+    robust=True,
 )
-"""The squared error up to one standard deviation of the ratings, ``2 |r - s| - 1`` beyond it (Huber 1964)."""
+"""``(r - s)^2`` up to ``|r - s| = 1``, then ``2 |r - s| - 1`` (Huber 1964); 1 is the ratings' spread about their median."""
 
 poisson = PointwiseLoss(
     "poisson",
@@ -90,7 +94,7 @@ poisson = PointwiseLoss(
     curvature=lambda score, rating: torch.maximum(score.exp(), rating).clamp_min(_TINY),
     response=torch.exp,
     link=lambda mean: torch.log(mean.clamp_min(_TINY)),
-    standardise=False,
+    standardised=False,
     check=_check_counts,
 )
 """``exp(s) - r s``: the negative log-likelihood of counts, as Spotlight's poisson loss."""
@@ -101,7 +105,7 @@ logistic = PointwiseLoss(
     curvature=lambda score, rating: (torch.sigmoid(score) * torch.sigmoid(-score)).clamp_min(0.01),
     response=torch.sigmoid,
     link=lambda mean: torch.logit(mean, eps=_TINY),
-    standardise=False,
+    standardised=False,
     check=_check_binary,
 )
 """``log(1 + exp(s)) - r s``: the negative log-likelihood of 0 or 1 (-1 or 1 will do, as in Spotlight)."""

@@ -96,11 +96,16 @@ def minimise(
             )
         if report is not None:
             report(epoch, value)
-        recent = history["loss"][-PATIENCE - 1 :]
-        if len(recent) > PATIENCE and all(old - new < tol * abs(old) for old, new in zip(recent[:-1], recent[1:], strict=True)):
+        if stalled(history["loss"], tol):
             break
     solution = Solution.from_module(module, prior=None)
-    return replace(solution, prior=objective.ridges[0].prior(solution.users)), history
+    return replace(solution, prior=objective.ridges[0].prior(solution.users.mean(0))), history
+
+
+def stalled(losses, tol):
+    """Whether each of the last five epochs lowered the objective by less than the fraction tol."""
+    recent = losses[-PATIENCE - 1 :]
+    return len(recent) > PATIENCE and all(old - new < tol * abs(old) for old, new in zip(recent[:-1], recent[1:], strict=True))
 
 
 def _finite(value, parameters):

@@ -16,6 +16,41 @@ BIAS_OFFSET = 30.0  # a bias's ridge, in alpha, whatever the number of ratings
 MIN_RIDGE = 1e-6  # of a fold-in, so that a row without ratings is defined at alpha = 0
 
 
+def standardise(rating, weight, loss):
+    """Where ratings lie and what to divide them by before fitting, in rating units.
+
+    Parameters
+    ----------
+    rating : ndarray of shape (n_pairs,), float64
+    weight : ndarray of shape (n_pairs,) or None
+    loss : PointwiseLoss
+
+    Returns
+    -------
+    location : float
+        Their weighted mean, or median for a robust loss.
+    scale : float
+        Their weighted standard deviation, or 1.4826 times the median distance from the median for a robust loss (the same for
+        normal ratings). Ratings that are all alike are divided by their size; those of a loss with a scale of its own by 1.
+    """
+    location = float(np.average(rating, weights=weight))
+    if not loss.standardised:
+        return location, 1.0
+    size = float(np.abs(rating).max()) or 1.0
+    scale = size * float(np.sqrt(np.average(np.square((rating - location) / size), weights=weight)))
+    if loss.robust:
+        location = _median(rating, weight)
+        scale = 1.4826 * _median(np.abs(rating - location), weight) or scale
+    return location, scale if scale > 1e-6 * abs(location) else size
+
+
+def _median(values, weight):
+    """Lower weighted median: repeating a value is doubling its weight."""
+    order = np.argsort(values, kind="stable")
+    total = np.arange(1, len(values) + 1) if weight is None else np.cumsum(weight[order])
+    return float(values[order[np.searchsorted(total, total[-1] / 2)]])
+
+
 @dataclass(frozen=True)
 class Ridge:
     r"""Penalty :math:`\sum_r (x_r - m)^\top \mathrm{diag}(\lambda_0 + c_r^g \lambda_1) (x_r - m)` of one side's rows.
@@ -49,14 +84,14 @@ class Ridge:
         square = (rows - self.mean).square()
         return (torch.stack([square @ self.constant, square @ self.growth], 1) * self.share).sum()
 
-    def prior(self, rows):
-        """The same penalty about the mean of the rows (n_rows, width), as a fold-in's prior: NumPy (3, w, w) and (3, w)."""
-        width = rows.shape[1]
+    def prior(self, mean):
+        """The same penalty about a row ``mean`` of shape (width,), as NumPy (3, width, width) and (3, width): see RowPrior."""
+        width = len(mean)
         precision = np.zeros((3, width, width))
         for j, diagonal in enumerate((self.constant, self.growth)):
             np.fill_diagonal(precision[j], diagonal[:width].cpu().numpy())
         precision[0] += MIN_RIDGE * np.eye(width)
-        return precision, precision @ rows.mean(0, dtype=np.float64)
+        return precision, precision @ np.asarray(mean, dtype=np.float64)
 
 
 @dataclass(frozen=True)

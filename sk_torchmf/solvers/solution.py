@@ -88,3 +88,39 @@ def _centre(rows, mean, other_mean):
     matrix[-1, :-1] = other_mean
     shift = -np.append(mean, mean @ other_mean + rows[:, -1].mean(dtype=np.float64))
     return (rows @ matrix.T + shift).astype(rows.dtype), matrix, shift
+
+
+def row_variances(posterior, row):
+    """Variances (n, width) of rows, by number or -1, along the posterior's basis; 1, the prior's, for unknown rows."""
+    _, curvature, noise, count = posterior
+    count = np.where(row >= 0, count[row], 0.0)
+    return noise / (count[:, None] * curvature + noise)
+
+
+def score_variance(of_users, of_items):
+    r"""Posterior variance of the scores of pairs, without the noise.
+
+    .. math:: y^\top C_u y + x^\top C_i x + \mathrm{tr}(C_u C_i)
+
+    with y = (q, 1) and x = (p, 1) in a biased model, the trace over the factors.
+
+    Parameters
+    ----------
+    of_users, of_items : tuple of (posterior, row, other)
+        The side's posterior (basis, curvature, noise, count), the row numbers of shape (n,), -1 for unknown, and the *other* side's
+        factors (n, n_factors) at these pairs.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        In standardised units.
+    """
+    total, parts = 0.0, []
+    for posterior, row, other in (of_users, of_items):
+        basis, k = posterior[0], other.shape[1]
+        variances = row_variances(posterior, row)
+        load = other @ basis[:k] + (basis[k] if len(basis) > k else 0.0)  # (n, width)
+        total = total + np.einsum("nj,nj,nj->n", load, load, variances)
+        parts.append((basis[:k], variances))
+    (M, v), (N, w) = parts
+    return total + np.einsum("nj,nj->n", v @ np.square(M.T @ N), w)

@@ -56,7 +56,9 @@ class Side:
     def covariance(self):
         """T, the covariance of the rows with their uncertainty: (width, width), float64, on the CPU."""
         deviation = self.rows - self.rows.mean(0)
-        return (deviation.T @ deviation).double().cpu() / len(self.rows) + self.spread
+        T = (deviation.T @ deviation).double().cpu() / len(self.rows) + self.spread
+        floor = 10 * torch.finfo(deviation.dtype).eps * T.diagonal().max()  # rounding must not make it indefinite
+        return T + floor * torch.eye(len(T), dtype=T.dtype)
 
 
 def fit_variational(module, pairs, rating, weight, loss, *, max_iter=10, report=None):
@@ -108,7 +110,7 @@ def fit_variational(module, pairs, rating, weight, loss, *, max_iter=10, report=
     biased = hasattr(module, "user_biases")
     users, items = sides = _start(module, pairs, rating, weight, loss, n_factors, biased)
     score = module.forward_pairs(pairs).detach()
-    noise = START_NOISE if loss.standardise else 0.5
+    noise = START_NOISE if loss.standardised else 0.5
     history: dict[str, list] = {"loss": [], "noise_std": [], "seconds": []}
     for iteration in range(1, max_iter + 1):
         start = time.perf_counter()
@@ -116,7 +118,7 @@ def fit_variational(module, pairs, rating, weight, loss, *, max_iter=10, report=
         score = _half_step(items, users, score, noise, loss, n_factors).index_select(0, pairs.T.inverse_order)
         value = loss(score, rating)
         mean_loss = float(value.mean() if weight is None else torch.dot(value, weight) / weight.sum())
-        if loss.standardise:
+        if loss.standardised:
             noise = max(mean_loss + _score_variance(sides, n_factors, biased), NOISE_FLOOR)
         if not mean_loss - mean_loss == 0:
             raise DivergenceError(f"Loss became {mean_loss} in iteration {iteration}. Check the ratings for extreme values.")
