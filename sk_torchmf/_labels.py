@@ -85,7 +85,8 @@ def lookup(values, labels, role):
 
 def _find(own, labels):
     if is_range(labels):
-        return np.where((own >= 0) & (own < len(labels)) & (own == np.floor(own)), own, -1).astype(np.int64)
+        known = (own >= 0) & (own < len(labels)) & (own == np.floor(own))
+        return np.where(known, np.where(known, own, 0).astype(np.int64), -1)
     try:
         at = np.searchsorted(labels, own).clip(max=len(labels) - 1)
         return np.where(labels[at] == own, at, -1)
@@ -105,18 +106,18 @@ def _is_numeric(values):
 
 def _count(values):
     """The distinct integers of a narrow range by counting: no sort."""
-    low = values.min()
-    shifted = values - low
+    low = int(values.min())
+    shifted = (values - values.min()).astype(np.int64) if values.dtype.kind == "u" else values.astype(np.int64) - low
     present = np.zeros(int(shifted.max()) + 1, dtype=bool)
     present[shifted] = True
-    return (np.cumsum(present) - 1)[shifted], np.flatnonzero(present).astype(values.dtype) + low
+    return (np.cumsum(present) - 1)[shifted], np.flatnonzero(present).astype(values.dtype) + values.min()
 
 
 def _factorize_objects(values):
     rows: dict = {}
     codes = np.empty(len(values), dtype=np.int64)
     for at, value in enumerate(values):
-        if value is None or value != value:
+        if _is_missing(value):
             codes[at] = -1
             continue
         try:
@@ -126,6 +127,15 @@ def _factorize_objects(values):
     labels: np.ndarray = np.empty(len(rows), dtype=np.dtype(object))
     labels[:] = list(rows)
     return codes, labels
+
+
+def _is_missing(value):
+    try:
+        return value is None or bool(value != value)  # NaN and NaT differ from themselves
+    except TypeError:  # pandas' NA, neither equal nor different
+        return True
+    except ValueError:  # an array
+        return False
 
 
 def _infer(labels):
@@ -156,5 +166,5 @@ def _sort(codes, labels):
     try:
         distinct, rank = np.unique(labels, return_inverse=True)
     except TypeError:  # mixed types do not sort: compare them as text
-        distinct, rank = np.unique(labels.astype(str), return_inverse=True)
+        distinct, rank = np.unique([str(label) for label in labels], return_inverse=True)
     return rank[codes], distinct

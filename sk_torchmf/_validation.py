@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_array, column_or_1d
+from sklearn.utils.validation import column_or_1d
 
 MAX_PAIRS = 2**31 - 1  # index plans are int32
 
@@ -21,7 +21,7 @@ def check_ids(ids, name):
             values = ids.astype(np.float64)
         except (TypeError, ValueError):
             raise TypeError(f"{name} must be integers. Got {ids[0]!r}; pass labels in a table instead.") from None
-        bad = np.flatnonzero(~np.isfinite(values) | (values != np.floor(values)))
+        bad = np.flatnonzero(~(np.abs(values) < 2**53) | (values != np.floor(values)))  # NaN fails the first
         if bad.size:
             raise ValueError(f"{name} must be whole numbers. Got {name}[{bad[0]}] = {values[bad[0]]}.")
         ids = values.astype(np.int64)
@@ -62,19 +62,23 @@ def check_length(values, n, name, what="observation"):
 
 def check_ratings(ratings, n, name):
     """Return ratings as a finite real array of shape (n,), in the dtype they came in where that is a float."""
+    if np.iscomplexobj(ratings):
+        raise ValueError(f"Complex data not supported: {name} has dtype {np.asarray(ratings).dtype}.")
     ratings = column_or_1d(ratings, warn=True)
-    if ratings.dtype.kind == "c":
-        raise ValueError(f"Complex data not supported: {name} has dtype {ratings.dtype}.")
     if ratings.dtype.kind not in "fiu":
-        ratings = check_array(
-            ratings, dtype=np.float64, ensure_2d=False, ensure_min_samples=0, ensure_all_finite=False, input_name=name
-        )
+        try:
+            ratings = ratings.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} must be numbers. {str(error).capitalize()}.") from None
     return check_finite(check_length(ratings, n, name), name)
 
 
 def check_weights(weights, n, name, what="observation", hint=""):
     """Return weights as a float64 array of shape (n,): finite, >= 0, not all zero."""
-    weights = np.asarray(weights, dtype=np.float64)
+    try:
+        weights = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be numbers. Got {np.asarray(weights).dtype}.") from None
     if weights.shape != (n,):
         raise ValueError(f"{name} must have one weight for each {what}, shape ({n},). Got shape {weights.shape}.{hint}")
     check_finite(weights, name)
@@ -94,7 +98,11 @@ def check_n_pairs(n):
 
 def check_device(device):
     """Return the torch device asked for, ``torch.get_default_device()`` for None; never another one instead."""
-    device = torch.get_default_device() if device is None else torch.device(device)
+    asked = device
+    try:
+        device = torch.get_default_device() if device is None else torch.device(device)
+    except RuntimeError:
+        raise ValueError(f'device must be "cpu", "cuda" or "cuda:0" and so on. Got "{asked}".') from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f'device="{device}" was asked for, but torch.cuda.is_available() is False. Use device="cpu".')
     if device.type not in ("cpu", "cuda"):

@@ -101,6 +101,8 @@ class Interactions:
             index = np.arange(len(self))[index : index + 1 or None] if -len(self) <= index < len(self) else None
             if index is None:
                 raise IndexError(f"Index out of range for {len(self)} interactions.")
+        if self.user_ids[index].ndim != 1:
+            raise IndexError("Interactions are selected by a slice, a one-dimensional array of positions, or a boolean mask.")
         part = copy.copy(self)
         for name in ("user_ids", "item_ids", "ratings", "timestamps", "weights"):
             values = getattr(self, name)

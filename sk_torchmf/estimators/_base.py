@@ -35,6 +35,8 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
     n_items_: int
     form_: str
     seen_: sp.csr_array
+    user_counts_: np.ndarray  # weighted number of ratings
+    item_counts_: np.ndarray
     user_factors_: np.ndarray
     item_factors_: np.ndarray
     mean_user_: np.ndarray  # the factors of an unknown id
@@ -100,6 +102,8 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
             user_ids = np.asarray(user_ids)
             if user_ids.ndim == 0:
                 user = _labels.lookup(user_ids[None], self.users_, "user")
+                if user[0] < 0 and user_ids.dtype.kind in "iu" and not _labels.is_range(self.users_):
+                    self._refuse_position(user_ids)
                 if return_std:
                     return self._predict_pairs(np.repeat(user, self.n_items_), np.arange(self.n_items_), return_std, clip)
                 return self._respond(self._score_all_items(*self._user(user))[0], clip)
@@ -110,6 +114,13 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
                 )
         user, item = _forms.read_ids(self, user_ids)
         return self._predict_pairs(user, item, return_std, clip)
+
+    def _refuse_position(self, user):
+        if self.handle_unknown != "nan":
+            raise ValueError(
+                f"predict({user}) asks for a user that fit did not see. This model was fitted on labels, so a user is named by its "
+                "label, not by its position. Fit on Interactions or a sparse matrix for positions."
+            )
 
     def _predict_pairs(self, user, item, return_std, clip):
         if return_std and self.user_posterior_ is None:
@@ -126,7 +137,7 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
         for start in range(0, user.size, BLOCK):
             part = slice(start, start + BLOCK)
             u, i = user.ravel()[part], item.ravel()[part]
-            rows = self._user(u, nan_is_mean=True)[0] / scale**0.5, self._item(i)[0] / scale**0.5
+            rows = self._user(u, "mean")[0] / scale**0.5, self._item(i, "mean")[0] / scale**0.5
             variance[part] = score_variance((self.user_posterior_, u, rows[1]), (self.item_posterior_, i, rows[0]))
         variance = variance.reshape(user.shape)
         if self.loss == "poisson":
@@ -150,26 +161,29 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
         scores = factors @ self.item_factors_.T.astype(np.float64) + biases[:, None]
         return scores + self.item_biases_ if self._biased else scores
 
-    def _user(self, code, nan_is_mean=False):
+    def _user(self, code, handle_unknown=None):
         """Factors (n, n_factors) and constant part (n,) of the score, the global mean included, of user numbers."""
         biases = self.user_biases_ if self._biased else None
-        factors, constant = self._side(code, "user", self.user_factors_, self.mean_user_, biases, nan_is_mean)
+        factors, constant = self._side(code, handle_unknown, "user", self.user_factors_, self.mean_user_, biases, self.user_counts_)
         return factors, constant + (self.global_mean_ if self._biased else 0.0)
 
-    def _item(self, code):
-        return self._side(code, "item", self.item_factors_, self.mean_item_, self.item_biases_ if self._biased else None)
+    def _item(self, code, handle_unknown=None):
+        biases = self.item_biases_ if self._biased else None
+        return self._side(code, handle_unknown, "item", self.item_factors_, self.mean_item_, biases, self.item_counts_)
 
-    def _side(self, code, role, factors, mean, biases, nan_is_mean=False):
+    def _side(self, code, handle_unknown, role, factors, mean, biases, counts):
+        handle_unknown = handle_unknown or self.handle_unknown
         unknown = code < 0
         rows = factors[code].astype(np.float64)
         constant = np.zeros(len(code)) if biases is None else biases[code].astype(np.float64)
-        if unknown.any():
-            if self.handle_unknown == "error":
+        rows[unknown], constant[unknown] = mean, 0.0  # biases have mean zero
+        if handle_unknown != "mean":
+            unknown |= counts[code] == 0  # these hold the mean already
+            if handle_unknown == "error" and unknown.any():
                 raise ValueError(
                     f'The {role} id of row {int(np.argmax(unknown))} was not seen in fit. Drop it, or use handle_unknown="mean".'
                 )
-            rows[unknown] = np.nan if self.handle_unknown == "nan" and not nan_is_mean else mean
-            constant[unknown] = 0.0  # biases have mean zero
+            rows[unknown] = np.nan
         return rows, constant
 
     def _respond(self, scores, clip=None):

@@ -117,6 +117,8 @@ class ExplicitFactorization(RegressorMixin, Recommender):
     def _keep_seen(self, data):
         index = data.user_ids, data.item_ids
         shape = self.n_users_, self.n_items_
+        self.user_counts_ = np.bincount(data.user_ids, data.weights, self.n_users_).astype(np.float64)
+        self.item_counts_ = np.bincount(data.item_ids, data.weights, self.n_items_).astype(np.float64)
         self.seen_ = sp.csr_array(sp.coo_array((np.ones(len(data), dtype=bool), index), shape=shape))
 
     def _fit_observed(self, data, device):
@@ -125,7 +127,7 @@ class ExplicitFactorization(RegressorMixin, Recommender):
         rating, weight = loss.check(check_size(np.asarray(data.ratings, dtype=np.float64))), data.weights
         self.rating_range_ = np.array([rating.min(), rating.max()])
         location, self.rating_scale_ = standardise(rating, weight, loss)
-        start = float(loss.link(torch.tensor(location / self.rating_scale_, dtype=torch.float64)))
+        start = float(loss.link(torch.tensor(location / self.rating_scale_, dtype=torch.float64, device="cpu")))
 
         known_users, user = _compress(data.user_ids, self.n_users_)
         known_items, item = _compress(data.item_ids, self.n_items_)
@@ -141,9 +143,9 @@ class ExplicitFactorization(RegressorMixin, Recommender):
 
     def _solve(self, pairs, rating, weight, loss, start):
         """Run the solver on standardised ratings from random factors; return its solution and history."""
-        generator = torch.Generator().manual_seed(_seed(self.random_state))
+        generator = torch.Generator("cpu").manual_seed(_seed(self.random_state))
         report = self._report if self.verbose else None
-        init_std = 1.0
+        init_std = 1.0 if self.solver == "variational" else 0.1
         model = self._module(*pairs.shape, self.n_factors, mean=start, init_std=init_std, generator=generator, dtype=rating.dtype)
         model = model.to(rating.device)
         max_iter = self.max_iter or MAX_ITER.get(self.solver, 50)

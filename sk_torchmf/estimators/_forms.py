@@ -49,6 +49,7 @@ def read(estimator, X, y, sample_weight):
     elif form == INTERACTIONS:
         data = _read_interactions(as_interactions(X), y, sample_weight)
         estimator.n_features_in_ = 2
+        vars(estimator).pop("feature_names_in_", None)  # of an earlier fit on a frame
         users, items = np.arange(data.num_users), np.arange(data.num_items)
     else:
         X = _check_table(estimator, X, reset=True)
@@ -83,6 +84,8 @@ def read_matrix(X, y=None, sample_weight=None):
         hint = " For a weight for each rating pass Interactions with weights: Interactions.weights."
         weights = check_weights(sample_weight, data.num_users, "sample_weight", "user (row of X)", hint)
         data.weights = weights[data.user_ids]
+        if len(data) and not data.weights.any():
+            raise ValueError("sample_weight is zero for every user who has ratings. At least one must be greater than zero.")
     return data
 
 

@@ -58,10 +58,14 @@ class Recommender(BaseFactorization):
                 code = np.arange(self.n_users_)
             else:
                 code = _labels.lookup(np.atleast_1d(np.asarray(users)), self.users_, "user")
-            factors, constant = self._user(code, nan_is_mean=True)
+            if self.handle_unknown == "error" and (code < 0).any():
+                raise ValueError(
+                    f"The user id of row {int(np.argmax(code < 0))} was not seen in fit. Drop it, or pass its ratings as sparse."
+                )
+            factors, constant = self._user(code, "mean")
             seen = _select_rows(self.seen_, code) if exclude_seen else None
         candidates = np.arange(self.n_items_) if items is None else self._find_candidates(items)
-        item_factors, item_constant = self._item(candidates)
+        item_factors, item_constant = self._item(candidates, "mean")
         if explore:
             if sp.issparse(users) or self.user_posterior_ is None:
                 raise ValueError('explore=True needs users that fit saw and solver="variational".')
@@ -164,8 +168,8 @@ class Recommender(BaseFactorization):
         check_is_fitted(self)
         kind = BiasedMF if self._biased else PlainMF
         sizes = self.n_users_, self.n_items_, self.user_factors_.shape[1]
-        module = kind(*sizes, generator=torch.Generator(), dtype=torch.from_numpy(self.user_factors_).dtype)
-        module.load_state_dict({name: torch.as_tensor(getattr(self, f"{name}_")) for name in module.state_dict()})
+        module = kind(*sizes, generator=torch.Generator("cpu"), dtype=torch.from_numpy(self.user_factors_).dtype)
+        module.load_state_dict({name: torch.from_numpy(np.asarray(getattr(self, f"{name}_"))) for name in module.state_dict()})
         return Response(module, POINTWISE[self.loss].response).eval()
 
 

@@ -14,15 +14,15 @@ class MatrixFactorization(ExplicitFactorization):
     loss : {"squared_error", "huber", "poisson", "logistic"}, default="squared_error"
         Loss of a rating and its score, see ``sk_torchmf.nn``. Predictions are the score itself, its exponential for ``poisson``
         (counts), its sigmoid for ``logistic`` (0 or 1).
-    solver : {"variational", "adam", "adagrad", "sgd", "lbfgs"}, default="variational"
-        ``variational`` learns the regularisation and knows its uncertainty; the others minimise the objective below with torch's
-        optimizer of that name.
+    solver : {"variational", "als", "adam", "adagrad", "sgd", "lbfgs"}, default="variational"
+        ``variational`` learns the regularisation and knows its uncertainty; ``als`` minimises the objective below by exact
+        alternating least squares, the others with torch's optimizer of that name.
     alpha : float, default=0.1
-        Regularisation of the torch optimizers, unit-free; ``variational`` has none.
+        Regularisation of that objective, unit-free; ``variational`` has none.
     max_iter : int, default=None
-        Passes over the ratings; None is 10 for ``variational`` and 50 for the others.
+        Passes over the ratings; None is 10 for ``variational``, 15 for ``als`` and 50 for torch's optimizers.
     tol : float, default=1e-5
-        The torch optimizers stop once the objective falls by less than this fraction in five epochs in a row; 0 never stops.
+        All but ``variational`` stop once the objective falls by less than this fraction in five epochs in a row; 0 never stops.
     learning_rate : float, default=None
         Of the torch optimizers; None chooses one that suits the standardised ratings.
     batch_size : int, default=None
@@ -54,6 +54,8 @@ class MatrixFactorization(ExplicitFactorization):
     n_users_, n_items_ : int
     seen_ : CSR array of shape (n_users_, n_items_), bool
         What was observed in ``fit``.
+    user_counts_, item_counts_ : ndarray of shape (n_users_,) and (n_items_,)
+        Weighted number of ratings of each id; 0 where it was never observed.
     noise_std_ : float or None
         Standard deviation of a rating about its expectation, in rating units; None where the solver does not learn it.
     rating_range_ : ndarray of shape (2,)
@@ -72,7 +74,7 @@ class MatrixFactorization(ExplicitFactorization):
     Notes
     -----
     Ratings are divided by their weighted standard deviation first, so that no parameter depends on the scale. With weights w and
-    c the weighted number of ratings of a row, the torch optimizers minimise
+    c the weighted number of ratings of a row, all solvers but ``variational`` minimise
 
     .. math::
         \sum_{ui} w_{ui} \, \ell(r_{ui}, s_{ui}) + \sum_u \rho(c_u) \lVert p_u - p_0 \rVert^2
@@ -118,15 +120,15 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     loss : {"squared_error", "huber", "poisson", "logistic"}, default="squared_error"
         Loss of a rating and its score, see ``sk_torchmf.nn``. Predictions are the score itself, its exponential for ``poisson``
         (counts), its sigmoid for ``logistic`` (0 or 1).
-    solver : {"variational", "adam", "adagrad", "sgd", "lbfgs"}, default="variational"
-        ``variational`` learns the regularisation and knows its uncertainty; the others minimise the objective below with torch's
-        optimizer of that name.
+    solver : {"variational", "als", "adam", "adagrad", "sgd", "lbfgs"}, default="variational"
+        ``variational`` learns the regularisation and knows its uncertainty; ``als`` minimises the objective below by exact
+        alternating least squares, the others with torch's optimizer of that name.
     alpha : float, default=0.1
-        Regularisation of the torch optimizers, unit-free; ``variational`` has none.
+        Regularisation of that objective, unit-free; ``variational`` has none.
     max_iter : int, default=None
-        Passes over the ratings; None is 10 for ``variational`` and 50 for the others.
+        Passes over the ratings; None is 10 for ``variational``, 15 for ``als`` and 50 for torch's optimizers.
     tol : float, default=1e-5
-        The torch optimizers stop once the objective falls by less than this fraction in five epochs in a row; 0 never stops.
+        All but ``variational`` stop once the objective falls by less than this fraction in five epochs in a row; 0 never stops.
     learning_rate : float, default=None
         Of the torch optimizers; None chooses one that suits the standardised ratings.
     batch_size : int, default=None
@@ -164,6 +166,8 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     n_users_, n_items_ : int
     seen_ : CSR array of shape (n_users_, n_items_), bool
         What was observed in ``fit``.
+    user_counts_, item_counts_ : ndarray of shape (n_users_,) and (n_items_,)
+        Weighted number of ratings of each id; 0 where it was never observed.
     noise_std_ : float or None
         Standard deviation of a rating about its expectation, in rating units; None where the solver does not learn it.
     rating_range_ : ndarray of shape (2,)
@@ -182,7 +186,7 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     Notes
     -----
     Ratings are divided by their weighted standard deviation first, so that no parameter depends on the scale. With weights w and
-    c the weighted number of ratings of a row, the torch optimizers minimise
+    c the weighted number of ratings of a row, all solvers but ``variational`` minimise
 
     .. math::
         \sum_{ui} w_{ui} \, \ell(r_{ui}, s_{ui}) + \sum_u \rho(c_u) \lVert p_u - p_0 \rVert^2

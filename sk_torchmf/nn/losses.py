@@ -48,6 +48,12 @@ class PointwiseLoss:
     def __call__(self, score, rating):
         return self.value(score, rating)
 
+    def slope(self, score, rating):
+        """Derivative of each pair's loss in its score, by autograd: shape (n,)."""
+        with torch.enable_grad():
+            score = score.detach().requires_grad_()
+            return torch.autograd.grad(self.value(score, rating).sum(), score)[0]
+
     def __repr__(self):
         return f"<loss {self.name}>"
 

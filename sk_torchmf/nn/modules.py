@@ -34,7 +34,9 @@ class PlainMF(nn.Module):
     def __init__(self, n_users, n_items, n_factors, *, mean=0.0, init_std=0.1, generator=None, dtype=torch.float32):
         super().__init__()
         shapes = (n_users, n_factors), (n_items, n_factors)
-        users, items = (torch.randn(s, generator=generator, dtype=dtype) * (init_std / n_factors**0.5) for s in shapes)
+        users, items = (
+            torch.randn(s, generator=generator, dtype=dtype, device="cpu") * (init_std / n_factors**0.5) for s in shapes
+        )
         self.user_factors, self.item_factors = nn.Parameter(users), nn.Parameter(items)
         self._plant(float(mean))
 

@@ -147,7 +147,7 @@ class Pairs:
         """``sum_i value_ui`` for each user: shape (n_users,)."""
         if value.is_cuda or torch.backends.mkl.is_available():
             return self._matrix(value) @ torch.ones(self.shape[1], dtype=value.dtype, device=value.device)
-        ones = torch.ones(self.shape[1], 1, dtype=value.dtype)
+        ones = torch.ones(self.shape[1], 1, dtype=value.dtype, device=value.device)
         return self.user_sums(value, ones)[:, 0]
 
     def user_sums(self, value, Q):
@@ -161,7 +161,9 @@ class Pairs:
     def _matrix(self, value):
         with warnings.catch_warnings():  # torch calls its CSR layout beta, once a process
             warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-            return torch.sparse_csr_tensor(self.pointers, self.columns, value, self.shape, check_invariants=False)
+            return torch.sparse_csr_tensor(
+                self.pointers, self.columns, value, self.shape, device=value.device, check_invariants=False
+            )
 
 
 class _PairDot(torch.autograd.Function):

@@ -182,9 +182,8 @@ def _solve_block(Y, offset, rating, weight, prior, loss, leave_one_out):
     working, curvature = rating, weight
     for _ in range(1 if linear else NEWTON_STEPS):
         if not linear:
-            score = (offset + (Y @ x[:, :, None])[:, :, 0]).requires_grad_()
-            slope = torch.autograd.grad(loss(score, rating).sum(), score)[0]
-            score = score.detach()
+            score = offset + (Y @ x[:, :, None])[:, :, 0]
+            slope = loss.slope(score, rating)
             bend = loss.curvature(score, rating)
             working, curvature = score - slope / bend, weight * bend / 2
         Yw = Y * curvature[:, :, None]

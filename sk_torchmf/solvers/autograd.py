@@ -44,7 +44,7 @@ def minimise(
     batch_size : int, optional
         About how many pairs a step takes (whole users); all of them by default. Not for lbfgs.
     max_iter : int
-        Passes over the pairs.
+        Passes over the pairs; for lbfgs groups of five iterations (with one a call torch's line search gets stuck).
     tol : float
         Training stops once the objective has fallen by less than this fraction in each of five epochs in a row.
     generator : torch.Generator, optional
@@ -73,7 +73,7 @@ def minimise(
     parameters = list({id(p): p for block, _ in parts for p in block.parameters()}.values())
     options: dict[str, dict] = {
         "sgd": {"momentum": 0.9, "nesterov": True},
-        "lbfgs": {"max_iter": 1, "line_search_fn": "strong_wolfe"},
+        "lbfgs": {"max_iter": 5, "line_search_fn": "strong_wolfe", "tolerance_change": 0, "tolerance_grad": 0},
     }
     steps = OPTIMIZERS[optimizer](parameters, lr=learning_rate, **options.get(optimizer, {}))
 
@@ -86,7 +86,7 @@ def minimise(
     history: dict[str, list] = {"loss": [], "seconds": []}
     for epoch in range(1, max_iter + 1):
         start = time.perf_counter()
-        order = torch.randperm(len(parts), generator=generator).tolist() if len(parts) > 1 else [0]
+        order = torch.randperm(len(parts), generator=generator, device="cpu").tolist() if len(parts) > 1 else [0]
         value = sum(float(steps.step(lambda at=at: closure(*parts[at]))) for at in order)
         history["loss"].append(value)
         history["seconds"].append(time.perf_counter() - start)

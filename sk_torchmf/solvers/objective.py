@@ -147,10 +147,10 @@ class Objective:
         """
         users, items = self.ridges
         item_count = self.pairs.sums(self.weight)[1]
-        parts = []
-        for rows, span, pairs in self.pairs.blocks(size):
+        parts, blocks = [], list(self.pairs.blocks(size))
+        for rows, span, pairs in blocks:
             weight = None if self.weight is None else self.weight[span]
-            part = (pairs.sums(weight)[1] / item_count).to(items.share.dtype)
+            part = torch.where(item_count > 0, pairs.sums(weight)[1] / item_count, 1 / len(blocks)).to(items.share.dtype)
             ridges = replace(users, share=users.share[rows]), replace(items, share=items.share * part[:, None])
             parts.append((rows, Objective(pairs, self.rating[span], weight, self.loss, ridges)))
         return parts

@@ -58,7 +58,7 @@ class Side:
         deviation = self.rows - self.rows.mean(0)
         T = (deviation.T @ deviation).double().cpu() / len(self.rows) + self.spread
         floor = 10 * torch.finfo(deviation.dtype).eps * T.diagonal().max()  # rounding must not make it indefinite
-        return T + floor * torch.eye(len(T), dtype=T.dtype)
+        return T + floor * torch.eye(len(T), dtype=T.dtype, device=T.device)
 
 
 def fit_variational(module, pairs, rating, weight, loss, *, max_iter=10, report=None):
@@ -142,7 +142,7 @@ def _start(module, pairs, rating, weight, loss, n_factors, biased):
     """Both sides at the module's parameters, with a guess of the uncertainty: what n ratings can tell of so many numbers."""
     counts = pairs.sums(weight)
     informed = min(1.0, (float(counts[0].sum()) / (n_factors * sum(pairs.shape))) ** 0.5)
-    guess = torch.full((n_factors + biased,), informed / n_factors**0.5, dtype=torch.float64)
+    guess = torch.full((n_factors + biased,), informed / n_factors**0.5, dtype=torch.float64, device="cpu")
     guess[n_factors if biased else 0] = 0.1
     sides = []
     for plan, name, count in zip((pairs, pairs.T), ("user", "item"), counts, strict=True):
@@ -153,7 +153,7 @@ def _start(module, pairs, rating, weight, loss, n_factors, biased):
         if name == "item":
             own_rating = rating.index_select(0, plan.order)
             own_weight = None if weight is None else weight.index_select(0, plan.order)
-        doubt = torch.zeros(len(guess), len(guess), dtype=torch.float64)
+        doubt = torch.zeros_like(torch.diag(guess))
         count = count.to(rows.dtype)[:, None]
         sides.append(Side(plan, own_rating, own_weight, rows, count, torch.diag(guess), doubt, doubt, guess))
     return sides
@@ -177,7 +177,8 @@ def _half_step(own, other, score, noise, loss, n_factors):
     R = torch.linalg.cholesky(T)
     L, W = torch.linalg.eigh(R.T @ S @ R)
     L, M, N = L.clamp_min(0), R @ W, torch.linalg.solve_triangular(R.T, W, upper=True)
-    pull = other.doubt[:, n_factors:].sum(1) * (torch.arange(len(T)) < n_factors)  # covariance of q with b_i
+    pull = other.doubt[:, n_factors:].sum(1)  # covariance of q with b_i
+    pull[n_factors:] = 0
     M_, N_, L_, E_, pull = (array.to(x) for array in (M, N, L, E, pull))
 
     # gradient, in M's coordinates; step; line search
@@ -208,12 +209,8 @@ def _slope(loss, score, rating, weight):
     if loss.name == "squared_error":
         error = score - rating
         return (error, None) if weight is None else (error.mul_(weight), weight)
-    with torch.enable_grad():
-        score = score.detach().requires_grad_()
-        slope = torch.autograd.grad(loss(score, rating).sum(), score)[0]
-    bend = loss.curvature(score.detach(), rating)
     scale = 0.5 if weight is None else weight / 2
-    return slope * scale, bend * scale
+    return loss.slope(score, rating) * scale, loss.curvature(score, rating) * scale
 
 
 def _user_prior(users, items, noise, n_factors):

@@ -1,0 +1,103 @@
+"""What can be run: ``nox -l`` lists it, ``nox`` runs tests and lint. Requirements come from pyproject.toml, but for torch."""
+
+import os
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import nox
+from packaging.requirements import Requirement
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["tests", "lint"]
+nox.options.reuse_venv = "yes"
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait make a busy machine ten times slower
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+LOWEST_PYTHON = PROJECT["project"]["requires-python"].removeprefix(">=")
+TORCH = "torch==2.13.0"
+TORCH_CPU = "https://download.pytorch.org/whl/cpu"
+MOVIELENS = "recbole==1.2.1", "recbole/dataset_example/ml-100k/", ("ml-100k.inter", "ml-100k.item")  # 2 MB, and on PyPI
+
+
+def groups(*names):
+    """Requirements of dependency groups."""
+    return nox.project.dependency_groups(PROJECT, *names)
+
+
+def install_torch(session, torch=TORCH):
+    """Install torch ahead of all else: a wheel that pip has been told of, else the CPU build where there is no GPU, else PyPI's.
+
+    What torch needs comes with the next ``session.install``, which sees that it is missing.
+    """
+
+    def succeeds(*args):
+        pip = ("python", "-m", "pip", "install", "-q", "--no-deps", *args, torch)
+        return "ERROR" not in (session.run_install(*pip, success_codes=[0, 1], silent=True) or "")
+
+    cpu_build = sys.platform in ("linux", "win32") and shutil.which("nvidia-smi") is None
+    if not succeeds("--no-index") and not (cpu_build and succeeds("--index-url", TORCH_CPU, "--timeout", "10", "--retries", "0")):
+        session.install(torch)
+
+
+@nox.session
+def tests(session):
+    """Run the unit tests and the docstrings' examples; arguments go to pytest: nox -s tests -- -k fold_in."""
+    install_torch(session)
+    session.install("-e", ".", *groups("test"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session):
+    """Check style, format, types and that imports go downward only."""
+    install_torch(session)
+    session.install("-e", ".", *groups("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
+    session.run("lint-imports")
+
+
+@nox.session(python=LOWEST_PYTHON)
+def lowest(session):
+    """Run the tests on the oldest versions that pyproject.toml allows; the oldest torch too with: nox -s lowest -- --torch."""
+    needs = map(Requirement, PROJECT["project"]["dependencies"])
+    oldest = {need.name: next(bound.version for bound in need.specifier if bound.operator == ">=") for need in needs}
+    torch = f"torch=={oldest.pop('torch')}"
+    posargs = [argument for argument in session.posargs if argument != "--torch"]
+    install_torch(session, TORCH if posargs == session.posargs else torch)
+    session.install("-e", ".", *groups("test"), *(f"{name}=={version}" for name, version in oldest.items()))
+    session.run("pytest", *posargs)
+
+
+@nox.session
+def demo(session):
+    """Tune, compare and recommend on MovieLens-100K, or on any ratings file: nox -s demo -- --ratings FILE."""
+    install_torch(session)
+    session.install("-e", ".", *groups("demo"))
+    given = any(argument.startswith("--ratings") for argument in session.posargs)
+    session.run("python", "docs/examples/demo.py", *([] if given else movielens(session)), *session.posargs)
+
+
+@nox.session
+def bench(session):
+    """Time other factorizations beside ours, see docs/benchmarks/README.md; two minutes of it with: nox -s bench -- --quick."""
+    install_torch(session)
+    session.install("-e", ".[plots]")
+    session.run("python", "docs/benchmarks/peers.py", "--envs", str(Path(session.cache_dir) / "bench"), *session.posargs)
+
+
+def movielens(session):
+    """MovieLens-100K out of a small wheel that carries it, as the demo's arguments; none, and the demo asks GroupLens."""
+    wheel, folder, names = MOVIELENS
+    here = Path(session.cache_dir)
+    if not all((here / name).exists() for name in names):
+        session.run("python", "-m", "pip", "download", "-q", "--no-deps", "--dest", str(here), wheel, success_codes=[0, 1])
+        for path in here.glob("recbole-*.whl"):
+            with zipfile.ZipFile(path) as archive:
+                for name in names:
+                    (here / name).write_bytes(archive.read(folder + name))
+    ratings = here / names[0]
+    return ["--ratings", str(ratings)] if ratings.exists() else []

@@ -1,0 +1,185 @@
+"""MovieLens: cache folder, download, checksum."""
+
+import hashlib
+import io
+import os
+import sys
+import zipfile
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
+from pathlib import Path
+from typing import NamedTuple
+from urllib.request import urlopen
+from uuid import uuid4
+
+import numpy as np
+from sklearn.utils._optional_dependencies import check_pandas_support
+from sklearn.utils._param_validation import StrOptions, validate_params
+
+from sk_torchmf.datasets._files import as_bunch, read_ratings
+
+
+class _Source(NamedTuple):
+    member: str
+    n_ratings: int
+    md5: str
+
+
+URL = "https://files.grouplens.org/datasets/movielens/"
+MOVIELENS = {
+    "100k": _Source("ml-100k/u.data", 100_000, "0e33842e24a9c977be4e0107933c0723"),
+    "1m": _Source("ml-1m/ratings.dat", 1_000_209, "c4d9eecfca2ab87c1945afe126590906"),
+}
+MOVIELENS_DESCR = """MovieLens-{variant}: {n} ratings, 1 to 5 stars, collected by GroupLens Research; timestamps in Unix seconds.
+
+Its licence forbids redistribution. F. M. Harper and J. A. Konstan, The MovieLens Datasets: History and Context, ACM Transactions on
+Interactive Intelligent Systems 5(4), 2015. https://doi.org/10.1145/2827872"""
+
+
+@validate_params(
+    {
+        "variant": [StrOptions(set(MOVIELENS))],
+        "data_home": [str, os.PathLike, None],
+        "download_if_missing": ["boolean"],
+        "return_X_y": ["boolean"],
+        "as_frame": ["boolean"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def fetch_movielens(variant="100k", *, data_home=None, download_if_missing=True, return_X_y=False, as_frame=False):
+    """Load MovieLens ratings, downloading them the first time.
+
+    Parameters
+    ----------
+    variant : {"100k", "1m"}, default="100k"
+        100,000 ratings of 1,682 films by 943 users, or 1,000,209 of 3,706 films by 6,040.
+    data_home : str or path-like, optional
+        The cache folder; by default the environment variable ``SK_TORCHMF_DATA``, else ``~/sk_torchmf_data``. Either
+        ``ml100k.npz`` as this function leaves it, or GroupLens's own ``ml-100k.zip``, is taken from there (``ml1m.npz``,
+        ``ml-1m.zip``).
+    download_if_missing : bool, default=True
+        Whether to fetch the archive from GroupLens where the folder has neither.
+    return_X_y : bool, default=False
+        Return ``(data, target)`` only.
+    as_frame : bool, default=False
+        Return ``data`` as a pandas DataFrame and ``target`` as a Series.
+
+    Returns
+    -------
+    Bunch or tuple
+        ``data``, ndarray of shape (n, 2), int64: MovieLens's user and item ids, or a DataFrame with the columns user, item and
+        timestamp; ``target``, ndarray or Series of shape (n,), float32: 1 to 5 stars; ``timestamps``, ndarray of shape (n,), int64:
+        Unix seconds; ``interactions``: the same as a container with ids from 0, which are positions in ``user_labels`` and
+        ``item_labels``; ``DESCR``: source and licence.
+
+    Raises
+    ------
+    OSError
+        Where the data are not in the folder and cannot be downloaded, or a file is not what it should be.
+
+    Examples
+    --------
+    >>> from sk_torchmf.datasets import fetch_movielens
+    >>> try:
+    ...     X, y = fetch_movielens("100k", download_if_missing=False, return_X_y=True)
+    ... except OSError as error:
+    ...     hint = str(error)  # names the file, and the folder to put it in
+    """
+    source = MOVIELENS[variant]
+    folder = Path(data_home or os.environ.get("SK_TORCHMF_DATA") or "~/sk_torchmf_data").expanduser()
+    cache, archive = folder / f"ml{variant}.npz", folder / f"ml-{variant}.zip"
+    if cache.exists():
+        arrays = _read_cache(cache, source)
+    else:
+        if not archive.exists():
+            _obtain(archive, source, variant, download_if_missing)
+        arrays = _read_archive(archive, source)
+        with suppress(OSError), _replacing(cache) as file:  # a folder that cannot be written is merely slower
+            np.savez_compressed(file, **arrays)
+    bunch = as_bunch(arrays, MOVIELENS_DESCR.format(variant=variant.upper(), n=source.n_ratings))
+    if as_frame:
+        pandas = check_pandas_support("fetch_movielens(as_frame=True)")
+        bunch.data = pandas.DataFrame(bunch.data, columns=["user", "item"]).assign(timestamp=bunch.timestamps)
+        bunch.target = pandas.Series(bunch.target, name="rating")
+    return (bunch.data, bunch.target) if return_X_y else bunch
+
+
+def _read_cache(path, source):
+    names = ("user_ids", "item_ids", "ratings", "timestamps", "user_raw", "item_raw")
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise OSError(f"{path} cannot be read: {error}. Delete it to have it made again.") from error
+    if len(arrays["ratings"]) != source.n_ratings:
+        raise OSError(f"{path} has {len(arrays['ratings'])} ratings, not {source.n_ratings}. Delete it to have it made again.")
+    return arrays
+
+
+def _read_archive(path, source):
+    found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    if found != source.md5:
+        raise OSError(f"{path} has md5 {found}, not {source.md5}: truncated, or another file. Delete it to download it again.")
+    with zipfile.ZipFile(path) as archive:
+        return read_ratings(lambda: io.TextIOWrapper(archive.open(source.member), "latin-1"), source.member)
+
+
+def _obtain(archive, source, variant, download):
+    cure = (
+        f"Put {archive.name} from https://grouplens.org/datasets/movielens/{variant}/ into {archive.parent}, or name the folder "
+        "that has it with data_home or the environment variable SK_TORCHMF_DATA."
+    )
+    if not download:
+        raise OSError(f"{archive.name} is not in {archive.parent}, and download_if_missing is False. {cure}")
+    url, found = URL + archive.name, hashlib.md5(usedforsecurity=False)
+    try:
+        with _replacing(archive) as file, urlopen(url, timeout=30) as response:
+            with _progress(archive.name, int(response.headers.get("Content-Length") or 0)) as bar:
+                while chunk := response.read(2**16):
+                    file.write(chunk)
+                    found.update(chunk)
+                    bar.update(len(chunk))
+            if found.hexdigest() != source.md5:
+                raise OSError(f"it has md5 {found.hexdigest()}, not {source.md5}, so it is truncated or another file")
+    except (OSError, HTTPException) as error:
+        raise OSError(f"{archive.name} is not in {archive.parent}, and fetching {url} failed: {error}. {cure}") from error
+
+
+@contextmanager
+def _replacing(path):
+    """Open a file that takes the place of path once it is whole, and leaves nothing behind otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{uuid4().hex}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _progress(name, total):
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return _PercentLines(name, total)
+    return tqdm(desc=name, total=total or None, unit="B", unit_scale=True)
+
+
+class _PercentLines:
+    """The part of tqdm that is used here, as a line on stderr for every tenth."""
+
+    def __init__(self, name, total):
+        self.name, self.total, self.done = name, total, 0
+
+    def __enter__(self):
+        print(f"{self.name}: downloading", file=sys.stderr)
+        return self
+
+    def __exit__(self, *exc):
+        return None
+
+    def update(self, n):
+        before, self.done = self.done, self.done + n
+        if self.total and 10 * self.done // self.total > 10 * before // self.total:
+            print(f"{self.name}: {100 * self.done // self.total}%", file=sys.stderr)
