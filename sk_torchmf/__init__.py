@@ -1,9 +1,9 @@
 """Matrix factorization as scikit-learn estimators with a torch autograd backend, on CPU or CUDA."""
 
-from sk_torchmf import nn
+from sk_torchmf import datasets, nn
 from sk_torchmf.estimators import BiasedMatrixFactorization, MatrixFactorization
 from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.interactions import Interactions
 
 __version__ = "0.1.0.dev0"
-__all__ = ["BiasedMatrixFactorization", "DivergenceError", "Interactions", "MatrixFactorization", "nn"]
+__all__ = ["BiasedMatrixFactorization", "DivergenceError", "Interactions", "MatrixFactorization", "datasets", "nn"]
