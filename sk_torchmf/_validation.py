@@ -62,7 +62,7 @@ def check_length(values, n, name, what="observation"):
 
 def check_ratings(ratings, n, name):
     """Return ratings as a finite real array of shape (n,), in the dtype they came in where that is a float."""
-    if np.iscomplexobj(ratings):
+    if np.asarray(ratings).dtype.kind == "c":
         raise ValueError(f"Complex data not supported: {name} has dtype {np.asarray(ratings).dtype}.")
     ratings = column_or_1d(ratings, warn=True)
     if ratings.dtype.kind not in "fiu":

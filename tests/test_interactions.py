@@ -210,7 +210,7 @@ def test_from_matrix_sorts_the_columns_of_a_row():
 
 
 def test_from_matrix_and_tocsr_are_inverse():
-    matrix = sp.random_array((7, 5), density=0.4, rng=np.random.default_rng(0), format="csr")
+    matrix = sp.random(7, 5, density=0.4, format="csr", random_state=0)
     assert (Interactions.from_matrix(matrix).tocsr() != matrix).nnz == 0
 
 

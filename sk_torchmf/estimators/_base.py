@@ -106,7 +106,10 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
                     self._refuse_position(user_ids)
                 if return_std:
                     return self._predict_pairs(np.repeat(user, self.n_items_), np.arange(self.n_items_), return_std, clip)
-                return self._respond(self._score_all_items(*self._user(user))[0], clip)
+                scores = self._score_all_items(*self._user(user))[0]
+                if self.handle_unknown == "nan":
+                    scores[self.item_counts_ == 0] = np.nan
+                return self._respond(scores, clip)
             if user_ids.ndim == 1:
                 raise ValueError(
                     "predict got a one-dimensional array. For pairs use predict(users, items), for the best items of each user "

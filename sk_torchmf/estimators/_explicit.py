@@ -95,8 +95,9 @@ class ExplicitFactorization(RegressorMixin, Recommender):
         y : array-like of shape (n,), optional
             Ratings. Required for a table, None for a sparse matrix; for a container they override its ``ratings``.
         sample_weight : array-like, optional
-            Weights >= 0, one a row of X: an observation's, or a user's where X is sparse. A weight of 2 is the row given twice, a
-            weight of 0 its absence. Given, it replaces a container's ``weights``.
+            Weights >= 0, one a row of X: an observation's or, where X is sparse, a user's, which counts for each of the user's
+            ratings. A weight of 2 is the rating given twice, a weight of 0 its absence. Given, it replaces a
+            container's ``weights``.
 
         Returns
         -------

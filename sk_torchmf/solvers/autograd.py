@@ -17,12 +17,13 @@ OPTIMIZERS = {
 PATIENCE = 5  # epochs in a row with less than tol improvement before training stops
 
 
-def default_learning_rate(optimizer, objective):
-    """A step size that suits the standardised objective; for SGD the inverse of its largest curvature at the start."""
+def default_learning_rate(optimizer, objective, module):
+    """A step size that suits the standardised objective; for SGD a tenth of the inverse of its largest curvature at the start."""
     if optimizer == "sgd":
-        count = max(float(count.max()) for count in objective.pairs.sums(objective.weight))
+        bend = objective.loss.curvature(module.forward_pairs(objective.pairs).detach(), objective.rating) / 2
+        bends = objective.pairs.sums(bend if objective.weight is None else bend * objective.weight)
         size = max(float(ridge.mean.square().sum()) for ridge in objective.ridges)
-        return 0.1 / (count * (1 + size))
+        return 0.1 / (max(float(bend.max()) for bend in bends) * (1 + size))
     return {"adam": 0.1, "adagrad": 0.2, "lbfgs": 1.0}[optimizer]
 
 
@@ -66,14 +67,14 @@ def minimise(
         Where the objective or a parameter is not finite.
     """
     if learning_rate is None:
-        learning_rate = default_learning_rate(optimizer, objective)
+        learning_rate = default_learning_rate(optimizer, objective, module)
     parts = [(module, objective)]
     if batch_size is not None and batch_size < objective.pairs.n_pairs:
         parts = [(module.block(rows), part) for rows, part in objective.blocks(batch_size)]
     parameters = list({id(p): p for block, _ in parts for p in block.parameters()}.values())
     options: dict[str, dict] = {
         "sgd": {"momentum": 0.9, "nesterov": True},
-        "lbfgs": {"max_iter": 5, "line_search_fn": "strong_wolfe", "tolerance_change": 0, "tolerance_grad": 0},
+        "lbfgs": {"max_iter": 5, "max_eval": 25, "line_search_fn": "strong_wolfe", "tolerance_change": 0, "tolerance_grad": 0},
     }
     steps = OPTIMIZERS[optimizer](parameters, lr=learning_rate, **options.get(optimizer, {}))
 

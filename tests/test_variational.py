@@ -1,0 +1,218 @@
+"""The default solver: what it learns, that it needs no tuning, and that it is finite and right where data are degenerate."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sk_torchmf import BiasedMatrixFactorization, Interactions, MatrixFactorization, datasets, nn
+from sk_torchmf.solvers.solution import score_variance
+from sk_torchmf.solvers.variational import fit_variational
+
+ESTIMATORS = [MatrixFactorization, BiasedMatrixFactorization]
+both = pytest.mark.parametrize("estimator", ESTIMATORS)
+
+
+def split(ratings, seed=0):
+    """Training and test parts, 90 to 10, of planted ratings, and the noise-free test ratings."""
+    order = np.random.default_rng(seed).permutation(len(ratings.target))
+    test, train = np.split(order, [len(order) // 10])
+    return ratings.interactions[train], ratings.interactions[test], ratings.expected[test]
+
+
+def rmse(first, second):
+    return float(np.sqrt(np.mean(np.square(np.asarray(first, dtype=float) - second))))
+
+
+def damped_biases(train, test, damping=5.0):
+    """Predictions of mean plus damped item and user biases, in plain NumPy."""
+    mean = train.ratings.mean()
+    biases = []
+    for ids, n in ((train.item_ids, train.num_items), (train.user_ids, train.num_users)):
+        rest = train.ratings - mean - sum(b[i] for b, i in zip(biases, [train.item_ids], strict=False))
+        biases.append(np.bincount(ids, rest, n) / (np.bincount(ids, minlength=n) + damping))
+    return mean + biases[0][test.item_ids] + biases[1][test.user_ids]
+
+
+SCALES = {
+    "1 to 5": lambda r: np.clip(np.round(r), 1, 5),
+    "0.5 to 5": lambda r: np.clip(np.round(2 * r) / 2, 0.5, 5),
+    "-10 to 10": lambda r: np.clip(4 * (r - 3.5), -10, 10),
+    "0 to 100": lambda r: np.clip(20 * r, 0, 100),
+    "counts": lambda r: np.random.default_rng(0).poisson(np.exp(np.clip(r, 0, 6) / 2 - 0.5)).astype(float),
+}
+SHAPES = {
+    "dense": {"n_users": 200, "n_items": 150, "n_ratings": 20_000},
+    "usual": {"n_users": 800, "n_items": 400, "n_ratings": 30_000},
+    "sparse": {"n_users": 3000, "n_items": 2000, "n_ratings": 20_000},
+    "very sparse": {"n_users": 4000, "n_items": 4000, "n_ratings": 8_000},
+    "many ratings a user": {"n_users": 30, "n_items": 1500, "n_ratings": 15_000},
+}
+
+
+@both
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_defaults_are_never_worse_than_damped_biases(estimator, shape, scale):
+    ratings = datasets.make_ratings(**SHAPES[shape], random_state=1)
+    ratings.interactions.ratings = SCALES[scale](ratings.target)
+    train, test, _ = split(ratings)
+    ours = rmse(estimator(random_state=0).fit(train).predict(test), test.ratings)
+    assert ours <= 1.005 * rmse(damped_biases(train, test), test.ratings)
+
+
+@both
+@pytest.mark.parametrize("noise_std", [0.3, 1.0])
+def test_planted_low_rank_is_predicted_to_within_16_percent_of_the_noise(estimator, noise_std):
+    ratings = datasets.make_ratings(600, 300, 60_000, n_factors=5, noise_std=noise_std, random_state=0)
+    train, test, _ = split(ratings)
+    model = estimator(random_state=0).fit(train)
+    assert rmse(model.predict(test), test.ratings) <= 1.16 * noise_std
+    assert model.noise_std_ == pytest.approx(noise_std, rel=0.16)
+
+
+@both
+@pytest.mark.parametrize("kind", ["planted", "noise"])
+def test_running_longer_is_no_worse_than_noise(estimator, kind):
+    ratings = datasets.make_ratings(300, 200, 10_000, n_factors=3, random_state=2)
+    if kind == "noise":
+        ratings.interactions.ratings = np.random.default_rng(0).normal(3, 1, 10_000)
+    train, test, _ = split(ratings)
+    ten, hundred = (rmse(estimator(random_state=0, max_iter=n).fit(train).predict(test), test.ratings) for n in (10, 100))
+    assert hundred <= 1.01 * ten
+    if kind == "noise":  # nothing to learn: as good as the mean, but for what a mean costs to estimate
+        assert hundred <= 1.01 * test.ratings.std()
+
+
+@both
+def test_eighty_percent_intervals_cover_eighty_percent(estimator):
+    ratings = datasets.make_ratings(500, 300, 20_000, n_factors=5, random_state=3)
+    train, test, _ = split(ratings)
+    mean, std = estimator(random_state=0, max_iter=20).fit(train).predict(test, return_std=True)
+    covered = np.mean(np.abs(test.ratings - mean) <= 1.2816 * std)  # the normal distribution's 90 % quantile
+    assert 0.75 <= covered <= 0.85
+
+
+@both
+def test_the_unknown_is_more_uncertain_than_the_known_and_all_more_than_the_noise(estimator):
+    ratings = datasets.make_ratings(200, 100, 6000, random_state=4)
+    model = estimator(random_state=0).fit(ratings.interactions)
+    _, std = model.predict([0, 0, 10**6, 10**6], [0, 10**6, 0, 10**6], return_std=True)
+    assert model.noise_std_ < std[0] < min(std[1], std[2])
+    assert max(std[1], std[2]) < std[3]
+
+
+@both
+def test_predictive_variance_is_that_of_draws_from_the_posterior(estimator):
+    ratings = datasets.make_ratings(40, 30, 500, random_state=5)
+    model = estimator(n_factors=3, random_state=0, dtype="float64").fit(ratings.interactions)
+    rng, k, draws = np.random.default_rng(0), 3, 200_000
+    scale = model.rating_scale_
+    sides, user, item = [], 7, 11
+    for name, number in (("user", user), ("item", item)):
+        basis, curvature, noise, count = getattr(model, f"{name}_posterior_")
+        variance = noise / (count[number] * curvature + noise)
+        factors = getattr(model, f"{name}_factors_")[number] / scale**0.5
+        bias = [getattr(model, f"{name}_biases_")[number] / scale] if len(basis) > k else []
+        mean = np.concatenate([factors, bias])
+        sides.append(mean + (rng.standard_normal((draws, len(mean))) * np.sqrt(variance)) @ basis.T)
+    scores = (sides[0][:, :k] * sides[1][:, :k]).sum(1) + sum(side[:, k:].sum(1) for side in sides)
+    expected = scale * np.sqrt(scores.var() + (model.noise_std_ / scale) ** 2)
+    got = model.predict([user], [item], return_std=True)[1][0]
+    assert got == pytest.approx(expected, rel=0.01)  # 200,000 draws know a standard deviation to 0.2 %
+
+
+def test_score_variance_of_unknown_rows_is_the_priors():
+    basis, curvature = np.diag([2.0, 3.0]), np.array([1.0, 1.0])
+    posterior = basis, curvature, 0.5, np.array([1e12])
+    unknown, sure = np.array([-1]), np.array([0])
+    q = np.array([[1.0, 2.0]])
+    of_items = posterior, sure, np.zeros((1, 2))
+    np.testing.assert_allclose(score_variance((posterior, unknown, q), of_items), [2.0**2 * 1 + 3.0**2 * 4], rtol=1e-6)
+
+
+@both
+def test_exploration_draws_from_the_posterior_and_is_seeded(estimator):
+    ratings = datasets.make_ratings(60, 40, 600, random_state=6)
+    model = estimator(random_state=0).fit(ratings.interactions)
+    options = {"k": 40, "exclude_seen": False, "explore": True}
+    first, again, other = (model.recommend(**options, random_state=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first[0], again[0])
+    assert (first[0] != other[0]).any()
+    np.testing.assert_array_equal(np.sort(first[0], axis=1), np.tile(np.arange(40), (60, 1)))
+    with pytest.raises(ValueError, match="explore=True needs"):
+        model.recommend(ratings.interactions.tocsr(), explore=True)
+
+
+@pytest.mark.parametrize("kind", [nn.PlainMF, nn.BiasedMF])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_squared_errors_own_road_equals_the_one_through_autograd(kind, weighted):
+    rng = np.random.default_rng(0)
+    user = np.concatenate([np.arange(20), rng.integers(0, 20, 200)])
+    item = np.concatenate([np.arange(20) % 15, rng.integers(0, 15, 200)])
+    pairs = nn.Pairs(user, item, 20, 15)
+    rating = torch.from_numpy(rng.normal(0, 1, 220))
+    weight = torch.from_numpy(rng.uniform(0.5, 2, 220)) if weighted else None
+    through_autograd = replace(nn.squared_error, name="squared error, as any loss")
+    solutions = []
+    for loss in (nn.squared_error, through_autograd):
+        module = kind(20, 15, 4, init_std=1.0, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        solutions.append(fit_variational(module, pairs, rating, weight, loss, max_iter=6)[0])
+    for name in ("users", "items"):
+        np.testing.assert_allclose(*(getattr(solution, name) for solution in solutions), rtol=1e-9, atol=1e-11)
+    assert solutions[0].noise == pytest.approx(solutions[1].noise, rel=1e-9)
+
+
+@both
+@pytest.mark.parametrize(
+    ("loss", "response"),
+    [("poisson", lambda s, rng: rng.poisson(np.exp(s))), ("logistic", lambda s, rng: rng.random(len(s)) < 1 / (1 + np.exp(-s)))],
+)
+def test_other_losses_recover_the_planted_response(estimator, loss, response):
+    rng = np.random.default_rng(0)
+    planted = datasets.make_ratings(300, 150, 20_000, n_factors=2, noise_std=0.0, mean=0.5, random_state=7)
+    planted.interactions.ratings = response(planted.expected, rng).astype(float)
+    train, test, score = split(planted)
+    truth = np.exp(score) if loss == "poisson" else 1 / (1 + np.exp(-score))
+    model = estimator(loss=loss, random_state=0).fit(train)
+    predicted, std = model.predict(test, return_std=True)
+    # most of the response's variance is explained, and its spread is at least the distribution's own
+    assert rmse(predicted, truth) <= 0.65 * truth.std()
+    own = np.sqrt(predicted) if loss == "poisson" else np.sqrt(predicted * (1 - predicted))
+    assert (std >= own * (1 - 1e-9)).all()
+
+
+@both
+def test_exact_low_rank_without_noise_stays_finite_for_long(estimator):
+    ratings = datasets.make_ratings(60, 50, 1500, n_factors=2, noise_std=0.0, random_state=8)
+    model = estimator(random_state=0, max_iter=200).fit(ratings.interactions)
+    assert rmse(model.predict(ratings.interactions), ratings.target) < 1e-2
+
+
+@both
+def test_one_huge_outlier_is_finite_and_huber_is_hardly_moved_by_it(estimator):
+    ratings = datasets.make_ratings(100, 60, 3000, random_state=9)
+    clean = estimator(loss="huber", random_state=0).fit(ratings.interactions).predict(ratings.interactions)
+    spoilt = Interactions(
+        ratings.interactions.user_ids, ratings.interactions.item_ids, np.where(np.arange(3000) == 5, 1e6, ratings.target)
+    )
+    elsewhere = (spoilt.user_ids != spoilt.user_ids[5]) & (spoilt.item_ids != spoilt.item_ids[5])
+    moved = {}
+    for loss in ("huber", "squared_error"):
+        predicted = estimator(loss=loss, random_state=0).fit(spoilt).predict(spoilt)
+        assert np.isfinite(predicted).all()
+        moved[loss] = rmse(predicted[elsewhere], clean[elsewhere])
+    assert moved["huber"] < 0.2 * ratings.target.std()
+    assert moved["huber"] < 0.1 * moved["squared_error"]
+
+
+@both
+def test_a_matrix_fold_in_uses_what_was_learned(estimator):
+    ratings = datasets.make_ratings(400, 100, 16_000, n_factors=3, noise_std=0.5, random_state=10)
+    matrix = ratings.interactions.tocsr()
+    model = estimator(random_state=0).fit(matrix[:300])
+    new = Interactions.from_matrix(matrix[300:])
+    variance = new.ratings.var()
+    explained = model.score(matrix[300:])
+    assert 1 - explained <= 1.5 * 0.5**2 / variance  # leave-one-out error near the noise
