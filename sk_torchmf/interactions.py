@@ -63,7 +63,8 @@ class Interactions:
         Parameters
         ----------
         matrix : scipy sparse matrix or array of shape (n_users, n_items)
-            Any format and index type; the stored values are the ratings.
+            Any format and index type; the stored values are the ratings. (BSR stores the zeros that fill its blocks, DIA drops
+            explicit zeros: convert from another format where that matters.)
 
         Returns
         -------

@@ -224,12 +224,12 @@ class ExplicitFactorization(RegressorMixin, Recommender):
             if len(data) == 0:
                 raise ValueError("X has no stored ratings to score.")
             predicted = self._respond(self._fold_in(data, leave_one_out=True)[1])
-            return r2_score(data.ratings, predicted, sample_weight=data.weights)
+            return r2_score(POINTWISE[self.loss].check(data.ratings), predicted, sample_weight=data.weights)
         if y is None and _forms.is_interactions(X):
             y = X.ratings
         if y is None:
             raise ValueError("score needs y, the ratings of X.")
-        return r2_score(y, self.predict(X), sample_weight=sample_weight)
+        return r2_score(POINTWISE[self.loss].check(np.asarray(y)), self.predict(X), sample_weight=sample_weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

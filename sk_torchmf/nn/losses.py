@@ -1,5 +1,6 @@
 """Pointwise losses of explicit ratings: a value for each pair, the curvature a second-order step needs, and the link."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,6 +33,8 @@ class PointwiseLoss:
         Whether ratings are divided by their spread before fitting. Scores on a log or logit scale have a scale already.
     robust : bool
         Whether that spread is taken from the middle of the ratings.
+    dispersion : callable, optional
+        ``(score, rating, noise) -> `` what each pair says of the variance of the noise, where that is not the loss itself.
     check : callable
         Takes the ratings as an array, returns them as the loss wants them coded, raises ValueError where it cannot use them.
     """
@@ -43,6 +46,7 @@ class PointwiseLoss:
     link: Callable = lambda mean: mean
     standardised: bool = True
     robust: bool = False
+    dispersion: Callable | None = None
     check: Callable = lambda rating: rating
 
     def __call__(self, score, rating):
@@ -61,6 +65,14 @@ class PointwiseLoss:
 def _huber(score, rating):
     error = (score - rating).abs()
     return torch.where(error <= HUBER_DELTA, error.square(), 2 * HUBER_DELTA * error - HUBER_DELTA**2)
+
+
+def _huber_dispersion(score, rating, noise):
+    """The clipped square over its expectation for normal noise, so that an outlier says no more than any other (Huber 1964)."""
+    cut = HUBER_DELTA / noise**0.5
+    inside = math.erf(cut / 2**0.5)
+    expected = inside - cut * (2 / math.pi) ** 0.5 * math.exp(-(cut**2) / 2) + cut**2 * (1 - inside)
+    return (score - rating).square().clamp_max(HUBER_DELTA**2) / expected
 
 
 def _check_counts(rating):
@@ -91,6 +103,7 @@ huber = PointwiseLoss(
     value=_huber,
     curvature=lambda score, rating: 2 * HUBER_DELTA / (score - rating).abs().clamp_min(HUBER_DELTA),
     robust=True,
+    dispersion=_huber_dispersion,
 )
 """``(r - s)^2`` up to ``|r - s| = 1``, then ``2 |r - s| - 1`` (Huber 1964); 1 is the ratings' spread about their median."""
 

@@ -14,8 +14,7 @@ class PlainMF(nn.Module):
     n_users, n_items, n_factors : int
         Sizes.
     mean : float, default=0.0
-        The score to start from: column 0 of both sides starts at ``sqrt(|mean|)`` (its sign with the items), so that the mean is
-        carried by a factor.
+        The score to start from, carried by a factor, see ``mean_rows``.
     init_std : float, default=0.1
         Standard deviation of a row's random start, ``init_std / sqrt(n_factors)`` an entry.
     generator : torch.Generator, optional
@@ -47,10 +46,16 @@ class PlainMF(nn.Module):
             self.item_factors.add_(q0)
 
     def mean_rows(self, mean):
-        """The rows p0 and q0, each of shape (n_factors,), whose product is ``mean``: what rows without ratings shrink to."""
+        """The rows p0 and q0, each of shape (n_factors,), whose product is ``mean``: what rows without ratings shrink to.
+
+        Column 0 holds the square root of the mean's size. A row can shift all its scores only along a direction in which the other
+        side's mean row is not zero, so where the mean is near zero each side starts with a direction of its own.
+        """
         p0, q0 = torch.zeros_like(self.user_factors[0]), torch.zeros_like(self.item_factors[0])
-        p0[0] = abs(mean) ** 0.5
-        q0[0] = p0[0] if mean >= 0 else -p0[0]
+        p0[0] = max(abs(mean), 1.0) ** 0.5
+        q0[0] = mean / p0[0]
+        if abs(mean) < 0.5 and len(q0) > 1:
+            q0[1] = 1.0
         return p0, q0
 
     def rows(self):

@@ -74,7 +74,7 @@ def minimise(
     parameters = list({id(p): p for block, _ in parts for p in block.parameters()}.values())
     options: dict[str, dict] = {
         "sgd": {"momentum": 0.9, "nesterov": True},
-        "lbfgs": {"max_iter": 5, "max_eval": 25, "line_search_fn": "strong_wolfe", "tolerance_change": 0, "tolerance_grad": 0},
+        "lbfgs": {"max_iter": 5, "max_eval": 125, "line_search_fn": "strong_wolfe", "tolerance_change": 0, "tolerance_grad": 0},
     }
     steps = OPTIMIZERS[optimizer](parameters, lr=learning_rate, **options.get(optimizer, {}))
 

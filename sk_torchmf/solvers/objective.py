@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sk_torchmf.nn import Pairs
+from sk_torchmf.nn.losses import HUBER_DELTA
 
 POWER = 0.75  # how a row's ridge grows with its number of ratings: between constant (0) and the weighted-lambda rule (1)
 FACTOR_OFFSET = 10.0  # a factor row's ridge at zero ratings, in alpha
@@ -28,7 +29,7 @@ def standardise(rating, weight, loss):
     Returns
     -------
     location : float
-        Their weighted mean, or median for a robust loss.
+        Their weighted mean; for a robust loss the constant of least loss.
     scale : float
         Their weighted standard deviation, or 1.4826 times the median distance from the median for a robust loss (the same for
         normal ratings). Ratings that are all alike are divided by their size; those of a loss with a scale of its own by 1.
@@ -40,7 +41,10 @@ def standardise(rating, weight, loss):
     scale = size * float(np.sqrt(np.average(np.square((rating - location) / size), weights=weight)))
     if loss.robust:
         location = _median(rating, weight)
-        scale = 1.4826 * _median(np.abs(rating - location), weight) or scale
+        scale = 1.4826 * _median(np.abs(rating - location), weight) or scale or size
+        for _ in range(20):  # reweighted least squares
+            influence = 1 / np.maximum(np.abs(rating - location) / scale, HUBER_DELTA)
+            location = float(np.average(rating, weights=influence if weight is None else influence * weight))
     return location, scale if scale > 1e-6 * abs(location) else size
 
 

@@ -116,10 +116,11 @@ def fit_variational(module, pairs, rating, weight, loss, *, max_iter=10, report=
         start = time.perf_counter()
         score = _half_step(users, items, score, noise, loss, n_factors).index_select(0, pairs.T.order)
         score = _half_step(items, users, score, noise, loss, n_factors).index_select(0, pairs.T.inverse_order)
-        value = loss(score, rating)
-        mean_loss = float(value.mean() if weight is None else torch.dot(value, weight) / weight.sum())
+        mean_loss = mean_noise = _mean(loss(score, rating), weight)
+        if loss.dispersion is not None:
+            mean_noise = min(_mean(loss.dispersion(score, rating, noise), weight), 1.0)  # at most the ratings' own
         if loss.standardised:
-            noise = max(mean_loss + _score_variance(sides, n_factors, biased), NOISE_FLOOR)
+            noise = max(mean_noise + _score_variance(sides, n_factors, biased), NOISE_FLOOR)
         if not mean_loss - mean_loss == 0:
             raise DivergenceError(f"Loss became {mean_loss} in iteration {iteration}. Check the ratings for extreme values.")
         history["loss"].append(mean_loss)
@@ -136,6 +137,10 @@ def fit_variational(module, pairs, rating, weight, loss, *, max_iter=10, report=
         Posterior(side.basis.numpy(), side.curvature.numpy(), side.count[:, 0].double().cpu().numpy()) for side in sides
     )
     return Solution.from_module(module, _user_prior(users, items, noise, n_factors), posteriors, noise), history
+
+
+def _mean(value, weight):
+    return float(value.mean() if weight is None else torch.dot(value, weight) / weight.sum())
 
 
 def _start(module, pairs, rating, weight, loss, n_factors, biased):
