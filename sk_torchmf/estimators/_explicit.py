@@ -138,6 +138,7 @@ class ExplicitFactorization(RegressorMixin, Recommender):
             return torch.from_numpy(values).to(device, dtype).index_select(0, pairs.order)
 
         values = to_pairs(rating / self.rating_scale_), None if weight is None else to_pairs(weight)
+        del rating  # eight bytes a rating, at the peak
         solution, self.history_ = self._solve(pairs, *values, loss, start)
         self.n_iter_ = len(self.history_["loss"])
         self._keep(solution.centred() if self._biased else solution, known_users, known_items)

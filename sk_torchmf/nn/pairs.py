@@ -10,6 +10,8 @@ import torch.nn.functional as F
 
 from sk_torchmf._validation import check_n_pairs
 
+CHUNK = 2**20
+
 
 class Pairs:
     """Which (user, item) pairs were observed, planned once for the sparse kernels.
@@ -84,7 +86,9 @@ class Pairs:
     def inverse_order(self):
         """The permutation that undoes ``order``, shape (n_pairs,), int32."""
         inverse = torch.empty_like(self.order)
-        inverse[self.order.long()] = torch.arange(self.n_pairs, dtype=torch.int32, device=self.device)
+        numbers = torch.arange(self.n_pairs, dtype=torch.int32, device=self.device)
+        for start in range(0, self.n_pairs, CHUNK):  # the int64 indices that torch wants, a part at a time
+            inverse[self.order[start : start + CHUNK].long()] = numbers[start : start + CHUNK]
         return inverse
 
     @cached_property
@@ -140,7 +144,7 @@ class Pairs:
         """``P[user] . Q[item]`` at each pair (SDDMM): shape (n_pairs,), user-major; nothing of size n_pairs x k is made."""
         if self.n_pairs > self.shape[0] * self.shape[1]:  # repeated pairs, more than sampled_addmm takes; small by definition
             return (P @ Q.t())[self.users.long(), self.columns.long()]
-        zeros = torch.zeros(self.n_pairs, dtype=P.dtype, device=P.device)
+        zeros = P.new_zeros(self.n_pairs if P.is_cuda else 1).expand(self.n_pairs)  # beta is 0: the values are not read
         return torch.sparse.sampled_addmm(self._matrix(zeros), P, Q.t(), beta=0.0).values()
 
     def row_sums(self, value):

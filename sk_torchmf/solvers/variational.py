@@ -27,8 +27,8 @@ class Side:
     ----------
     plan : Pairs
         The pairs, this side's rows first.
-    rating : Tensor of shape (n_pairs,)
-        In the plan's order.
+    rating : Tensor of shape (n_pairs,), or () and zero
+        In the plan's order; zero for the squared error, whose scores are carried less the ratings.
     weight : Tensor of shape (n_pairs,) or None
         Likewise.
     rows : Tensor of shape (n_rows, width)
@@ -108,8 +108,10 @@ def fit_variational(module, pairs, rating, weight, loss, *, max_iter=10, report=
     """
     n_factors = module.user_factors.shape[1]
     biased = hasattr(module, "user_biases")
-    users, items = sides = _start(module, pairs, rating, weight, loss, n_factors, biased)
     score = module.forward_pairs(pairs).detach()
+    if loss.name == "squared_error":  # the difference is all it needs: carry that, and no ratings in two orders
+        score, rating = score.sub_(rating), rating.new_zeros(())
+    users, items = sides = _start(module, pairs, rating, weight, loss, n_factors, biased)
     noise = START_NOISE if loss.standardised else 0.5
     history: dict[str, list] = {"loss": [], "noise_std": [], "seconds": []}
     for iteration in range(1, max_iter + 1):
@@ -156,7 +158,7 @@ def _start(module, pairs, rating, weight, loss, n_factors, biased):
             rows = torch.cat([rows, getattr(module, f"{name}_biases").detach()[:, None]], 1)
         own_rating, own_weight = rating, weight
         if name == "item":
-            own_rating = rating.index_select(0, plan.order)
+            own_rating = rating.index_select(0, plan.order) if rating.ndim else rating
             own_weight = None if weight is None else weight.index_select(0, plan.order)
         doubt = torch.zeros_like(torch.diag(guess))
         count = count.to(rows.dtype)[:, None]
@@ -190,6 +192,7 @@ def _half_step(own, other, score, noise, loss, n_factors):
     gradient = plan.user_sums(error, Q)
     if biased:
         gradient = torch.cat([gradient, plan.row_sums(error)[:, None]], 1)
+    del error
     scale = c * L_ + noise
     gradient = (gradient + c * (x @ E_ + pull)) @ M_ + noise * ((x - x.mean(0)) @ N_)
     step = gradient / scale
@@ -212,8 +215,7 @@ def _half_step(own, other, score, noise, loss, n_factors):
 def _slope(loss, score, rating, weight):
     """Half the weighted slope, and half the weighted second derivative or None where that is one: the squared error's terms."""
     if loss.name == "squared_error":
-        error = score - rating
-        return (error, None) if weight is None else (error.mul_(weight), weight)
+        return (score, None) if weight is None else (score * weight, weight)
     scale = 0.5 if weight is None else weight / 2
     return loss.slope(score, rating) * scale, loss.curvature(score, rating) * scale
 
