@@ -99,7 +99,7 @@ class Pairs:
 
     def expand(self, value):
         """The value of each pair's user: from shape (n_users,) to (n_pairs,), user-major."""
-        return torch.repeat_interleave(value, self.pointers.diff().long(), output_size=self.n_pairs)
+        return torch.repeat_interleave(value, self.pointers.diff(), output_size=self.n_pairs)
 
     def sums(self, weight=None):
         """Sum of the pairs' weights by user and by item.
