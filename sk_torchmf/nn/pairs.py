@@ -99,7 +99,9 @@ class Pairs:
 
     def expand(self, value):
         """The value of each pair's user: from shape (n_users,) to (n_pairs,), user-major."""
-        return torch.repeat_interleave(value, self.pointers.diff(), output_size=self.n_pairs)
+        if value.is_cuda:
+            return torch.repeat_interleave(value, self.pointers.diff(), output_size=self.n_pairs)
+        return torch.from_numpy(np.repeat(value.numpy(), np.diff(self.pointers.numpy())))  # five times as fast there
 
     def sums(self, weight=None):
         """Sum of the pairs' weights by user and by item.
