@@ -194,7 +194,7 @@ def _solve_block(Y, offset, rating, weight, prior, loss, leave_one_out):
     if not leave_one_out:
         return x, None
     score = offset + (Y @ x[:, :, None])[:, :, 0]
-    leverage = curvature * torch.linalg.solve_triangular(L, Y.mT, upper=False).square().sum(1)
+    leverage = curvature * ((Y @ torch.cholesky_inverse(L)) * Y).sum(2)
     keep = (1 - leverage).clamp_min(torch.finfo(Y.dtype).eps)
     return x, working - (working - score) / keep
 
