@@ -1,5 +1,15 @@
-"""Plain asserts of the shared contract explain themselves as those of a test module do."""
+"""What test modules share with pytest: the contract's asserts explain themselves, and small tensors get one thread."""
 
 import pytest
+import torch
 
 pytest.register_assert_rewrite("contract")
+
+
+@pytest.fixture
+def one_thread():
+    """For tensors of a few numbers: a second thread costs more than it brings, ten times more on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -25,13 +25,7 @@ FORMS = {"table": (X, Y), "container": (I, None), "sparse": (S, None)}
 SOLVERS = dict.fromkeys(["adam", MatrixFactorization().solver])
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors of a few numbers: a second thread costs more than it brings."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(params=[MatrixFactorization, BiasedMatrixFactorization])

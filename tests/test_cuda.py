@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from test_nn import PATTERNS, build, draw_pairs, random_rows, user_major
+from test_nn import PATTERNS, build, check_forward_equals_forward_pairs, draw_pairs, random_rows
 from test_solvers import Rows
 
 from sk_torchmf import BiasedMatrixFactorization, Interactions, MatrixFactorization
@@ -83,14 +83,7 @@ def test_pair_dot_passes_gradcheck():
 def test_forward_equals_forward_pairs_and_so_do_the_gradients(kind, plans):
     pairs = plans[1]
     module = build(kind, *pairs.shape).cuda()
-    slope = random_rows(pairs.n_pairs, seed=5).cuda()
-    results = []
-    for score in (module(*user_major(pairs)), module.forward_pairs(pairs)):
-        module.zero_grad()
-        score.backward(slope)
-        results.append([score.detach(), *(parameter.grad for parameter in module.parameters())])
-    for gather, fused in zip(*results, strict=True):
-        torch.testing.assert_close(fused, gather, rtol=1e-10, atol=1e-10)
+    check_forward_equals_forward_pairs(module, pairs)
 
 
 def test_blocks_stay_on_the_device():

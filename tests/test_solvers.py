@@ -14,13 +14,7 @@ from sk_torchmf.solvers.objective import POWER, Objective
 WIDTH, N_COLUMNS = 3, 7
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors of forty numbers: a second thread costs more than it brings, ten times more on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 SLOPE = {

@@ -102,8 +102,7 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
             user_ids = np.asarray(user_ids)
             if user_ids.ndim == 0:
                 user = _labels.lookup(user_ids[None], self.users_, "user")
-                if user[0] < 0 and user_ids.dtype.kind in "iu" and not _labels.is_range(self.users_):
-                    self._refuse_position(user_ids)
+                self._check_position(user_ids, user[0])
                 if return_std:
                     return self._predict_pairs(np.repeat(user, self.n_items_), np.arange(self.n_items_), return_std, clip)
                 scores = self._score_all_items(*self._user(user))[0]
@@ -118,8 +117,10 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
         user, item = _forms.read_ids(self, user_ids)
         return self._predict_pairs(user, item, return_std, clip)
 
-    def _refuse_position(self, user):
-        if self.handle_unknown != "nan":
+    def _check_position(self, user, code):
+        """Refuse an unknown whole number after a fit on labels: it is a position, where Spotlight's evaluation asks."""
+        unknown = code < 0 and user.dtype.kind in "iu" and not _labels.is_range(self.users_)
+        if unknown and self.handle_unknown != "nan":
             raise ValueError(
                 f"predict({user}) asks for a user that fit did not see. This model was fitted on labels, so a user is named by its "
                 "label, not by its position. Fit on Interactions or a sparse matrix for positions."

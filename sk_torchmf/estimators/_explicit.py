@@ -176,20 +176,14 @@ class ExplicitFactorization(RegressorMixin, Recommender):
         k, scale = self.n_factors, self.rating_scale_
         self.user_prior_ = solution.prior
         self.noise_std_ = scale * solution.noise**0.5 if solution.noise is not None and POINTWISE[self.loss].standardised else None
-        self.user_posterior_, self.item_posterior_ = (
-            (
-                (side.basis, side.curvature, solution.noise, _expand(side.count, known, n, 0.0))
-                for side, known, n in zip(
-                    solution.posteriors, (known_users, known_items), (self.n_users_, self.n_items_), strict=True
-                )
-            )
-            if solution.posteriors is not None
-            else (None, None)
-        )
-        for side, rows, known, n in (
-            ("user", solution.users, known_users, self.n_users_),
-            ("item", solution.items, known_items, self.n_items_),
+        of_users, of_items = solution.posteriors or (None, None)
+        for side, rows, posterior, known, n in (
+            ("user", solution.users, of_users, known_users, self.n_users_),
+            ("item", solution.items, of_items, known_items, self.n_items_),
         ):
+            if posterior is not None:
+                posterior = posterior.basis, posterior.curvature, solution.noise, _expand(posterior.count, known, n, 0.0)
+            setattr(self, f"{side}_posterior_", posterior)
             factors = rows[:, :k] * rows.dtype.type(scale**0.5)
             mean = np.zeros_like(factors[0]) if self._biased else factors.mean(0)
             setattr(self, f"mean_{side}_", mean)

@@ -111,7 +111,7 @@ def fit_variational(module, pairs, rating, weight, loss, *, max_iter=10, report=
     score = module.forward_pairs(pairs).detach()
     if loss.name == "squared_error":  # the difference is all it needs: carry that, and no ratings in two orders
         score, rating = score.sub_(rating), rating.new_zeros(())
-    users, items = sides = _start(module, pairs, rating, weight, loss, n_factors, biased)
+    users, items = sides = _start(module, pairs, rating, weight, n_factors, biased)
     noise = START_NOISE if loss.standardised else 0.5
     history: dict[str, list] = {"loss": [], "noise_std": [], "seconds": []}
     for iteration in range(1, max_iter + 1):
@@ -145,7 +145,7 @@ def _mean(value, weight):
     return float(value.mean() if weight is None else torch.dot(value, weight) / weight.sum())
 
 
-def _start(module, pairs, rating, weight, loss, n_factors, biased):
+def _start(module, pairs, rating, weight, n_factors, biased):
     """Both sides at the module's parameters, with a guess of the uncertainty: what n ratings can tell of so many numbers."""
     counts = pairs.sums(weight)
     informed = min(1.0, (float(counts[0].sum()) / (n_factors * sum(pairs.shape))) ** 0.5)
@@ -179,7 +179,7 @@ def _half_step(own, other, score, noise, loss, n_factors):
     Y = torch.cat([Q, torch.ones_like(Q[:, :1])], 1) if biased else Q
     E = torch.zeros_like(own.spread)
     E[:n_factors, :n_factors] = other.doubt[:n_factors, :n_factors]
-    S = ((Y * (other.count / float(other.count.sum()))).T @ Y).double().cpu() + E
+    S = _moment(Y, other.count) + E
     T = own.covariance()
     R = torch.linalg.cholesky(T)
     L, W = torch.linalg.eigh(R.T @ S @ R)
@@ -236,11 +236,16 @@ def _score_variance(sides, n_factors, biased):
     k, variance = n_factors, 0.0
     for own, other in (sides, sides[::-1]):
         Y = torch.cat([other.rows, torch.ones_like(other.rows[:, :1])], 1) if biased else other.rows
-        moment = ((Y * (other.count / float(other.count.sum()))).T @ Y).double().cpu()
+        moment = _moment(Y, other.count)
         variance += float((moment[:k, :k] * own.doubt[:k, :k]).sum())
         if biased:
             variance += float(2 * moment[:k, -1] @ own.doubt[:k, k] + own.doubt[k, k])
     return variance + float((sides[0].doubt[:k, :k] * sides[1].doubt[:k, :k]).sum())
+
+
+def _moment(rows, count):
+    """Second moment of the rows (n_rows, width) over the ratings: (width, width), float64, on the CPU."""
+    return ((rows * (count / float(count.sum()))).T @ rows).double().cpu()
 
 
 def _sandwich(M, diagonal):
