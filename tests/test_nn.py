@@ -112,6 +112,50 @@ def test_blocks_hold_about_the_size_asked_for():
     assert [rows for rows, _, _ in pairs.blocks(600)] == [slice(0, 60), slice(60, 100)]
 
 
+def test_blocks_lie_on_the_plans_own_storage(pattern):
+    _, _, pairs = pattern
+    for _, span, block in pairs.blocks(17):
+        assert block.columns.data_ptr() == pairs.columns[span].data_ptr()
+
+
+def test_compressed_leaves_out_users_and_items_without_pairs():
+    pairs = Pairs(np.array([4, 1, 4, 4]), np.array([0, 3, 3, 0]), 6, 5)
+    small, users, items = pairs.compressed()
+    assert small.shape == (2, 2)
+    np.testing.assert_array_equal(users, [1, 4])
+    np.testing.assert_array_equal(items, [0, 3])
+    expected = Pairs(np.array([1, 0, 1, 1]), np.array([0, 1, 1, 0]), 2, 2)
+    for plan, by_hand in ((small, expected), (small.T, expected.T)):
+        for name in ("pointers", "columns", "order", "inverse_order", "users"):
+            assert torch.equal(getattr(plan, name), getattr(by_hand, name))
+
+
+def test_compressed_changes_nothing_where_every_id_has_a_pair():
+    pairs = Pairs(np.array([1, 0]), np.array([0, 1]), 2, 2)
+    assert pairs.compressed()[0] is pairs
+
+
+def test_tocsr_is_canonical_and_stores_a_repeated_pair_once(pattern):
+    user, item, pairs = pattern
+    matrix = pairs.tocsr()
+    dense = np.zeros(pairs.shape, dtype=bool)
+    dense[user, item] = True
+    np.testing.assert_array_equal(matrix.toarray(), dense)
+    assert matrix.dtype == bool
+    assert matrix.nnz == dense.sum()
+    assert matrix.has_canonical_format
+    assert (np.diff(matrix.indices)[np.diff(np.repeat(np.arange(len(dense)), np.diff(matrix.indptr))) == 0] > 0).all()
+
+
+def test_dots_add_to_a_given_tensor_in_place(pattern):
+    _, _, pairs = pattern
+    P, Q = random_rows(pairs.shape[0], 5), random_rows(pairs.shape[1], 5, seed=1)
+    start = random_rows(pairs.n_pairs, seed=2)
+    expected = start + pairs.dots(P, Q)
+    assert pairs.dots(P, Q, add_to=start) is start
+    torch.testing.assert_close(start, expected)
+
+
 def test_kernels_equal_plain_loops(pattern):
     _, _, pairs = pattern
     users, items = user_major(pairs)

@@ -111,34 +111,27 @@ class ExplicitFactorization(RegressorMixin, Recommender):
         data = _forms.read(self, X, y, sample_weight)
         if data.ratings is None:
             raise ValueError(f"{type(self).__name__} needs ratings: pass y, or Interactions with ratings.")
-        self._keep_seen(data)
         self._fit_observed(data if data.weights is None else data[data.weights > 0], device)
         return self
 
-    def _keep_seen(self, data):
-        index = data.user_ids, data.item_ids
-        shape = self.n_users_, self.n_items_
-        self.user_counts_ = np.bincount(data.user_ids, data.weights, self.n_users_).astype(np.float64)
-        self.item_counts_ = np.bincount(data.item_ids, data.weights, self.n_items_).astype(np.float64)
-        self.seen_ = sp.csr_array(sp.coo_array((np.ones(len(data), dtype=bool), index), shape=shape))
-
     def _fit_observed(self, data, device):
         """Fit the users and items that were observed; the others get the mean row."""
-        dtype, loss = getattr(torch, self.dtype), POINTWISE[self.loss]
+        loss = POINTWISE[self.loss]
         rating, weight = loss.check(check_size(np.asarray(data.ratings, dtype=np.float64))), data.weights
         self.rating_range_ = np.array([rating.min(), rating.max()])
         location, self.rating_scale_ = standardise(rating, weight, loss)
         start = float(loss.link(torch.tensor(location / self.rating_scale_, dtype=torch.float64, device="cpu")))
 
-        known_users, user = _compress(data.user_ids, self.n_users_)
-        known_items, item = _compress(data.item_ids, self.n_items_)
-        pairs = Pairs(user, item, _size(known_users, self.n_users_), _size(known_items, self.n_items_), device)
+        pairs = Pairs(data.user_ids, data.item_ids, self.n_users_, self.n_items_, device)
+        self.seen_ = pairs.tocsr()
 
         def to_pairs(values):
-            return torch.from_numpy(values).to(device, dtype).index_select(0, pairs.order)
+            return torch.from_numpy(values.astype(self.dtype)).to(device).index_select(0, pairs.order)
 
-        values = to_pairs(rating / self.rating_scale_), None if weight is None else to_pairs(weight)
+        values = to_pairs(rating).div_(self.rating_scale_), None if weight is None else to_pairs(weight)
         del rating  # eight bytes a rating, at the peak
+        self.user_counts_, self.item_counts_ = (count.cpu().numpy() for count in pairs.sums(values[1]))
+        pairs, known_users, known_items = pairs.compressed()
         solution, self.history_ = self._solve(pairs, *values, loss, start)
         self.n_iter_ = len(self.history_["loss"])
         self._keep(solution.centred() if self._biased else solution, known_users, known_items)
@@ -239,22 +232,9 @@ def _seed(random_state):
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def _compress(ids, n):
-    """The distinct ids, or None where all of 0 .. n-1 occur, and the ids numbered among them."""
-    present = np.zeros(n, dtype=bool)
-    present[ids] = True
-    if present.all():
-        return None, ids
-    return np.flatnonzero(present), (np.cumsum(present, dtype=np.int32) - 1)[ids]
-
-
-def _size(known, n):
-    return n if known is None else len(known)
-
-
 def _expand(rows, known, n, fill):
     """Rows of the known ids among n, ``fill`` elsewhere."""
-    if known is None:
+    if len(known) == n:
         return rows
     full = np.empty((n, *rows.shape[1:]), dtype=rows.dtype)
     full[:] = fill

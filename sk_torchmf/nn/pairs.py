@@ -71,16 +71,20 @@ class Pairs:
         self.shape, self.pointers, self.columns, self.order = shape, pointers, columns, order
         self.n_pairs, self.device = len(columns), columns.device
 
+    @classmethod
+    def _of(cls, *parts):
+        pairs = object.__new__(cls)
+        pairs._keep(*parts)
+        return pairs
+
     @cached_property
     def T(self):
         """The plan of the transposed pattern; ``T.order`` takes user-major values to item-major order."""
         number = np.arange(self.n_pairs, dtype=np.int32)
         by_user = sp.csr_matrix((number, self.columns.cpu().numpy(), self.pointers.cpu().numpy()), shape=self.shape)
         by_item = by_user.tocsc()  # a counting sort
-        transposed = object.__new__(type(self))
         parts = (torch.from_numpy(array).to(self.device) for array in (by_item.indptr, by_item.indices, by_item.data))
-        transposed._keep(self.shape[::-1], *parts)
-        return transposed
+        return self._of(self.shape[::-1], *parts)
 
     @cached_property
     def inverse_order(self):
@@ -122,7 +126,7 @@ class Pairs:
         return self.row_sums(weight), self.T.row_sums(weight.index_select(0, self.T.order))
 
     def blocks(self, size):
-        """Cut the pairs into blocks of whole users with about ``size`` pairs each.
+        """Cut the pairs into blocks of whole users with about ``size`` pairs each, on the same storage.
 
         Yields
         ------
@@ -133,21 +137,59 @@ class Pairs:
         block : Pairs
             Their plan; user 0 is ``rows.start``.
         """
-        pointers, columns = self.pointers.cpu().numpy(), self.columns.cpu().numpy()
+        pointers = self.pointers.cpu().numpy()
         cuts = np.searchsorted(pointers, np.arange(size, self.n_pairs, size))
         cuts = np.unique(np.concatenate([[0], cuts, [self.shape[0]]]))
-        for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
-            rows, span = slice(int(start), int(stop)), slice(int(pointers[start]), int(pointers[stop]))
+        for start, stop in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+            rows, span = slice(start, stop), slice(int(pointers[start]), int(pointers[stop]))
             if span.stop > span.start:
-                user = np.repeat(np.arange(stop - start, dtype=np.int32), np.diff(pointers[start : stop + 1]))
-                yield rows, span, Pairs(user, columns[span], stop - start, self.shape[1], self.device)
+                order = torch.arange(span.stop - span.start, dtype=torch.int32, device=self.device)
+                shape, block_pointers = (stop - start, self.shape[1]), self.pointers[start : stop + 1] - span.start
+                yield rows, span, self._of(shape, block_pointers, self.columns[span], order)
 
-    def dots(self, P, Q):
-        """``P[user] . Q[item]`` at each pair (SDDMM): shape (n_pairs,), user-major; nothing of size n_pairs x k is made."""
+    def compressed(self):
+        """Leave out users and items without pairs.
+
+        Returns
+        -------
+        pairs : Pairs
+            The same pairs in the same orders; itself where no user and no item is without.
+        users, items : ndarray of shape (n_known_users,) and (n_known_items,)
+            The numbers here of its users and items.
+        """
+        users, items = (torch.nonzero(plan.pointers.diff())[:, 0] for plan in (self, self.T))
+        shape = len(users), len(items)
+        pairs = self
+        if shape != self.shape:
+            pairs = self._without_empty(users, items, self.shape[1])
+            pairs.T = self.T._without_empty(items, users, self.shape[0])
+        return pairs, users.cpu().numpy(), items.cpu().numpy()
+
+    def _without_empty(self, rows, columns, n_columns):
+        number = torch.zeros(n_columns, dtype=torch.int32, device=self.device)
+        number[columns] = torch.arange(len(columns), dtype=torch.int32, device=self.device)
+        pointers = torch.cat([self.pointers[rows], self.pointers[-1:]])
+        return self._of((len(rows), len(columns)), pointers, number.index_select(0, self.columns), self.order)
+
+    def tocsr(self):
+        """The pattern as a SciPy CSR array of shape (n_users, n_items), bool; a pair that occurs twice is stored once."""
+        parts = (part.cpu().numpy() for part in (self.T.columns, self.T.pointers))
+        by_item = sp.csc_array((np.ones(self.n_pairs, dtype=bool), *parts), shape=self.shape)
+        pattern = by_item.tocsr()  # a counting sort, after which each row is in order
+        pattern.sum_duplicates()
+        return pattern
+
+    def dots(self, P, Q, add_to=None):
+        """``P[user] . Q[item]`` at each pair (SDDMM): shape (n_pairs,), user-major; nothing of size n_pairs x k is made.
+
+        Added in place to ``add_to`` of that shape where it is given.
+        """
+        dots = P.new_zeros(self.n_pairs) if add_to is None else add_to
         if self.n_pairs > self.shape[0] * self.shape[1]:  # repeated pairs, more than sampled_addmm takes; small by definition
-            return (P @ Q.t())[self.users.long(), self.columns.long()]
-        zeros = P.new_zeros(self.n_pairs if P.is_cuda else 1).expand(self.n_pairs)  # beta is 0: the values are not read
-        return torch.sparse.sampled_addmm(self._matrix(zeros), P, Q.t(), beta=0.0).values()
+            return dots.add_((P @ Q.t())[self.users.long(), self.columns.long()])
+        matrix = self._matrix(dots)
+        torch.sparse.sampled_addmm(matrix, P, Q.t(), out=matrix)  # out of place it would copy the pattern too
+        return dots
 
     def row_sums(self, value):
         """``sum_i value_ui`` for each user: shape (n_users,)."""
@@ -177,12 +219,11 @@ class _PairDot(torch.autograd.Function):
     def forward(ctx, P, Q, b_u, b_i, pairs):
         ctx.save_for_backward(P, Q)
         ctx.pairs = pairs
-        dots = pairs.dots(P, Q)
-        if b_u is not None:
-            dots += pairs.expand(b_u)
+        start = None if b_u is None else pairs.expand(b_u)
         if b_i is not None:
-            dots += b_i.index_select(0, pairs.columns)
-        return dots
+            of_items = b_i.index_select(0, pairs.columns)
+            start = of_items if start is None else start.add_(of_items)
+        return pairs.dots(P, Q, add_to=start)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

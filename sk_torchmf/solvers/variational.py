@@ -1,7 +1,8 @@
 """Matrix factorization that learns its own regularisation, by half-steps on the fused kernels. Knows tensors only."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from sk_torchmf.solvers.solution import Posterior, Solution
 START_NOISE = 0.6  # of the ratings' variance
 NOISE_FLOOR = 1e-6
 LONGEST_STEP = 2.0  # of a row's line search, in Newton steps
+BLOCK = 2**20  # pairs worked on at once
 
 
 @dataclass
@@ -27,10 +29,12 @@ class Side:
     ----------
     plan : Pairs
         The pairs, this side's rows first.
-    rating : Tensor of shape (n_pairs,), or () and zero
-        In the plan's order; zero for the squared error, whose scores are carried less the ratings.
+    blocks : list of (slice, slice, Pairs)
+        The plan cut into blocks of rows, so that nothing but scores, ratings and weights has a number for each of all pairs.
+    rating : Tensor of shape (n_pairs,)
+        In the plan's order; zeros on one number's storage for the squared error, whose scores are carried less the ratings.
     weight : Tensor of shape (n_pairs,) or None
-        Likewise.
+        In the plan's order.
     rows : Tensor of shape (n_rows, width)
         Posterior means.
     count : Tensor of shape (n_rows, 1)
@@ -41,9 +45,12 @@ class Side:
         M.
     curvature : Tensor of shape (width,), float64, on the CPU
         L, the curvature of one rating in each direction of the basis.
+    moment : Tensor of shape (width + 1, width + 1), float64, on the CPU
+        Second moment, over the ratings, of the rows followed by a one.
     """
 
     plan: Pairs
+    blocks: list
     rating: Tensor
     weight: Tensor | None
     rows: Tensor
@@ -52,6 +59,15 @@ class Side:
     doubt: Tensor
     basis: Tensor
     curvature: Tensor
+    moment: Tensor = field(init=False)
+
+    def __post_init__(self):
+        self.measure()
+
+    def measure(self):
+        """Bring ``moment`` up to date with the rows and counts."""
+        Y = torch.cat([self.rows, torch.ones_like(self.count)], 1)
+        self.moment = ((Y * (self.count / float(self.count.sum()))).T @ Y).double().cpu()
 
     def covariance(self):
         """T, the covariance of the rows with their uncertainty: (width, width), float64, on the CPU."""
@@ -110,19 +126,23 @@ def fit_variational(module, pairs, rating, weight, loss, *, max_iter=10, report=
     biased = hasattr(module, "user_biases")
     score = module.forward_pairs(pairs).detach()
     if loss.name == "squared_error":  # the difference is all it needs: carry that, and no ratings in two orders
-        score, rating = score.sub_(rating), rating.new_zeros(())
+        score, rating = score.sub_(rating), rating.new_zeros(1).expand(pairs.n_pairs)
     users, items = sides = _start(module, pairs, rating, weight, n_factors, biased)
+    by_item = torch.empty_like(score)
     noise = START_NOISE if loss.standardised else 0.5
     history: dict[str, list] = {"loss": [], "noise_std": [], "seconds": []}
     for iteration in range(1, max_iter + 1):
         start = time.perf_counter()
-        score = _half_step(users, items, score, noise, loss, n_factors).index_select(0, pairs.T.order)
-        score = _half_step(items, users, score, noise, loss, n_factors).index_select(0, pairs.T.inverse_order)
-        mean_loss = mean_noise = _mean(loss(score, rating), weight)
+        _half_step(users, items, score, noise, loss, n_factors)
+        torch.index_select(score, 0, pairs.T.order, out=by_item)
+        _half_step(items, users, by_item, noise, loss, n_factors)
+        torch.index_select(by_item, 0, pairs.T.inverse_order, out=score)
+        mean_loss = mean_noise = _mean(loss, score, rating, weight)
         if loss.dispersion is not None:
-            mean_noise = min(_mean(loss.dispersion(score, rating, noise), weight), 1.0)  # at most the ratings' own
+            mean_noise = _mean(partial(loss.dispersion, noise=noise), score, rating, weight)
+            mean_noise = min(mean_noise, 1.0)  # at most the ratings' own
         if loss.standardised:
-            noise = max(mean_noise + _score_variance(sides, n_factors, biased), NOISE_FLOOR)
+            noise = max(mean_noise + _score_variance(users, items, n_factors, biased), NOISE_FLOOR)
         if not mean_loss - mean_loss == 0:
             raise DivergenceError(f"Loss became {mean_loss} in iteration {iteration}. Check the ratings for extreme values.")
         history["loss"].append(mean_loss)
@@ -141,8 +161,14 @@ def fit_variational(module, pairs, rating, weight, loss, *, max_iter=10, report=
     return Solution.from_module(module, _user_prior(users, items, noise, n_factors), posteriors, noise), history
 
 
-def _mean(value, weight):
-    return float(value.mean() if weight is None else torch.dot(value, weight) / weight.sum())
+def _mean(function, score, rating, weight):
+    """Weighted mean over the pairs of a function of score and rating, a part at a time."""
+    parts = (score.split(BLOCK), rating.split(BLOCK)) + (() if weight is None else (weight.split(BLOCK),))
+    total = 0.0
+    for part_score, part_rating, *part_weight in zip(*parts, strict=True):
+        value = function(part_score, part_rating)
+        total += float(torch.dot(value, part_weight[0]) if part_weight else value.sum())
+    return total / (len(score) if weight is None else float(weight.sum()))
 
 
 def _start(module, pairs, rating, weight, n_factors, biased):
@@ -158,58 +184,64 @@ def _start(module, pairs, rating, weight, n_factors, biased):
             rows = torch.cat([rows, getattr(module, f"{name}_biases").detach()[:, None]], 1)
         own_rating, own_weight = rating, weight
         if name == "item":
-            own_rating = rating.index_select(0, plan.order) if rating.ndim else rating
+            own_rating = rating.index_select(0, plan.order) if rating.stride(0) else rating
             own_weight = None if weight is None else weight.index_select(0, plan.order)
         doubt = torch.zeros_like(torch.diag(guess))
         count = count.to(rows.dtype)[:, None]
-        sides.append(Side(plan, own_rating, own_weight, rows, count, torch.diag(guess), doubt, doubt, guess))
+        blocks = list(plan.blocks(BLOCK))
+        sides.append(Side(plan, blocks, own_rating, own_weight, rows, count, torch.diag(guess), doubt, doubt, guess))
     return sides
 
 
 def _half_step(own, other, score, noise, loss, n_factors):
-    """Improve one side's rows with the other's fixed; return the new scores. Everything is in the order of ``own.plan``."""
-    plan, x, Q = own.plan, own.rows, other.rows[:, :n_factors].contiguous()
-    biased = x.shape[1] > n_factors
-    error, bend = _slope(loss, score, own.rating, own.weight)
-    if bend is not None:
-        own.count = plan.row_sums(bend)[:, None]
-    c, n = own.count, float(own.count.sum())
+    """Improve one side's rows and the scores, in place, with the other side's rows fixed; ``score`` is in ``own.plan``'s order."""
+    k, width = n_factors, own.rows.shape[1]
+    Q, mean = other.rows[:, :k].contiguous(), own.rows.mean(0)
 
     # T and S, diagonalised together: M'T^-1 M = 1, M'S M = L
-    Y = torch.cat([Q, torch.ones_like(Q[:, :1])], 1) if biased else Q
     E = torch.zeros_like(own.spread)
-    E[:n_factors, :n_factors] = other.doubt[:n_factors, :n_factors]
-    S = _moment(Y, other.count) + E
-    T = own.covariance()
-    R = torch.linalg.cholesky(T)
+    E[:k, :k] = other.doubt[:k, :k]
+    features = [*range(k), -1][:width]  # of a row's scores: the other side's factors, and one where there is a bias
+    S = other.moment[features][:, features] + E
+    R = torch.linalg.cholesky(own.covariance())
     L, W = torch.linalg.eigh(R.T @ S @ R)
     L, M, N = L.clamp_min(0), R @ W, torch.linalg.solve_triangular(R.T, W, upper=True)
-    pull = other.doubt[:, n_factors:].sum(1)  # covariance of q with b_i
-    pull[n_factors:] = 0
-    M_, N_, L_, E_, pull = (array.to(x) for array in (M, N, L, E, pull))
-
-    # gradient, in M's coordinates; step; line search
-    gradient = plan.user_sums(error, Q)
-    if biased:
-        gradient = torch.cat([gradient, plan.row_sums(error)[:, None]], 1)
-    del error
-    scale = c * L_ + noise
-    gradient = (gradient + c * (x @ E_ + pull)) @ M_ + noise * ((x - x.mean(0)) @ N_)
-    step = gradient / scale
-    d = step @ M_.T
-    move = plan.dots(d[:, :n_factors].contiguous(), Q)
-    if biased:
-        move += plan.expand(d[:, n_factors])
-    square = move.square() if bend is None else move.square().mul_(bend)
-    square = plan.row_sums(square)[:, None] + c * ((d @ E_) * d).sum(1, keepdim=True) + noise * step.square().sum(1, keepdim=True)
-    length = ((gradient * step).sum(1, keepdim=True) / square.clamp_min(1e-30)).clamp_max(LONGEST_STEP)
-    own.rows = x - length * d
-
-    variance = (noise / scale).double()
-    own.spread = _sandwich(M, variance.mean(0).cpu())
-    own.doubt = _sandwich(M, (c.double().T @ variance)[0].cpu() / n)
+    pull = other.doubt[:, k:].sum(1)  # covariance of q with b_i
+    pull[k:] = 0
     own.basis, own.curvature = M, L
-    return score.addcmul_(plan.expand(length[:, 0]), move, value=-1.0)
+    to_gradient, to_move = torch.cat([E @ M, N], 1), torch.cat([M.T, M.T @ E @ M], 1)
+    M, L, to_gradient, to_move, pull = (array.to(Q) for array in (M, L, to_gradient, to_move, pull @ M))
+    centre = mean @ to_gradient[:, width:]
+
+    spread, doubt = Q.new_zeros(2, width, dtype=torch.float64)
+    for rows, span, plan in own.blocks:
+        x, c, part = own.rows[rows], own.count[rows], score[span]
+        error, bend = _slope(loss, part, own.rating[span], None if own.weight is None else own.weight[span])
+        if bend is not None:
+            c[:] = plan.row_sums(bend)[:, None]
+
+        # gradient, in M's coordinates; step; line search
+        gradient = plan.user_sums(error, Q) @ M[:k]  # (b, width)
+        if width > k:
+            gradient.addr_(plan.row_sums(error), M[k])
+        uncertain, prior = (x @ to_gradient).split(width, 1)
+        gradient.addcmul_(c, uncertain + pull).add_(prior - centre, alpha=noise)
+        scale = c * L + noise
+        step = gradient / scale
+        d, uncertain = (step @ to_move).split(width, 1)
+        move = plan.dots(d[:, :k].contiguous(), Q, add_to=plan.expand(d[:, k].contiguous()) if width > k else None)
+        square = move.square() if bend is None else move.square().mul_(bend)
+        square = plan.row_sums(square) + c[:, 0] * (uncertain * step).sum(1) + noise * step.square().sum(1)
+        length = ((gradient * step).sum(1) / square.clamp_min(1e-30)).clamp_max(LONGEST_STEP)  # (b,)
+        x.addcmul_(length[:, None], d, value=-1.0)
+        part.addcmul_(plan.expand(length), move, value=-1.0)
+
+        variance = noise / scale
+        spread += variance.sum(0, dtype=torch.float64)
+        doubt += (c * variance).sum(0, dtype=torch.float64)
+    own.spread = _sandwich(own.basis, spread.cpu() / len(own.rows))
+    own.doubt = _sandwich(own.basis, doubt.cpu() / float(own.count.sum()))
+    own.measure()
 
 
 def _slope(loss, score, rating, weight):
@@ -231,21 +263,14 @@ def _user_prior(users, items, noise, n_factors):
     return precision, shift
 
 
-def _score_variance(sides, n_factors, biased):
+def _score_variance(users, items, n_factors, biased):
     """The posterior variance of a score, averaged over the ratings."""
     k, variance = n_factors, 0.0
-    for own, other in (sides, sides[::-1]):
-        Y = torch.cat([other.rows, torch.ones_like(other.rows[:, :1])], 1) if biased else other.rows
-        moment = _moment(Y, other.count)
-        variance += float((moment[:k, :k] * own.doubt[:k, :k]).sum())
+    for own, other in ((users, items), (items, users)):
+        variance += float((other.moment[:k, :k] * own.doubt[:k, :k]).sum())
         if biased:
-            variance += float(2 * moment[:k, -1] @ own.doubt[:k, k] + own.doubt[k, k])
-    return variance + float((sides[0].doubt[:k, :k] * sides[1].doubt[:k, :k]).sum())
-
-
-def _moment(rows, count):
-    """Second moment of the rows (n_rows, width) over the ratings: (width, width), float64, on the CPU."""
-    return ((rows * (count / float(count.sum()))).T @ rows).double().cpu()
+            variance += float(2 * other.moment[:k, -1] @ own.doubt[:k, k] + own.doubt[k, k])
+    return variance + float((users.doubt[:k, :k] * items.doubt[:k, :k]).sum())
 
 
 def _sandwich(M, diagonal):
