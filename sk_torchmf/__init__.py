@@ -1,9 +1,17 @@
 """Matrix factorization as scikit-learn estimators with a torch autograd backend, on CPU or CUDA."""
 
 from sk_torchmf import datasets, nn
-from sk_torchmf.estimators import BiasedMatrixFactorization, MatrixFactorization
+from sk_torchmf.estimators import BiasedMatrixFactorization, MatrixFactorization, TorchFactorization
 from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.interactions import Interactions
 
 __version__ = "0.1.0.dev0"
-__all__ = ["BiasedMatrixFactorization", "DivergenceError", "Interactions", "MatrixFactorization", "datasets", "nn"]
+__all__ = [
+    "BiasedMatrixFactorization",
+    "DivergenceError",
+    "Interactions",
+    "MatrixFactorization",
+    "TorchFactorization",
+    "datasets",
+    "nn",
+]

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import torch
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import column_or_1d
 
 MAX_PAIRS = 2**31 - 1  # index plans are int32
@@ -128,8 +129,15 @@ def check_size(ratings):
     return ratings
 
 
-def check_k(k):
+def check_count(n, name):
     """Return how many are asked for, an int >= 1."""
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise ValueError(f"k must be an int >= 1. Got {k!r}.")
-    return int(k)
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        raise ValueError(f"{name} must be an int >= 1. Got {n!r}.")
+    return int(n)
+
+
+def check_seed(random_state):
+    """Return a seed from scikit-learn's ``random_state``; None draws from the operating system, never from a global generator."""
+    if random_state is None:
+        return int(np.random.default_rng().integers(2**31))
+    return int(check_random_state(random_state).randint(2**31 - 1))

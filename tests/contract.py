@@ -50,6 +50,14 @@ class EstimatorContract:
         """All predictions (n_users, n_items) by predict(users, items)."""
         return estimator.predict(ids_in(form, "user", np.arange(n_users))[:, None], ids_in(form, "item", np.arange(n_items)))
 
+    def check_both_unknown(self, scores, known):
+        """Scores of unknown users and unknown items are the average of all known pairs."""
+        assert_allclose(scores, known.mean(), rtol=1e-9)
+
+    def check_same(self, wider, narrow):
+        """Ids that were never observed change nothing for the others."""
+        assert_allclose(wider, narrow, rtol=1e-7)
+
     @every_form
     def test_every_form_gives_the_same_model(self, form):
         estimator = self.fitted(form, dtype="float64")
@@ -66,10 +74,6 @@ class EstimatorContract:
         before = estimator.get_params()
         assert estimator.fit(DATA) is estimator
         assert estimator.get_params() == before
-
-    def test_fitted_state_is_numpy(self):
-        state = vars(self.fitted())
-        assert not [name for name, value in state.items() if isinstance(value, torch.Tensor | torch.nn.Module)]
 
     def test_an_explicit_zero_is_an_observation(self):
         ratings = np.where(np.arange(len(DATA)) % 7 == 0, 0.0, DATA.ratings)
@@ -148,69 +152,6 @@ class EstimatorContract:
         with pytest.raises((ValueError, TypeError), match="user"):  # Spotlight's evaluation functions pass positions
             estimator.predict(0)
 
-    @every_form
-    def test_predict_of_new_users_is_the_inverse_transform_of_their_fold_in(self, form):
-        estimator, X = self.fitted(form), new_users()
-        rows = estimator.fold_in(X)
-        predicted = estimator.predict(X)
-        assert rows.shape == (8, estimator.user_factors_.shape[1] + hasattr(estimator, "user_biases_"))
-        assert predicted.shape == (8, N_ITEMS)
-        assert_array_equal(predicted, estimator.inverse_transform(rows))
-        mean_user = estimator.predict(ids_in(form, "user", [9999])[0])
-        assert_allclose(predicted[6], mean_user, rtol=1e-5)  # who rated nothing is the mean user
-        assert np.abs(predicted[7] - mean_user).max() > 1e-3
-
-    def test_fold_in_takes_each_row_on_its_own(self):
-        estimator, X = self.fitted(dtype="float64"), new_users()
-        order = np.array([5, 0, 7])
-        assert_allclose(estimator.fold_in(X[order]), estimator.fold_in(X)[order], rtol=1e-9)
-
-    def test_new_users_must_have_one_column_an_item(self):
-        with pytest.raises(ValueError, match=r"has 21 features, but .* is expecting 20 features"):
-            self.fitted().predict(sp.csr_array((2, N_ITEMS + 1)))
-
-    def test_dense_predictions_that_do_not_fit_are_refused(self, monkeypatch):
-        estimator, X = self.fitted(), new_users()
-        monkeypatch.setattr("sk_torchmf._validation.os.sysconf", lambda name: 1)
-        with pytest.raises(MemoryError, match="use recommend"):
-            estimator.predict(X)
-
-    def test_results_do_not_depend_on_the_block_size(self, monkeypatch):
-        def results(estimator):
-            X = new_users()
-            return [estimator.predict(DATA), estimator.predict(X), *estimator.recommend(k=4), *estimator.recommend(X, k=4)]
-
-        estimator = self.fitted(dtype="float64")
-        whole = results(estimator)
-        for module in (_base, ranking, als):
-            monkeypatch.setattr(module, "BLOCK", 50)
-        for part, expected in zip(results(estimator), whole, strict=True):
-            assert_allclose(part, expected, rtol=1e-9)
-
-    # transform
-
-    @every_form
-    def test_transform_follows_the_form_fit_saw(self, form):
-        estimator = self.fitted(form)
-        X = as_form(DATA, form)[0]
-        features = estimator.transform(X)
-        names = list(estimator.get_feature_names_out())
-        k = estimator.user_factors_.shape[1]
-        if form == "sparse":
-            assert_array_equal(features, estimator.fold_in(X))
-            assert names == [f"factor{j}" for j in range(k)] + ["bias"] * hasattr(estimator, "user_biases_")
-        else:
-            assert_array_equal(features[:, :k], estimator.user_factors_.astype(float)[DATA.user_ids])
-            assert_array_equal(features[:, k:], estimator.item_factors_.astype(float)[DATA.item_ids])
-            assert names == [f"{side}_factor{j}" for side in ("user", "item") for j in range(k)]
-        assert features.shape[1] == len(names)
-
-    def test_transform_of_another_form_is_refused(self):
-        with pytest.raises(ValueError, match="in the form fit saw"):
-            self.fitted("sparse").transform(DATA)
-        with pytest.raises(ValueError, match="fold_in"):
-            self.fitted("interactions").transform(new_users())
-
     # recommend
 
     @every_form
@@ -264,14 +205,6 @@ class EstimatorContract:
         with pytest.raises(ValueError, match="user id of row 0"):
             self.fitted(form, handle_unknown="error").recommend(unknown)
 
-    @every_form
-    def test_recommend_for_new_users_ranks_their_predictions(self, form):
-        estimator, X = self.fitted(form), new_users()
-        scores, seen = estimator.predict(X), X.toarray() != 0
-        assert_array_equal(estimator.recommend(X, k=4)[0], ids_in(form, "item", best(scores, ~seen, 4)))
-        free = estimator.recommend(X, k=4, exclude_seen=False)[0]
-        assert_array_equal(free, ids_in(form, "item", best(scores, np.ones_like(seen), 4)))
-
     def test_recommend_breaks_ties_by_the_order_of_items(self):
         data = Interactions(DATA.user_ids, 2 * DATA.item_ids, DATA.ratings, num_users=N_USERS, num_items=2 * N_ITEMS)
         alike = np.arange(1, 2 * N_ITEMS, 2)  # never observed: every one of them has the mean row
@@ -284,33 +217,7 @@ class EstimatorContract:
         with pytest.raises(ValueError, match="k must be an int >= 1"):
             self.fitted().recommend(k=k)
 
-    # neighbours, vectors, modules
-
-    @every_form
-    @pytest.mark.parametrize("role", ["user", "item"])
-    def test_similar_ids_are_ranked_by_cosine(self, form, role):
-        estimator = self.fitted(form)
-        rows = getattr(estimator, f"{role}_factors_").astype(float)
-        find = getattr(estimator, f"similar_{role}s")
-        n, asked = len(rows), [5, 0, 5]
-        cosine = (rows @ rows.T) / np.outer(np.linalg.norm(rows, axis=1), np.linalg.norm(rows, axis=1))
-        ids, similarity = find(ids_in(form, role, asked), k=4)
-        expected = best(cosine[asked], ~np.eye(n, dtype=bool)[asked], 4)
-        assert_array_equal(ids, ids_in(form, role, expected))
-        assert_allclose(similarity, np.take_along_axis(cosine[asked], expected, 1), rtol=1e-9)
-        one, _ = find(ids_in(form, role, [5])[0], k=4)
-        assert_array_equal(one, ids[0])
-        filled, low = find(ids_in(form, role, [5]), k=n)  # n - 1 others
-        assert filled[0, -1] == (None if form == "labels" else -1)
-        assert low[0, -1] == -np.inf
-        with pytest.raises(ValueError, match="was not seen in fit"):
-            find(ids_in(form, role, [9999]))
-
-    def test_embeddings_multiply_to_the_prediction(self):
-        estimator = self.fitted(dtype="float64")
-        users, items = estimator.embeddings()
-        assert (len(users), len(items)) == (N_USERS, N_ITEMS)
-        assert_allclose(users @ items.T, self.grid(estimator), rtol=1e-12)
+    # modules
 
     def test_module_predicts_what_the_estimator_does(self):
         estimator = self.fitted()
@@ -337,17 +244,17 @@ class EstimatorContract:
         stranger, novelty = ids_in(form, "user", [9999])[0], ids_in(form, "item", [9999])[0]
         assert_allclose(estimator.predict(stranger, estimator.items_), scores.mean(0), rtol=1e-9)
         assert_allclose(estimator.predict(estimator.users_, novelty), scores.mean(1), rtol=1e-9)
-        assert_allclose(estimator.predict(stranger, novelty), scores.mean(), rtol=1e-9)
+        self.check_both_unknown(estimator.predict(stranger, novelty), scores)
 
     @pytest.mark.parametrize("form", ["interactions", "sparse"])
     def test_a_never_observed_id_is_the_average_of_the_observed(self, form):
         estimator = self.fitted(form, WIDER, dtype="float64")
         scores = self.grid(estimator, form, N_USERS + 2, N_ITEMS + 2)
         observed = scores[:N_USERS, :N_ITEMS]
-        assert_allclose(observed, self.grid(self.fitted(dtype="float64")), rtol=1e-7)
+        self.check_same(observed, self.grid(self.fitted(dtype="float64")))
         assert_allclose(scores[N_USERS:, :N_ITEMS], np.tile(observed.mean(0), (2, 1)), rtol=1e-9)
         assert_allclose(scores[:N_USERS, N_ITEMS:], np.tile(observed.mean(1)[:, None], (1, 2)), rtol=1e-9)
-        assert_allclose(scores[N_USERS:, N_ITEMS:], observed.mean(), rtol=1e-9)
+        self.check_both_unknown(scores[N_USERS:, N_ITEMS:], observed)
 
     @every_form
     def test_unknown_ids_are_nan_where_asked_for(self, form):
@@ -397,7 +304,7 @@ class EstimatorContract:
         assert_array_equal(*instances)
 
     def test_no_random_state_gives_other_factors(self):
-        first, second, third = (self.fitted(random_state=seed).user_factors_ for seed in (None, None, 1))
+        first, second, third = (self.grid(self.fitted(random_state=seed)) for seed in (None, None, 1))
         assert np.abs(first - second).max() > 1e-3
         assert np.abs(first - third).max() > 1e-3
 
@@ -441,3 +348,106 @@ class EstimatorContract:
         assert_array_equal(self.grid(self.fitted(data=own, dtype="float64")), self.grid(given))
         replaced = self.make(dtype="float64").fit(own, sample_weight=np.ones(len(DATA)))
         assert_allclose(self.grid(replaced), self.grid(self.fitted(dtype="float64")), rtol=1e-9)
+
+
+class FactorContract(EstimatorContract):
+    """What estimators do besides whose score is an inner product of rows: new users, features for a later step, neighbours."""
+
+    def test_fitted_state_is_numpy(self):
+        state = vars(self.fitted())
+        assert not [name for name, value in state.items() if isinstance(value, torch.Tensor | torch.nn.Module)]
+
+    @every_form
+    def test_predict_of_new_users_is_the_inverse_transform_of_their_fold_in(self, form):
+        estimator, X = self.fitted(form), new_users()
+        rows = estimator.fold_in(X)
+        predicted = estimator.predict(X)
+        assert rows.shape == (8, estimator.user_factors_.shape[1] + hasattr(estimator, "user_biases_"))
+        assert predicted.shape == (8, N_ITEMS)
+        assert_array_equal(predicted, estimator.inverse_transform(rows))
+        mean_user = estimator.predict(ids_in(form, "user", [9999])[0])
+        assert_allclose(predicted[6], mean_user, rtol=1e-5)  # who rated nothing is the mean user
+        assert np.abs(predicted[7] - mean_user).max() > 1e-3
+
+    def test_fold_in_takes_each_row_on_its_own(self):
+        estimator, X = self.fitted(dtype="float64"), new_users()
+        order = np.array([5, 0, 7])
+        assert_allclose(estimator.fold_in(X[order]), estimator.fold_in(X)[order], rtol=1e-9)
+
+    def test_new_users_must_have_one_column_an_item(self):
+        with pytest.raises(ValueError, match=r"has 21 features, but .* is expecting 20 features"):
+            self.fitted().predict(sp.csr_array((2, N_ITEMS + 1)))
+
+    def test_dense_predictions_that_do_not_fit_are_refused(self, monkeypatch):
+        estimator, X = self.fitted(), new_users()
+        monkeypatch.setattr("sk_torchmf._validation.os.sysconf", lambda name: 1)
+        with pytest.raises(MemoryError, match="use recommend"):
+            estimator.predict(X)
+
+    def test_results_do_not_depend_on_the_block_size(self, monkeypatch):
+        def results(estimator):
+            X = new_users()
+            return [estimator.predict(DATA), estimator.predict(X), *estimator.recommend(k=4), *estimator.recommend(X, k=4)]
+
+        estimator = self.fitted(dtype="float64")
+        whole = results(estimator)
+        for module in (_base, ranking, als):
+            monkeypatch.setattr(module, "BLOCK", 50)
+        for part, expected in zip(results(estimator), whole, strict=True):
+            assert_allclose(part, expected, rtol=1e-9)
+
+    @every_form
+    def test_transform_follows_the_form_fit_saw(self, form):
+        estimator = self.fitted(form)
+        X = as_form(DATA, form)[0]
+        features = estimator.transform(X)
+        names = list(estimator.get_feature_names_out())
+        k = estimator.user_factors_.shape[1]
+        if form == "sparse":
+            assert_array_equal(features, estimator.fold_in(X))
+            assert names == [f"factor{j}" for j in range(k)] + ["bias"] * hasattr(estimator, "user_biases_")
+        else:
+            assert_array_equal(features[:, :k], estimator.user_factors_.astype(float)[DATA.user_ids])
+            assert_array_equal(features[:, k:], estimator.item_factors_.astype(float)[DATA.item_ids])
+            assert names == [f"{side}_factor{j}" for side in ("user", "item") for j in range(k)]
+        assert features.shape[1] == len(names)
+
+    def test_transform_of_another_form_is_refused(self):
+        with pytest.raises(ValueError, match="in the form fit saw"):
+            self.fitted("sparse").transform(DATA)
+        with pytest.raises(ValueError, match="fold_in"):
+            self.fitted("interactions").transform(new_users())
+
+    @every_form
+    def test_recommend_for_new_users_ranks_their_predictions(self, form):
+        estimator, X = self.fitted(form), new_users()
+        scores, seen = estimator.predict(X), X.toarray() != 0
+        assert_array_equal(estimator.recommend(X, k=4)[0], ids_in(form, "item", best(scores, ~seen, 4)))
+        free = estimator.recommend(X, k=4, exclude_seen=False)[0]
+        assert_array_equal(free, ids_in(form, "item", best(scores, np.ones_like(seen), 4)))
+
+    @every_form
+    @pytest.mark.parametrize("role", ["user", "item"])
+    def test_similar_ids_are_ranked_by_cosine(self, form, role):
+        estimator = self.fitted(form)
+        rows = getattr(estimator, f"{role}_factors_").astype(float)
+        find = getattr(estimator, f"similar_{role}s")
+        n, asked = len(rows), [5, 0, 5]
+        cosine = (rows @ rows.T) / np.outer(np.linalg.norm(rows, axis=1), np.linalg.norm(rows, axis=1))
+        ids, similarity = find(ids_in(form, role, asked), k=4)
+        expected = best(cosine[asked], ~np.eye(n, dtype=bool)[asked], 4)
+        assert_array_equal(ids, ids_in(form, role, expected))
+        assert_allclose(similarity, np.take_along_axis(cosine[asked], expected, 1), rtol=1e-9)
+        one, _ = find(ids_in(form, role, [5])[0], k=4)
+        assert_array_equal(one, ids[0])
+        filled, low = find(ids_in(form, role, [5]), k=n)  # n - 1 others
+        assert filled[0, -1] == (None if form == "labels" else -1)
+        assert low[0, -1] == -np.inf
+        with pytest.raises(ValueError, match="was not seen in fit"):
+            find(ids_in(form, role, [9999]))
+
+    def test_embeddings_multiply_to_the_prediction(self):
+        estimator = self.fitted(dtype="float64")
+        users, items = estimator.embeddings()
+        assert (len(users), len(items)) == (N_USERS, N_ITEMS)
+        assert_allclose(users @ items.T, self.grid(estimator), rtol=1e-12)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from contract import DATA, N_ITEMS, N_USERS, EstimatorContract, new_users
+from contract import DATA, N_ITEMS, N_USERS, FactorContract, new_users
 from data import as_form, checkerboard, planted
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -57,7 +57,7 @@ def ridge_solution(Y, target, weight, precision, shift):
     return np.linalg.solve(precision + Y.T @ (weight[:, None] * Y), shift + Y.T @ (weight * target))
 
 
-class ExplicitContract(EstimatorContract):
+class ExplicitContract(FactorContract):
     kind = None
 
     def make(self, **params):

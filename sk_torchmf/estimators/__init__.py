@@ -1,5 +1,6 @@
 """Estimators: thin over the solvers. They validate, call one, and keep NumPy."""
 
 from sk_torchmf.estimators.explicit import BiasedMatrixFactorization, MatrixFactorization
+from sk_torchmf.estimators.torch_factorization import TorchFactorization
 
-__all__ = ["BiasedMatrixFactorization", "MatrixFactorization"]
+__all__ = ["BiasedMatrixFactorization", "MatrixFactorization", "TorchFactorization"]

@@ -7,7 +7,6 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sk_torchmf import _labels
 from sk_torchmf._validation import check_memory
 from sk_torchmf.estimators import _forms
 from sk_torchmf.nn import POINTWISE
@@ -89,42 +88,19 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
             Where the dense predictions for a sparse matrix would not fit.
         """
         check_is_fitted(self)
-        if item_ids is not None:
-            user = _labels.lookup(np.asarray(user_ids), self.users_, "user")
-            item = _labels.lookup(np.asarray(item_ids), self.items_, "item")
-            user, item = np.broadcast_arrays(user, item)
-            return self._predict_pairs(user, item, return_std, clip)
-        if sp.issparse(user_ids):
+        if item_ids is None and sp.issparse(user_ids):
             if return_std:
                 raise ValueError("return_std=True is for users that fit saw. Got a sparse matrix of new users.")
             return self.inverse_transform(self.fold_in(user_ids), clip=clip)
-        if not _forms.is_structured(user_ids):
-            user_ids = np.asarray(user_ids)
-            if user_ids.ndim == 0:
-                user = _labels.lookup(user_ids[None], self.users_, "user")
-                self._check_position(user_ids, user[0])
-                if return_std:
-                    return self._predict_pairs(np.repeat(user, self.n_items_), np.arange(self.n_items_), return_std, clip)
-                scores = self._score_all_items(*self._user(user))[0]
-                if self.handle_unknown == "nan":
-                    scores[self.item_counts_ == 0] = np.nan
-                return self._respond(scores, clip)
-            if user_ids.ndim == 1:
-                raise ValueError(
-                    "predict got a one-dimensional array. For pairs use predict(users, items), for the best items of each user "
-                    "recommend(users). Reshape your data to two dimensions if it is a table of one (user, item) row."
-                )
-        user, item = _forms.read_ids(self, user_ids)
-        return self._predict_pairs(user, item, return_std, clip)
-
-    def _check_position(self, user, code):
-        """Refuse an unknown whole number after a fit on labels: it is a position, where Spotlight's evaluation asks."""
-        unknown = code < 0 and user.dtype.kind in "iu" and not _labels.is_range(self.users_)
-        if unknown and self.handle_unknown != "nan":
-            raise ValueError(
-                f"predict({user}) asks for a user that fit did not see. This model was fitted on labels, so a user is named by its "
-                "label, not by its position. Fit on Interactions or a sparse matrix for positions."
-            )
+        user, item = _forms.read_query(self, user_ids, item_ids)
+        if item is not None:
+            return self._predict_pairs(user, item, return_std, clip)
+        if return_std:
+            return self._predict_pairs(np.repeat(user, self.n_items_), np.arange(self.n_items_), return_std, clip)
+        scores = self._score_all_items(*self._user(user))[0]
+        if self.handle_unknown == "nan":
+            scores[self.item_counts_ == 0] = np.nan
+        return self._respond(scores, clip)
 
     def _predict_pairs(self, user, item, return_std, clip):
         if return_std and self.user_posterior_ is None:

@@ -7,11 +7,10 @@ import scipy.sparse as sp
 import torch
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sk_torchmf._validation import check_device, check_size
+from sk_torchmf._validation import check_device, check_seed, check_size
 from sk_torchmf.estimators import _forms
 from sk_torchmf.estimators._recommend import Recommender
 from sk_torchmf.nn import POINTWISE, Pairs
@@ -138,7 +137,7 @@ class ExplicitFactorization(RegressorMixin, Recommender):
 
     def _solve(self, pairs, rating, weight, loss, start):
         """Run the solver on standardised ratings from random factors; return its solution and history."""
-        generator = torch.Generator("cpu").manual_seed(_seed(self.random_state))
+        generator = torch.Generator("cpu").manual_seed(check_seed(self.random_state))
         report = self._report if self.verbose else None
         init_std = 1.0 if self.solver == "variational" else 0.1
         model = self._module(*pairs.shape, self.n_factors, mean=start, init_std=init_std, generator=generator, dtype=rating.dtype)
@@ -223,13 +222,6 @@ class ExplicitFactorization(RegressorMixin, Recommender):
         tags = super().__sklearn_tags__()
         tags.regressor_tags.poor_score = True
         return tags
-
-
-def _seed(random_state):
-    """A seed from scikit-learn's ``random_state``; None draws from the operating system, never from a global generator."""
-    if random_state is None:
-        return int(np.random.default_rng().integers(2**31))
-    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def _expand(rows, known, n, fill):

@@ -115,6 +115,65 @@ def read_ids(estimator, X):
     return _labels.lookup(user, estimator.users_, "user"), _labels.lookup(item, estimator.items_, "item")
 
 
+def read_query(estimator, user_ids, item_ids):
+    """Read the arguments of ``predict``, a sparse matrix excepted.
+
+    Returns
+    -------
+    user, item : ndarray of int64
+        Row numbers of the pairs to predict, -1 where unknown, of one shape. A scalar user alone is ``user`` of shape (1,) and
+        ``item`` None: all items.
+    """
+    if item_ids is not None:
+        user = _labels.lookup(np.asarray(user_ids), estimator.users_, "user")
+        item = _labels.lookup(np.asarray(item_ids), estimator.items_, "item")
+        return np.broadcast_arrays(user, item)
+    if not is_structured(user_ids):
+        user_ids = np.asarray(user_ids)
+        if user_ids.ndim == 0:
+            user = _labels.lookup(user_ids[None], estimator.users_, "user")
+            _check_position(estimator, user_ids, user[0])
+            return user, None
+        if user_ids.ndim == 1:
+            raise ValueError(
+                "predict got a one-dimensional array. For pairs use predict(users, items), for the best items of each user "
+                "recommend(users). Reshape your data to two dimensions if it is a table of one (user, item) row."
+            )
+    return read_ids(estimator, user_ids)
+
+
+def _check_position(estimator, user, code):
+    """Refuse an unknown whole number after a fit on labels: it is a position, where Spotlight's evaluation asks."""
+    unknown = code < 0 and user.dtype.kind in "iu" and not _labels.is_range(estimator.users_)
+    if unknown and estimator.handle_unknown != "nan":
+        raise ValueError(
+            f"predict({user}) asks for a user that fit did not see. This model was fitted on labels, so a user is named by its "
+            "label, not by its position. Fit on Interactions or a sparse matrix for positions."
+        )
+
+
+def read_users(estimator, users):
+    """Row numbers (n,) of the users that ``recommend`` was asked for, all for None, -1 where unknown."""
+    if users is None:
+        return np.arange(estimator.n_users_)
+    code = _labels.lookup(np.atleast_1d(np.asarray(users)), estimator.users_, "user")
+    if estimator.handle_unknown == "error" and (code < 0).any():
+        at = int(np.argmax(code < 0))
+        raise ValueError(f"The user id of row {at} was not seen in fit. Drop it, or pass its ratings as sparse.")
+    return code
+
+
+def read_candidates(estimator, items):
+    """Row numbers of the items that ``recommend`` may choose, sorted and distinct; all for None."""
+    if items is None:
+        return np.arange(estimator.n_items_)
+    code = _labels.lookup(np.atleast_1d(np.asarray(items)), estimator.items_, "item")
+    if (code < 0).any():
+        at = int(np.argmax(code < 0))
+        raise ValueError(f"items[{at}] was not seen in fit. Candidates must be known items.")
+    return np.unique(code)
+
+
 def _check_table(estimator, X, reset):
     if not _labels.is_frame(X):
         X = check_array(X, dtype=None, ensure_all_finite=False, input_name="X")

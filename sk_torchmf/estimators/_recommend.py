@@ -7,9 +7,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf import _labels
-from sk_torchmf._validation import check_k
+from sk_torchmf._validation import check_count
+from sk_torchmf.estimators import _forms
 from sk_torchmf.estimators._base import BaseFactorization
-from sk_torchmf.nn import POINTWISE, BiasedMF, PlainMF
+from sk_torchmf.estimators._ranked import best_candidates, is_scalar, label, select_rows
+from sk_torchmf.nn import POINTWISE, BiasedMF, PlainMF, Response
 from sk_torchmf.nn.ranking import rank_rows
 from sk_torchmf.solvers.solution import row_variances
 
@@ -46,25 +48,16 @@ class Recommender(BaseFactorization):
             Predicted ratings; -inf where no item remains.
         """
         check_is_fitted(self)
-        k = check_k(k)
-        scalar = not sp.issparse(users) and users is not None and np.ndim(users) == 0
+        k = check_count(k, "k")
         if sp.issparse(users):
-            rows = self.fold_in(users)
+            rows, seen = self.fold_in(users), sp.csr_array(users)
             factors = rows[:, : self.item_factors_.shape[1]]
             constant = rows[:, -1] + self.global_mean_ if self._biased else np.zeros(len(rows))
-            seen = sp.csr_array(users)
         else:
-            if users is None:
-                code = np.arange(self.n_users_)
-            else:
-                code = _labels.lookup(np.atleast_1d(np.asarray(users)), self.users_, "user")
-            if self.handle_unknown == "error" and (code < 0).any():
-                raise ValueError(
-                    f"The user id of row {int(np.argmax(code < 0))} was not seen in fit. Drop it, or pass its ratings as sparse."
-                )
+            code = _forms.read_users(self, users)
             factors, constant = self._user(code, "mean")
-            seen = _select_rows(self.seen_, code) if exclude_seen else None
-        candidates = np.arange(self.n_items_) if items is None else self._find_candidates(items)
+            seen = select_rows(self.seen_, code)
+        candidates = _forms.read_candidates(self, items)
         item_factors, item_constant = self._item(candidates, "mean")
         if explore:
             if sp.issparse(users) or self.user_posterior_ is None:
@@ -72,18 +65,15 @@ class Recommender(BaseFactorization):
             rng = check_random_state(random_state) if random_state is not None else np.random.default_rng()
             factors, constant = self._draw(factors, constant, self.user_posterior_, code, rng)
             item_factors, item_constant = self._draw(item_factors, item_constant, self.item_posterior_, candidates, rng)
-        user_rows = np.column_stack([factors, np.ones(len(factors))])
-        item_rows = np.column_stack([item_factors, item_constant])
-        excluded = None
-        if exclude_seen:
-            excluded = seen if items is None else seen[:, candidates]
-        found, scores = rank_rows(user_rows, item_rows, k, excluded=excluded)
-        found = np.where(found < 0, -1, candidates[found]) if len(candidates) else found
-        scores = scores + constant[:, None]
-        remain = found >= 0
+        user_rows = torch.from_numpy(np.column_stack([factors, np.ones(len(factors))]))
+        item_rows = torch.from_numpy(np.column_stack([item_factors, item_constant]))
+        found, scores = best_candidates(
+            lambda block: user_rows[block] @ item_rows.T, len(user_rows), candidates, k, seen if exclude_seen else None
+        )
+        scores, remain = scores + constant[:, None], found >= 0
         scores[remain] = self._respond(scores[remain])
-        ids = _label(found, self.items_)
-        return (ids[0], scores[0]) if scalar else (ids, scores)
+        ids = label(found, self.items_)
+        return (ids[0], scores[0]) if is_scalar(users) else (ids, scores)
 
     def _draw(self, factors, constant, posterior, code, rng):
         """A draw from the posterior of rows: factors (n, n_factors) and constants (n,) in rating units."""
@@ -91,13 +81,6 @@ class Recommender(BaseFactorization):
         deviation = np.sqrt(row_variances(posterior, code)) * rng.standard_normal((len(code), len(posterior[1]))) @ posterior[0].T
         moved = factors + deviation[:, :k] * scale**0.5
         return moved, constant + deviation[:, k] * scale if self._biased else constant
-
-    def _find_candidates(self, items):
-        code = _labels.lookup(np.atleast_1d(np.asarray(items)), self.items_, "item")
-        if (code < 0).any():
-            at = int(np.argmax(code < 0))
-            raise ValueError(f"items[{at}] was not seen in fit. Candidates must be known items.")
-        return np.unique(code)
 
     def similar_items(self, items, k=10):
         """Find the items whose factors point most nearly the same way.
@@ -118,7 +101,7 @@ class Recommender(BaseFactorization):
             Cosines of the factors, between -1 and 1; -inf where no item remains.
         """
         check_is_fitted(self)
-        return _similar(items, self.items_, self.item_factors_, check_k(k), "item")
+        return _similar(items, self.items_, self.item_factors_, check_count(k, "k"), "item")
 
     def similar_users(self, users, k=10):
         """Find the users whose factors point most nearly the same way; as ``similar_items``.
@@ -136,7 +119,7 @@ class Recommender(BaseFactorization):
         similarities : ndarray of shape (n, k), float64
         """
         check_is_fitted(self)
-        return _similar(users, self.users_, self.user_factors_, check_k(k), "user")
+        return _similar(users, self.users_, self.user_factors_, check_count(k, "k"), "user")
 
     def embeddings(self):
         """Vectors whose inner product is the raw score, for a nearest-neighbour index.
@@ -173,17 +156,6 @@ class Recommender(BaseFactorization):
         return Response(module, POINTWISE[self.loss].response).eval()
 
 
-class Response(torch.nn.Module):
-    """A module of scores followed by the inverse link of its loss."""
-
-    def __init__(self, scores, response):
-        super().__init__()
-        self.scores, self.response = scores, response
-
-    def forward(self, user, item):
-        return self.response(self.scores(user, item))
-
-
 def _similar(ids, labels, factors, k, role):
     code = _labels.lookup(np.atleast_1d(np.asarray(ids)), labels, role)
     if (code < 0).any():
@@ -193,28 +165,5 @@ def _similar(ids, labels, factors, k, role):
     rows = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
     itself = sp.csr_array((np.ones(len(code), dtype=bool), code, np.arange(len(code) + 1)), shape=(len(code), len(labels)))
     found, cosine = rank_rows(rows[code], rows, k, excluded=itself)
-    ids_found = _label(found, labels)
-    return (ids_found[0], cosine[0]) if np.ndim(ids) == 0 else (ids_found, cosine)
-
-
-def _select_rows(matrix, code):
-    """Rows of a CSR array by number; an empty row for -1."""
-    known = code >= 0
-    if known.all():
-        return matrix[code]
-    lengths = np.where(known, np.diff(matrix.indptr)[code], 0)
-    pointers = np.concatenate([[0], np.cumsum(lengths)])
-    part = matrix[code[known]]
-    return sp.csr_array((part.data, part.indices, pointers), shape=(len(code), matrix.shape[1]))
-
-
-def _label(found, labels):
-    """Labels of row numbers; -1 (None where labels are not numbers) for -1."""
-    if labels.dtype.kind in "iufb":
-        labels = labels.astype(np.int64) if labels.dtype.kind in "ub" else labels
-        filler = np.array(-1, dtype=labels.dtype)
-    else:
-        labels, filler = labels.astype(object), None
-    if len(labels) == 0:
-        return np.full(found.shape, filler)
-    return np.where(found < 0, filler, labels[found])
+    ids_found = label(found, labels)
+    return (ids_found[0], cosine[0]) if is_scalar(ids) else (ids_found, cosine)

@@ -131,3 +131,15 @@ class BiasedMF(PlainMF):
         """Scores of shape (n_pairs,) at the observed pairs, user-major, by the fused kernels."""
         factors = self.user_factors, self.item_factors
         return pair_dot(*factors, pairs, self.user_biases, self.item_biases) + self.global_mean
+
+
+class Response(nn.Module):
+    """A module of scores followed by the inverse link of its loss: predictions, in the units of the ratings."""
+
+    def __init__(self, scores, response):
+        super().__init__()
+        self.scores, self.response = scores, response
+
+    def forward(self, user, item, **features):
+        """Predictions for index tensors ``user`` and ``item`` of shape (n,)."""
+        return self.response(self.scores(user, item, **features))

@@ -35,42 +35,59 @@ def top_k(scores, k):
     return torch.topk(key, k, dim=1).indices
 
 
+def rank(score, n_rows, n_columns, k, *, excluded=None):
+    """The k best columns of each row, in blocks of rows.
+
+    Parameters
+    ----------
+    score : callable
+        Takes a slice of the rows, returns their scores, a Tensor of shape (b, n_columns) that may be written to.
+    n_rows, n_columns : int
+    k : int
+        More than ``n_columns`` will do.
+    excluded : scipy CSR array of shape (n_rows, n_columns), optional
+        Stored entries are never chosen.
+
+    Returns
+    -------
+    columns : ndarray of shape (n_rows, k), int64
+        -1 where fewer than k columns remain.
+    scores : ndarray of shape (n_rows, k), float64
+        -inf there.
+    """
+    columns = np.full((n_rows, k), -1, dtype=np.int64)
+    values = np.full((n_rows, k), -np.inf)
+    if n_columns == 0:
+        return columns, values
+    size = max(1, BLOCK // n_columns)
+    for start in range(0, n_rows, size):
+        block = slice(start, min(start + size, n_rows))
+        scores = score(block)  # (b, n_columns)
+        if excluded is not None:
+            part = excluded[block]
+            row = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
+            scores[torch.from_numpy(row), torch.from_numpy(part.indices.astype(np.int64))] = -torch.inf
+        best = top_k(scores, min(k, n_columns))
+        found = scores.gather(1, best).numpy()
+        values[block, : found.shape[1]] = found
+        columns[block, : found.shape[1]] = np.where(np.isneginf(found), -1, best.numpy())
+    return columns, values
+
+
 def rank_rows(user_rows, item_rows, k, *, excluded=None):
-    """The k best items of each user by inner product, in blocks of users.
+    """The k best items of each user by inner product, computed in float64; see ``rank``.
 
     Parameters
     ----------
     user_rows : ndarray of shape (n_users, width)
     item_rows : ndarray of shape (n_items, width)
-        Scores are computed in float64.
     k : int
-        More than ``n_items`` will do.
     excluded : scipy CSR array of shape (n_users, n_items), optional
-        Stored entries are never chosen.
 
     Returns
     -------
     columns : ndarray of shape (n_users, k), int64
-        -1 where fewer than k items remain.
     scores : ndarray of shape (n_users, k), float64
-        -inf there.
     """
-    n_users, n_items = len(user_rows), len(item_rows)
-    columns = np.full((n_users, k), -1, dtype=np.int64)
-    values = np.full((n_users, k), -np.inf)
-    if n_items == 0:
-        return columns, values
-    items = torch.from_numpy(np.asarray(item_rows, dtype=np.float64))
-    size = max(1, BLOCK // n_items)
-    for start in range(0, n_users, size):
-        block = torch.from_numpy(np.asarray(user_rows[start : start + size], dtype=np.float64))
-        scores = block @ items.T  # (b, n_items)
-        if excluded is not None:
-            part = excluded[start : start + size]
-            row = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
-            scores[torch.from_numpy(row), torch.from_numpy(part.indices.astype(np.int64))] = -torch.inf
-        best = top_k(scores, min(k, n_items))
-        found = scores.gather(1, best).numpy()
-        values[start : start + size, : found.shape[1]] = found
-        columns[start : start + size, : found.shape[1]] = np.where(np.isneginf(found), -1, best.numpy())
-    return columns, values
+    users, items = (torch.from_numpy(np.asarray(rows, dtype=np.float64)) for rows in (user_rows, item_rows))
+    return rank(lambda block: users[block] @ items.T, len(users), len(items), k, excluded=excluded)

@@ -136,7 +136,7 @@ SYSTEMS = {
     "spotlight": System(
         "Spotlight",
         "spotlight_mf",
-        ("numpy", "scipy"),
+        ("numpy", "scipy", "scikit-learn"),
         "embedding_dim",
         "n_iter",
         {},

@@ -1,0 +1,254 @@
+"""Predictions and recommendations of any trained module, in all call forms; what is unknown is averaged out."""
+
+import copy
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
+from sklearn.utils.metadata_routing import UNUSED
+from sklearn.utils.validation import check_is_fitted
+
+from sk_torchmf._validation import check_count
+from sk_torchmf.estimators import _features, _forms
+from sk_torchmf.estimators._parts import PartEstimator
+from sk_torchmf.estimators._ranked import best_candidates, is_scalar, label, select_rows
+from sk_torchmf.nn import POINTWISE, PointwiseLoss, Response
+from sk_torchmf.solvers.minibatch import as_scores
+
+BLOCK = 2**16  # pairs scored at once
+BACKGROUND = 256  # observations that stand in for an unknown id
+
+_NO_NEW_USERS = (
+    "A sparse matrix holds new users' ratings here, and a module of your own has no fold-in. For stored entries of the users that "
+    "fit saw pass Interactions.from_matrix(X)."
+)
+
+
+class ModulePredictor(RegressorMixin, PartEstimator):
+    """Base of ``TorchFactorization``: all that follows ``fit``."""
+
+    # parameters
+    loss: object
+    handle_unknown: str
+    clip: bool
+    dtype: str
+    # what fit leaves
+    users_: np.ndarray
+    items_: np.ndarray
+    n_users_: int
+    n_items_: int
+    user_counts_: np.ndarray
+    item_counts_: np.ndarray
+    seen_: sp.csr_array
+    rating_range_: np.ndarray
+    feature_categories_: dict
+    background_: dict
+    module_: torch.nn.Module
+
+    __metadata_request__predict = {"user_ids": UNUSED, "item_ids": UNUSED, "features": UNUSED}
+
+    def predict(self, user_ids, item_ids=None, *, features=None, clip=None):
+        """Predict ratings.
+
+        Parameters
+        ----------
+        user_ids : table, Interactions, array-like or scalar
+            - a table with the columns ``fit`` saw, or a container of n interactions: one prediction a row, with their own features;
+            - with ``item_ids``: user ids, in the ids ``fit`` saw;
+            - a scalar user id alone: its predictions for all items (Spotlight's convention).
+        item_ids : array-like or scalar, optional
+            Item ids; broadcast against ``user_ids``.
+        features : dict of str to array-like, optional
+            Values of the features where ids are given, which they broadcast with.
+        clip : bool, optional
+            Limit predictions to the range of the training ratings; by default the constructor's ``clip``.
+
+        Returns
+        -------
+        ndarray of float64
+            Predicted ratings, of shape (n,), of the broadcast shape, or (n_items,) for a scalar user. A fresh array.
+
+        Raises
+        ------
+        ValueError
+            For a sparse matrix: a module of your own has no fold-in of new users. Predict stored entries of known users with
+            ``Interactions.from_matrix(X)``.
+        """
+        check_is_fitted(self)
+        if item_ids is None and sp.issparse(user_ids):
+            raise ValueError(_NO_NEW_USERS)
+        user, item = _forms.read_query(self, user_ids, item_ids)
+        by_ids = item_ids is not None or item is None
+        if item is None:
+            user, item = np.broadcast_arrays(user, np.arange(self.n_items_))
+        values = _features.given(self, features, user.shape) if by_ids else _features.read(self, user_ids, reset=False)
+        return self._respond(self._score(user, item, values, self.handle_unknown), clip)
+
+    def _score(self, user, item, features, handle_unknown):
+        """Scores, float64, in the shape of the row numbers ``user`` and ``item``, -1 for unknown; features are flat."""
+        shape, user, item = user.shape, user.ravel(), item.ravel()
+        user, item = (
+            np.where(counts[code] > 0, code, -1) for counts, code in ((self.user_counts_, user), (self.item_counts_, item))
+        )
+        codes = {"user": user, "item": item} | features
+        unknown = np.zeros(len(user), dtype=bool)
+        for name, code in codes.items():
+            if code.dtype.kind == "i" and (code < 0).any():
+                if handle_unknown == "error":
+                    at, what = int(np.argmax(code < 0)), f"{name} id" if name in ("user", "item") else f"category of {name}"
+                    raise ValueError(f'The {what} of row {at} was not seen in fit. Drop it, or use handle_unknown="mean".')
+                unknown |= code < 0
+        scores = np.full(len(user), np.nan)
+        scores[~unknown] = self._forward({name: code[~unknown] for name, code in codes.items()})
+        if handle_unknown == "mean" and unknown.any():
+            scores[unknown] = self._average({name: code[unknown] for name, code in codes.items()})
+        return scores.reshape(shape)
+
+    def _forward(self, codes):
+        """The module's scores of known codes, float64, in blocks."""
+        n = len(codes["user"])
+        scores, dtype = np.empty(n), getattr(torch, self.dtype)
+        with torch.no_grad():
+            for start in range(0, n, BLOCK):
+                part = slice(start, start + BLOCK)
+                user, item, *rest = (torch.from_numpy(np.ascontiguousarray(code[part])) for code in codes.values())
+                named = zip(
+                    list(codes)[2:], (value.to(dtype) if value.is_floating_point() else value for value in rest), strict=True
+                )
+                scores[part] = as_scores(self.module_(user, item, **dict(named)), len(user), type(self.module_).__name__)
+        return scores
+
+    def _average(self, codes):
+        """Scores of rows with something unknown: averaged over what the background has in its place."""
+        rows, place = codes, np.arange(len(codes["user"]))
+        if len(codes) == 2:  # without features there are few distinct pairs
+            key, place = np.unique(codes["user"] * (self.n_items_ + 1) + codes["item"] + 1, return_inverse=True)
+            user = key // (self.n_items_ + 1)
+            rows = {"user": user, "item": key - user * (self.n_items_ + 1) - 1}
+        rounds = np.full(len(rows["user"]), BACKGROUND)  # whole turns through what is few
+        for name, code in rows.items():
+            if code.dtype.kind == "i":
+                n = len(self.background_[name])
+                rounds = np.where(code < 0, np.minimum(rounds, BACKGROUND // n * n), rounds)
+        total = np.zeros(len(rounds))
+        for at in range(BACKGROUND):
+            filled = {name: self._fill(name, code, at) for name, code in rows.items()}
+            total += np.where(at < rounds, self._forward(filled), 0.0)
+        return (total / rounds)[place]
+
+    def _fill(self, name, code, at):
+        """The code with the background's in the place of the unknown."""
+        if code.dtype.kind != "i":
+            return code
+        background = self.background_[name]
+        return np.where(code < 0, background[at % len(background)], code)
+
+    def _keep_background(self, features):
+        """Users, items and categories to stand in for unknown ones: each in an order of its own."""
+        rng = np.random.default_rng(0)
+        known = {"user": np.flatnonzero(self.user_counts_), "item": np.flatnonzero(self.item_counts_)}
+        known |= {name: values for name, values in features.items() if values.dtype.kind == "i"}
+        spread = {name: np.linspace(0, len(code) - 1, min(len(code), BACKGROUND)).astype(int) for name, code in known.items()}
+        self.background_ = {name: rng.permutation(code[spread[name]]) for name, code in known.items()}
+
+    def _respond(self, scores, clip=None):
+        """The predicted rating of a score."""
+        scores = self._pointwise().response(torch.from_numpy(scores)).numpy()
+        return np.clip(scores, *self.rating_range_) if (self.clip if clip is None else clip) else scores
+
+    def _pointwise(self):
+        """The loss where it is one of ours, with a link of its own; else one whose response is the score."""
+        loss = POINTWISE.get(self.loss) if isinstance(self.loss, str) else self.loss
+        return loss if isinstance(loss, PointwiseLoss) else POINTWISE["squared_error"]
+
+    def _check_ratings(self, ratings):
+        return self._pointwise().check(np.asarray(ratings))
+
+    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, features=None):
+        """Recommend the k best items of each user.
+
+        Parameters
+        ----------
+        users : array-like of shape (n,) or scalar, optional
+            User ids as ``fit`` saw them; all known users by default. An unknown user gets what a sample of the known ones likes
+            best on average.
+        k : int, default=10
+            How many.
+        exclude_seen : bool, default=True
+            Leave out the items a user was observed with in ``fit``.
+        items : array-like of shape (m,), optional
+            Candidates, as item ids; all by default.
+        features : dict of str to array-like of shape (n,) or scalar, optional
+            The circumstances to recommend under, for a model with features.
+
+        Returns
+        -------
+        items : ndarray of shape (n, k)
+            Best first, in the ids ``fit`` saw; ties by the order of ``items_``. Where fewer than k remain, the rest is -1, or None
+            where ids are not numbers. For a scalar user both arrays have shape (k,).
+        scores : ndarray of shape (n, k), float64
+            Predicted ratings; -inf where no item remains.
+        """
+        check_is_fitted(self)
+        k = check_count(k, "k")
+        if sp.issparse(users):
+            raise ValueError(_NO_NEW_USERS)
+        code, candidates = _forms.read_users(self, users), _forms.read_candidates(self, items)
+        values = _features.given(self, features, code.shape)
+
+        def score(block):
+            user, item = (part.ravel() for part in np.meshgrid(code[block], candidates, indexing="ij"))
+            context = {name: np.repeat(value[block], len(candidates)) for name, value in values.items()}
+            return torch.from_numpy(self._score(user, item, context, "mean").reshape(-1, len(candidates)))
+
+        seen = select_rows(self.seen_, code) if exclude_seen else None
+        found, scores = best_candidates(score, len(code), candidates, k, seen)
+        remain = found >= 0
+        scores[remain] = self._respond(scores[remain])
+        ids = label(found, self.items_)
+        return (ids[0], scores[0]) if is_scalar(users) else (ids, scores)
+
+    def to_module(self):
+        """Return the trained module, followed by the inverse link of its loss, for ``torch.export`` or ONNX.
+
+        Returns
+        -------
+        torch.nn.Module
+            ``forward(user, item, **features)`` takes tensors as the module itself does and returns predicted ratings, in the shape
+            the module gives them. A copy, on the CPU, in evaluation mode.
+        """
+        check_is_fitted(self)
+        return Response(copy.deepcopy(self.module_), self._pointwise().response).eval()
+
+    def score(self, X, y=None, sample_weight=None):
+        """Coefficient of determination R2 of the predictions.
+
+        Parameters
+        ----------
+        X : table or Interactions
+            For a sparse matrix of known users' ratings pass ``Interactions.from_matrix(X)``.
+        y : array-like of shape (n,), optional
+            Ratings; a container's own by default.
+        sample_weight : array-like of shape (n,), optional
+
+        Returns
+        -------
+        float
+            At most 1; 0 for predictions no better than the mean of ``y``.
+        """
+        check_is_fitted(self)
+        if sp.issparse(X):
+            raise ValueError(_NO_NEW_USERS)
+        if y is None and _forms.is_interactions(X):
+            y = X.ratings
+        if y is None:
+            raise ValueError("score needs y, the ratings of X.")
+        return r2_score(self._check_ratings(y), self.predict(X), sample_weight=sample_weight)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.regressor_tags.poor_score = True
+        return tags

@@ -1,0 +1,248 @@
+"""Parameters of an estimator's parts in the form ``part__name``, and the torch classes that the parts' names mean."""
+
+import copy
+import difflib
+import fnmatch
+import inspect
+from functools import partial
+
+import torch
+from sklearn.base import BaseEstimator
+
+from sk_torchmf.nn import POINTWISE, PointwiseLoss
+
+PARTS = ("module", "loss", "optimizer", "scheduler")
+
+
+class PartEstimator(BaseEstimator):
+    """Keyword arguments ``module__*``, ``loss__*`` and so on are parameters as any other, for ``GridSearchCV`` too."""
+
+    def _set_options(self, options):
+        for name, value in options.items():
+            if not is_option(name):
+                raise TypeError(f"{type(self).__name__} has no parameter {name}.{did_you_mean(name, self._known_names())}")
+            setattr(self, name, value)
+
+    def _known_names(self):
+        return [*self._get_param_names(), *(f"{part}__" for part in PARTS)]
+
+    def _options(self, part):
+        """What was given for a part, by the part's own names."""
+        return {name.removeprefix(f"{part}__"): value for name, value in vars(self).items() if name.startswith(f"{part}__")}
+
+    def get_params(self, deep=True):
+        """Get the parameters, those of the parts included, as scikit-learn does."""
+        return super().get_params(deep) | {name: value for name, value in vars(self).items() if is_option(name)}
+
+    def set_params(self, **params):
+        """Set parameters, those of the parts included; returns self."""
+        known = {name: value for name, value in params.items() if not is_option(name)}
+        for name in known:
+            if name not in self._get_param_names():
+                cure = did_you_mean(name, self._known_names())
+                raise ValueError(f"Invalid parameter {name!r} for estimator {type(self).__name__}.{cure}")
+        super().set_params(**known)
+        for name in params.keys() - known.keys():
+            setattr(self, name, params[name])
+        return self
+
+    def __repr__(self, N_CHAR_MAX=700):
+        """What differs from the defaults, classes and functions by their names."""
+        defaults = inspect.signature(type(self)).parameters
+        shown = [
+            f"{name}={value.__name__ if hasattr(value, '__name__') else repr(value)}"
+            for name, value in self.get_params(deep=False).items()
+            if name not in defaults or repr(value) != repr(defaults[name].default)
+        ]
+        text = f"{type(self).__name__}({', '.join(shown)})"
+        return text if len(text) <= N_CHAR_MAX else f"{text[:N_CHAR_MAX]}...)"
+
+
+def is_option(name):
+    """Whether a parameter's name is that of a part's own parameter."""
+    part, delimiter, own = name.partition("__")
+    return bool(delimiter and own) and part in PARTS
+
+
+def did_you_mean(name, known):
+    """The end of a message about a name that nobody knows."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {close[0]}?" if close else f" Known are {', '.join(sorted(known))}."
+
+
+def find_class(value, part, base, place):
+    """The class that a part's parameter means: itself, or by name, upper or lower case, among the classes of a torch module."""
+    if isinstance(value, type) and issubclass(value, base):
+        return value
+    classes = {name: found for name, found in vars(place).items() if isinstance(found, type) and issubclass(found, base)}
+    classes.pop(base.__name__, None)
+    if not isinstance(value, str):
+        shown = value.__name__ if hasattr(value, "__name__") else repr(value)
+        raise TypeError(f"{part} must be a subclass of {base.__module__}.{base.__qualname__}, or the name of one. Got {shown}.")
+    plain = {name.lower(): found for name, found in classes.items()}
+    found = plain.get(value.lower().replace("_", ""))
+    if found is None:
+        raise ValueError(f"{part}={value!r} is not in {place.__name__}.{did_you_mean(value, [*classes, *plain])}")
+    return found
+
+
+def check_options(part, kind, options, given=()):
+    """Refuse an option that a class or function does not take; ``given`` are those that are filled in here."""
+    accepted = _accepted(kind)
+    own = [name for name in accepted or () if name not in given]
+    for name in options:
+        if accepted is not None and name not in own:
+            cure = did_you_mean(f"{part}__{name}", [f"{part}__{known}" for known in own])
+            raise ValueError(f"{part}__{name} is not a parameter of {_name(kind)}.{cure}")
+
+
+def _accepted(kind):
+    """Names of a callable's parameters, None where it takes any."""
+    try:
+        parameters = inspect.signature(kind).parameters
+    except (TypeError, ValueError):  # some callables do not tell
+        return None
+    return None if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) else list(parameters)
+
+
+def _name(kind):
+    return getattr(kind, "__name__", None) or repr(kind)
+
+
+def make_module(factory, options, sizes, n_categories, features):
+    """Build the user's module.
+
+    Parameters
+    ----------
+    factory : class or callable
+        Gets ``n_users`` and ``n_items``, the options, and the sizes of vocabularies that it has a parameter for.
+    options : dict
+    sizes : dict
+        ``n_users`` and ``n_items``.
+    n_categories : dict
+        ``n_<feature>`` of each categorical feature.
+    features : list of str
+        What ``forward`` gets beside user and item.
+    """
+    if isinstance(factory, torch.nn.Module):
+        kind = type(factory).__name__
+        raise TypeError(
+            f"module must be a class or a function that makes one, since every fit starts from a fresh one. Got an instance of "
+            f"{kind}; pass module={kind} and its arguments as module__*."
+        )
+    if not callable(factory):
+        raise TypeError(f"module must be a subclass of torch.nn.Module or a function that makes one. Got {factory!r}.")
+    accepted = _accepted(factory)
+    check_options("module", factory, options, given=sizes)
+    if accepted is not None and not set(sizes) <= set(accepted):
+        raise TypeError(f"module {_name(factory)} must take n_users and n_items, which fit passes to it. Its own: {accepted}.")
+    filled = sizes | {name: n for name, n in n_categories.items() if accepted is None or name in accepted} | options
+    try:
+        inspect.signature(factory).bind(**filled)
+    except TypeError as error:
+        raise TypeError(f"module {_name(factory)} lacks an argument: {error}. Pass it as module__*.") from None
+    except ValueError:  # it does not tell
+        pass
+    module = factory(**filled)
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"module {_name(factory)} must make a torch.nn.Module. It made {type(module).__name__}.")
+    try:
+        inspect.signature(module.forward).bind(None, None, **dict.fromkeys(features))
+    except TypeError as error:
+        wanted = ", ".join(["user", "item", *features])
+        raise TypeError(f"module {_name(factory)} must define forward({wanted}), tensors of equal length: {error}.") from None
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise ValueError(f"module {_name(factory)} has no parameter that requires a gradient: there is nothing to train.")
+    return module
+
+
+def make_optimizer(kind, options, module, parameter_options):
+    """Build the optimizer, with a group for each pattern of parameter names.
+
+    Parameters
+    ----------
+    kind : class or str
+        Of ``torch.optim``.
+    options : dict
+    module : torch.nn.Module
+    parameter_options : mapping of str to dict, or None
+        Options of the parameters whose name matches a pattern, ``*`` standing for anything; the first that matches counts.
+    """
+    kind = find_class(kind, "optimizer", torch.optim.Optimizer, torch.optim)
+    check_options("optimizer", kind, options, given=("params",))
+    rest = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    names, groups = list(rest), []
+    for pattern, own in (parameter_options or {}).items():
+        check_options("optimizer", kind, own, given=("params",))
+        matched = fnmatch.filter(names, pattern)
+        if not matched:
+            raise ValueError(f"parameter_options: no parameter is called {pattern!r}.{did_you_mean(pattern, names)}")
+        groups.append(own | {"params": [rest.pop(name) for name in matched if name in rest]})
+    groups.append({"params": list(rest.values())})
+    return kind([group for group in groups if group["params"]], **options)
+
+
+def make_scheduler(kind, options, optimizer):
+    """Build the learning-rate scheduler, None for None."""
+    if kind is None:
+        if options:
+            raise ValueError(f'scheduler__{next(iter(options))} needs a scheduler, such as scheduler="StepLR".')
+        return None
+    place = torch.optim.lr_scheduler
+    kind = find_class(kind, "scheduler", place.LRScheduler, place)
+    check_options("scheduler", kind, options, given=("optimizer",))
+    return kind(optimizer, **options)
+
+
+def make_loss(loss, options):
+    """A function of scores, ratings and weights or None, all of shape (n,), to one number: the loss as it reduces itself.
+
+    Parameters
+    ----------
+    loss : str, class, instance or function
+        A name in ``nn.POINTWISE`` or of a class in ``torch.nn``, such a class, an instance, or a function of (score, rating).
+    options : dict
+    """
+    loss = _find_loss(loss)
+    if isinstance(loss, PointwiseLoss):
+        check_options("loss", lambda: None, options)
+        return partial(_mean, loss)
+    if isinstance(loss, type):
+        check_options("loss", loss, options)
+        return partial(_reduced, loss(**options), {})
+    if isinstance(loss, torch.nn.Module) and options:
+        raise ValueError(f"loss__{next(iter(options))} is for a loss given as a class. Got an instance of {type(loss).__name__}.")
+    check_options("loss", loss, options)
+    return partial(_reduced, loss, options)
+
+
+def _find_loss(loss):
+    if isinstance(loss, str):
+        losses = {name: kind for name, kind in vars(torch.nn).items() if name.endswith("Loss")}
+        found = POINTWISE.get(loss) or {name.lower(): kind for name, kind in losses.items()}.get(loss.lower())
+        if found is None:
+            raise ValueError(f"loss={loss!r} is not a loss.{did_you_mean(loss, [*POINTWISE, *losses])}")
+        return found
+    if not callable(loss):
+        raise TypeError(f"loss must be a torch loss, a function of (scores, ratings) or a name. Got {loss!r}.")
+    return loss
+
+
+def _mean(loss, score, rating, weight):
+    value = loss(score, rating)
+    return value.mean() if weight is None else torch.dot(value, weight) / len(value)
+
+
+def _reduced(loss, options, score, rating, weight):
+    if weight is None:
+        return loss(score, rating, **options)
+    reduction = getattr(loss, "reduction", options.get("reduction", "mean"))
+    if hasattr(loss, "reduction"):
+        loss = copy.copy(loss)
+        loss.reduction = "none"
+    elif "reduction" in (_accepted(loss) or ()):
+        options = options | {"reduction": "none"}
+    else:
+        raise ValueError(f'Weights need a loss that takes reduction="none", as torch\'s own do. {_name(loss)} does not.')
+    value = torch.dot(loss(score, rating, **options), weight)
+    return value if reduction == "sum" else value / len(weight)

@@ -1,0 +1,339 @@
+"""Any torch module as a factorization: the model, the loss and the optimizer are the user's."""
+
+from collections.abc import Mapping
+from contextlib import contextmanager
+from numbers import Integral, Real
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn.base import _fit_context
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+
+from sk_torchmf._validation import check_count, check_device, check_seed
+from sk_torchmf.estimators import _features, _forms
+from sk_torchmf.estimators._module_predict import ModulePredictor
+from sk_torchmf.estimators._parts import make_loss, make_module, make_optimizer, make_scheduler
+from sk_torchmf.estimators._stream import Stream
+from sk_torchmf.nn import Pairs
+from sk_torchmf.solvers.hogwild import check_shareable, hogwild
+from sk_torchmf.solvers.minibatch import Batch, Observations, PairsBatch, Trainer, train
+
+
+class TorchFactorization(ModulePredictor):
+    r"""Your own ``torch.nn.Module`` as a regressor: you write the model, autograd does the calculus.
+
+    Minimises the loss of the ratings, as they are, in mini-batches, and whatever the module's own ``penalty()`` returns.
+
+    Parameters
+    ----------
+    module : class or callable
+        A subclass of ``torch.nn.Module``, or a function that makes one. It is called with ``n_users``, ``n_items``, the arguments
+        ``module__*`` and, for a categorical feature ``day``, with its number of categories ``n_day`` if it has such a parameter.
+        ``forward(user, item)`` takes int64 tensors of shape (n,), row numbers of ``users_`` and ``items_``, and returns one score a
+        pair, of shape (n,) or (n, 1). ``penalty()``, if there is one, returns a number that is added to the loss of each step.
+        With ``forward_pairs(pairs)``, see ``nn.Pairs``, and ``batch_size=None`` training runs on the fused kernels.
+    loss : str, class, instance or function, default="squared_error"
+        Of scores and ratings, both of shape (n,): a name (``squared_error``, ``huber``, ``poisson``, ``logistic``, or of a class
+        in ``torch.nn`` such as ``"L1Loss"``), a loss of ``torch.nn``, or any function that returns one number. Predictions are
+        the score itself, its exponential for ``"poisson"``, its sigmoid for ``"logistic"``; of all other losses the score.
+    optimizer : str or class, default="adam"
+        Of ``torch.optim``, with torch's own defaults.
+    scheduler : str or class, default=None
+        Of ``torch.optim.lr_scheduler``; takes a step after each epoch.
+    parameter_options : dict of str to dict, default=None
+        Options of the optimizer for the parameters whose name matches a pattern: ``{"*_biases*": {"lr": 0.1}}``. The first pattern
+        that matches counts.
+    features : list of str or dict of str to str or int, default=None
+        Further columns of a table, or arrays of the Interactions, that ``forward(user, item, **features)`` gets as tensors of shape
+        (n,): numbers in ``dtype``; text and a frame's categories as int64 numbers of the sorted ``feature_categories_``. A dict
+        gives names to columns.
+    max_iter : int, default=10
+        Epochs.
+    batch_size : int, default=1024
+        Observations a step, in a fresh random order every epoch. None takes all at once.
+    n_processes : int, default=1
+        More than one train lock-free on shared parameters (Hogwild [1]_): SGD or Adagrad on the CPU. Results then depend on timing
+        and differ from run to run.
+    handle_unknown : {"mean", "nan", "error"}, default="mean"
+        What to predict for ids and categories that ``fit`` did not see: the average over a sample of those it saw, NaN, or
+        raise ValueError.
+    clip : bool, default=False
+        Limit predictions to the range of the training ratings.
+    user, item : int or str, default=0 and 1
+        Which columns of a table hold the ids.
+    dtype : {"float32", "float64"}, default="float32"
+        What the module is cast to.
+    device : str or torch.device, default=None
+        Where to fit; None follows ``torch.get_default_device()``. The fitted module lies on the CPU.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the module's initial parameters, its dropout, and the order of observations. torch's global generators are left as
+        they were.
+    verbose : int, default=0
+        1 prints a line an epoch.
+    **options
+        ``module__*``, ``loss__*``, ``optimizer__*`` and ``scheduler__*``: arguments of these, parameters as any other.
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        Trained, on the CPU, in evaluation mode.
+    history_ : dict of list
+        ``loss`` and ``seconds`` of each epoch.
+    n_iter_ : int
+    users_, items_ : ndarray of shape (n_users_,) and (n_items_,)
+        The ids of the rows, sorted.
+    n_users_, n_items_ : int
+    feature_categories_ : dict of str to ndarray
+        The vocabulary of each categorical feature.
+    seen_ : CSR array of shape (n_users_, n_items_), bool
+        What was observed in ``fit``.
+    user_counts_, item_counts_ : ndarray of shape (n_users_,) and (n_items_,)
+        Weighted number of ratings of each id.
+    rating_range_ : ndarray of shape (2,)
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Where ``X`` is a frame with such names.
+
+    See Also
+    --------
+    BiasedMatrixFactorization : Faster and better where the model is biased matrix factorization.
+
+    References
+    ----------
+    .. [1] Recht, Re, Wright, Niu, Hogwild: A Lock-Free Approach to Parallelizing Stochastic Gradient Descent, NIPS 2011.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_torchmf import TorchFactorization, datasets
+    >>> class Factorization(torch.nn.Module):
+    ...     def __init__(self, n_users, n_items, n_factors=20):
+    ...         super().__init__()
+    ...         self.user_factors = torch.nn.Embedding(n_users, n_factors, sparse=True)
+    ...         self.item_factors = torch.nn.Embedding(n_items, n_factors, sparse=True)
+    ...
+    ...     def forward(self, user, item):
+    ...         return (self.user_factors(user) * self.item_factors(item)).sum(1)
+    >>> ratings = datasets.make_ratings(random_state=0).interactions
+    >>> model = TorchFactorization(Factorization, "MSELoss", "Adagrad", optimizer__lr=0.1, random_state=0)
+    >>> model
+    TorchFactorization(loss='MSELoss', module=Factorization, optimizer='Adagrad', random_state=0, optimizer__lr=0.1)
+    >>> model.set_params(module__n_factors=8).fit(ratings).n_iter_
+    10
+    >>> model.predict(ratings).shape == ratings.ratings.shape
+    True
+    """
+
+    _parameter_constraints: dict = {
+        "module": [callable, torch.nn.Module],  # which fit refuses with better words
+        "loss": [str, callable],
+        "optimizer": [str, callable],
+        "scheduler": [str, callable, None],
+        "parameter_options": [Mapping, None],
+        "features": ["array-like", HasMethods(["keys"]), str, None],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "n_processes": [Interval(Integral, 1, None, closed="left")],
+        "handle_unknown": [StrOptions({"mean", "nan", "error"})],
+        "clip": ["boolean"],
+        "user": [Interval(Integral, 0, None, closed="left"), str],
+        "item": [Interval(Integral, 0, None, closed="left"), str],
+        "dtype": [StrOptions({"float32", "float64"})],
+        "device": [str, torch.device, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose", Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        module,
+        loss="squared_error",
+        optimizer="adam",
+        *,
+        scheduler=None,
+        parameter_options=None,
+        features=None,
+        max_iter=10,
+        batch_size=1024,
+        n_processes=1,
+        handle_unknown="mean",
+        clip=False,
+        user=0,
+        item=1,
+        dtype="float32",
+        device=None,
+        random_state=None,
+        verbose=0,
+        **options,
+    ):
+        self.module = module
+        self.loss = loss
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.parameter_options = parameter_options
+        self.features = features
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.n_processes = n_processes
+        self.handle_unknown = handle_unknown
+        self.clip = clip
+        self.user = user
+        self.item = item
+        self.dtype = dtype
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+        self._set_options(options)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, sample_weight=None):
+        """Train a fresh module on observed ratings.
+
+        Parameters
+        ----------
+        X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
+            A sparse matrix has a user in each row, and every stored entry is a rating, explicit zeros included. A table has an
+            observation in each row, ids of any type in the columns ``user`` and ``item``; a container likewise, ids being
+            positions.
+        y : array-like of shape (n,), optional
+            Ratings. Required for a table, None for a sparse matrix; for a container they override its ``ratings``.
+        sample_weight : array-like, optional
+            Weights >= 0, one a row of X: an observation's or, where X is sparse, a user's. The mean of the loss is weighted by
+            them, which torch's own losses and functions with ``reduction="none"`` allow.
+
+        Returns
+        -------
+        self
+        """
+        device = check_device(self.device)
+        data = _forms.read(self, X, y, sample_weight)
+        features = _features.read(self, X, reset=True)
+        if data.ratings is None:
+            raise ValueError(f"{type(self).__name__} needs ratings: pass y, or Interactions with ratings.")
+        if data.weights is not None:
+            kept = data.weights > 0
+            data, features = data[kept], {name: values[kept] for name, values in features.items()}
+        pairs = Pairs(data.user_ids, data.item_ids, self.n_users_, self.n_items_)
+        self.seen_ = pairs.tocsr()
+        self.user_counts_, self.item_counts_ = (
+            np.bincount(ids, data.weights, n).astype(np.float64)
+            for ids, n in ((data.user_ids, self.n_users_), (data.item_ids, self.n_items_))
+        )
+        rating = self._check_ratings(data.ratings)
+        self.rating_range_ = np.array([rating.min(), rating.max()], dtype=np.float64)
+        self._keep_background(features)
+
+        observed = Batch.from_arrays(
+            data.user_ids.astype(np.int64),
+            data.item_ids.astype(np.int64),
+            rating.astype(self.dtype),
+            None if data.weights is None else (data.weights / data.weights.mean()).astype(self.dtype),
+            {name: values.astype(self.dtype) if values.dtype.kind == "f" else values for name, values in features.items()},
+            device,
+        )
+        self._train(observed, pairs, device)
+        return self
+
+    def _train(self, observed, pairs, device):
+        seed = check_seed(self.random_state)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        with private_random_state(seed, device):
+            trainer, scheduler = self._make(device)
+            report = self._report if self.verbose else None
+            options = {"max_iter": self.max_iter, "scheduler": scheduler, "report": report}
+            if self.n_processes > 1:
+                check_shareable(trainer.optimizer, device, self.n_processes)
+                size = self.batch_size or len(observed)
+                with hogwild(trainer, observed, batch_size=size, n_processes=self.n_processes, generator=generator) as epoch:
+                    self.history_ = train(trainer, epoch, **options)
+            else:
+                if self.batch_size is None and hasattr(trainer.module, "forward_pairs") and not observed.features:
+                    observed = _planned(observed, pairs, device)
+                batches = [observed] if self.batch_size is None else Observations(observed, self.batch_size, generator)
+                self.history_ = train(trainer, batches, **options)
+        self._keep(trainer.module)
+
+    def _make(self, device):
+        """The module on its device, and what trains it."""
+        sizes = {"n_users": self.n_users_, "n_items": self.n_items_}
+        n_categories = {f"n_{name}": len(labels) for name, labels in self.feature_categories_.items()}
+        names = list(_features.columns(self.features))
+        loss = make_loss(self.loss, self._options("loss"))
+        module = make_module(self.module, self._options("module"), sizes, n_categories, names)
+        module = module.to(device, getattr(torch, self.dtype)).train()
+        optimizer = make_optimizer(self.optimizer, self._options("optimizer"), module, self.parameter_options)
+        scheduler = make_scheduler(self.scheduler, self._options("scheduler"), optimizer)
+        return Trainer(module, loss, optimizer), scheduler
+
+    def _keep(self, module):
+        for parameter in module.parameters():
+            parameter.grad = None
+        self.module_ = module.cpu().eval()
+        self.n_iter_ = len(self.history_["loss"])
+
+    def _report(self, epoch, value):
+        print(f"[{type(self).__name__}] epoch {epoch}, loss {value:.6g}")
+
+    def fit_batches(self, batches, *, n_users, n_items):
+        """Train a fresh module on batches of your own making, for ratings that do not fit in memory.
+
+        Parameters
+        ----------
+        batches : iterable of tuple, or callable
+            Each batch is (user, item, rating) or (user, item, rating, weight): arrays or tensors of shape (n,), whole numbers below
+            ``n_users`` and ``n_items`` first. A list, a ``DataLoader``, an ``IterableDataset`` of batches, or a function that
+            returns an iterator is gone through anew in every epoch; an iterator or generator, which is spent after one, needs
+            ``max_iter=1``. ``batch_size`` is not used.
+        n_users, n_items : int
+            Sizes.
+
+        Returns
+        -------
+        self
+            Memory does not grow with the number of batches, so ``seen_`` is empty: ``recommend`` leaves nothing out.
+        """
+        self._validate_params()
+        device = check_device(self.device)
+        if self.features is not None or self.n_processes > 1:
+            raise ValueError("fit_batches takes neither features nor n_processes > 1: a batch holds users, items and ratings.")
+        if not callable(batches) and iter(batches) is batches and self.max_iter > 1:
+            raise ValueError(
+                f"batches is an iterator, spent after one pass, and max_iter={self.max_iter}. Pass max_iter=1, or what can be gone "
+                "through anew: a list, a DataLoader, a function that returns an iterator."
+            )
+        self.n_users_, self.n_items_ = check_count(n_users, "n_users"), check_count(n_items, "n_items")
+        self.users_, self.items_ = np.arange(self.n_users_), np.arange(self.n_items_)
+        self.form_ = _forms.INTERACTIONS
+        self.n_features_in_, self.feature_categories_ = 2, {}
+        self.seen_ = sp.csr_array((n_users, n_items), dtype=bool)
+        stream = Stream(batches, (self.n_users_, self.n_items_), self._check_ratings, self.dtype, device)
+        with private_random_state(check_seed(self.random_state), device):
+            trainer, scheduler = self._make(device)
+            report = self._report if self.verbose else None
+            self.history_ = train(trainer, stream, max_iter=self.max_iter, scheduler=scheduler, report=report)
+        self.user_counts_, self.item_counts_ = stream.counts
+        self.rating_range_ = np.array(stream.limits)
+        self._keep_background({})
+        self._keep(trainer.module)
+        return self
+
+
+def _planned(observed, pairs, device):
+    """All observations as a plan for the fused kernels."""
+    if device.type != "cpu":
+        user, item = (tensor.cpu().numpy() for tensor in (observed.user, observed.item))
+        pairs = Pairs(user, item, pairs.shape[0], pairs.shape[1], device)
+    weight = None if observed.weight is None else observed.weight.index_select(0, pairs.order)
+    return PairsBatch(pairs, observed.rating.index_select(0, pairs.order), weight)
+
+
+@contextmanager
+def private_random_state(seed, device):
+    """Seed torch's global generators for what draws from them, initial parameters and dropout, and put them back."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.random.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed_all(seed)
+        yield

@@ -1,0 +1,243 @@
+"""An ordinary training loop: batches in, a trained module out. Knows torch's conventions, and neither the model nor estimators."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sk_torchmf.exceptions import DivergenceError
+from sk_torchmf.nn import Pairs
+
+TAKES_SPARSE = ("SGD", "Adagrad", "SparseAdam")
+COMBINED = ("weight_decay", "momentum", "nesterov")  # their options that torch may refuse with sparse gradients
+
+
+@dataclass(slots=True)
+class Batch:
+    """Observations to take one step on.
+
+    Attributes
+    ----------
+    user, item : Tensor of shape (n,), int64
+    rating : Tensor of shape (n,)
+    weight : Tensor of shape (n,) or None
+    features : dict of str to Tensor of shape (n,)
+        What ``forward`` gets beside user and item.
+    """
+
+    user: Tensor
+    item: Tensor
+    rating: Tensor
+    weight: Tensor | None = None
+    features: dict = field(default_factory=dict)
+
+    @classmethod
+    def from_arrays(cls, user, item, rating, weight, features, device="cpu"):
+        """Take over NumPy arrays of the right dtypes; ``weight`` may be None."""
+        user, item, rating = (torch.from_numpy(values).to(device) for values in (user, item, rating))
+        weight = None if weight is None else torch.from_numpy(weight).to(device)
+        return cls(user, item, rating, weight, {name: torch.from_numpy(values).to(device) for name, values in features.items()})
+
+    def __len__(self):
+        return len(self.rating)
+
+    def score(self, module):
+        """The module's scores, whatever shape it gives them."""
+        return module(self.user, self.item, **self.features)
+
+    def __getitem__(self, index):
+        """Some of the observations, by slice or index tensor."""
+        weight = None if self.weight is None else self.weight[index]
+        features = {name: value[index] for name, value in self.features.items()}
+        return Batch(self.user[index], self.item[index], self.rating[index], weight, features)
+
+
+@dataclass(slots=True)
+class PairsBatch:
+    """All observations as a plan, for modules with ``forward_pairs``; ratings and weights are user-major."""
+
+    pairs: Pairs
+    rating: Tensor
+    weight: Tensor | None = None
+
+    def __len__(self):
+        return len(self.rating)
+
+    def score(self, module):
+        """The module's scores by the fused kernels."""
+        return module.forward_pairs(self.pairs)
+
+
+@dataclass(frozen=True)
+class Observations:
+    """A loader over tensors on the device: every iteration is a pass in a fresh random order, a slice a batch.
+
+    Attributes
+    ----------
+    data : Batch
+        All observations.
+    size : int
+        Of a batch; the last may be smaller.
+    generator : torch.Generator
+        A CPU generator, which draws the order.
+    """
+
+    data: Batch
+    size: int
+    generator: torch.Generator
+
+    def __iter__(self):
+        n = len(self.data)
+        order = torch.randperm(n, generator=self.generator, device="cpu").to(self.data.rating.device)
+        shuffled = self.data[order]
+        for start in range(0, n, self.size):
+            yield shuffled[start : start + self.size]
+
+
+@dataclass
+class Trainer:
+    """What a step needs.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        In training mode. Where it has a method ``penalty()``, what that returns is added to the loss of every step.
+    loss : callable
+        ``(score, rating, weight) -> `` a number to be minimised.
+    optimizer : torch.optim.Optimizer
+    checked : bool
+        Whether a first batch has shown that module and loss are sound.
+    """
+
+    module: torch.nn.Module
+    loss: Callable
+    optimizer: torch.optim.Optimizer
+    checked: bool = field(default=False)
+
+    def step(self, batch):
+        """Take one step; returns the loss before it, a tensor."""
+        values: list[Tensor] = []
+
+        def closure():
+            self.optimizer.zero_grad()
+            value = self._loss(batch)
+            value.backward()
+            values.append(value.detach())
+            return value
+
+        try:
+            self.optimizer.step(closure)
+            return values[0]
+        except RuntimeError as error:
+            if not values:  # it is the module's or the loss's own
+                raise
+            raise ValueError(self._refused(error)) from error
+
+    def _loss(self, batch):
+        score = as_scores(batch.score(self.module), len(batch), type(self.module).__name__)
+        value = self.loss(score, batch.rating, batch.weight)
+        if not self.checked:
+            self._check(score, value)
+        penalty = getattr(self.module, "penalty", None)
+        return value if penalty is None else value + penalty()
+
+    def _check(self, score, value):
+        name = type(self.module).__name__
+        bad = int(score.isfinite().logical_not().sum())
+        if bad:
+            raise ValueError(f"module {name} returned nan or inf for {bad} of the first {len(score)} pairs, before any training.")
+        if not isinstance(value, Tensor) or value.ndim:
+            shape = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise ValueError(f'loss must reduce a batch to one number, as torch\'s do with reduction="mean". Got {shape}.')
+        if not value.requires_grad:
+            raise ValueError(f"The loss has no gradient: the scores of {name}.forward do not depend on a trainable parameter.")
+        self.checked = True
+
+    def _refused(self, error):
+        """What to say where the optimizer could not take the gradients it got."""
+        name = type(self.optimizer).__name__
+        sparse = any(p.grad is not None and p.grad.is_sparse for group in self.optimizer.param_groups for p in group["params"])
+        error = str(error).rstrip(".")
+        if not sparse:
+            return f"optimizer={name} cannot take these gradients: {error}. Use Embedding(sparse=True) or another optimizer."
+        used = {key: group[key] for group in self.optimizer.param_groups for key in COMBINED if group.get(key)}
+        option = ", ".join(f"optimizer__{key}={value}" for key, value in used.items()) if name in TAKES_SPARSE else ""
+        return (
+            f"{option or f'optimizer={name}'} cannot be combined with the sparse gradients of Embedding(sparse=True): {error}. "
+            "Use sparse=False, or SGD, Adagrad or SparseAdam without such options; a penalty can go into the module's penalty()."
+        )
+
+
+def as_scores(score, n, name):
+    """A module's output as shape (n,): (n, 1) will do, and a single number for a single pair."""
+    if not isinstance(score, Tensor):
+        raise TypeError(f"{name}.forward(user, item) must return a tensor, one number a pair. Got {type(score).__name__}.")
+    shape = tuple(score.shape)
+    if shape == (n,):
+        return score
+    if shape == (n, 1) or (n == 1 and score.numel() == 1):
+        return score.reshape(n)
+    raise ValueError(f"{name}.forward(user, item) must return one number a pair, shape ({n},) or ({n}, 1). Got shape {shape}.")
+
+
+def train(trainer, batches, *, max_iter, scheduler=None, report=None):
+    """Train a module in place.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    batches : iterable of Batch, or callable
+        Iterated once an epoch; or called once an epoch with the trainer, and returns the summed loss and the number of pairs.
+    max_iter : int
+        Epochs.
+    scheduler : torch.optim.lr_scheduler.LRScheduler, optional
+        Takes a step after each epoch.
+    report : callable, optional
+        Called after each epoch with (epoch, mean loss).
+
+    Returns
+    -------
+    dict of list
+        ``loss``: mean over the epoch's pairs of the loss that each step started from; ``seconds``.
+
+    Raises
+    ------
+    DivergenceError
+        Where the loss is not finite.
+    """
+    history: dict[str, list] = {"loss": [], "seconds": []}
+    run_epoch = batches if callable(batches) else lambda trainer: one_pass(trainer, batches)
+    for epoch in range(1, max_iter + 1):
+        start = time.perf_counter()
+        total, n = run_epoch(trainer)
+        if n == 0:
+            raise ValueError(f"batches gave nothing in epoch {epoch}. It must be iterable anew in every epoch.")
+        mean_loss = total / n
+        rates = sorted({group["lr"] for group in trainer.optimizer.param_groups})
+        if not math.isfinite(mean_loss):
+            shown = ", ".join(f"{float(rate):.3g}" for rate in rates)
+            raise DivergenceError(f"Loss became {mean_loss} in epoch {epoch} (optimizer__lr={shown}). Lower optimizer__lr.")
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            scheduler.step(mean_loss)
+        elif scheduler is not None:
+            scheduler.step()
+        history["loss"].append(mean_loss)
+        history["seconds"].append(time.perf_counter() - start)
+        if report is not None:
+            report(epoch, mean_loss)
+    return history
+
+
+def one_pass(trainer, batches):
+    """Take a step on each batch; the summed loss and the number of pairs."""
+    total, n = torch.zeros((), dtype=torch.float64), 0
+    with warnings.catch_warnings():  # torch's Adagrad makes sparse tensors and warns, once a process, that it does not check them
+        warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly disabled")
+        for batch in batches:
+            total = total.to(batch.rating.device).add_(trainer.step(batch), alpha=len(batch))
+            n += len(batch)
+    return float(total), n
