@@ -359,7 +359,7 @@ class FactorContract(EstimatorContract):
 
     @every_form
     def test_predict_of_new_users_is_the_inverse_transform_of_their_fold_in(self, form):
-        estimator, X = self.fitted(form), new_users()
+        estimator, X = self.fitted(form, dtype="float64"), new_users()
         rows = estimator.fold_in(X)
         predicted = estimator.predict(X)
         assert rows.shape == (8, estimator.user_factors_.shape[1] + hasattr(estimator, "user_biases_"))

@@ -5,10 +5,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
+import tutorial
 from test_nn import PATTERNS, build, check_forward_equals_forward_pairs, draw_pairs, random_rows
 from test_solvers import Rows
 
-from sk_torchmf import BiasedMatrixFactorization, Interactions, MatrixFactorization
+from sk_torchmf import BiasedMatrixFactorization, Interactions, MatrixFactorization, TorchFactorization
 from sk_torchmf.nn import BiasedMF, Pairs, PlainMF, pair_dot
 from sk_torchmf.nn.ranking import top_k
 from sk_torchmf.solvers.als import RowPrior, solve_rows
@@ -168,3 +169,27 @@ def test_the_default_device_is_followed(Model, ratings):
 def test_a_device_of_too_high_a_number_is_an_error(Model, ratings):
     with pytest.raises((ValueError, RuntimeError), match=r"cuda|device"):
         Model(n_factors=4, device="cuda:99").fit(ratings)
+
+
+@pytest.mark.parametrize("module", [tutorial.Biased, tutorial.Fused, tutorial.Dropout])
+@pytest.mark.parametrize("batch_size", [None, 256])
+def test_a_module_of_ones_own_trains_on_the_device_and_predicts_without(module, batch_size, ratings):
+    sparse = module is tutorial.Biased
+    options = {"optimizer": "SparseAdam" if sparse else "Adam", "optimizer__lr": 0.05, "batch_size": batch_size, "max_iter": 20}
+    state = torch.cuda.get_rng_state()
+    model = TorchFactorization(module, module__n_factors=3, device="cuda", random_state=0, **options).fit(ratings)
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+    assert {parameter.device.type for parameter in model.module_.parameters()} == {"cpu"}
+    assert model.history_["loss"][-1] < model.history_["loss"][0]
+    assert np.isfinite(pickle.loads(pickle.dumps(model)).predict(ratings)).all()
+
+
+def test_a_module_starts_on_the_device_as_on_the_cpu(ratings):
+    options = {"optimizer": "SGD", "optimizer__lr": 0.1, "batch_size": None, "max_iter": 3, "dtype": "float64", "random_state": 0}
+    cuda, cpu = (TorchFactorization(tutorial.Parameters, device=device, **options).fit(ratings) for device in ("cuda", "cpu"))
+    np.testing.assert_allclose(cuda.predict(ratings), cpu.predict(ratings), rtol=1e-8)
+
+
+def test_several_processes_are_refused_on_the_device(ratings):
+    with pytest.raises(ValueError, match="trains on the CPU only"):
+        TorchFactorization(tutorial.Biased, optimizer="SGD", device="cuda", n_processes=2).fit(ratings)

@@ -8,8 +8,8 @@ Run it with one of::
 skorch takes part where it is installed (``pip install skorch``). Options: ``--k 64 --batch-size 1024 --repeats 3 --json FILE``.
 
 One module, biased matrix factorization on ``nn.Embedding``, the same batch size and optimizer for all, in one run and in turn.
-What is timed is an epoch: the plain loop's own; of the estimator and of skorch a fit of three epochs less one of a single epoch,
-halved, so that reading, checking and encoding the data, which happen once, do not count. Medians over the turns.
+What is timed is an epoch, by the histories that the estimator and skorch keep; medians over turns of two epochs each. What happens
+once a fit, reading, checking and encoding the data, does not count. With other work on the machine set OMP_WAIT_POLICY=PASSIVE.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from torch import nn
 
 from sk_torchmf import Interactions, TorchFactorization
 
+EPOCHS = 2  # a turn
 OPTIMIZERS = {
     "SGD, sparse": (torch.optim.SGD, {"lr": 0.1}, True),
     "Adagrad, sparse": (torch.optim.Adagrad, {"lr": 0.05}, True),
@@ -51,49 +52,38 @@ def by_hand(data, size, optimizer, options, **module):
     """The loop that people write: a shuffled order, batches cut out by index."""
     user, item, rating = (torch.from_numpy(part) for part in data)
     model, loss = Model(**module), nn.MSELoss()
-    steps = optimizer(model.parameters(), **options)
-    start = time.perf_counter()
-    order = torch.randperm(len(user))
-    for at in range(0, len(user), size):
-        batch = order[at : at + size]
-        steps.zero_grad()
-        loss(model(user[batch], item[batch]), rating[batch]).backward()
-        steps.step()
-    return time.perf_counter() - start
-
-
-def epoch_of(fit):
-    """Seconds of one epoch, of a function that fits for a number of them."""
-    seconds = []
-    for epochs in (1, 3):
+    steps, seconds = optimizer(model.parameters(), **options), []
+    for _ in range(EPOCHS):
         start = time.perf_counter()
-        fit(epochs)
+        order = torch.randperm(len(user))
+        for at in range(0, len(user), size):
+            batch = order[at : at + size]
+            steps.zero_grad()
+            loss(model(user[batch], item[batch]), rating[batch]).backward()
+            steps.step()
         seconds.append(time.perf_counter() - start)
-    return (seconds[1] - seconds[0]) / 2
+    return seconds
 
 
 def by_estimator(data, size, optimizer, options, n_processes=1, **module):
-    """TorchFactorization's epoch."""
+    """TorchFactorization."""
     interactions = Interactions(*data, num_users=module["n_users"], num_items=module["n_items"])
     options = {f"optimizer__{name}": value for name, value in options.items()}
     options |= {"module__k": module["k"], "module__sparse": module["sparse"], "batch_size": size, "n_processes": n_processes}
-
-    def fit(epochs):
-        return TorchFactorization(Model, nn.MSELoss, optimizer, max_iter=epochs, random_state=0, **options).fit(interactions)
-
-    return statistics.median(fit(4).history_["seconds"][1:]) if n_processes > 1 else epoch_of(fit)
+    model = TorchFactorization(Model, nn.MSELoss, optimizer, max_iter=EPOCHS, random_state=0, **options)
+    return model.fit(interactions).history_["seconds"]
 
 
 def by_skorch(data, size, optimizer, options, **module):
-    """NeuralNetRegressor's epoch."""
+    """NeuralNetRegressor."""
     from skorch import NeuralNetRegressor
 
     user, item, rating = data
     options = {f"optimizer__{name}": value for name, value in options.items()}
     options |= {f"module__{name}": value for name, value in module.items()}
     options |= {"iterator_train__shuffle": True, "train_split": None, "verbose": 0, "batch_size": size, "optimizer": optimizer}
-    X = np.column_stack([user, item])
-    return epoch_of(lambda epochs: NeuralNetRegressor(Model, max_epochs=epochs, **options).fit(X, rating))
+    net = NeuralNetRegressor(Model, max_epochs=EPOCHS, **options).fit(np.column_stack([user, item]), rating)
+    return net.history[:, "dur"]
 
 
 def main():
@@ -121,17 +111,23 @@ def main():
         seconds = {contestant: [] for contestant in contestants}
         for _ in range(options.repeats):
             for contestant, run in contestants.items():
-                seconds[contestant].append(run(data, options.batch_size, kind, own, sparse=sparse, **module))
+                seconds[contestant].extend(run(data, options.batch_size, kind, own, sparse=sparse, **module))
         medians = {contestant: statistics.median(times) for contestant, times in seconds.items()}
         results[optimizer] = seconds
         ours = medians["TorchFactorization"]
         for contestant, epoch in medians.items():
-            print(f"{optimizer:16} {contestant:20} {epoch:7.2f} s an epoch, {len(user) / epoch:10,.0f} ratings/s, {epoch / ours:5.2f}")
+            print(
+                f"{optimizer:16} {contestant:20} {epoch:7.2f} s an epoch, {len(user) / epoch:10,.0f} ratings/s, {epoch / ours:5.2f}"
+            )
+    kind, own, sparse = OPTIMIZERS["SGD, sparse"]
     for n_processes in (1, 2):
-        kind, own, sparse = OPTIMIZERS["SGD, sparse"]
-        epoch = by_estimator(data, options.batch_size, kind, own, n_processes, sparse=sparse, **module)
-        results[f"SGD, sparse, {n_processes} processes"] = epoch
-        print(f"SGD, sparse, {n_processes} processes: {epoch:.2f} s an epoch, {len(user) / epoch:,.0f} ratings/s")
+        runs = [
+            by_estimator(data, options.batch_size, kind, own, n_processes, sparse=sparse, **module) for _ in range(options.repeats)
+        ]
+        times = [seconds for run in runs for seconds in run[1:]]  # the first epoch of several processes starts them
+        epoch = statistics.median(times)
+        results[f"SGD, sparse, n_processes={n_processes}"] = times
+        print(f"SGD, sparse, n_processes={n_processes}: {epoch:.2f} s an epoch, {len(user) / epoch:,.0f} ratings/s")
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
 

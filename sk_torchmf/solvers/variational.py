@@ -12,7 +12,8 @@ from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.nn import Pairs
 from sk_torchmf.solvers.solution import Posterior, Solution
 
-START_NOISE = 0.6  # of the ratings' variance
+START_NOISE = 0.5  # of the ratings' variance
+START_BIAS = 0.2  # likewise
 NOISE_FLOOR = 1e-6
 LONGEST_STEP = 2.0  # of a row's line search, in Newton steps
 BLOCK = 2**20  # pairs worked on at once
@@ -166,6 +167,9 @@ def _mean(function, score, rating, weight):
     parts = (score.split(BLOCK), rating.split(BLOCK)) + (() if weight is None else (weight.split(BLOCK),))
     total = 0.0
     for part_score, part_rating, *part_weight in zip(*parts, strict=True):
+        if part_rating.stride(0) == 0:  # the squared error's score is the error
+            total += float(torch.dot(part_score, part_score * part_weight[0] if part_weight else part_score))
+            continue
         value = function(part_score, part_rating)
         total += float(torch.dot(value, part_weight[0]) if part_weight else value.sum())
     return total / (len(score) if weight is None else float(weight.sum()))
@@ -174,11 +178,9 @@ def _mean(function, score, rating, weight):
 def _start(module, pairs, rating, weight, n_factors, biased):
     """Both sides at the module's parameters, with a guess of the uncertainty: what n ratings can tell of so many numbers."""
     counts = pairs.sums(weight)
-    informed = min(1.0, (float(counts[0].sum()) / (n_factors * sum(pairs.shape))) ** 0.5)
-    guess = torch.full((n_factors + biased,), informed / n_factors**0.5, dtype=torch.float64, device="cpu")
-    guess[n_factors if biased else 0] = 0.1
+    informed = min(1.0, float(counts[0].sum()) / (n_factors * sum(pairs.shape)))
     sides = []
-    for plan, name, count in zip((pairs, pairs.T), ("user", "item"), counts, strict=True):
+    for plan, name, other, count in zip((pairs, pairs.T), ("user", "item"), ("item", "user"), counts, strict=True):
         rows = getattr(module, f"{name}_factors").detach()
         if biased:
             rows = torch.cat([rows, getattr(module, f"{name}_biases").detach()[:, None]], 1)
@@ -186,6 +188,9 @@ def _start(module, pairs, rating, weight, n_factors, biased):
         if name == "item":
             own_rating = rating.index_select(0, plan.order) if rating.stride(0) else rating
             own_weight = None if weight is None else weight.index_select(0, plan.order)
+        guess = torch.full((n_factors + biased,), informed / n_factors**0.5, dtype=torch.float64, device="cpu")
+        across = getattr(module, f"{other}_factors").detach().mean(0)  # where the other side's rows point, a row is its bias
+        guess[n_factors if biased else int(across.abs().argmax())] = START_BIAS
         doubt = torch.zeros_like(torch.diag(guess))
         count = count.to(rows.dtype)[:, None]
         blocks = list(plan.blocks(BLOCK))
