@@ -35,16 +35,17 @@ ROUNDING = {
         "float32 rounding: sums of repeated rows and weighted rows are rounded differently"
     )
 }
-BEFORE_1_7 = {
-    "check_sample_weight_equivalence_on_sparse_data": "passes a sparse X with a y whatever the tags say; later versions heed them"
-}
+OLDER = (
+    {"check_sample_weight_equivalence_on_sparse_data": "passes a sparse X with a y whatever the tags say; later versions heed them"}
+    if parse_version(sklearn.__version__) < parse_version("1.7")
+    else {}
+)
 
 
 def checks():
     """Every check of either estimator, by default and in float64, as scikit-learn's own ``check_estimator`` would run it."""
-    older = BEFORE_1_7 if parse_version(sklearn.__version__) < parse_version("1.7") else {}
     for kind in KINDS:
-        for dtype, expected in (("float32", ROUNDING | older), ("float64", older)):
+        for dtype, expected in (("float32", ROUNDING | OLDER), ("float64", OLDER)):
             for estimator, check in estimator_checks_generator(kind(dtype=dtype)):
                 name = check.func.__name__
                 marks = [pytest.mark.xfail(reason=expected[name], strict=False)] if name in expected else []

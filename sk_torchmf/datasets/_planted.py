@@ -3,9 +3,10 @@
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, validate_params
 
+from sk_torchmf._validation import check_seed
 from sk_torchmf.interactions import Interactions
 
 ROUNDS = 12  # of drawing and rejecting, before pairs that are hard to hit are drawn without replacement
@@ -101,8 +102,7 @@ def make_ratings(
             f"n_ratings must be at most n_users * n_items = {n_users * n_items}, since no pair is rated twice. Got {n_ratings}. "
             "Lower n_ratings, or raise n_users or n_items."
         )
-    seed = None if random_state is None else check_random_state(random_state).randint(2**31 - 1)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(random_state))
     counts = _share_out(n_ratings, rng.lognormal(0, user_tail, n_users), n_items, rng)
     keys = _draw_pairs(counts, rng.lognormal(0, item_tail, n_items), rng)
     rng.shuffle(keys)
