@@ -1,6 +1,6 @@
 """Matrix factorization as scikit-learn estimators with a torch autograd backend, on CPU or CUDA."""
 
-from sk_torchmf import datasets, nn
+from sk_torchmf import datasets, metrics, model_selection, nn
 from sk_torchmf.estimators import BiasedMatrixFactorization, MatrixFactorization, TorchFactorization
 from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.interactions import Interactions
@@ -13,5 +13,7 @@ __all__ = [
     "MatrixFactorization",
     "TorchFactorization",
     "datasets",
+    "metrics",
+    "model_selection",
     "nn",
 ]

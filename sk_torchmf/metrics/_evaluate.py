@@ -1,0 +1,181 @@
+"""A fitted estimator's lists against held-out items: ranks users by blocks, leaves the arithmetic to the metrics."""
+
+import difflib
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.exceptions import NotFittedError
+
+from sk_torchmf import _labels
+from sk_torchmf.estimators._forms import read_ids
+from sk_torchmf.interactions import as_interactions, is_interactions
+from sk_torchmf.metrics import _ranking
+from sk_torchmf.metrics._lists import check_k
+
+BLOCK = 2**22  # places of lists held at once
+FULL = frozenset({"auc"})  # what takes the whole ranking, and no k
+METRICS: dict[str, Callable] = {
+    "ndcg": _ranking.ndcg,
+    "precision": _ranking.precision,
+    "recall": _ranking.recall,
+    "truncated_recall": partial(_ranking.recall, truncated=True),
+    "average_precision": _ranking.average_precision,
+    "reciprocal_rank": _ranking.reciprocal_rank,
+    "hit_rate": _ranking.hit_rate,
+    "auc": _ranking.auc,
+}
+
+
+def evaluate(estimator, test, metrics=("ndcg", "precision", "recall"), k=10, *, exclude_seen=True, users=None):
+    """Rank for every user with a test item, and average what the lists are worth.
+
+    Parameters
+    ----------
+    estimator : fitted estimator
+        Anything with ``recommend(users, k, exclude_seen)`` and the sorted ids ``users_`` and ``items_``.
+    test : table, Interactions or sparse matrix of shape (n_users_, n_items_)
+        The test items, whatever their ratings; a pair counts once. A table has the columns ``fit`` saw. Rows of a matrix are the
+        users that ``fit`` saw, unless ``users`` is a matrix too.
+    metrics : str or sequence of str, default=("ndcg", "precision", "recall")
+        Names in ``METRICS``: ndcg, precision, recall, truncated_recall, average_precision, reciprocal_rank, hit_rate, auc.
+    k : int or sequence of int, default=10
+        Lengths of the lists.
+    exclude_seen : bool, default=True
+        Leave what a user was observed with in ``fit`` out of the lists. A test item that is among it cannot be hit, and counts as
+        missed (for ``auc`` not at all).
+    users : array-like of shape (n,) or sparse matrix of shape (n_rows, n_items_), optional
+        Evaluate these users only, by id. A matrix holds what is known of new users, to be folded in: ``test`` is then a matrix of
+        the same shape, with their test items.
+
+    Returns
+    -------
+    dict of dict
+        ``{metric: {k: mean over users}}``: ``pandas.DataFrame`` shows it as a table with one row a k. ``auc`` does not depend on k
+        and is the same in every row. Users without test items are left out; a user for whom nothing remains to be ranked has
+        zeros (but for ``auc``, which leaves out users without a pair to compare, and is NaN if there is no other).
+
+    Raises
+    ------
+    ValueError
+        For an unknown metric, and for a test set without items.
+
+    Notes
+    -----
+    Test items that ``fit`` did not see are never hit but count among the test items. Users that it did not see get what
+    ``recommend`` gives them. Ties are broken as ``recommend`` does, by the order of ``items_``. Users are ranked in blocks; only
+    ``auc`` takes the ranking of all items.
+
+    Examples
+    --------
+    >>> from sk_torchmf import BiasedMatrixFactorization
+    >>> from sk_torchmf.datasets import make_ratings
+    >>> from sk_torchmf.metrics import evaluate
+    >>> from sk_torchmf.model_selection import LeaveRandomOut
+    >>> data = make_ratings(100, 50, 2000, random_state=0).interactions
+    >>> train, test = next(LeaveRandomOut(random_state=0).split(data))
+    >>> model = BiasedMatrixFactorization(random_state=0).fit(data[train])
+    >>> table = evaluate(model, data[test], ["hit_rate", "recall"], k=[10, 50])
+    >>> {name: list(column) for name, column in table.items()}
+    {'hit_rate': [10, 50], 'recall': [10, 50]}
+    >>> table["hit_rate"][50]
+    1.0
+    """
+    names, ks = [metrics] if isinstance(metrics, str) else list(metrics), check_k(k)
+    for name in names:
+        check_metric(name, "metrics")
+    for name in ("recommend", "users_", "items_"):
+        if not hasattr(estimator, name):
+            raise NotFittedError(f"{type(estimator).__name__} has no {name}. Pass a factorization that is fitted.")
+    asked, relevant = _read_matrices(estimator, test, users) if sp.issparse(users) else _read_test(estimator, test, users)
+    if relevant.nnz == 0:
+        raise ValueError("test has no items of the users to evaluate. Pass at least one user with a test item.")
+    width = max(int(ks.max()), len(estimator.items_) if FULL.intersection(names) else 1)
+    size, n_users = max(1, BLOCK // width), relevant.shape[0]
+    values = {name: np.empty((n_users, len(ks))) for name in names}
+    for start in range(0, n_users, size):
+        block = slice(start, min(start + size, n_users))
+        ranked, part = _rank(estimator, asked[block], width, exclude_seen), relevant[block]
+        for name in names:
+            values[name][block] = METRICS[name](ranked, part)[:, None] if name in FULL else METRICS[name](ranked, part, ks)
+    return {name: dict(zip(ks.tolist(), _mean(values[name]).tolist(), strict=True)) for name in names}
+
+
+def check_metric(name, argument):
+    """Refuse a name that is not in ``METRICS``."""
+    if name not in METRICS:
+        close = difflib.get_close_matches(str(name), METRICS, n=1)
+        hint = f' Did you mean "{close[0]}"?' if close else ""
+        raise ValueError(f"{argument} must be among {', '.join(METRICS)}. Got {name!r}.{hint}")
+    return name
+
+
+def _read_test(estimator, test, users):
+    """Ids of the users with test items, and those as a CSR array with a row for each; unknown items are columns past the others."""
+    ids, n_items = np.asarray(estimator.users_), len(estimator.items_)
+    if sp.issparse(test):
+        relevant = sp.csr_array(test)
+        if relevant.shape != (len(ids), n_items):
+            raise ValueError(
+                f"test must have the shape of what fit saw, {(len(ids), n_items)}, when it is a sparse matrix. "
+                f"Got {relevant.shape}. For new users pass what is known of them as users."
+            )
+    else:
+        codes = read_ids(estimator, test)
+        if is_interactions(test):
+            data = as_interactions(test)
+            columns = data.user_ids, data.item_ids
+        else:
+            table = test if _labels.is_frame(test) else np.asarray(test)
+            columns = tuple(_labels.column(table, getattr(estimator, role), role) for role in ("user", "item"))
+        user, ids = _append_unknown(codes[0], columns[0], ids, "user")
+        item, items = _append_unknown(codes[1], columns[1], np.asarray(estimator.items_), "item")
+        relevant = sp.csr_array(sp.coo_array((np.ones(len(user), dtype=bool), (user, item)), shape=(len(ids), len(items))))
+    tested = np.diff(relevant.indptr) > 0
+    if users is not None:
+        tested &= np.isin(ids, np.atleast_1d(np.asarray(users)))
+    return ids[tested], relevant[np.flatnonzero(tested)]
+
+
+def _read_matrices(estimator, test, users):
+    """What is known of new users and their test items, two CSR arrays, for those who have any."""
+    known, n_items = sp.csr_array(users), len(estimator.items_)
+    if not sp.issparse(test) or test.shape != known.shape or known.shape[1] != n_items:
+        got = test.shape if sp.issparse(test) else type(test).__name__
+        raise ValueError(
+            f"users and test must be sparse matrices of one shape, (n_rows, {n_items}), when users holds new users. "
+            f"Got {known.shape} and {got}."
+        )
+    relevant = sp.csr_array(test)
+    tested = np.flatnonzero(np.diff(relevant.indptr))
+    return known[tested], relevant[tested]
+
+
+def _append_unknown(code, values, labels, role):
+    """Number what is -1 in ``code`` on from the labels, by its id; returns the codes and all labels."""
+    unknown = code < 0
+    if not unknown.any():
+        return code, labels
+    new_code, new = _labels.encode(np.asarray(values)[unknown], role)
+    code = code.copy()
+    code[unknown] = len(labels) + new_code
+    return code, np.concatenate([labels, new])
+
+
+def _rank(estimator, asked, k, exclude_seen):
+    """Column numbers (n, k) of what is recommended, -1 where a list ends."""
+    ids, scores = estimator.recommend(asked, k=k, exclude_seen=exclude_seen)
+    remain = ~np.isneginf(scores)  # the ids do not tell: -1 may be one of them
+    items = np.asarray(estimator.items_)
+    ranked = np.full(ids.shape, -1, dtype=np.int64)
+    found = ids[remain].astype(items.dtype)
+    ranked[remain] = found if _labels.is_range(items) else np.searchsorted(items, found)
+    return ranked
+
+
+def _mean(values):
+    """Mean over users (n_users, n) -> (n,), NaN left out; NaN if nothing else is there."""
+    counted = ~np.isnan(values)
+    total, n = np.where(counted, values, 0).sum(axis=0), counted.sum(axis=0)
+    return np.divide(total, n, out=np.full(len(total), np.nan), where=n > 0)

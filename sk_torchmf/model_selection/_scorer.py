@@ -1,0 +1,116 @@
+"""Ranking metrics as scikit-learn scorers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing
+
+from sk_torchmf._validation import check_count, check_length, check_seed
+from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
+from sk_torchmf.metrics import evaluate
+from sk_torchmf.metrics._evaluate import check_metric
+from sk_torchmf.model_selection._order import places
+
+
+def ranking_scorer(metric="ndcg", k=10, *, threshold=None, exclude_seen=True, holdout=0.2, random_state=0):
+    """Make a scorer of rankings, for ``scoring=`` in ``GridSearchCV``, ``cross_validate`` and all others.
+
+    Parameters
+    ----------
+    metric : str, default="ndcg"
+        A name in ``sk_torchmf.metrics.METRICS``. Higher is better for all of them.
+    k : int, default=10
+        Length of the lists.
+    threshold : float, optional
+        Only rows of ``X`` whose ``y`` is at least this are test items; by default all are. Without a ``y`` the ratings of a
+        container serve, and of a matrix the stored entries.
+    exclude_seen : bool, default=True
+        Leave what a user was observed with in ``fit`` out of the lists.
+    holdout : float, default=0.2
+        For a sparse ``X``: share of each row's items to score, between 0 and 1; at least one, and one is folded in.
+    random_state : int, RandomState instance or None, default=0
+        Seeds the choice of those; an int gives every candidate of a search the same ones.
+
+    Returns
+    -------
+    callable
+        ``scorer(estimator, X, y=None)`` returns the mean over users, a float. It can be pickled.
+
+    Notes
+    -----
+    A table or container holds test items of users by their ids, and is scored as ``sk_torchmf.metrics.evaluate`` does: users that
+    ``fit`` did not see get what ``recommend`` gives them. Rows of a sparse ``X`` are new users: the estimator folds a part of each
+    in, and the rest is scored; rows with fewer than two items are left out. The last step of a ``Pipeline`` is scored on what the
+    others make of ``X``, and of a search its best estimator.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sk_torchmf import BiasedMatrixFactorization
+    >>> from sk_torchmf.datasets import make_ratings
+    >>> from sk_torchmf.model_selection import UserKFold, ranking_scorer
+    >>> data = make_ratings(100, 50, 2000, random_state=0).interactions
+    >>> search = GridSearchCV(
+    ...     BiasedMatrixFactorization(random_state=0),
+    ...     {"n_factors": [2, 8]},
+    ...     scoring=ranking_scorer("ndcg", k=10, threshold=4.0),
+    ...     cv=UserKFold(3, random_state=0),
+    ...     error_score="raise",
+    ... )
+    >>> search.fit(data, data.ratings).best_params_["n_factors"] in (2, 8)
+    True
+    """
+    if not isinstance(holdout, float) or not 0 < holdout < 1:
+        raise ValueError(f"holdout must be a number between 0 and 1, both excluded. Got {holdout!r}.")
+    return RankingScorer(check_metric(metric, "metric"), check_count(k, "k"), threshold, exclude_seen, holdout, random_state)
+
+
+@dataclass(frozen=True)
+class RankingScorer:
+    """What ``ranking_scorer`` returns."""
+
+    metric: str
+    k: int
+    threshold: float | None
+    exclude_seen: bool
+    holdout: float
+    random_state: object
+
+    def __call__(self, estimator, X, y=None):
+        """Mean of the metric over the users of X, a float."""
+        estimator = getattr(estimator, "best_estimator_", estimator)
+        if isinstance(estimator, Pipeline):
+            if len(estimator) > 1:
+                X = estimator[:-1].transform(X)
+            estimator = estimator[-1]
+        known, test = self._hold_out(X) if sp.issparse(X) else (None, self._positives(X, y))
+        means = evaluate(estimator, test, self.metric, self.k, exclude_seen=self.exclude_seen, users=known)
+        return means[self.metric][self.k]
+
+    def _positives(self, X, y):
+        if is_interactions(X):
+            X = as_interactions(X)
+            y = X.ratings if y is None else y
+        if self.threshold is None:
+            return X
+        if y is None:
+            raise ValueError(f"threshold={self.threshold} needs the ratings. Pass them as y, or leave threshold=None.")
+        n = len(X) if isinstance(X, Interactions) else np.shape(X)[0]
+        return _safe_indexing(X, np.flatnonzero(check_length(y, n, "y") >= self.threshold))
+
+    def _hold_out(self, X):
+        """Split each row's entries at random: what to fold in and what to score, two CSR arrays of the shape of X."""
+        data = Interactions.from_matrix(X)
+        rng = np.random.default_rng(check_seed(self.random_state))
+        place, count = places(data.user_ids, rng.random(len(data)))
+        held = place < np.clip(np.rint(self.holdout * count), 1, count - 1)
+        test = held if self.threshold is None else held & (data.ratings >= self.threshold)
+        return _rows(data[~held]), _rows(data[test])
+
+
+def _rows(data):
+    """A container's observations, sorted by user, as a CSR array; explicit zeros stay."""
+    pointers = np.concatenate([[0], np.cumsum(np.bincount(data.user_ids, minlength=data.num_users))])
+    return sp.csr_array((data.ratings, data.item_ids, pointers), shape=(data.num_users, data.num_items))

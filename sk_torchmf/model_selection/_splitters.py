@@ -1,0 +1,301 @@
+"""Ways to hold observations out, with scikit-learn's ``split``. Know users and times, no ratings and no estimator."""
+
+import contextlib
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.model_selection import BaseCrossValidator
+
+from sk_torchmf import _labels
+from sk_torchmf._validation import check_count, check_seed
+from sk_torchmf.interactions import is_interactions
+from sk_torchmf.model_selection._order import places
+
+
+class _Splitter(BaseCrossValidator):
+    """Base: ``split`` from ``_parts``, which yields boolean masks of the training and the test part."""
+
+    n_splits = 1
+
+    def split(self, X, y=None, groups=None):
+        """Yield the training and the test part of each split.
+
+        Parameters
+        ----------
+        X : table or Interactions
+            n observations.
+        y, groups : ignored
+
+        Yields
+        ------
+        train, test : ndarray of int64
+            Row numbers of observations, ascending.
+        """
+        for train, test in self._parts(X):
+            yield np.flatnonzero(train), np.flatnonzero(test)
+
+    def get_n_splits(self, X=None, y=None, groups=None):
+        """How many splits there are; the arguments are ignored."""
+        return self.n_splits
+
+    def _parts(self, X):
+        raise NotImplementedError
+
+
+class LeaveLastOut(_Splitter):
+    """Test each user's last observations, train on all before them.
+
+    Parameters
+    ----------
+    n : int, default=1
+        How many of each user. Users with no more than n observations are not tested.
+    user : int or str, default=0
+        Column of a table that holds the users, by position or name; a container has ``user_ids``.
+    time : int or str, optional
+        Column of a table that holds the time; a container has ``timestamps``. Of equal times, the later row is the later one.
+
+    Examples
+    --------
+    >>> from sk_torchmf import Interactions
+    >>> from sk_torchmf.model_selection import LeaveLastOut
+    >>> data = Interactions([0, 0, 0, 1, 1, 2], [0, 1, 2, 0, 1, 0], timestamps=[5, 9, 7, 2, 1, 3])
+    >>> for train, test in LeaveLastOut().split(data):
+    ...     print(train, test)
+    [0 2 4 5] [1 3]
+    """
+
+    def __init__(self, n=1, *, user=0, time=None):
+        self.n = check_count(n, "n")
+        self.user = user
+        self.time = time
+
+    def _parts(self, X):
+        yield _leave_out(_users(X, self.user), _times(X, self.time), self.n)
+
+
+class LeaveRandomOut(_Splitter):
+    """Test some observations of each user, drawn at random, train on all others.
+
+    Parameters
+    ----------
+    n : int, default=1
+        How many of each user. Users with no more than n observations are not tested.
+    n_splits : int, default=1
+        How many times to draw.
+    user : int or str, default=0
+        Column of a table that holds the users, by position or name; a container has ``user_ids``.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the draws. Pass an int for the same splits every time.
+
+    Examples
+    --------
+    >>> from sk_torchmf import Interactions
+    >>> from sk_torchmf.model_selection import LeaveRandomOut
+    >>> data = Interactions([0, 0, 0, 1, 1, 2], [0, 1, 2, 0, 1, 0])
+    >>> for train, test in LeaveRandomOut(n_splits=2, random_state=0).split(data):
+    ...     print(data.user_ids[train], data.user_ids[test])
+    [0 0 1 2] [0 1]
+    [0 0 1 2] [0 1]
+    """
+
+    def __init__(self, n=1, *, n_splits=1, user=0, random_state=None):
+        self.n = check_count(n, "n")
+        self.n_splits = check_count(n_splits, "n_splits")
+        self.user = user
+        self.random_state = random_state
+
+    def _parts(self, X):
+        user, rng = _users(X, self.user), np.random.default_rng(check_seed(self.random_state))
+        for _ in range(self.n_splits):
+            yield _leave_out(user, rng.random(len(user)), self.n)
+
+
+class UserKFold(_Splitter):
+    """K folds within each user: every training part has about (1 - 1/K) of each user's observations.
+
+    Each observation is tested once. A user's observations are spread over the folds as evenly as they can be, and so are all; a
+    user with only one is unknown in the training part of the fold that tests it.
+
+    Parameters
+    ----------
+    n_splits : int, default=5
+        K, at least 2.
+    shuffle : bool, default=True
+        Spread at random, instead of in the order of the observations.
+    user : int or str, default=0
+        Column of a table that holds the users, by position or name; a container has ``user_ids``.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the shuffling. Pass an int for the same folds every time.
+
+    Examples
+    --------
+    >>> from sk_torchmf import Interactions
+    >>> from sk_torchmf.model_selection import UserKFold
+    >>> data = Interactions([0, 0, 1, 1, 1, 1], [0, 1, 0, 1, 2, 3])
+    >>> for train, test in UserKFold(2, random_state=0).split(data):
+    ...     print(data.user_ids[train], data.user_ids[test])
+    [0 1 1] [0 1 1]
+    [0 1 1] [0 1 1]
+    """
+
+    def __init__(self, n_splits=5, *, shuffle=True, user=0, random_state=None):
+        self.n_splits = _check_folds(n_splits)
+        self.shuffle = shuffle
+        self.user = user
+        self.random_state = random_state
+
+    def _parts(self, X):
+        user = _users(X, self.user)
+        _check_enough(self.n_splits, len(user), "observations")
+        key = np.zeros(len(user))
+        if self.shuffle:
+            rng = np.random.default_rng(check_seed(self.random_state))
+            user, key = rng.permutation(user.max() + 1)[user], rng.random(len(user))
+        fold = np.empty(len(user), dtype=np.int64)
+        fold[np.lexsort((key, user))] = np.arange(len(user)) % self.n_splits  # a user's stand side by side: dealt out in turn
+        yield from ((fold != k, fold == k) for k in range(self.n_splits))
+
+
+class TimeSplit(_Splitter):
+    """Test what came last, train on all before it: one cut in time for all users.
+
+    Parameters
+    ----------
+    test_size : float or int, default=0.1
+        Share of the observations that a test part has, between 0 and 1, or their number. What happened at the time of the cut is on
+        its later side, so that a part may have more.
+    n_splits : int, default=1
+        How many test parts, one after another up to the end; each has all before it for training.
+    time : int or str, optional
+        Column of a table that holds the time, by position or name; a container has ``timestamps``.
+
+    Examples
+    --------
+    >>> from sk_torchmf import Interactions
+    >>> from sk_torchmf.model_selection import TimeSplit
+    >>> data = Interactions([0, 0, 0, 1, 1, 1], [0, 1, 2, 0, 1, 2], timestamps=[5, 9, 7, 2, 1, 3])
+    >>> for train, test in TimeSplit(2, n_splits=2).split(data):
+    ...     print(train, test)
+    [3 4] [0 5]
+    [0 3 4 5] [1 2]
+    """
+
+    def __init__(self, test_size=0.1, *, n_splits=1, time=None):
+        share = isinstance(test_size, float) and 0 < test_size < 1
+        if not share and (not isinstance(test_size, (int, np.integer)) or isinstance(test_size, bool) or test_size < 1):
+            raise ValueError(f"test_size must be a share between 0 and 1, both excluded, or an int >= 1. Got {test_size!r}.")
+        self.test_size = test_size
+        self.n_splits = check_count(n_splits, "n_splits")
+        self.time = time
+
+    def _parts(self, X):
+        time = _times(X, self.time)
+        n = len(time)
+        size = max(1, round(self.test_size * n)) if isinstance(self.test_size, float) else int(self.test_size)
+        if self.n_splits * size >= n:
+            raise ValueError(
+                f"test_size={self.test_size} and n_splits={self.n_splits} leave nothing of {n} observations to train on. Lower one."
+            )
+        cuts = np.append(np.sort(time)[n - size * np.arange(self.n_splits, 0, -1)], n)  # times are ranks below n
+        if cuts[0] == 0 or (np.diff(cuts) == 0).any():
+            raise ValueError("So many observations share a time that a part would be empty. Raise test_size or lower n_splits.")
+        yield from ((time < start, (time >= start) & (time < stop)) for start, stop in zip(cuts[:-1], cuts[1:], strict=True))
+
+
+class HeldOutUsers(_Splitter):
+    """K folds of whole users: all that is known of a user is in one test part.
+
+    Rows of a sparse matrix are users: there ``ranking_scorer`` folds a part of each in and scores the rest. Held-out users of a
+    table or container are unknown to the estimator, and are scored as such.
+
+    Parameters
+    ----------
+    n_splits : int, default=5
+        K, at least 2 and at most the number of users.
+    shuffle : bool, default=True
+        Deal users out at random, instead of in the order of their ids.
+    user : int or str, default=0
+        Column of a table that holds the users, by position or name; a container has ``user_ids``.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the shuffling. Pass an int for the same folds every time.
+
+    Examples
+    --------
+    >>> from sk_torchmf import Interactions
+    >>> from sk_torchmf.model_selection import HeldOutUsers
+    >>> data = Interactions([0, 0, 1, 1, 2, 3], [0, 1, 0, 1, 2, 3])
+    >>> for train, test in HeldOutUsers(2, shuffle=False).split(data):
+    ...     print(data.user_ids[train], data.user_ids[test])
+    [1 1 3] [0 0 2]
+    [0 0 2] [1 1 3]
+    """
+
+    def __init__(self, n_splits=5, *, shuffle=True, user=0, random_state=None):
+        self.n_splits = _check_folds(n_splits)
+        self.shuffle = shuffle
+        self.user = user
+        self.random_state = random_state
+
+    def _parts(self, X):
+        user = np.arange(X.shape[0]) if sp.issparse(X) else _users(X, self.user)
+        n_users = int(user.max(initial=-1)) + 1
+        _check_enough(self.n_splits, n_users, "users")
+        rng = np.random.default_rng(check_seed(self.random_state))
+        fold = (rng.permutation(n_users) if self.shuffle else np.arange(n_users))[user] % self.n_splits
+        yield from ((fold != k, fold == k) for k in range(self.n_splits))
+
+
+def _leave_out(user, key, n):
+    """Masks of all but the last n observations of each user in the order of a key, and of these."""
+    place, count = places(user, key)
+    test = (place >= count - n) & (count > n)
+    if not test.any():
+        raise ValueError(f"No user has more than n={n} observations, so none can be tested. Lower n or add observations.")
+    return ~test, test
+
+
+def _users(X, user):
+    """Number the users of the observations from 0 on, shape (n,)."""
+    if sp.issparse(X):
+        raise ValueError(
+            "Rows of a sparse matrix are users, not observations. Use HeldOutUsers for whole users, or pass "
+            "Interactions.from_matrix(X)."
+        )
+    return _labels.encode(np.asarray(X.user_ids) if is_interactions(X) else _column(X, user, "user"), "user")[0]
+
+
+def _times(X, time):
+    """Ranks of the times of the observations, shape (n,), int64; equal for equal times."""
+    if sp.issparse(X):
+        raise ValueError("A sparse matrix has no times. Pass Interactions with timestamps, or a table and time=<its column>.")
+    if is_interactions(X):
+        values = getattr(X, "timestamps", None)
+        if values is None:
+            raise ValueError("X has no timestamps. Pass Interactions(..., timestamps=...), or a table and time=<its column>.")
+    elif time is None:
+        raise ValueError("time must be the position or name of the column of X that holds the time. Got None.")
+    else:
+        values = _column(X, time, "time")
+    values = np.asarray(values)
+    if values.dtype.kind in "OUS":
+        with contextlib.suppress(TypeError, ValueError):  # dates stay what they are
+            values = values.astype(np.float64)  # numbers among labels: 9 comes before 10
+    missing = values != values  # NaN and NaT differ from themselves
+    if missing.any():
+        raise ValueError(f"time must be present. Row {int(np.argmax(missing))} has none. Drop the row or give it a time.")
+    return np.unique(values, return_inverse=True)[1]
+
+
+def _column(X, key, role):
+    return _labels.column(X if _labels.is_frame(X) else np.asarray(X), key, role)
+
+
+def _check_folds(n_splits):
+    if check_count(n_splits, "n_splits") < 2:
+        raise ValueError(f"n_splits must be an int >= 2. Got {n_splits}.")
+    return int(n_splits)
+
+
+def _check_enough(n_splits, n, what):
+    if n < n_splits:
+        raise ValueError(f"n_splits={n_splits} is more than the number of {what}, {n}. Lower n_splits.")
