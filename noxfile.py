@@ -43,10 +43,11 @@ def install_torch(session, torch=TORCH):
 
 @nox.session
 def tests(session):
-    """Run the unit tests and the docstrings' examples; arguments go to pytest: nox -s tests -- -k fold_in."""
+    """Run the tests, on MovieLens-100K too, and the docstrings' examples; arguments go to pytest: nox -s tests -- -k fold_in."""
     install_torch(session)
     session.install("-e", ".", *groups("test"))
-    session.run("pytest", *session.posargs, env=PASSIVE)
+    _, path = movielens(session) or (None, "")  # empty where there is no download: its test is skipped
+    session.run("pytest", *session.posargs, env=PASSIVE | {"SK_TORCHMF_ML100K": path})
 
 
 @nox.session
