@@ -1,6 +1,9 @@
 """TorchFactorization: any module, loss and optimizer as an estimator like the others."""
 
+import os
 import pickle
+import signal
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +13,9 @@ import tutorial
 from contract import DATA, EstimatorContract
 from data import as_form, planted
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn import config_context
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.utils.estimator_checks import estimator_checks_generator
 from test_sklearn import OLDER
@@ -307,7 +312,7 @@ def test_features_of_an_array_are_columns_by_position_and_of_a_container_its_own
     model = small(Timed, features=["timestamps"]).fit(stamped)
     later = Interactions(DATA.user_ids, DATA.item_ids, timestamps=stamped.timestamps + 1)
     assert_allclose(model.predict(later) - model.predict(stamped), 1.0, rtol=1e-5)
-    with pytest.raises(ValueError, match="features='timestamps' is not an array of the Interactions"):
+    with pytest.raises(ValueError, match="features='timestamps': of Interactions"):
         model.predict(DATA)
 
 
@@ -409,6 +414,9 @@ def test_the_scheduler_takes_a_step_an_epoch():
         ({"optimizer__lrr": 3}, "optimizer__lrr is not a parameter of Adagrad. Did you mean optimizer__lr?"),
         ({"optimizer": "Adagard"}, "optimizer='Adagard' is not in torch.optim. Did you mean Adagrad?"),
         ({"loss": "MSLoss"}, "loss='MSLoss' is not a loss. Did you mean MSELoss?"),
+        ({"loss": "mse"}, "Did you mean MSELoss?"),
+        ({"scheduler": "StepLR"}, "scheduler StepLR lacks an argument: .*step_size"),
+        ({"parameter_options": {"*": 0.1}}, "must map a pattern to a dict of options"),
         ({"loss__beta": 1.0}, "loss__beta is not a parameter of MSELoss"),
         ({"loss": nn.MSELoss(), "loss__reduction": "sum"}, "loss__reduction is for a loss given as a class"),
         ({"scheduler": "StepLr", "scheduler__step": 1}, "Did you mean scheduler__step_size?"),
@@ -577,16 +585,26 @@ def test_several_processes_refuse_state_they_cannot_share(params, message):
         small(n_processes=2, **params).fit(TRAIN)
 
 
-class Killed(tutorial.Plain):
-    def forward(self, user, item):
-        import os
-        import signal
+class Away(tutorial.Plain):
+    """Knows whether it is in another process than the one that made it."""
 
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.home = os.getpid()
+
+    def forward(self, user, item):
+        if os.getpid() != self.home:
+            self.fail()
+        return super().forward(user, item)
+
+
+class Killed(Away):
+    def fail(self):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Raising(tutorial.Plain):
-    def forward(self, user, item):
+class Raising(Away):
+    def fail(self):
         raise KeyError("of my own")
 
 
@@ -598,6 +616,180 @@ def test_a_process_that_dies_makes_fit_raise():
 def test_an_error_in_a_process_is_raised_here():
     with pytest.raises(KeyError, match="of my own"):
         small(Raising, n_processes=2).fit(TRAIN)
+
+
+def test_several_processes_share_buffers_too():
+    class Normed(tutorial.Plain):
+        def __init__(self, n_users, n_items, n_factors):
+            super().__init__(n_users, n_items, n_factors, sparse=False)
+            self.norm = nn.BatchNorm1d(1)
+
+        def forward(self, user, item):
+            return self.norm(super().forward(user, item)[:, None])
+
+    model = small(Normed, optimizer="SGD", optimizer__lr=0.1, n_processes=2, batch_size=60).fit(DATA)
+    assert model.module_.norm.running_mean.abs() > 0
+    assert model.module_.norm.num_batches_tracked > 0
+
+
+def test_divergence_in_several_processes_is_divergence():
+    with pytest.raises(DivergenceError, match="optimizer__lr=1e"):
+        small(optimizer="SGD", optimizer__lr=1e6, n_processes=2, max_iter=5).fit(TRAIN)
+
+
+def test_momentum_of_sparse_gradients_is_refused():
+    # torch takes it and concatenates every gradient it ever saw: epochs of 6, 12 and 17 s
+    with pytest.raises(ValueError, match=r"optimizer__momentum=0.9 cannot be combined with the sparse gradients"):
+        small(optimizer="SGD", optimizer__momentum=0.9).fit(TRAIN)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", huber, "poisson"])
+def test_losses_of_ours_pickle_by_name(loss):
+    data = Interactions(DATA.user_ids, DATA.item_ids, np.abs(DATA.ratings))
+    model = small(loss=loss).fit(data)
+    assert pickle.loads(pickle.dumps(model)).loss == model.loss
+    module = pickle.loads(pickle.dumps(model.to_module()))
+    assert_allclose(module(torch.tensor([3]), torch.tensor([4])).item(), model.predict(3, 4), rtol=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_weights_of_one_change_nothing_whatever_the_reduction(reduction):
+    options = {"batch_size": None, "optimizer": "SGD", "optimizer__lr": 1e-6, "max_iter": 1}
+    for loss in (partial(nn.functional.mse_loss, reduction=reduction), nn.MSELoss(reduction=reduction)):
+        plain, weighted = (small(loss=loss, **options).fit(TRAIN, sample_weight=w).history_ for w in (None, np.ones(len(TRAIN))))
+        assert weighted["loss"] == pytest.approx(plain["loss"], rel=1e-5)
+    with pytest.raises(ValueError, match="must reduce a batch"):
+        small(loss=nn.MSELoss(reduction="none")).fit(TRAIN, sample_weight=np.ones(len(TRAIN)))
+
+
+def test_a_penalty_that_is_a_number_is_a_parameter_of_the_modules_own():
+    class Named(tutorial.Plain):
+        penalty = 0.1
+
+    assert np.isfinite(small(Named).fit(TRAIN).predict(TEST)).all()
+
+
+@pytest.mark.parametrize("value", [torch.ones(2), None, "much"])
+def test_a_penalty_that_is_no_number_is_refused(value):
+    class Wrong(tutorial.Plain):
+        def penalty(self):
+            return value
+
+    with pytest.raises(ValueError, match=r"penalty\(\) must return one number"):
+        small(Wrong).fit(TRAIN)
+
+
+def test_an_optimizer_needs_no_closure_and_no_rate():
+    class Own(torch.optim.Optimizer):
+        def __init__(self, params, size=0.01):
+            super().__init__(params, {"size": size})
+
+        def step(self):
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.data.add_(parameter.grad, alpha=-group["size"])
+
+    model = TorchFactorization(tutorial.Parameters, optimizer=Own, optimizer__size=0.5, module__n_factors=3, random_state=0)
+    assert np.diff(model.fit(TRAIN).history_["loss"])[:3].max() < 0
+    with pytest.raises(DivergenceError):
+        model.set_params(optimizer__size=1e9).fit(TRAIN)
+
+
+def test_an_instance_of_an_optimizer_is_refused_with_the_way():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    with pytest.raises(TypeError, match=r"Pass optimizer=SGD and its arguments as optimizer__"):
+        small(optimizer=optimizer).fit(TRAIN)
+
+
+def test_an_error_between_steps_is_the_modules_own():
+    calls = []
+
+    class Failing(tutorial.Plain):
+        def forward(self, user, item):
+            calls.append(1)
+            if len(calls) == 3:
+                raise RuntimeError("dense bug of my own")
+            return super().forward(user, item)
+
+    with pytest.raises(RuntimeError, match="dense bug of my own"):
+        small(Failing, module__sparse=False, optimizer="LBFGS", optimizer__lr=0.1, batch_size=None).fit(TRAIN)
+
+
+def test_features_beside_a_table_are_refused():
+    X, y = observed_on_days()
+    with pytest.raises(ValueError, match="a table or container brings its own"):
+        weekly().fit(X, y).predict(X, features={"day": "mon", "hour": 0.5})
+
+
+def test_recommend_refuses_an_unknown_category_where_asked_to():
+    X, y = observed_on_days()
+    with pytest.raises(ValueError, match="category of day of row 0 was not seen"):
+        weekly(handle_unknown="error").fit(X, y).recommend([3], features={"day": "never", "hour": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array(["2020-01-01", "2021-01-01"], dtype="M8[ms]"), r"hour holds datetime64.*days since the first"),
+        (np.array([881250949, 881250950]), "hour holds whole numbers beyond 2"),
+    ],
+)
+@pytest.mark.parametrize("frame", ["pandas", "polars"])
+def test_times_that_float32_cannot_hold_are_refused(frame, values, message):
+    library = pytest.importorskip(frame)
+    X = library.DataFrame({"u": ["a", "b"], "i": ["c", "d"], "day": ["mon", "sun"], "hour": values})
+    with pytest.raises(ValueError, match=message):
+        weekly().fit(X, [1.0, 2.0])
+
+
+def test_a_feature_cannot_take_the_place_of_a_modules_argument():
+    X, y = observed_on_days()
+    with pytest.raises(ValueError, match="'factors' has a meaning of its own"):
+        weekly(features={"factors": "day"}).fit(X, y)
+    with pytest.raises(ValueError, match="module__n_users is passed by fit itself"):
+        small(module__n_users=7).fit(TRAIN)
+
+
+def test_a_fit_that_fails_leaves_no_fitted_estimator():
+    model = small().fit(TRAIN)
+    with pytest.raises(DivergenceError):
+        model.set_params(optimizer="SGD", optimizer__lr=1e6, max_iter=9).fit(DATA)
+    with pytest.raises(NotFittedError):
+        model.predict(DATA)
+
+
+def test_fit_batches_leaves_the_global_random_state_alone_and_takes_tensors_of_any_kind():
+    user, item, rating = batches_of(TRAIN)[0]
+    batch = torch.from_numpy(user), torch.from_numpy(item), torch.from_numpy(rating).bfloat16().requires_grad_()
+    loader = torch.utils.data.DataLoader([batch] * 3, batch_size=None)
+    before = torch.get_rng_state()
+    model = small().fit_batches(loader, n_users=150, n_items=80)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.user_counts_.sum() == 300
+
+
+def test_ratings_of_weight_zero_are_absent_from_batches():
+    weighted = [(*batch, np.full(len(batch[0]), float(number % 2))) for number, batch in enumerate(batches_of(TRAIN))]
+    model = small().fit_batches(weighted, n_users=150, n_items=80)
+    expected = small().fit_batches(batches_of(TRAIN)[1::2], n_users=150, n_items=80)
+    assert_allclose(model.predict(TEST), expected.predict(TEST), rtol=1e-5)
+    assert_array_equal(model.rating_range_, expected.rating_range_)
+
+
+def test_batches_that_do_not_iterate_are_refused():
+    with pytest.raises(TypeError, match="batches must be iterable"):
+        small().fit_batches(5, n_users=150, n_items=80)
+
+
+def test_fit_batches_forgets_the_names_of_a_frame():
+    X, y = observed_on_days()
+    model = small(user="u", item="i").fit(X, y)
+    assert not hasattr(model.fit_batches(batches_of(TRAIN), n_users=150, n_items=80), "feature_names_in_")
+
+
+def test_repr_heeds_scikit_learns_configuration():
+    with config_context(print_changed_only=False):
+        assert "handle_unknown='mean'" in repr(small())
 
 
 # scikit-learn's own checks

@@ -1,5 +1,6 @@
 """Further columns of an observation, as tensors for ``forward(user, item, **features)``: numbers as they are, the rest encoded."""
 
+from collections.abc import Mapping
 from numbers import Real
 
 import numpy as np
@@ -8,6 +9,9 @@ from sk_torchmf import _labels
 from sk_torchmf._validation import check_finite, check_length
 from sk_torchmf.estimators import _forms
 
+TAKEN = ("self", "user", "item", "users", "items", "factors")  # forward's own, and what module arguments n_* mean already
+WHOLE = 2**24  # up to which float32 tells whole numbers apart
+
 
 def columns(features):
     """The parameter ``features`` as a dict of names to columns: from None, a list of column names, or such a dict."""
@@ -15,9 +19,15 @@ def columns(features):
         return {}
     if isinstance(features, str):
         raise TypeError(f"features must be a list of column names or a dict of names to columns. Got the string {features!r}.")
-    wanted = features if hasattr(features, "keys") else {name: name for name in features}
-    for name in wanted:
-        if not isinstance(name, str) or not name.isidentifier() or name in ("self", "user", "item"):
+    wanted = features if isinstance(features, Mapping) else {name: name for name in features}
+    for name, key in wanted.items():
+        if name in TAKEN:
+            raise ValueError(
+                f"features: {name!r} has a meaning of its own here. Name the column otherwise, as in {{'{name}_': ...}}."
+            )
+        if not isinstance(key, str | int) or isinstance(key, bool):
+            raise TypeError(f"features must name columns by str or int. Got {key!r} for {name!r}.")
+        if not isinstance(name, str) or not name.isidentifier():
             raise ValueError(
                 f"features become keyword arguments of forward, so each needs a name. Got {name!r}; name a column by a dict: "
                 'features={"day": 3}.'
@@ -52,9 +62,12 @@ def read(estimator, X, reset):
         X = np.asarray(X)
     found = {}
     for name, key in wanted.items():
-        values = _labels.column(X, key, f"features[{name!r}]") if form == _forms.TABLE else getattr(X, str(key), None)
+        if form == _forms.TABLE:
+            values = _labels.column(X, key, f"features[{name!r}]")
+        else:
+            values = getattr(X, key) if key in ("timestamps", "weights") else None
         if values is None:
-            raise ValueError(f"features={name!r} is not an array of the Interactions. Their arrays are timestamps and weights.")
+            raise ValueError(f"features={key!r}: of Interactions these are timestamps or weights, where they have them.")
         found[name] = _read(estimator, name, values, reset)
     return found
 
@@ -63,6 +76,8 @@ def given(estimator, features, shape):
     """The features passed to ``predict`` or ``recommend`` beside ids: a dict of values that broadcast to ``shape``, flat."""
     wanted = columns(estimator.features)
     features = {} if features is None else features
+    if not isinstance(features, Mapping):
+        raise TypeError(f"features must be a dict of names to values. Got {type(features).__name__}.")
     missing, unknown = wanted.keys() - features.keys(), features.keys() - wanted.keys()
     if missing or unknown:
         what = f"{sorted(missing)[0]!r} is missing" if missing else f"{sorted(unknown)[0]!r} is not one of them"
@@ -84,11 +99,23 @@ def _read(estimator, name, values, reset):
             codes, vocabularies[name] = _labels.encode(values, name)
             return codes.astype(np.int64)
         return _labels.lookup(values, vocabularies[name], name)
+    if np.asarray(values).dtype.kind in "mMc":
+        kind = np.asarray(values).dtype
+        raise ValueError(
+            f"features: {name} holds {kind}. Pass numbers, such as days since the first, or labels, such as the weekday."
+        )
     try:
         numbers = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"features: {name} held numbers in fit. Got {np.asarray(values).ravel()[0]!r}.") from None
-    return check_finite(check_length(numbers, len(values), name), name)
+    check_finite(check_length(numbers, len(values), name), name)
+    if estimator.dtype == "float32" and len(numbers) and np.abs(numbers).max() > WHOLE and (numbers == np.floor(numbers)).all():
+        largest = numbers[np.abs(numbers).argmax()]
+        raise ValueError(
+            f"features: {name} holds whole numbers beyond 2**24, such as {largest:.0f}, which float32 does not tell apart. "
+            'Subtract the first and divide, or use dtype="float64".'
+        )
+    return numbers
 
 
 def is_categorical(values):

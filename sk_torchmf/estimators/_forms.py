@@ -159,7 +159,8 @@ def read_users(estimator, users):
     code = _labels.lookup(np.atleast_1d(np.asarray(users)), estimator.users_, "user")
     if estimator.handle_unknown == "error" and (code < 0).any():
         at = int(np.argmax(code < 0))
-        raise ValueError(f"The user id of row {at} was not seen in fit. Drop it, or pass its ratings as sparse.")
+        cure = ", or pass its ratings as sparse" if hasattr(estimator, "fold_in") else ', or use handle_unknown="mean"'
+        raise ValueError(f"The user id of row {at} was not seen in fit. Drop it{cure}.")
     return code
 
 

@@ -18,7 +18,7 @@ from sk_torchmf.nn import POINTWISE, PointwiseLoss, Response
 from sk_torchmf.solvers.minibatch import as_scores
 
 BLOCK = 2**16  # pairs scored at once
-BACKGROUND = 256  # observations that stand in for an unknown id
+BACKGROUND = 64  # known ids that stand in for an unknown one
 
 _NO_NEW_USERS = (
     "A sparse matrix holds new users' ratings here, and a module of your own has no fold-in. For stored entries of the users that "
@@ -76,11 +76,13 @@ class ModulePredictor(RegressorMixin, PartEstimator):
             For a sparse matrix: a module of your own has no fold-in of new users. Predict stored entries of known users with
             ``Interactions.from_matrix(X)``.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "module_")
         if item_ids is None and sp.issparse(user_ids):
             raise ValueError(_NO_NEW_USERS)
         user, item = _forms.read_query(self, user_ids, item_ids)
         by_ids = item_ids is not None or item is None
+        if features is not None and not by_ids:
+            raise ValueError("features are for predict(users, items): a table or container brings its own.")
         if item is None:
             user, item = np.broadcast_arrays(user, np.arange(self.n_items_))
         values = _features.given(self, features, user.shape) if by_ids else _features.read(self, user_ids, reset=False)
@@ -93,18 +95,23 @@ class ModulePredictor(RegressorMixin, PartEstimator):
             np.where(counts[code] > 0, code, -1) for counts, code in ((self.user_counts_, user), (self.item_counts_, item))
         )
         codes = {"user": user, "item": item} | features
+        if handle_unknown == "error":
+            self._check_known(codes)
         unknown = np.zeros(len(user), dtype=bool)
-        for name, code in codes.items():
-            if code.dtype.kind == "i" and (code < 0).any():
-                if handle_unknown == "error":
-                    at, what = int(np.argmax(code < 0)), f"{name} id" if name in ("user", "item") else f"category of {name}"
-                    raise ValueError(f'The {what} of row {at} was not seen in fit. Drop it, or use handle_unknown="mean".')
+        for code in codes.values():
+            if code.dtype.kind == "i":
                 unknown |= code < 0
         scores = np.full(len(user), np.nan)
         scores[~unknown] = self._forward({name: code[~unknown] for name, code in codes.items()})
         if handle_unknown == "mean" and unknown.any():
             scores[unknown] = self._average({name: code[unknown] for name, code in codes.items()})
         return scores.reshape(shape)
+
+    def _check_known(self, codes):
+        for name, code in codes.items():
+            if code.dtype.kind == "i" and (code < 0).any():
+                at, what = int(np.argmax(code < 0)), f"{name} id" if name in ("user", "item") else f"category of {name}"
+                raise ValueError(f'The {what} of row {at} was not seen in fit. Drop it, or use handle_unknown="mean".')
 
     def _forward(self, codes):
         """The module's scores of known codes, float64, in blocks."""
@@ -122,21 +129,19 @@ class ModulePredictor(RegressorMixin, PartEstimator):
 
     def _average(self, codes):
         """Scores of rows with something unknown: averaged over what the background has in its place."""
-        rows, place = codes, np.arange(len(codes["user"]))
-        if len(codes) == 2:  # without features there are few distinct pairs
-            key, place = np.unique(codes["user"] * (self.n_items_ + 1) + codes["item"] + 1, return_inverse=True)
-            user = key // (self.n_items_ + 1)
-            rows = {"user": user, "item": key - user * (self.n_items_ + 1) - 1}
-        rounds = np.full(len(rows["user"]), BACKGROUND)  # whole turns through what is few
+        stacked = np.column_stack([code.astype(np.float64) for code in codes.values()])
+        distinct, place = np.unique(stacked, axis=0, return_inverse=True)
+        rows = {name: column.astype(code.dtype) for (name, code), column in zip(codes.items(), distinct.T, strict=True)}
+        rounds = np.full(len(distinct), BACKGROUND)  # whole turns through what is few
         for name, code in rows.items():
             if code.dtype.kind == "i":
                 n = len(self.background_[name])
                 rounds = np.where(code < 0, np.minimum(rounds, BACKGROUND // n * n), rounds)
-        total = np.zeros(len(rounds))
-        for at in range(BACKGROUND):
+        total = np.zeros(len(distinct))
+        for at in range(int(rounds.max())):
             filled = {name: self._fill(name, code, at) for name, code in rows.items()}
             total += np.where(at < rounds, self._forward(filled), 0.0)
-        return (total / rounds)[place]
+        return (total / rounds)[place.ravel()]
 
     def _fill(self, name, code, at):
         """The code with the background's in the place of the unknown."""
@@ -191,12 +196,14 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         scores : ndarray of shape (n, k), float64
             Predicted ratings; -inf where no item remains.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "module_")
         k = check_count(k, "k")
         if sp.issparse(users):
             raise ValueError(_NO_NEW_USERS)
         code, candidates = _forms.read_users(self, users), _forms.read_candidates(self, items)
         values = _features.given(self, features, code.shape)
+        if self.handle_unknown == "error":
+            self._check_known(values)
 
         def score(block):
             user, item = (part.ravel() for part in np.meshgrid(code[block], candidates, indexing="ij"))
@@ -219,8 +226,8 @@ class ModulePredictor(RegressorMixin, PartEstimator):
             ``forward(user, item, **features)`` takes tensors as the module itself does and returns predicted ratings, in the shape
             the module gives them. A copy, on the CPU, in evaluation mode.
         """
-        check_is_fitted(self)
-        return Response(copy.deepcopy(self.module_), self._pointwise().response).eval()
+        check_is_fitted(self, "module_")
+        return Response(copy.deepcopy(self.module_), self._pointwise()).eval()
 
     def score(self, X, y=None, sample_weight=None):
         """Coefficient of determination R2 of the predictions.
@@ -238,7 +245,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         float
             At most 1; 0 for predictions no better than the mean of ``y``.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "module_")
         if sp.issparse(X):
             raise ValueError(_NO_NEW_USERS)
         if y is None and _forms.is_interactions(X):

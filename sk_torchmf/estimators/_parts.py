@@ -1,12 +1,15 @@
 """Parameters of an estimator's parts in the form ``part__name``, and the torch classes that the parts' names mean."""
 
+import contextlib
 import copy
 import difflib
 import fnmatch
 import inspect
+from collections.abc import Mapping
 from functools import partial
 
 import torch
+from sklearn import get_config
 from sklearn.base import BaseEstimator
 
 from sk_torchmf.nn import POINTWISE, PointwiseLoss
@@ -48,11 +51,11 @@ class PartEstimator(BaseEstimator):
 
     def __repr__(self, N_CHAR_MAX=700):
         """What differs from the defaults, classes and functions by their names."""
-        defaults = inspect.signature(type(self)).parameters
+        defaults, every = inspect.signature(type(self)).parameters, not get_config()["print_changed_only"]
         shown = [
             f"{name}={value.__name__ if hasattr(value, '__name__') else repr(value)}"
             for name, value in self.get_params(deep=False).items()
-            if name not in defaults or repr(value) != repr(defaults[name].default)
+            if every or name not in defaults or repr(value) != repr(defaults[name].default)
         ]
         text = f"{type(self).__name__}({', '.join(shown)})"
         return text if len(text) <= N_CHAR_MAX else f"{text[:N_CHAR_MAX]}...)"
@@ -66,23 +69,27 @@ def is_option(name):
 
 def did_you_mean(name, known):
     """The end of a message about a name that nobody knows."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {close[0]}?" if close else f" Known are {', '.join(sorted(known))}."
+    plain = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), plain, n=1)
+    return f" Did you mean {plain[close[0]]}?" if close else f" Known are {', '.join(sorted(known))}."
 
 
 def find_class(value, part, base, place):
     """The class that a part's parameter means: itself, or by name, upper or lower case, among the classes of a torch module."""
-    if isinstance(value, type) and issubclass(value, base):
+    if isinstance(value, type) and issubclass(value, base) and value is not base:
         return value
+    if isinstance(value, base):
+        kind = type(value).__name__
+        raise TypeError(
+            f"{part} must be a class, since every fit makes its own. Pass {part}={kind} and its arguments as {part}__*."
+        )
+    if not isinstance(value, str):
+        raise TypeError(f"{part} must be a subclass of {base.__module__}.{base.__qualname__}, or its name. Got {_name(value)}.")
     classes = {name: found for name, found in vars(place).items() if isinstance(found, type) and issubclass(found, base)}
     classes.pop(base.__name__, None)
-    if not isinstance(value, str):
-        shown = value.__name__ if hasattr(value, "__name__") else repr(value)
-        raise TypeError(f"{part} must be a subclass of {base.__module__}.{base.__qualname__}, or the name of one. Got {shown}.")
-    plain = {name.lower(): found for name, found in classes.items()}
-    found = plain.get(value.lower().replace("_", ""))
+    found = {name.lower(): found for name, found in classes.items()}.get(value.lower().replace("_", ""))
     if found is None:
-        raise ValueError(f"{part}={value!r} is not in {place.__name__}.{did_you_mean(value, [*classes, *plain])}")
+        raise ValueError(f"{part}={value!r} is not in {place.__name__}.{did_you_mean(value, list(classes))}")
     return found
 
 
@@ -91,6 +98,8 @@ def check_options(part, kind, options, given=()):
     accepted = _accepted(kind)
     own = [name for name in accepted or () if name not in given]
     for name in options:
+        if name in given:
+            raise ValueError(f"{part}__{name} is passed by fit itself. Leave it out.")
         if accepted is not None and name not in own:
             cure = did_you_mean(f"{part}__{name}", [f"{part}__{known}" for known in own])
             raise ValueError(f"{part}__{name} is not a parameter of {_name(kind)}.{cure}")
@@ -137,13 +146,7 @@ def make_module(factory, options, sizes, n_categories, features):
     if accepted is not None and not set(sizes) <= set(accepted):
         raise TypeError(f"module {_name(factory)} must take n_users and n_items, which fit passes to it. Its own: {accepted}.")
     filled = sizes | {name: n for name, n in n_categories.items() if accepted is None or name in accepted} | options
-    try:
-        inspect.signature(factory).bind(**filled)
-    except TypeError as error:
-        raise TypeError(f"module {_name(factory)} lacks an argument: {error}. Pass it as module__*.") from None
-    except ValueError:  # it does not tell
-        pass
-    module = factory(**filled)
+    module = _build("module", factory, filled)
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module {_name(factory)} must make a torch.nn.Module. It made {type(module).__name__}.")
     try:
@@ -154,6 +157,16 @@ def make_module(factory, options, sizes, n_categories, features):
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise ValueError(f"module {_name(factory)} has no parameter that requires a gradient: there is nothing to train.")
     return module
+
+
+def _build(part, kind, options, *given):
+    """Call a class or function; a missing argument is named as the parameter it would be."""
+    with contextlib.suppress(ValueError):  # some callables do not tell what they take
+        try:
+            inspect.signature(kind).bind(*given, **options)
+        except TypeError as error:
+            raise TypeError(f"{part} {_name(kind)} lacks an argument: {error}. Pass it as {part}__*.") from None
+    return kind(*given, **options)
 
 
 def make_optimizer(kind, options, module, parameter_options):
@@ -173,13 +186,15 @@ def make_optimizer(kind, options, module, parameter_options):
     rest = {name: p for name, p in module.named_parameters() if p.requires_grad}
     names, groups = list(rest), []
     for pattern, own in (parameter_options or {}).items():
+        if not isinstance(own, Mapping):
+            raise TypeError(f"parameter_options must map a pattern to a dict of options. Got {own!r} for {pattern!r}.")
         check_options("optimizer", kind, own, given=("params",))
         matched = fnmatch.filter(names, pattern)
         if not matched:
             raise ValueError(f"parameter_options: no parameter is called {pattern!r}.{did_you_mean(pattern, names)}")
-        groups.append(own | {"params": [rest.pop(name) for name in matched if name in rest]})
+        groups.append({**own, "params": [rest.pop(name) for name in matched if name in rest]})
     groups.append({"params": list(rest.values())})
-    return kind([group for group in groups if group["params"]], **options)
+    return _build("optimizer", kind, options, [group for group in groups if group["params"]])
 
 
 def make_scheduler(kind, options, optimizer):
@@ -191,7 +206,7 @@ def make_scheduler(kind, options, optimizer):
     place = torch.optim.lr_scheduler
     kind = find_class(kind, "scheduler", place.LRScheduler, place)
     check_options("scheduler", kind, options, given=("optimizer",))
-    return kind(optimizer, **options)
+    return _build("scheduler", kind, options, optimizer)
 
 
 def make_loss(loss, options):
@@ -209,7 +224,7 @@ def make_loss(loss, options):
         return partial(_mean, loss)
     if isinstance(loss, type):
         check_options("loss", loss, options)
-        return partial(_reduced, loss(**options), {})
+        return partial(_reduced, _build("loss", loss, options), {})
     if isinstance(loss, torch.nn.Module) and options:
         raise ValueError(f"loss__{next(iter(options))} is for a loss given as a class. Got an instance of {type(loss).__name__}.")
     check_options("loss", loss, options)
@@ -230,19 +245,19 @@ def _find_loss(loss):
 
 def _mean(loss, score, rating, weight):
     value = loss(score, rating)
-    return value.mean() if weight is None else torch.dot(value, weight) / len(value)
+    return value.mean() if weight is None else (value * weight).mean()
 
 
 def _reduced(loss, options, score, rating, weight):
     if weight is None:
         return loss(score, rating, **options)
-    reduction = getattr(loss, "reduction", options.get("reduction", "mean"))
     if hasattr(loss, "reduction"):
-        loss = copy.copy(loss)
+        reduction, loss = loss.reduction, copy.copy(loss)
         loss.reduction = "none"
     elif "reduction" in (_accepted(loss) or ()):
+        reduction = options.get("reduction", inspect.signature(loss).parameters["reduction"].default)
         options = options | {"reduction": "none"}
     else:
         raise ValueError(f'Weights need a loss that takes reduction="none", as torch\'s own do. {_name(loss)} does not.')
-    value = torch.dot(loss(score, rating, **options), weight)
-    return value if reduction == "sum" else value / len(weight)
+    value = loss(score, rating, **options) * weight
+    return {"mean": value.mean, "sum": value.sum}.get(reduction, lambda: value)()

@@ -153,7 +153,7 @@ class Recommender(BaseFactorization):
         sizes = self.n_users_, self.n_items_, self.user_factors_.shape[1]
         module = kind(*sizes, generator=torch.Generator("cpu"), dtype=torch.from_numpy(self.user_factors_).dtype)
         module.load_state_dict({name: torch.from_numpy(np.asarray(getattr(self, f"{name}_"))) for name in module.state_dict()})
-        return Response(module, POINTWISE[self.loss].response).eval()
+        return Response(module, POINTWISE[self.loss]).eval()
 
 
 def _similar(ids, labels, factors, k, role):

@@ -1,6 +1,7 @@
 """Batches of the caller's own making, checked one by one and gone through anew in every epoch."""
 
 import numpy as np
+import torch
 
 from sk_torchmf._validation import check_below, check_ids, check_length, check_ratings, check_weights
 from sk_torchmf.solvers.minibatch import Batch
@@ -38,7 +39,7 @@ class Stream:
                 raise ValueError(
                     f"Batch {number} must be (user, item, rating) or (user, item, rating, weight). Got {_shown(batch)}."
                 )
-            user, item, rating, weight = self._check(number, *batch)
+            user, item, rating, weight = self._check(number, *map(_array, batch))
             if len(user) == 0:
                 continue
             if self.is_first:
@@ -55,10 +56,22 @@ class Stream:
             check_below(values, n, name, f"n_{name[:5]}")
             check_length(values, len(ids[0]), name)
         rating = self.check_ratings(check_ratings(rating, len(ids[0]), f"ratings of batch {number}"))
-        if weight is not None:
-            weight = check_weights(weight, len(ids[0]), f"weights of batch {number}").astype(self.dtype)
-        return *(values.astype(np.int64) for values in ids), rating, weight
+        user, item = (values.astype(np.int64) for values in ids)
+        if weight is None:
+            return user, item, rating, None
+        kept = np.zeros(len(user), dtype=bool)
+        if np.any(weight):
+            weight = check_weights(weight, len(user), f"weights of batch {number}")
+            kept = weight > 0
+        return user[kept], item[kept], rating[kept], weight[kept].astype(self.dtype)
 
 
 def _shown(batch):
     return f"{len(batch)} parts" if isinstance(batch, tuple | list) else type(batch).__name__
+
+
+def _array(values):
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values  # which NumPy does not know
+    return np.asarray(values)

@@ -1,6 +1,6 @@
 """Any torch module as a factorization: the model, the loss and the optimizer are the user's."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
 
@@ -43,21 +43,22 @@ class TorchFactorization(ModulePredictor):
         Of ``torch.optim.lr_scheduler``; takes a step after each epoch.
     parameter_options : dict of str to dict, default=None
         Options of the optimizer for the parameters whose name matches a pattern: ``{"*_biases*": {"lr": 0.1}}``. The first pattern
-        that matches counts.
+        that matches counts; each is a group of the optimizer, in their order, and what no pattern matches is the last.
     features : list of str or dict of str to str or int, default=None
-        Further columns of a table, or arrays of the Interactions, that ``forward(user, item, **features)`` gets as tensors of shape
-        (n,): numbers in ``dtype``; text and a frame's categories as int64 numbers of the sorted ``feature_categories_``. A dict
-        gives names to columns.
+        Further columns of a table, or ``timestamps`` or ``weights`` of Interactions, that ``forward(user, item, **features)`` gets
+        as tensors of shape (n,): numbers in ``dtype``; text and a frame's categories as int64 numbers of the sorted
+        ``feature_categories_``. A dict gives names to columns.
     max_iter : int, default=10
         Epochs.
     batch_size : int, default=1024
-        Observations a step, in a fresh random order every epoch. None takes all at once.
+        Observations a step, in a fresh random order every epoch. None takes all at once, where there are neither features nor
+        several processes on the fused kernels if the module has ``forward_pairs``.
     n_processes : int, default=1
         More than one train lock-free on shared parameters (Hogwild [1]_): SGD or Adagrad on the CPU. Results then depend on timing
         and differ from run to run.
     handle_unknown : {"mean", "nan", "error"}, default="mean"
-        What to predict for ids and categories that ``fit`` did not see: the average over a sample of those it saw, NaN, or
-        raise ValueError.
+        What to predict for ids and categories that ``fit`` did not see: from the average score over a sample of those it saw, NaN,
+        or raise ValueError.
     clip : bool, default=False
         Limit predictions to the range of the training ratings.
     user, item : int or str, default=0 and 1
@@ -128,8 +129,8 @@ class TorchFactorization(ModulePredictor):
     _parameter_constraints: dict = {
         "module": [callable, torch.nn.Module],  # which fit refuses with better words
         "loss": [str, callable],
-        "optimizer": [str, callable],
-        "scheduler": [str, callable, None],
+        "optimizer": [str, callable, torch.optim.Optimizer],  # an instance is refused with better words
+        "scheduler": [str, callable, torch.optim.lr_scheduler.LRScheduler, None],
         "parameter_options": [Mapping, None],
         "features": ["array-like", HasMethods(["keys"]), str, None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -206,6 +207,7 @@ class TorchFactorization(ModulePredictor):
         -------
         self
         """
+        self._forget("module_")  # a fit that fails leaves no module of other ids behind
         device = check_device(self.device)
         data = _forms.read(self, X, y, sample_weight)
         features = _features.read(self, X, reset=True)
@@ -234,6 +236,11 @@ class TorchFactorization(ModulePredictor):
         )
         self._train(observed, pairs, device)
         return self
+
+    def _forget(self, *names):
+        for name in names:
+            if hasattr(self, name):
+                delattr(self, name)
 
     def _train(self, observed, pairs, device):
         seed = check_seed(self.random_state)
@@ -284,7 +291,8 @@ class TorchFactorization(ModulePredictor):
             Each batch is (user, item, rating) or (user, item, rating, weight): arrays or tensors of shape (n,), whole numbers below
             ``n_users`` and ``n_items`` first. A list, a ``DataLoader``, an ``IterableDataset`` of batches, or a function that
             returns an iterator is gone through anew in every epoch; an iterator or generator, which is spent after one, needs
-            ``max_iter=1``. ``batch_size`` is not used.
+            ``max_iter=1``. ``batch_size`` is not used. Weights are not divided by their mean, which is not known: a weight of 10 is
+            a step ten times as long.
         n_users, n_items : int
             Sizes.
 
@@ -294,10 +302,13 @@ class TorchFactorization(ModulePredictor):
             Memory does not grow with the number of batches, so ``seen_`` is empty: ``recommend`` leaves nothing out.
         """
         self._validate_params()
+        self._forget("module_", "feature_names_in_")
         device = check_device(self.device)
         if self.features is not None or self.n_processes > 1:
             raise ValueError("fit_batches takes neither features nor n_processes > 1: a batch holds users, items and ratings.")
-        if not callable(batches) and iter(batches) is batches and self.max_iter > 1:
+        if not callable(batches) and not isinstance(batches, Iterable):
+            raise TypeError(f"batches must be iterable, or a function that returns an iterator. Got {type(batches).__name__}.")
+        if isinstance(batches, Iterator) and self.max_iter > 1:
             raise ValueError(
                 f"batches is an iterator, spent after one pass, and max_iter={self.max_iter}. Pass max_iter=1, or what can be gone "
                 "through anew: a list, a DataLoader, a function that returns an iterator."

@@ -61,6 +61,13 @@ class PointwiseLoss:
     def __repr__(self):
         return f"<loss {self.name}>"
 
+    def __reduce__(self):  # ours are pickled by name: their functions have none
+        return (_named, (self.name,)) if POINTWISE.get(self.name) is self else super().__reduce__()
+
+
+def _named(name):
+    return POINTWISE[name]
+
 
 def _huber(score, rating):
     error = (score - rating).abs()

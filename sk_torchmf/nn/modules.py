@@ -136,10 +136,10 @@ class BiasedMF(PlainMF):
 class Response(nn.Module):
     """A module of scores followed by the inverse link of its loss: predictions, in the units of the ratings."""
 
-    def __init__(self, scores, response):
+    def __init__(self, scores, loss):
         super().__init__()
-        self.scores, self.response = scores, response
+        self.scores, self.loss = scores, loss
 
     def forward(self, user, item, **features):
         """Predictions for index tensors ``user`` and ``item`` of shape (n,)."""
-        return self.response(self.scores(user, item, **features))
+        return self.loss.response(self.scores(user, item, **features))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import PicklingError
 
 import numpy as np
 import torch
@@ -26,12 +27,13 @@ def check_shareable(optimizer, device, n_processes):
             f"n_processes={n_processes} needs an optimizer whose state the processes can share: SGD without momentum, or Adagrad. "
             f"Got {name}; use one of these, or n_processes=1."
         )
-    momentum = [group["momentum"] for group in optimizer.param_groups if group.get("momentum")]
-    if momentum:
-        raise ValueError(
-            f"n_processes={n_processes} cannot share the momentum of {name} (optimizer__momentum={momentum[0]}). Use momentum 0, "
-            "Adagrad, or n_processes=1."
-        )
+    for option in ("momentum", "lr_decay"):  # a buffer and a count of steps, which each process would have for itself
+        values = [group[option] for group in optimizer.param_groups if group.get(option)]
+        if values:
+            raise ValueError(
+                f"n_processes={n_processes} cannot share what {name} keeps for optimizer__{option}={values[0]}. Use {option} 0 or "
+                "n_processes=1."
+            )
 
 
 @contextmanager
@@ -56,35 +58,42 @@ def hogwild(trainer, data, *, batch_size, n_processes, generator):
     .. [1] Recht, Re, Wright, Niu, Hogwild: A Lock-Free Approach to Parallelizing Stochastic Gradient Descent, NIPS 2011.
     """
     parameters = list(trainer.module.parameters())
-    state = trainer.optimizer.state
+    state, tensors = trainer.optimizer.state, _tensors(trainer.module)
+    trainer.check(data[:batch_size])  # while no other process moves the parameters
     with tempfile.TemporaryDirectory(prefix="sk_torchmf") as folder:
         share = _Folder(Path(folder))
         observed = [None if part is None else share(part) for part in (data.user, data.item, data.rating, data.weight)]
         features = {name: share(value) for name, value in data.features.items()}
         order = share(torch.arange(len(data)))
-        shared = [(share(p), share(state[p]["sum"]) if "sum" in state[p] else None) for p in parameters]
-        for parameter in parameters:
-            parameter.data = parameter.data.new_empty(0)
-        shell = copy.deepcopy(trainer.module)  # travels without parameters
-        for parameter, (array, _) in zip(parameters, shared, strict=True):
-            parameter.data = torch.from_numpy(array)
+        shared = [share(tensor) for tensor in tensors]
+        sums = [share(state[p]["sum"]) if "sum" in state[p] else None for p in parameters]
+        for tensor in tensors:
+            tensor.data = tensor.data.new_empty(0)
+        shell = copy.deepcopy(trainer.module)  # travels without its numbers
+        for tensor, array in zip(tensors, shared, strict=True):
+            tensor.data = torch.from_numpy(array)
         threads = max(1, cpu_count() // n_processes)
         with parallel_config("loky", inner_max_num_threads=threads), Parallel(n_jobs=n_processes) as parallel:
 
             def run_epoch(trainer):
                 order[:] = torch.randperm(len(data), generator=generator, device="cpu").numpy()
                 seeds = torch.randint(2**31 - 1, (n_processes,), generator=generator, device="cpu").tolist()
-                task = _Epoch(shell, trainer.loss, type(trainer.optimizer), _describe(trainer.optimizer, parameters), batch_size)
-                arrays = shared, observed, features, order
-                done = parallel(delayed(task)(*arrays, slice(n, None, n_processes), seed) for n, seed in enumerate(seeds))
+                groups = _describe(trainer.optimizer, parameters)
+                task = _Epoch(shell, trainer.loss, type(trainer.optimizer), groups, batch_size)
+                arrays = shared, sums, observed, features, order
+                try:
+                    done = parallel(delayed(task)(*arrays, slice(n, None, n_processes), seed) for n, seed in enumerate(seeds))
+                except PicklingError as error:
+                    name = type(trainer.module).__name__
+                    raise ValueError(f"module {name} or its loss cannot travel to another process: {error}.") from error
                 trainer.optimizer.step()  # without gradients it moves nothing; a scheduler wants to see it
                 return tuple(map(sum, zip(*done, strict=True)))
 
             try:
                 yield run_epoch
             finally:
-                for parameter in parameters:
-                    parameter.data = parameter.data.clone()  # off the files, which end here
+                for tensor in tensors:
+                    tensor.data = tensor.data.clone()  # off the files, which end here
 
 
 class _Folder:
@@ -100,6 +109,11 @@ class _Folder:
         shared = np.lib.format.open_memmap(path, mode="w+", dtype=array.dtype, shape=array.shape)
         shared[...] = array
         return shared
+
+
+def _tensors(module):
+    """What the processes share: parameters and buffers."""
+    return [*module.parameters(), *module.buffers()]
 
 
 def _describe(optimizer, parameters):
@@ -118,18 +132,18 @@ class _Epoch:
     groups: list
     batch_size: int
 
-    def __call__(self, shared, observed, features, order, part, seed):
+    def __call__(self, shared, sums, observed, features, order, part, seed):
         torch.manual_seed(seed)  # of a process of our own: dropout draws from it
+        for tensor, array in zip(_tensors(self.module), shared, strict=True):
+            tensor.data = torch.from_numpy(array)
         parameters = list(self.module.parameters())
-        for parameter, (array, _) in zip(parameters, shared, strict=True):
-            parameter.data = torch.from_numpy(array)
         groups = [group | {"params": [parameters[at] for at in group["params"]]} for group in self.groups]
         optimizer = self.optimizer(groups)
-        for parameter, (_, total) in zip(parameters, shared, strict=True):
+        for parameter, total in zip(parameters, sums, strict=True):
             if total is not None:
                 optimizer.state[parameter]["sum"] = torch.from_numpy(total)
         index = np.asarray(order[part])
         user, item, rating, weight = (None if values is None else values[index] for values in observed)
         data = Batch.from_arrays(user, item, rating, weight, {name: values[index] for name, values in features.items()})
-        trainer = Trainer(self.module.train(), self.loss, optimizer)
+        trainer = Trainer(self.module.train(), self.loss, optimizer, checked=True)
         return one_pass(trainer, Observations(data, self.batch_size, torch.Generator("cpu").manual_seed(seed)))

@@ -1,5 +1,6 @@
 """An ordinary training loop: batches in, a trained module out. Knows torch's conventions, and neither the model nor estimators."""
 
+import inspect
 import math
 import time
 import warnings
@@ -118,22 +119,40 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     checked: bool = field(default=False)
 
+    def check(self, batch):
+        """Refuse an unsound module or loss, by a batch that no step is taken on."""
+        self._loss(batch).backward()
+        self._check_gradients()
+        self.optimizer.zero_grad()
+        self.checked = True
+
     def step(self, batch):
         """Take one step; returns the loss before it, a tensor."""
         values: list[Tensor] = []
+        inside = False
 
         def closure():
+            nonlocal inside
+            inside = True
             self.optimizer.zero_grad()
             value = self._loss(batch)
             value.backward()
+            if not self.checked:
+                self._check_gradients()
+                self.checked = True
             values.append(value.detach())
+            inside = False
             return value
 
         try:
-            self.optimizer.step(closure)
+            if "closure" in inspect.signature(self.optimizer.step).parameters:
+                self.optimizer.step(closure)
+            else:
+                closure()
+                self.optimizer.step()
             return values[0]
         except RuntimeError as error:
-            if not values:  # it is the module's or the loss's own
+            if inside or not ("sparse" in str(error) or "dense" in str(error)):  # the module's or the loss's own, or no memory
                 raise
             raise ValueError(self._refused(error)) from error
 
@@ -143,7 +162,13 @@ class Trainer:
         if not self.checked:
             self._check(score, value)
         penalty = getattr(self.module, "penalty", None)
-        return value if penalty is None else value + penalty()
+        if not callable(penalty):
+            return value
+        penalty = penalty()
+        if not self.checked and not (isinstance(penalty, float | int) or (isinstance(penalty, Tensor) and penalty.ndim == 0)):
+            shape = tuple(penalty.shape) if isinstance(penalty, Tensor) else type(penalty).__name__
+            raise ValueError(f"{type(self.module).__name__}.penalty() must return one number. Got {shape}.")
+        return value + penalty
 
     def _check(self, score, value):
         name = type(self.module).__name__
@@ -155,7 +180,12 @@ class Trainer:
             raise ValueError(f'loss must reduce a batch to one number, as torch\'s do with reduction="mean". Got {shape}.')
         if not value.requires_grad:
             raise ValueError(f"The loss has no gradient: the scores of {name}.forward do not depend on a trainable parameter.")
-        self.checked = True
+
+    def _check_gradients(self):
+        """Refuse momentum of sparse gradients: torch takes it, and its buffer keeps every gradient there ever was."""
+        for group in self.optimizer.param_groups:
+            if group.get("momentum") and any(p.grad is not None and p.grad.is_sparse for p in group["params"]):
+                raise ValueError(self._refused("its buffer would grow with every step"))
 
     def _refused(self, error):
         """What to say where the optimizer could not take the gradients it got."""
@@ -175,13 +205,13 @@ class Trainer:
 def as_scores(score, n, name):
     """A module's output as shape (n,): (n, 1) will do, and a single number for a single pair."""
     if not isinstance(score, Tensor):
-        raise TypeError(f"{name}.forward(user, item) must return a tensor, one number a pair. Got {type(score).__name__}.")
+        raise TypeError(f"{name} must return a tensor, one number a pair. Got {type(score).__name__}.")
     shape = tuple(score.shape)
     if shape == (n,):
         return score
     if shape == (n, 1) or (n == 1 and score.numel() == 1):
         return score.reshape(n)
-    raise ValueError(f"{name}.forward(user, item) must return one number a pair, shape ({n},) or ({n}, 1). Got shape {shape}.")
+    raise ValueError(f"{name} must return one number a pair, shape ({n},) or ({n}, 1). Got shape {shape}.")
 
 
 def train(trainer, batches, *, max_iter, scheduler=None, report=None):
@@ -217,8 +247,8 @@ def train(trainer, batches, *, max_iter, scheduler=None, report=None):
         if n == 0:
             raise ValueError(f"batches gave nothing in epoch {epoch}. It must be iterable anew in every epoch.")
         mean_loss = total / n
-        rates = sorted({group["lr"] for group in trainer.optimizer.param_groups})
         if not math.isfinite(mean_loss):
+            rates = sorted({group["lr"] for group in trainer.optimizer.param_groups if "lr" in group})
             shown = ", ".join(f"{float(rate):.3g}" for rate in rates)
             raise DivergenceError(f"Loss became {mean_loss} in epoch {epoch} (optimizer__lr={shown}). Lower optimizer__lr.")
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
