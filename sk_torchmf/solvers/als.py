@@ -11,7 +11,7 @@ from sk_torchmf.solvers.autograd import stalled
 from sk_torchmf.solvers.objective import POWER
 from sk_torchmf.solvers.solution import Solution
 
-BLOCK = 2**21  # numbers a block of rows may gather
+BLOCK = 2**19  # numbers a block of rows may gather: they stay in the cache
 NEWTON_STEPS = 8
 
 
