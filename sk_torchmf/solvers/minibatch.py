@@ -112,12 +112,18 @@ class Trainer:
     optimizer : torch.optim.Optimizer
     checked : bool
         Whether a first batch has shown that module and loss are sound.
+    takes_closure : bool
+        Whether the optimizer's step calls for the loss itself, as torch's own do.
     """
 
     module: torch.nn.Module
     loss: Callable
     optimizer: torch.optim.Optimizer
-    checked: bool = field(default=False)
+    checked: bool = False
+    takes_closure: bool = field(init=False)
+
+    def __post_init__(self):
+        self.takes_closure = "closure" in inspect.signature(self.optimizer.step).parameters
 
     def check(self, batch):
         """Refuse an unsound module or loss, by a batch that no step is taken on."""
@@ -145,7 +151,7 @@ class Trainer:
             return value
 
         try:
-            if "closure" in inspect.signature(self.optimizer.step).parameters:
+            if self.takes_closure:
                 self.optimizer.step(closure)
             else:
                 closure()
