@@ -127,7 +127,8 @@ def table(heading, rows):
 def compare_rows(records, reference="Biased, defaults"):
     """One row a system and variant: seconds, ratio to ours, RMSE (mean of the splits' means), how many runs were undisturbed."""
     groups = grouped(records, "system", "label")
-    ours = seconds(groups["sk_torchmf", reference])
+    reference = groups.get(("sk_torchmf", reference))
+    ours = seconds(reference) if reference else float("nan")
     rows = []
     for (system, label), own in groups.items():
         splits = grouped(own, "split").values()
