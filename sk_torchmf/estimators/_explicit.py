@@ -148,17 +148,18 @@ class ExplicitFactorization(RegressorMixin, Recommender):
         objective = Objective.build(model, pairs, rating, weight, loss, alpha=self.alpha, mean=start)
         if self.solver == "als":
             return fit_als(model, objective, max_iter=max_iter, tol=self.tol, report=report)
-        return minimise(
-            model,
-            objective,
-            self.solver,
-            learning_rate=self.learning_rate,
-            batch_size=self.batch_size,
-            max_iter=max_iter,
-            tol=self.tol,
-            generator=generator,
-            report=report,
-        )
+        with torch.device("cpu"):  # where older optimizers keep their count of steps, whatever the default device
+            return minimise(
+                model,
+                objective,
+                self.solver,
+                learning_rate=self.learning_rate,
+                batch_size=self.batch_size,
+                max_iter=max_iter,
+                tol=self.tol,
+                generator=generator,
+                report=report,
+            )
 
     def _report(self, iteration, value):
         print(f"[{type(self).__name__}] iteration {iteration}, loss {value:.6g}")

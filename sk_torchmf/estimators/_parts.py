@@ -146,7 +146,8 @@ def make_module(factory, options, sizes, n_categories, features):
     if accepted is not None and not set(sizes) <= set(accepted):
         raise TypeError(f"module {_name(factory)} must take n_users and n_items, which fit passes to it. Its own: {accepted}.")
     filled = sizes | {name: n for name, n in n_categories.items() if accepted is None or name in accepted} | options
-    module = _build("module", factory, filled)
+    with torch.device("cpu"):  # so that devices start alike
+        module = _build("module", factory, filled)
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module {_name(factory)} must make a torch.nn.Module. It made {type(module).__name__}.")
     try:
