@@ -107,9 +107,7 @@ class ExplicitFactorization(RegressorMixin, Recommender):
                 f'batch_size must be None with solver="{self.solver}", which takes all ratings at once. Got {self.batch_size}.'
             )
         device = check_device(self.device)
-        data = _forms.read(self, X, y, sample_weight)
-        if data.ratings is None:
-            raise ValueError(f"{type(self).__name__} needs ratings: pass y, or Interactions with ratings.")
+        data = _forms.read_rated(self, X, y, sample_weight)
         self._fit_observed(data if data.weights is None else data[data.weights > 0], device)
         return self
 
@@ -213,11 +211,8 @@ class ExplicitFactorization(RegressorMixin, Recommender):
                 raise ValueError("X has no stored ratings to score.")
             predicted = self._respond(self._fold_in(data, leave_one_out=True)[1])
             return r2_score(POINTWISE[self.loss].check(data.ratings), predicted, sample_weight=data.weights)
-        if y is None and _forms.is_interactions(X):
-            y = X.ratings
-        if y is None:
-            raise ValueError("score needs y, the ratings of X.")
-        return r2_score(POINTWISE[self.loss].check(np.asarray(y)), self.predict(X), sample_weight=sample_weight)
+        y = _forms.read_target(X, y)
+        return r2_score(POINTWISE[self.loss].check(y), self.predict(X), sample_weight=sample_weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

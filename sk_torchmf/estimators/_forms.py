@@ -70,6 +70,23 @@ def read(estimator, X, y, sample_weight):
     return data
 
 
+def read_rated(estimator, X, y, sample_weight):
+    """Read the arguments of a ``fit`` that needs ratings: see ``read``."""
+    data = read(estimator, X, y, sample_weight)
+    if data.ratings is None:
+        raise ValueError(f"{type(estimator).__name__} needs ratings: pass y, or Interactions with ratings.")
+    return data
+
+
+def read_target(X, y):
+    """The ratings that ``score`` compares with, as an array: y, by default a container's own."""
+    if y is None and is_interactions(X):
+        y = X.ratings
+    if y is None:
+        raise ValueError("score needs y, the ratings of X.")
+    return np.asarray(y)
+
+
 def read_matrix(X, y=None, sample_weight=None):
     """Read a sparse rating matrix as a container: every stored entry is a rating, weighted by its user."""
     if y is not None:

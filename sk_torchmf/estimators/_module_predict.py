@@ -248,11 +248,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         check_is_fitted(self, "module_")
         if sp.issparse(X):
             raise ValueError(_NO_NEW_USERS)
-        if y is None and _forms.is_interactions(X):
-            y = X.ratings
-        if y is None:
-            raise ValueError("score needs y, the ratings of X.")
-        return r2_score(self._check_ratings(y), self.predict(X), sample_weight=sample_weight)
+        return r2_score(self._check_ratings(_forms.read_target(X, y)), self.predict(X), sample_weight=sample_weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -209,10 +209,8 @@ class TorchFactorization(ModulePredictor):
         """
         self._forget("module_")  # a fit that fails leaves no module of other ids behind
         device = check_device(self.device)
-        data = _forms.read(self, X, y, sample_weight)
+        data = _forms.read_rated(self, X, y, sample_weight)
         features = _features.read(self, X, reset=True)
-        if data.ratings is None:
-            raise ValueError(f"{type(self).__name__} needs ratings: pass y, or Interactions with ratings.")
         if data.weights is not None:
             kept = data.weights > 0
             data, features = data[kept], {name: values[kept] for name, values in features.items()}
