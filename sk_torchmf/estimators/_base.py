@@ -7,11 +7,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sk_torchmf import _forms
 from sk_torchmf._validation import check_memory
-from sk_torchmf.estimators import _forms
 from sk_torchmf.nn import POINTWISE
-from sk_torchmf.solvers.als import RowPrior, solve_rows
-from sk_torchmf.solvers.solution import score_variance
 
 BLOCK = 2**13  # pairs scored at once: their factors stay in the cache
 
@@ -20,21 +18,19 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
     """Base of the estimators whose score is an inner product of user and item rows, plus biases where there are any."""
 
     # parameters
-    loss: str
     user: int | str
     item: int | str
     handle_unknown: str
-    clip: bool
     # whether there are biases
     _biased: bool
-    # what fit leaves, in rating units
+    # what fit leaves
     users_: np.ndarray
     items_: np.ndarray
     n_users_: int
     n_items_: int
     form_: str
     seen_: sp.csr_array
-    user_counts_: np.ndarray  # weighted number of ratings
+    user_counts_: np.ndarray  # weighted number of observations
     item_counts_: np.ndarray
     user_factors_: np.ndarray
     item_factors_: np.ndarray
@@ -43,20 +39,12 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
     user_biases_: np.ndarray  # where _biased
     item_biases_: np.ndarray
     global_mean_: float
-    rating_scale_: float
-    rating_range_: np.ndarray
-    # the fold-in's prior and the posterior of both sides, in standardised units
-    user_prior_: tuple[np.ndarray, np.ndarray]
-    user_posterior_: tuple | None
-    item_posterior_: tuple | None
-    noise_std_: float | None
-    solver: str
 
     __metadata_request__predict = {"user_ids": UNUSED, "item_ids": UNUSED}
     __metadata_request__inverse_transform = {"rows": UNUSED}
 
-    def predict(self, user_ids, item_ids=None, *, return_std=False, clip=None):
-        """Predict ratings.
+    def predict(self, user_ids, item_ids=None):
+        """Predict the response of pairs.
 
         Parameters
         ----------
@@ -64,20 +52,15 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
             - a table (n, >= 2) with the columns ``fit`` saw, or a container of n interactions: one prediction a row;
             - with ``item_ids``: user ids, in the ids ``fit`` saw;
             - a scalar user id alone: its predictions for all items (Spotlight's convention);
-            - a sparse matrix (n_rows, n_items) of *new* users' ratings: all their predictions, by ``fold_in``.
+            - a sparse matrix (n_rows, n_items) of *new* users: all their predictions, by ``fold_in``.
         item_ids : array-like or scalar, optional
             Item ids; broadcast against ``user_ids``.
-        return_std : bool, default=False
-            Return the standard deviation of a rating about its prediction too, the noise included: for ``solver="variational"``,
-            and not for a sparse matrix of new users.
-        clip : bool, optional
-            Limit predictions to the range of the training ratings; by default the constructor's ``clip``.
 
         Returns
         -------
-        ndarray of float64, or a tuple of two with ``return_std``
-            Predicted ratings: of shape (n,), of the broadcast shape, (n_items,) for a scalar user, (n_rows, n_items) for a sparse
-            matrix. A fresh array.
+        ndarray of float64
+            Of shape (n,), of the broadcast shape, (n_items,) for a scalar user, (n_rows, n_items) for a sparse matrix. A fresh
+            array.
 
         Raises
         ------
@@ -87,44 +70,20 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
         MemoryError
             Where the dense predictions for a sparse matrix would not fit.
         """
+        return self._respond(self._score(user_ids, item_ids))
+
+    def _score(self, user_ids, item_ids):
+        """The raw scores that ``predict`` is asked for, a fresh array of float64."""
         check_is_fitted(self)
         if item_ids is None and sp.issparse(user_ids):
-            if return_std:
-                raise ValueError("return_std=True is for users that fit saw. Got a sparse matrix of new users.")
-            return self.inverse_transform(self.fold_in(user_ids), clip=clip)
+            return self._score_rows(self.fold_in(user_ids))
         user, item = _forms.read_query(self, user_ids, item_ids)
         if item is not None:
-            return self._predict_pairs(user, item, return_std, clip)
-        if return_std:
-            return self._predict_pairs(np.repeat(user, self.n_items_), np.arange(self.n_items_), return_std, clip)
+            return self._score_pairs(user, item)
         scores = self._score_all_items(*self._user(user))[0]
         if self.handle_unknown == "nan":
             scores[self.item_counts_ == 0] = np.nan
-        return self._respond(scores, clip)
-
-    def _predict_pairs(self, user, item, return_std, clip):
-        if return_std and self.user_posterior_ is None:
-            raise ValueError(
-                f'return_std=True needs solver="variational", which learns its uncertainty. Got solver="{self.solver}".'
-            )
-        predicted = self._respond(self._score_pairs(user, item), clip)
-        return (predicted, self._predictive_std(user, item, predicted)) if return_std else predicted
-
-    def _predictive_std(self, user, item, predicted):
-        """Standard deviation of a rating of each pair of row numbers, in rating units."""
-        variance = np.empty(user.size)
-        scale = self.rating_scale_
-        for start in range(0, user.size, BLOCK):
-            part = slice(start, start + BLOCK)
-            u, i = user.ravel()[part], item.ravel()[part]
-            rows = self._user(u, "mean")[0] / scale**0.5, self._item(i, "mean")[0] / scale**0.5
-            variance[part] = score_variance((self.user_posterior_, u, rows[1]), (self.item_posterior_, i, rows[0]))
-        variance = variance.reshape(user.shape)
-        if self.loss == "poisson":
-            return np.sqrt(predicted + predicted**2 * variance)
-        if self.loss == "logistic":
-            return np.sqrt(predicted * (1 - predicted))
-        return np.sqrt(scale**2 * variance + (self.noise_std_ or 0.0) ** 2)
+        return scores
 
     def _score_pairs(self, user, item):
         """Scores in the shape of the row numbers ``user`` and ``item``, -1 for unknown; in float64, so that ranks agree."""
@@ -166,20 +125,21 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
             rows[unknown] = np.nan
         return rows, constant
 
-    def _respond(self, scores, clip=None):
-        """The predicted rating of a score, in place: inverse link, then the limits."""
-        scores = POINTWISE[self.loss].response(torch.from_numpy(scores)).numpy()
-        if self.clip if clip is None else clip:
-            np.clip(scores, *self.rating_range_, out=scores)
-        return scores
+    def _respond(self, scores):
+        """The response of raw scores, by the inverse link."""
+        return self._pointwise().response(torch.from_numpy(scores)).numpy()
+
+    def _pointwise(self):
+        """A pointwise loss with the model's link."""
+        return POINTWISE["squared_error"]
 
     def fold_in(self, X):
-        """Fit new users to the fixed items, from their ratings alone.
+        """Fit new users to the fixed items, from what is known of them alone.
 
         Parameters
         ----------
         X : sparse matrix of shape (n_rows, n_items)
-            Ratings of new users; column j is the item ``items_[j]``, whatever form ``fit`` saw.
+            What ``fit`` would be told of new users; column j is the item ``items_[j]``, whatever form ``fit`` saw.
 
         Returns
         -------
@@ -188,6 +148,10 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         return self._fold_in(self._read_new_users(X))
+
+    def _fold_in(self, data):
+        """Rows, in float64, of the users of a container."""
+        raise NotImplementedError
 
     def _read_new_users(self, X, y=None, sample_weight=None):
         if not sp.issparse(X):
@@ -198,26 +162,6 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
                 "one column for each of items_."
             )
         return _forms.read_matrix(X, y, sample_weight)
-
-    def _fold_in(self, data, leave_one_out=False):
-        """Rows of new users in rating units and, with ``leave_one_out``, the held-out score of each rating."""
-        dtype = torch.from_numpy(self.item_factors_[:0]).dtype
-        scale, loss = self.rating_scale_, POINTWISE[self.loss]
-        features, offset = self.item_factors_ / scale**0.5, np.zeros(self.n_items_)
-        units = np.full(features.shape[1], scale**0.5)
-        if self._biased:
-            features = np.column_stack([features, np.ones(self.n_items_)])
-            offset, units = (self.item_biases_ + self.global_mean_) / scale, np.append(units, scale)
-        rating = loss.check(data.ratings) / scale
-        weight = np.ones(len(data)) if data.weights is None else data.weights
-        pointers = np.concatenate([[0], np.cumsum(np.bincount(data.user_ids, minlength=data.num_users))])
-        ratings, weights, rows, offsets = (torch.from_numpy(a).to(dtype) for a in (rating, weight, features, offset))
-        prior = RowPrior.from_arrays(*self.user_prior_, like=rows)
-        index = torch.from_numpy(pointers), torch.from_numpy(data.item_ids.astype(np.int64))
-        out = solve_rows(*index, ratings, weights, rows, offsets, prior, loss, leave_one_out=leave_one_out)
-        if not leave_one_out:
-            return out.double().numpy() * units
-        return out[0].double().numpy() * units, out[1].double().numpy() * scale
 
     def transform(self, X):
         """Turn X into features for a later step.
@@ -244,21 +188,23 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
         user, item = _forms.read_ids(self, X)
         return np.hstack([self._user(user)[0], self._item(item)[0]])
 
-    def inverse_transform(self, rows, *, clip=None):
+    def inverse_transform(self, rows):
         """Predict all items for users given by their rows.
 
         Parameters
         ----------
         rows : array-like of shape (n_rows, width)
             As ``fold_in`` gives them.
-        clip : bool, optional
-            Limit predictions to the range of the training ratings; by default the constructor's ``clip``.
 
         Returns
         -------
         ndarray of shape (n_rows, n_items), float64
-            Predicted ratings; ``inverse_transform(fold_in(X))`` is ``predict(X)``.
+            Predictions; ``inverse_transform(fold_in(X))`` is ``predict(X)``.
         """
+        return self._respond(self._score_rows(rows))
+
+    def _score_rows(self, rows):
+        """Scores (n_rows, n_items) of users given by rows as ``fold_in`` gives them."""
         check_is_fitted(self)
         rows = np.asarray(rows, dtype=np.float64)
         n_factors = self.item_factors_.shape[1]
@@ -269,8 +215,12 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
             f"A dense array of {len(rows)} x {self.n_items_} predictions",
             "Pass fewer rows, use recommend for the best items, or predict(users, items) for pairs.",
         )
-        biases = rows[:, -1] + self.global_mean_ if self._biased else np.zeros(len(rows))
-        return self._respond(self._score_all_items(rows[:, :n_factors], biases), clip)
+        return self._score_all_items(*self._split(rows))
+
+    def _split(self, rows):
+        """Rows (n, width) of new users as factors (n, n_factors) and the constant part (n,) of their scores."""
+        n_factors = self.item_factors_.shape[1]
+        return rows[:, :n_factors], rows[:, -1] + self.global_mean_ if self._biased else np.zeros(len(rows))
 
     def get_feature_names_out(self, input_features=None):
         """Names of the columns of ``transform``, an ndarray of str objects; ``input_features`` is ignored."""

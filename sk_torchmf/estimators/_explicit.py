@@ -10,9 +10,9 @@ from sklearn.metrics import r2_score
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from sk_torchmf import _forms
 from sk_torchmf._validation import check_device, check_seed, check_size
-from sk_torchmf.estimators import _forms
-from sk_torchmf.estimators._recommend import Recommender
+from sk_torchmf.estimators._rated import RatingPredictor
 from sk_torchmf.nn import POINTWISE, Pairs
 from sk_torchmf.solvers.als import fit_als
 from sk_torchmf.solvers.autograd import OPTIMIZERS, minimise
@@ -22,7 +22,7 @@ from sk_torchmf.solvers.variational import fit_variational
 MAX_ITER = {"variational": 10, "als": 15}  # and 50 for torch's optimizers
 
 
-class ExplicitFactorization(RegressorMixin, Recommender):
+class ExplicitFactorization(RegressorMixin, RatingPredictor):
     """Base of the explicit estimators: parameters, ``fit`` and ``score``."""
 
     _parameter_constraints: dict = {

@@ -5,9 +5,8 @@ from numbers import Real
 
 import numpy as np
 
-from sk_torchmf import _labels
+from sk_torchmf import _forms, _labels
 from sk_torchmf._validation import check_finite, check_length
-from sk_torchmf.estimators import _forms
 
 TAKEN = ("self", "user", "item", "users", "items", "factors")  # forward's own, and what module arguments n_* mean already
 WHOLE = 2**24  # up to which float32 tells whole numbers apart

@@ -10,8 +10,9 @@ from sklearn.metrics import r2_score
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
+from sk_torchmf import _forms
 from sk_torchmf._validation import check_count
-from sk_torchmf.estimators import _features, _forms
+from sk_torchmf.estimators import _features
 from sk_torchmf.estimators._parts import PartEstimator
 from sk_torchmf.estimators._ranked import best_candidates, is_scalar, label, select_rows
 from sk_torchmf.nn import POINTWISE, PointwiseLoss, Response

@@ -3,29 +3,26 @@
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from sk_torchmf import _labels
+from sk_torchmf import _forms, _labels
 from sk_torchmf._validation import check_count
-from sk_torchmf.estimators import _forms
 from sk_torchmf.estimators._base import BaseFactorization
 from sk_torchmf.estimators._ranked import best_candidates, is_scalar, label, select_rows
-from sk_torchmf.nn import POINTWISE, BiasedMF, PlainMF, Response
+from sk_torchmf.nn import BiasedMF, PlainMF, Response
 from sk_torchmf.nn.ranking import rank_rows
-from sk_torchmf.solvers.solution import row_variances
 
 
 class Recommender(BaseFactorization):
     """``recommend`` and its neighbours."""
 
-    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, explore=False, random_state=None):
+    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None):
         """Recommend the k best items of each user.
 
         Parameters
         ----------
         users : array-like of shape (n,), scalar, or sparse matrix of shape (n, n_items), optional
-            User ids as ``fit`` saw them; all known users by default. A sparse matrix holds the ratings of new users. An unknown
+            User ids as ``fit`` saw them; all known users by default. A sparse matrix holds what is known of new users. An unknown
             user gets the items that the mean user likes best.
         k : int, default=10
             How many.
@@ -33,11 +30,6 @@ class Recommender(BaseFactorization):
             Leave out the items a user was observed with in ``fit`` (in the row, for a sparse matrix).
         items : array-like of shape (m,), optional
             Candidates, as item ids; all by default.
-        explore : bool, default=False
-            Rank by one draw from the posterior instead of its mean (Thompson sampling), so that what is uncertain gets its chance.
-            For known users and ``solver="variational"``.
-        random_state : int, RandomState instance or None, default=None
-            Seeds that draw.
 
         Returns
         -------
@@ -45,26 +37,26 @@ class Recommender(BaseFactorization):
             Best first, in the ids ``fit`` saw; ties by the order of ``items_``. Where fewer than k remain, the rest is -1, or None
             where ids are not numbers. For a scalar user both arrays have shape (k,).
         scores : ndarray of shape (n, k), float64
-            Predicted ratings; -inf where no item remains.
+            Predictions; -inf where no item remains.
         """
+        return self._recommend(users, k, exclude_seen, items)
+
+    def _recommend(self, users, k, exclude_seen, items, draw=None):
+        """See ``recommend``; ``draw`` moves the factors (n, n_factors) and constants (n,) of a side's row numbers."""
         check_is_fitted(self)
         k = check_count(k, "k")
         if sp.issparse(users):
-            rows, seen = self.fold_in(users), sp.csr_array(users)
-            factors = rows[:, : self.item_factors_.shape[1]]
-            constant = rows[:, -1] + self.global_mean_ if self._biased else np.zeros(len(rows))
+            code, seen = None, sp.csr_array(users)
+            factors, constant = self._split(self.fold_in(users))
         else:
             code = _forms.read_users(self, users)
             factors, constant = self._user(code, "mean")
             seen = select_rows(self.seen_, code)
         candidates = _forms.read_candidates(self, items)
         item_factors, item_constant = self._item(candidates, "mean")
-        if explore:
-            if sp.issparse(users) or self.user_posterior_ is None:
-                raise ValueError('explore=True needs users that fit saw and solver="variational".')
-            rng = check_random_state(random_state) if random_state is not None else np.random.default_rng()
-            factors, constant = self._draw(factors, constant, self.user_posterior_, code, rng)
-            item_factors, item_constant = self._draw(item_factors, item_constant, self.item_posterior_, candidates, rng)
+        if draw is not None:
+            factors, constant = draw("user", code, factors, constant)
+            item_factors, item_constant = draw("item", candidates, item_factors, item_constant)
         user_rows = torch.from_numpy(np.column_stack([factors, np.ones(len(factors))]))
         item_rows = torch.from_numpy(np.column_stack([item_factors, item_constant]))
         found, scores = best_candidates(
@@ -74,13 +66,6 @@ class Recommender(BaseFactorization):
         scores[remain] = self._respond(scores[remain])
         ids = label(found, self.items_)
         return (ids[0], scores[0]) if is_scalar(users) else (ids, scores)
-
-    def _draw(self, factors, constant, posterior, code, rng):
-        """A draw from the posterior of rows: factors (n, n_factors) and constants (n,) in rating units."""
-        k, scale = factors.shape[1], self.rating_scale_
-        deviation = np.sqrt(row_variances(posterior, code)) * rng.standard_normal((len(code), len(posterior[1]))) @ posterior[0].T
-        moved = factors + deviation[:, :k] * scale**0.5
-        return moved, constant + deviation[:, k] * scale if self._biased else constant
 
     def similar_items(self, items, k=10):
         """Find the items whose factors point most nearly the same way.
@@ -153,7 +138,7 @@ class Recommender(BaseFactorization):
         sizes = self.n_users_, self.n_items_, self.user_factors_.shape[1]
         module = kind(*sizes, generator=torch.Generator("cpu"), dtype=torch.from_numpy(self.user_factors_).dtype)
         module.load_state_dict({name: torch.from_numpy(np.asarray(getattr(self, f"{name}_"))) for name in module.state_dict()})
-        return Response(module, POINTWISE[self.loss]).eval()
+        return Response(module, self._pointwise()).eval()
 
 
 def _similar(ids, labels, factors, k, role):

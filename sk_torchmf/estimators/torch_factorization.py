@@ -10,8 +10,9 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
+from sk_torchmf import _forms
 from sk_torchmf._validation import check_count, check_device, check_seed
-from sk_torchmf.estimators import _features, _forms
+from sk_torchmf.estimators import _features
 from sk_torchmf.estimators._module_predict import ModulePredictor
 from sk_torchmf.estimators._parts import make_loss, make_module, make_optimizer, make_scheduler
 from sk_torchmf.estimators._stream import Stream

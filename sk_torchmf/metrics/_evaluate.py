@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from sklearn.exceptions import NotFittedError
 
 from sk_torchmf import _labels
-from sk_torchmf.estimators._forms import read_ids
+from sk_torchmf._forms import read_ids
 from sk_torchmf.interactions import as_interactions, is_interactions
 from sk_torchmf.metrics import _ranking
 from sk_torchmf.metrics._lists import check_k

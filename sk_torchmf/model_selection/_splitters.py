@@ -9,7 +9,7 @@ from sklearn.model_selection import BaseCrossValidator
 from sk_torchmf import _labels
 from sk_torchmf._validation import check_count, check_seed
 from sk_torchmf.interactions import is_interactions
-from sk_torchmf.model_selection._order import places
+from sk_torchmf.metrics._order import places
 
 
 class _Splitter(BaseCrossValidator):
