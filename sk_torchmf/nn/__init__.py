@@ -3,17 +3,27 @@
 from sk_torchmf.nn.losses import POINTWISE, PointwiseLoss, huber, logistic, poisson, squared_error
 from sk_torchmf.nn.modules import BiasedMF, PlainMF, Response
 from sk_torchmf.nn.pairs import Pairs, pair_dot
+from sk_torchmf.nn.ranking_losses import RANKING, RankingLoss, adaptive_hinge, bpr, hinge, ranking_logistic, softmax
+from sk_torchmf.nn.sampling import NegativeSampler
 
 __all__ = [
     "POINTWISE",
+    "RANKING",
     "BiasedMF",
+    "NegativeSampler",
     "Pairs",
     "PlainMF",
     "PointwiseLoss",
+    "RankingLoss",
     "Response",
+    "adaptive_hinge",
+    "bpr",
+    "hinge",
     "huber",
     "logistic",
     "pair_dot",
     "poisson",
+    "ranking_logistic",
+    "softmax",
     "squared_error",
 ]

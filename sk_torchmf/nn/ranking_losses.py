@@ -1,0 +1,109 @@
+"""Losses that rank: what a user has above what she has not, drawn or in expectation. They know scores only."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+
+@dataclass(frozen=True)
+class RankingLoss:
+    r"""A loss of positives and of the negatives drawn for each.
+
+    Call it as ``loss(positive, negative, n_unobserved)``: scores of n positives, shape (n,), of the m negatives of each, shape
+    (n, m), and how many items each positive's user has not, shape (n,) or a number; the loss of each positive out, not reduced.
+
+    Attributes
+    ----------
+    name : str
+    value : callable
+        What is called.
+    curvature : float
+        Largest second derivative along a score of one positive's loss, times the items it moves: what a step must not exceed.
+    expected : callable, optional
+        ``(scores, user, item, weight, share, total, n_unobserved, n_negatives) -> `` the sum over the positives of a block of
+        users of their expected loss: from all scores (b, n_items), the positives' rows, columns and weights, each of shape (n,),
+        the chance of an item to be drawn up to a factor (n_items,), its sum over what a user has not and how many these are,
+        both (b,). None where there is no such form for one pass over the scores.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_torchmf.nn import RANKING
+    >>> RANKING["hinge"](torch.tensor([2.0, 0.0]), torch.tensor([[1.5, 0.5], [0.0, -3.0]]), 10)
+    tensor([0.2500, 0.5000])
+    """
+
+    name: str
+    value: Callable
+    curvature: float
+    expected: Callable | None = None
+
+    def __call__(self, positive, negative, n_unobserved):
+        return self.value(positive, negative, n_unobserved)
+
+    def __repr__(self):
+        return f"<ranking loss {self.name}>"
+
+    def __reduce__(self):  # ours are pickled by name: their functions have none
+        return (_named, (self.name,)) if RANKING.get(self.name) is self else super().__reduce__()
+
+
+def _named(name):
+    return RANKING[name]
+
+
+def _expected_logistic(scores, user, item, weight, share, total, n_unobserved, n_negatives):
+    positive = scores[user, item]
+    mass = n_negatives / total * torch.zeros_like(total).index_add_(0, user, weight)  # of a user's negatives, spread over her share
+    negatives = torch.dot(F.softplus(scores) @ share, mass)
+    their_own = torch.dot(F.softplus(positive), share[item] * mass[user])  # which are no negatives
+    return torch.dot(F.softplus(-positive), weight) + negatives - their_own
+
+
+def _expected_softmax(scores, user, item, weight, share, total, n_unobserved, n_negatives):
+    positive = scores[user, item]
+    others = scores.index_put((user, item), scores.new_tensor(-torch.inf)) + share.log()
+    partition = torch.logsumexp(others, 1) + (n_unobserved / total).log()
+    return torch.dot(F.softplus(partition[user] - positive), weight)
+
+
+def _softmax(positive, negative, n_unobserved):
+    ratio = torch.as_tensor(n_unobserved / negative.shape[1], dtype=negative.dtype, device=negative.device)
+    return F.softplus(torch.logsumexp(negative, 1) + ratio.log() - positive)
+
+
+ranking_logistic = RankingLoss(
+    "logistic",
+    value=lambda positive, negative, n_unobserved: F.softplus(-positive) + F.softplus(negative).sum(1),
+    curvature=0.7,
+    expected=_expected_logistic,
+)
+r"""``log(1 + exp(-s_i)) + sum_j log(1 + exp(s_j))``: logistic regression of positives against m negatives each (Johnson 2014)."""
+
+bpr = RankingLoss(
+    "bpr",
+    value=lambda positive, negative, n_unobserved: F.softplus(negative - positive[:, None]).mean(1),
+    curvature=0.7,
+)
+r"""``-log sigmoid(s_i - s_j)``, averaged over the negatives j (Rendle et al. 2009)."""
+
+hinge = RankingLoss(
+    "hinge",
+    value=lambda positive, negative, n_unobserved: (1 + negative - positive[:, None]).clamp_min(0).mean(1),
+    curvature=2.0,
+)
+r"""``max(0, 1 - s_i + s_j)``, averaged over the negatives j."""
+
+adaptive_hinge = RankingLoss(
+    "adaptive_hinge",
+    value=lambda positive, negative, n_unobserved: (1 + negative.amax(1) - positive).clamp_min(0),
+    curvature=2.0,
+)
+r"""``max(0, 1 - s_i + max_j s_j)``: of its negatives a positive meets the one that scores highest (Weston et al. 2011)."""
+
+softmax = RankingLoss("softmax", value=_softmax, curvature=2.0, expected=_expected_softmax)
+r"""``-log exp(s_i) / (exp(s_i) + sum_j exp(s_j))`` over all items j the user has not, estimated from the negatives."""
+
+RANKING = {loss.name: loss for loss in (ranking_logistic, bpr, hinge, adaptive_hinge, softmax)}

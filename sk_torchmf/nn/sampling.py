@@ -1,0 +1,126 @@
+"""Negatives: items that a user has not, drawn uniformly or by popularity. Knows arrays only."""
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+POPULARITY_POWER = 0.75  # of an item's count, as Mikolov et al. 2013 draw words
+ROUNDS = 8  # of rejection, before what is left is drawn from a list of what the user has not
+
+
+class NegativeSampler:
+    """Draws items that a user has not.
+
+    Parameters
+    ----------
+    seen : CSR array of shape (n_users, n_items)
+        Stored entries are what users have: never drawn for them.
+    popularity : bool, default=False
+        Draw an item with a chance that grows as its number of users to the power 0.75 [1]_, instead of all items alike.
+    generator : torch.Generator, optional
+        A CPU generator: draws are made on the CPU and moved, so that devices draw alike.
+    device : torch.device or str, default="cpu"
+        Where the draws go.
+
+    Attributes
+    ----------
+    share : ndarray of shape (n_items,), float64
+        The chance of an item, up to a factor.
+    total : ndarray of shape (n_users,), float64
+        The sum of that over what a user has not; 0 for a user who has all.
+    n_unobserved : ndarray of shape (n_users,), int64
+        How many items a user has not.
+
+    References
+    ----------
+    .. [1] Mikolov et al., Distributed Representations of Words and Phrases and their Compositionality, NIPS 2013.
+
+    Examples
+    --------
+    >>> import scipy.sparse as sp, torch
+    >>> from sk_torchmf.nn import NegativeSampler
+    >>> seen = sp.csr_array([[1, 0, 1], [0, 1, 1]])
+    >>> NegativeSampler(seen).draw(torch.tensor([0, 1, 0]), 2)
+    tensor([[1, 1],
+            [0, 0],
+            [1, 1]])
+    """
+
+    def __init__(self, seen, *, popularity=False, generator=None, device="cpu"):
+        seen = sp.csr_array(seen)
+        if not seen.has_canonical_format:
+            seen = seen.copy()
+            seen.sum_duplicates()
+        self.seen, self.generator, self.device = seen, generator, device
+        n_users, self.n_items = seen.shape
+        counts = np.diff(seen.indptr)
+        self.n_unobserved = self.n_items - counts.astype(np.int64)
+        user = np.repeat(np.arange(n_users), counts)
+        self.share = np.ones(self.n_items)
+        if popularity:  # an item that no user has is not known, and never drawn
+            self.share = np.bincount(seen.indices, minlength=self.n_items) ** POPULARITY_POWER
+        own = np.bincount(user, self.share[seen.indices], n_users)
+        self.total = np.where(self.n_unobserved > 0, np.maximum(self.share.sum() - own, 0.0), 0.0)
+        self._limits = torch.from_numpy(np.cumsum(self.share)) if popularity else None
+        self._keys = torch.from_numpy(user * self.n_items + seen.indices)
+
+    def draw(self, user, n_negatives):
+        """Draw negatives for each of some users.
+
+        Parameters
+        ----------
+        user : Tensor of shape (n,), int64
+            Row numbers; a user who has every item is refused.
+        n_negatives : int
+            How many for each.
+
+        Returns
+        -------
+        Tensor of shape (n, n_negatives), int64
+            On the sampler's device. Draws are independent, so that the same item may come twice.
+
+        Raises
+        ------
+        ValueError
+            For a user who has every item that can be drawn.
+        """
+        user = user.cpu()
+        rows = user.repeat_interleave(n_negatives)
+        if (torch.from_numpy(self.total)[user] <= 0).any():
+            at = int(user[torch.from_numpy(self.total)[user] <= 0][0])
+            raise ValueError(f"User {at} has every item there is to draw, so there are no negatives. Leave this user out.")
+        drawn = self._propose(len(rows))
+        todo = self._taken(rows, drawn)
+        for _ in range(ROUNDS):
+            if len(todo) == 0:
+                break
+            drawn[todo] = self._propose(len(todo))
+            todo = todo[self._taken(rows[todo], drawn[todo])]
+        if len(todo):
+            self._draw_from_rest(rows, drawn, todo)
+        return drawn.view(len(user), n_negatives).to(self.device)
+
+    def _propose(self, n):
+        if self._limits is None:
+            return torch.randint(self.n_items, (n,), generator=self.generator)
+        place = torch.rand(n, generator=self.generator, dtype=torch.float64) * self._limits[-1]
+        return torch.searchsorted(self._limits, place, right=True).clamp_max_(self.n_items - 1)
+
+    def _taken(self, user, item):
+        """Places of the pairs that were seen."""
+        if len(self._keys) == 0:
+            return torch.empty(0, dtype=torch.int64)
+        key = user * self.n_items + item
+        at = torch.searchsorted(self._keys, key).clamp_max_(len(self._keys) - 1)
+        return torch.nonzero(self._keys[at] == key)[:, 0]
+
+    def _draw_from_rest(self, rows, drawn, todo):
+        """Draw for users who have nearly everything, from a list of what they have not."""
+        pointers, columns, share = self.seen.indptr, self.seen.indices, torch.from_numpy(self.share)
+        for user in torch.unique(rows[todo]).tolist():
+            chance = share.clone()
+            chance[torch.from_numpy(columns[pointers[user] : pointers[user + 1]].astype(np.int64))] = 0.0
+            places = todo[rows[todo] == user]
+            limits = torch.cumsum(chance, 0)
+            place = torch.rand(len(places), generator=self.generator, dtype=torch.float64) * limits[-1]
+            drawn[places] = torch.searchsorted(limits, place, right=True)
