@@ -1,7 +1,10 @@
 """The three input forms, read by one rule: whatever X is, an Interactions container comes out."""
 
+import copy
+
 import numpy as np
 import scipy.sparse as sp
+from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_features, check_array, validate_data
 
 from sk_torchmf import _labels
@@ -39,7 +42,8 @@ def read(estimator, X, y, sample_weight):
     Returns
     -------
     Interactions
-        Ids are row numbers of ``users_`` and ``items_``; ``ratings`` finite or None; ``weights`` checked or None.
+        Ids are row numbers of ``users_`` and ``items_``; ``ratings`` finite or, where there are none, None; ``weights`` checked or
+        None.
     """
     form = form_of(X)
     if form == SPARSE:
@@ -53,14 +57,9 @@ def read(estimator, X, y, sample_weight):
         users, items = np.arange(data.num_users), np.arange(data.num_items)
     else:
         X = _check_table(estimator, X, reset=True)
-        if y is None:
-            raise ValueError(
-                f"{type(estimator).__name__} requires y to be passed, but the target y is None: a table X holds the ids only, "
-                "pass the ratings as y."
-            )
         user, users = _labels.encode(_labels.column(X, estimator.user, "user"), "user")
         item, items = _labels.encode(_labels.column(X, estimator.item, "item"), "item")
-        rating = check_ratings(y, len(user), "y")
+        rating = None if y is None else check_ratings(y, len(user), "y")
         weights = None if sample_weight is None else check_weights(sample_weight, len(user), "sample_weight")
         data = Interactions(user, item, rating, weights=weights, num_users=len(users), num_items=len(items))
     if len(data) == 0:
@@ -73,9 +72,73 @@ def read(estimator, X, y, sample_weight):
 def read_rated(estimator, X, y, sample_weight):
     """Read the arguments of a ``fit`` that needs ratings: see ``read``."""
     data = read(estimator, X, y, sample_weight)
-    if data.ratings is None:
-        raise ValueError(f"{type(estimator).__name__} needs ratings: pass y, or Interactions with ratings.")
+    if data.ratings is not None:
+        return data
+    name = type(estimator).__name__
+    if estimator.form_ == TABLE:
+        raise ValueError(
+            f"{name} requires y to be passed, but the target y is None: a table X holds the ids only, pass the ratings as y."
+        )
+    raise ValueError(f"{name} needs ratings: pass y, or Interactions with ratings.")
+
+
+def read_weighted(estimator, X, y, sample_weight):
+    """Read the arguments of a ``fit`` to which every observation is a positive: see ``read``.
+
+    Parameters
+    ----------
+    estimator : estimator with parameters ``user`` and ``item``
+    X : sparse matrix, table or container
+        Which pairs were observed; a container's ``ratings`` and a matrix's values say nothing.
+    y : array-like of shape (n,) or None
+        Weights >= 0 of the observations; must be None for a sparse matrix.
+    sample_weight : array-like or None
+        One weight a row of X; of a container its own ``weights`` by default. It multiplies ``y``.
+
+    Returns
+    -------
+    Interactions
+        All observations; ``ratings`` is None, ``weights`` the product, with one greater than zero, or None.
+    """
+    if form_of(X) == INTERACTIONS:
+        X = copy.copy(as_interactions(X))
+        X.ratings = None
+    data = read(estimator, X, y, sample_weight)
+    if y is not None:
+        weights = _as_weights(data.ratings)
+        data.weights = weights if data.weights is None else weights * data.weights
+        if not data.weights.any():
+            what = "y is zero" if not weights.any() else "y times the weight is zero"
+            raise ValueError(f"{what} for every observation. At least one must be greater than zero.")
+    data.ratings = None
     return data
+
+
+def read_positives(estimator, X, y, sample_weight):
+    """Read as ``read_weighted`` does, without the observations of weight zero; their ids keep their rows."""
+    data = read_weighted(estimator, X, y, sample_weight)
+    return data if data.weights is None else data[data.weights > 0]
+
+
+def select_positives(X, y, sample_weight):
+    """The rows of a table or container whose y and weight, where given, are not zero."""
+    if is_interactions(X):
+        X = as_interactions(X)
+        sample_weight = X.weights if sample_weight is None else sample_weight
+    n = len(X) if is_interactions(X) else np.shape(X)[0]
+    kept = np.ones(n, dtype=bool)
+    if y is not None:
+        kept &= _as_weights(check_ratings(y, n, "y")) > 0
+    if sample_weight is not None:
+        kept &= check_weights(sample_weight, n, "sample_weight") > 0
+    return X if kept.all() else _safe_indexing(X, np.flatnonzero(kept))
+
+
+def _as_weights(y):
+    if len(y) and y.min() < 0:
+        at = int(np.argmin(y))
+        raise ValueError(f"y must be >= 0, since it weighs positives. Got y[{at}] = {y[at]}.")
+    return y.astype(np.float64)
 
 
 def read_target(X, y):

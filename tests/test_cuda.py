@@ -7,10 +7,12 @@ import pytest
 import torch
 import tutorial
 from test_nn import PATTERNS, build, check_forward_equals_forward_pairs, draw_pairs, random_rows
+from test_ranking_losses import small_matrix
 from test_solvers import Rows
+from test_torch_ranking import LOSSES
 
 from sk_torchmf import BiasedMatrixFactorization, Interactions, MatrixFactorization, TorchFactorization
-from sk_torchmf.nn import BiasedMF, Pairs, PlainMF, pair_dot
+from sk_torchmf.nn import RANKING, BiasedMF, NegativeSampler, Pairs, PlainMF, pair_dot
 from sk_torchmf.nn.ranking import top_k
 from sk_torchmf.solvers.als import RowPrior, solve_rows
 
@@ -188,6 +190,39 @@ def test_a_module_starts_on_the_device_as_on_the_cpu(ratings):
     options = {"optimizer": "SGD", "optimizer__lr": 0.1, "batch_size": None, "max_iter": 3, "dtype": "float64", "random_state": 0}
     cuda, cpu = (TorchFactorization(tutorial.Parameters, device=device, **options).fit(ratings) for device in ("cuda", "cpu"))
     np.testing.assert_allclose(cuda.predict(ratings), cpu.predict(ratings), rtol=1e-8)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    ("module", "batch_size"), [(tutorial.Parameters, 256), (tutorial.Parameters, None), (tutorial.Fused, None)]
+)
+def test_a_ranking_loss_meets_the_same_negatives_as_on_the_cpu(loss, module, batch_size, ratings):
+    options = {"loss": LOSSES[loss], "n_negatives": 3, "negatives": "popularity", "batch_size": batch_size, "max_iter": 3}
+    options |= {"optimizer": "SGD", "optimizer__lr": 0.1, "dtype": "float64", "random_state": 0}
+    cuda, cpu = (TorchFactorization(module, device=device, **options).fit(ratings) for device in ("cuda", "cpu"))
+    np.testing.assert_allclose(cuda.predict(ratings), cpu.predict(ratings), rtol=1e-8, atol=1e-8)  # sums in another order
+    with torch.device("cuda"):
+        default = TorchFactorization(module, **options).fit(ratings)
+        assert default.score(ratings) == pytest.approx(cuda.score(ratings))
+    np.testing.assert_allclose(default.predict(ratings), cuda.predict(ratings), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("popularity", [False, True], ids=["uniform", "popularity"])
+def test_a_sampler_draws_on_the_cpu_and_gives_to_the_device(popularity):
+    seen, user = small_matrix(), torch.arange(5).repeat(100)
+    cuda, cpu = (
+        NegativeSampler(seen, popularity=popularity, generator=torch.Generator().manual_seed(0), device=device)
+        for device in ("cuda", "cpu")
+    )
+    assert_close(cuda.draw(user.cuda(), 4), cpu.draw(user, 4))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_ranking_loss_equals_that_of_the_cpu(loss):
+    positive, negative = random_rows(7, dtype=torch.float64), random_rows(7, 4, dtype=torch.float64, seed=1)
+    n_unobserved = torch.arange(4, 11)
+    on_cpu = RANKING[loss](positive, negative, n_unobserved)
+    assert_close(RANKING[loss](positive.cuda(), negative.cuda(), n_unobserved.cuda()), on_cpu)
 
 
 def test_several_processes_are_refused_on_the_device(ratings):

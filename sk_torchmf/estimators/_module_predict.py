@@ -13,9 +13,10 @@ from sklearn.utils.validation import check_is_fitted
 from sk_torchmf import _forms
 from sk_torchmf._validation import check_count
 from sk_torchmf.estimators import _features
-from sk_torchmf.estimators._parts import PartEstimator
+from sk_torchmf.estimators._parts import PartEstimator, find_ranking_loss
 from sk_torchmf.estimators._ranked import best_candidates, is_scalar, label, select_rows
-from sk_torchmf.nn import POINTWISE, PointwiseLoss, Response
+from sk_torchmf.metrics._scorer import ranking_scorer
+from sk_torchmf.nn import POINTWISE, PointwiseLoss, Response, ranking_logistic
 from sk_torchmf.solvers.minibatch import as_scores
 
 BLOCK = 2**16  # pairs scored at once
@@ -35,6 +36,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
     handle_unknown: str
     clip: bool
     dtype: str
+    features: object
     # what fit leaves
     users_: np.ndarray
     items_: np.ndarray
@@ -51,7 +53,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
     __metadata_request__predict = {"user_ids": UNUSED, "item_ids": UNUSED, "features": UNUSED}
 
     def predict(self, user_ids, item_ids=None, *, features=None, clip=None):
-        """Predict ratings.
+        """Predict ratings; with a ranking loss, scores that only their order gives a meaning.
 
         Parameters
         ----------
@@ -64,7 +66,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         features : dict of str to array-like, optional
             Values of the features where ids are given, which they broadcast with.
         clip : bool, optional
-            Limit predictions to the range of the training ratings; by default the constructor's ``clip``.
+            Limit predictions to the range of the training ratings; by default the constructor's ``clip``. Not with a ranking loss.
 
         Returns
         -------
@@ -161,11 +163,20 @@ class ModulePredictor(RegressorMixin, PartEstimator):
 
     def _respond(self, scores, clip=None):
         """The predicted rating of a score."""
+        clip = self._check_clip(clip)
         scores = self._pointwise().response(torch.from_numpy(scores)).numpy()
-        return np.clip(scores, *self.rating_range_) if (self.clip if clip is None else clip) else scores
+        return np.clip(scores, *self.rating_range_) if clip else scores
+
+    def _check_clip(self, clip=None):
+        clip = self.clip if clip is None else clip
+        if clip and find_ranking_loss(self.loss) is not None:
+            raise ValueError("clip=True limits predictions to the range of the ratings, and a ranking loss has none. Leave it out.")
+        return clip
 
     def _pointwise(self):
         """The loss where it is one of ours, with a link of its own; else one whose response is the score."""
+        if self.loss is ranking_logistic:
+            return POINTWISE["logistic"]
         loss = POINTWISE.get(self.loss) if isinstance(self.loss, str) else self.loss
         return loss if isinstance(loss, PointwiseLoss) else POINTWISE["squared_error"]
 
@@ -231,28 +242,38 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         return Response(copy.deepcopy(self.module_), self._pointwise()).eval()
 
     def score(self, X, y=None, sample_weight=None):
-        """Coefficient of determination R2 of the predictions.
+        """Coefficient of determination R2 of the predictions; with a ranking loss, NDCG@10 of the recommendations.
 
         Parameters
         ----------
         X : table or Interactions
             For a sparse matrix of known users' ratings pass ``Interactions.from_matrix(X)``.
         y : array-like of shape (n,), optional
-            Ratings; a container's own by default.
+            Ratings; a container's own by default. With a ranking loss, weights of the test items: those of 0 are none.
         sample_weight : array-like of shape (n,), optional
+            With a ranking loss it leaves out the test items of weight 0, and does nothing else.
 
         Returns
         -------
         float
-            At most 1; 0 for predictions no better than the mean of ``y``.
+            R2 is at most 1, and 0 for predictions no better than the mean of ``y``. NDCG, between 0 and 1, is the mean over the
+            users with test items, what ``fit`` saw of them being left out of the lists; see ``metrics.ranking_scorer``.
         """
         check_is_fitted(self, "module_")
         if sp.issparse(X):
             raise ValueError(_NO_NEW_USERS)
+        if find_ranking_loss(self.loss) is not None:
+            if self.features is not None:
+                raise ValueError(
+                    "score ranks all items of each user, and this model's features are of single pairs. Compare X with what "
+                    "recommend(users, features=...) gives."
+                )
+            return ranking_scorer("ndcg", k=10)(self, _forms.select_positives(X, y, sample_weight))
         return r2_score(self._check_ratings(_forms.read_target(X, y)), self.predict(X), sample_weight=sample_weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
         tags.regressor_tags.poor_score = True
+        tags.target_tags.required = find_ranking_loss(self.loss) is None
         return tags

@@ -12,7 +12,7 @@ import torch
 from sklearn import get_config
 from sklearn.base import BaseEstimator
 
-from sk_torchmf.nn import POINTWISE, PointwiseLoss
+from sk_torchmf.nn import POINTWISE, RANKING, PointwiseLoss, RankingLoss
 
 PARTS = ("module", "loss", "optimizer", "scheduler")
 
@@ -213,16 +213,21 @@ def make_scheduler(kind, options, optimizer):
 def make_loss(loss, options):
     """A function of scores, ratings and weights or None, all of shape (n,), to one number: the loss as it reduces itself.
 
+    For a ranking loss the scores are those of a batch that is ``ranked_against`` negatives, and the ratings are how many items
+    each positive's user has not.
+
     Parameters
     ----------
     loss : str, class, instance or function
-        A name in ``nn.POINTWISE`` or of a class in ``torch.nn``, such a class, an instance, or a function of (score, rating).
+        A name in ``nn.POINTWISE`` or ``nn.RANKING`` or of a class in ``torch.nn``, such a class, an instance, or a function of
+        (score, rating).
     options : dict
     """
     loss = _find_loss(loss)
-    if isinstance(loss, PointwiseLoss):
-        check_options("loss", lambda: None, options)
-        return partial(_mean, loss)
+    if isinstance(loss, PointwiseLoss | RankingLoss):
+        if options:
+            raise ValueError(f"loss__{next(iter(options))} is not a parameter of loss={loss.name!r}, which has none.")
+        return partial(_mean if isinstance(loss, PointwiseLoss) else _mean_of_positives, loss)
     if isinstance(loss, type):
         check_options("loss", loss, options)
         return partial(_reduced, _build("loss", loss, options), {})
@@ -232,12 +237,19 @@ def make_loss(loss, options):
     return partial(_reduced, loss, options)
 
 
+def find_ranking_loss(loss):
+    """The ranking loss that a parameter means, None where it is no such: "logistic" is the loss of ratings."""
+    if isinstance(loss, str):
+        return None if loss in POINTWISE else RANKING.get(loss)
+    return loss if isinstance(loss, RankingLoss) else None
+
+
 def _find_loss(loss):
     if isinstance(loss, str):
         losses = {name: kind for name, kind in vars(torch.nn).items() if name.endswith("Loss")}
-        found = POINTWISE.get(loss) or {name.lower(): kind for name, kind in losses.items()}.get(loss.lower())
+        found = POINTWISE.get(loss) or RANKING.get(loss) or {name.lower(): kind for name, kind in losses.items()}.get(loss.lower())
         if found is None:
-            raise ValueError(f"loss={loss!r} is not a loss.{did_you_mean(loss, [*POINTWISE, *losses])}")
+            raise ValueError(f"loss={loss!r} is not a loss.{did_you_mean(loss, list(POINTWISE | RANKING | losses))}")
         return found
     if not callable(loss):
         raise TypeError(f"loss must be a torch loss, a function of (scores, ratings) or a name. Got {loss!r}.")
@@ -246,6 +258,12 @@ def _find_loss(loss):
 
 def _mean(loss, score, rating, weight):
     value = loss(score, rating)
+    return value.mean() if weight is None else (value * weight).mean()
+
+
+def _mean_of_positives(loss, score, n_unobserved, weight):
+    n = len(n_unobserved)
+    value = loss(score[:n], score[n:].view(n, -1), n_unobserved)
     return value.mean() if weight is None else (value * weight).mean()
 
 

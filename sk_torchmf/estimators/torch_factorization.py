@@ -1,7 +1,6 @@
 """Any torch module as a factorization: the model, the loss and the optimizer are the user's."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from numbers import Integral, Real
 
 import numpy as np
@@ -11,20 +10,21 @@ from sklearn.base import _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from sk_torchmf import _forms
-from sk_torchmf._validation import check_count, check_device, check_seed
+from sk_torchmf._validation import check_count, check_device
 from sk_torchmf.estimators import _features
-from sk_torchmf.estimators._module_predict import ModulePredictor
-from sk_torchmf.estimators._parts import make_loss, make_module, make_optimizer, make_scheduler
+from sk_torchmf.estimators._module_train import ModuleTrainer
+from sk_torchmf.estimators._parts import find_ranking_loss
 from sk_torchmf.estimators._stream import Stream
-from sk_torchmf.nn import Pairs
-from sk_torchmf.solvers.hogwild import check_shareable, hogwild
-from sk_torchmf.solvers.minibatch import Batch, Observations, PairsBatch, Trainer, train
+from sk_torchmf.nn import NegativeSampler, Pairs
+from sk_torchmf.solvers.minibatch import Batch
 
 
-class TorchFactorization(ModulePredictor):
-    r"""Your own ``torch.nn.Module`` as a regressor: you write the model, autograd does the calculus.
+class TorchFactorization(ModuleTrainer):
+    r"""Your own ``torch.nn.Module`` as an estimator: you write the model, autograd does the calculus.
 
-    Minimises the loss of the ratings, as they are, in mini-batches, and whatever the module's own ``penalty()`` returns.
+    Minimises the weighted mean of the loss in mini-batches, and whatever the module's own ``penalty()`` returns. A loss of ratings
+    takes them as they are. To a ranking loss every observation is a positive, whatever its rating, and ``y`` is its weight; it is
+    compared with ``n_negatives`` items that its user has not, drawn anew in every epoch.
 
     Parameters
     ----------
@@ -38,6 +38,8 @@ class TorchFactorization(ModulePredictor):
         Of scores and ratings, both of shape (n,): a name (``squared_error``, ``huber``, ``poisson``, ``logistic``, or of a class
         in ``torch.nn`` such as ``"L1Loss"``), a loss of ``torch.nn``, or any function that returns one number. Predictions are
         the score itself, its exponential for ``"poisson"``, its sigmoid for ``"logistic"``; of all other losses the score.
+        Or a ranking loss: ``bpr``, ``hinge``, ``adaptive_hinge``, ``softmax``, or an ``nn.RankingLoss``. The name ``logistic`` is
+        that of ratings; ``nn.ranking_logistic`` is that of positives and drawn negatives, whose predictions are sigmoids too.
     optimizer : str or class, default="adam"
         Of ``torch.optim``, with torch's own defaults.
     scheduler : str or class, default=None
@@ -49,19 +51,24 @@ class TorchFactorization(ModulePredictor):
         Further columns of a table, or ``timestamps`` or ``weights`` of Interactions, that ``forward(user, item, **features)`` gets
         as tensors of shape (n,): numbers in ``dtype``; text and a frame's categories as int64 numbers of the sorted
         ``feature_categories_``. A dict gives names to columns.
+    n_negatives : int, default=1
+        For ranking losses: how many items to draw for each positive.
+    negatives : {"uniform", "popularity"}, default="uniform"
+        For ranking losses: whether all items that a user has not are drawn alike, or by their number of users to the power 0.75.
+        A user who has all of them is left out.
     max_iter : int, default=10
         Epochs.
     batch_size : int, default=1024
         Observations a step, in a fresh random order every epoch. None takes all at once, where there are neither features nor
         several processes on the fused kernels if the module has ``forward_pairs``.
     n_processes : int, default=1
-        More than one train lock-free on shared parameters (Hogwild [1]_): SGD or Adagrad on the CPU. Results then depend on timing
-        and differ from run to run.
+        More than one train lock-free on shared parameters (Hogwild [1]_): SGD or Adagrad on the CPU, and a loss of ratings.
+        Results then depend on timing and differ from run to run.
     handle_unknown : {"mean", "nan", "error"}, default="mean"
         What to predict for ids and categories that ``fit`` did not see: from the average score over a sample of those it saw, NaN,
         or raise ValueError.
     clip : bool, default=False
-        Limit predictions to the range of the training ratings.
+        Limit predictions to the range of the training ratings. Not with a ranking loss.
     user, item : int or str, default=0 and 1
         Which columns of a table hold the ids.
     dtype : {"float32", "float64"}, default="float32"
@@ -69,8 +76,8 @@ class TorchFactorization(ModulePredictor):
     device : str or torch.device, default=None
         Where to fit; None follows ``torch.get_default_device()``. The fitted module lies on the CPU.
     random_state : int, RandomState instance or None, default=None
-        Seeds the module's initial parameters, its dropout, and the order of observations. torch's global generators are left as
-        they were.
+        Seeds the module's initial parameters, its dropout, the order of observations and the negatives. torch's global generators
+        are left as they were.
     verbose : int, default=0
         1 prints a line an epoch.
     **options
@@ -91,8 +98,9 @@ class TorchFactorization(ModulePredictor):
     seen_ : CSR array of shape (n_users_, n_items_), bool
         What was observed in ``fit``.
     user_counts_, item_counts_ : ndarray of shape (n_users_,) and (n_items_,)
-        Weighted number of ratings of each id.
+        Weighted number of observations of each id.
     rating_range_ : ndarray of shape (2,)
+        Not with a ranking loss.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Where ``X`` is a frame with such names.
@@ -125,6 +133,9 @@ class TorchFactorization(ModulePredictor):
     10
     >>> model.predict(ratings).shape == ratings.ratings.shape
     True
+    >>> ranking = model.set_params(loss="bpr", n_negatives=4).fit(ratings[ratings.ratings >= 4])
+    >>> ranking.recommend(users=0, k=3)[0].shape
+    (3,)
     """
 
     _parameter_constraints: dict = {
@@ -134,6 +145,8 @@ class TorchFactorization(ModulePredictor):
         "scheduler": [str, callable, torch.optim.lr_scheduler.LRScheduler, None],
         "parameter_options": [Mapping, None],
         "features": ["array-like", HasMethods(["keys"]), str, None],
+        "n_negatives": [Interval(Integral, 1, None, closed="left")],
+        "negatives": [StrOptions({"uniform", "popularity"})],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "n_processes": [Interval(Integral, 1, None, closed="left")],
@@ -156,6 +169,8 @@ class TorchFactorization(ModulePredictor):
         scheduler=None,
         parameter_options=None,
         features=None,
+        n_negatives=1,
+        negatives="uniform",
         max_iter=10,
         batch_size=1024,
         n_processes=1,
@@ -175,6 +190,8 @@ class TorchFactorization(ModulePredictor):
         self.scheduler = scheduler
         self.parameter_options = parameter_options
         self.features = features
+        self.n_negatives = n_negatives
+        self.negatives = negatives
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.n_processes = n_processes
@@ -190,96 +207,64 @@ class TorchFactorization(ModulePredictor):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, sample_weight=None):
-        """Train a fresh module on observed ratings.
+        """Train a fresh module on observed ratings or, with a ranking loss, on positives.
 
         Parameters
         ----------
         X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
-            A sparse matrix has a user in each row, and every stored entry is a rating, explicit zeros included. A table has an
-            observation in each row, ids of any type in the columns ``user`` and ``item``; a container likewise, ids being
+            A sparse matrix has a user in each row, and every stored entry is an observation, explicit zeros included. A table has
+            an observation in each row, ids of any type in the columns ``user`` and ``item``; a container likewise, ids being
             positions.
         y : array-like of shape (n,), optional
-            Ratings. Required for a table, None for a sparse matrix; for a container they override its ``ratings``.
+            Ratings. Required for a table, None for a sparse matrix; for a container they override its ``ratings``. With a ranking
+            loss it is a weight >= 0 instead, never required, and a container's ``ratings`` and a matrix's values say nothing.
         sample_weight : array-like, optional
             Weights >= 0, one a row of X: an observation's or, where X is sparse, a user's. The mean of the loss is weighted by
-            them, which torch's own losses and functions with ``reduction="none"`` allow.
+            them, which torch's own losses and functions with ``reduction="none"`` allow. With a ranking loss they multiply ``y``.
 
         Returns
         -------
         self
         """
-        self._forget("module_")  # a fit that fails leaves no module of other ids behind
+        self._forget("module_", "rating_range_")  # a fit that fails leaves no module of other ids behind
         device = check_device(self.device)
-        data = _forms.read_rated(self, X, y, sample_weight)
+        ranking = find_ranking_loss(self.loss) is not None
+        if ranking:
+            self._check_ranking()
+        data = (_forms.read_weighted if ranking else _forms.read_rated)(self, X, y, sample_weight)
         features = _features.read(self, X, reset=True)
         if data.weights is not None:
-            kept = data.weights > 0
-            data, features = data[kept], {name: values[kept] for name, values in features.items()}
-        pairs = Pairs(data.user_ids, data.item_ids, self.n_users_, self.n_items_)
-        self.seen_ = pairs.tocsr()
+            data, features = _select(data, features, data.weights > 0)
+        self.seen_ = Pairs(data.user_ids, data.item_ids, self.n_users_, self.n_items_).tocsr()
         self.user_counts_, self.item_counts_ = (
             np.bincount(ids, data.weights, n).astype(np.float64)
             for ids, n in ((data.user_ids, self.n_users_), (data.item_ids, self.n_items_))
         )
-        rating = self._check_ratings(data.ratings)
-        self.rating_range_ = np.array([rating.min(), rating.max()], dtype=np.float64)
         self._keep_background(features)
+        generator, sampler = torch.Generator("cpu"), None
+        if ranking:
+            sampler = NegativeSampler(self.seen_, popularity=self.negatives == "popularity", generator=generator, device=device)
+            data, features = _select(data, features, sampler.total[data.user_ids] > 0)
+            if len(data) == 0:
+                raise ValueError(
+                    "Every user of X has every item, so that there is no negative to rank a positive against. Pass a matrix or "
+                    "Interactions with more items, or use a loss of ratings."
+                )
+            target = sampler.n_unobserved[data.user_ids]
+        else:
+            target = self._check_ratings(data.ratings)
+            self.rating_range_ = np.array([target.min(), target.max()], dtype=np.float64)
 
         observed = Batch.from_arrays(
             data.user_ids.astype(np.int64),
             data.item_ids.astype(np.int64),
-            rating.astype(self.dtype),
+            target.astype(self.dtype),
             None if data.weights is None else (data.weights / data.weights.mean()).astype(self.dtype),
             {name: values.astype(self.dtype) if values.dtype.kind == "f" else values for name, values in features.items()},
             device,
         )
-        self._train(observed, pairs, device)
+        self._train(observed, sampler, generator, device)
         return self
-
-    def _forget(self, *names):
-        for name in names:
-            if hasattr(self, name):
-                delattr(self, name)
-
-    def _train(self, observed, pairs, device):
-        seed = check_seed(self.random_state)
-        generator = torch.Generator("cpu").manual_seed(seed)
-        with private_random_state(seed, device):
-            trainer, scheduler = self._make(device)
-            report = self._report if self.verbose else None
-            options = {"max_iter": self.max_iter, "scheduler": scheduler, "report": report}
-            if self.n_processes > 1:
-                check_shareable(trainer.optimizer, device, self.n_processes)
-                size = self.batch_size or len(observed)
-                with hogwild(trainer, observed, batch_size=size, n_processes=self.n_processes, generator=generator) as epoch:
-                    self.history_ = train(trainer, epoch, **options)
-            else:
-                if self.batch_size is None and hasattr(trainer.module, "forward_pairs") and not observed.features:
-                    observed = _planned(observed, pairs, device)
-                batches = [observed] if self.batch_size is None else Observations(observed, self.batch_size, generator)
-                self.history_ = train(trainer, batches, **options)
-        self._keep(trainer.module)
-
-    def _make(self, device):
-        """The module on its device, and what trains it."""
-        sizes = {"n_users": self.n_users_, "n_items": self.n_items_}
-        n_categories = {f"n_{name}": len(labels) for name, labels in self.feature_categories_.items()}
-        names = list(_features.columns(self.features))
-        loss = make_loss(self.loss, self._options("loss"))
-        module = make_module(self.module, self._options("module"), sizes, n_categories, names)
-        module = module.to(device, getattr(torch, self.dtype)).train()
-        optimizer = make_optimizer(self.optimizer, self._options("optimizer"), module, self.parameter_options)
-        scheduler = make_scheduler(self.scheduler, self._options("scheduler"), optimizer)
-        return Trainer(module, loss, optimizer), scheduler
-
-    def _keep(self, module):
-        for parameter in module.parameters():
-            parameter.grad = None
-        self.module_ = module.cpu().eval()
-        self.n_iter_ = len(self.history_["loss"])
-
-    def _report(self, epoch, value):
-        print(f"[{type(self).__name__}] epoch {epoch}, loss {value:.6g}")
 
     def fit_batches(self, batches, *, n_users, n_items):
         """Train a fresh module on batches of your own making, for ratings that do not fit in memory.
@@ -303,6 +288,10 @@ class TorchFactorization(ModulePredictor):
         self._validate_params()
         self._forget("module_", "feature_names_in_")
         device = check_device(self.device)
+        if find_ranking_loss(self.loss) is not None:
+            raise ValueError(
+                "fit_batches takes no ranking loss: without all that users have, it could not tell what they have not. Use fit."
+            )
         if self.features is not None or self.n_processes > 1:
             raise ValueError("fit_batches takes neither features nor n_processes > 1: a batch holds users, items and ratings.")
         if not callable(batches) and not isinstance(batches, Iterable):
@@ -318,32 +307,12 @@ class TorchFactorization(ModulePredictor):
         self.n_features_in_, self.feature_categories_ = 2, {}
         self.seen_ = sp.csr_array((n_users, n_items), dtype=bool)
         stream = Stream(batches, (self.n_users_, self.n_items_), self._check_ratings, self.dtype, device)
-        with private_random_state(check_seed(self.random_state), device):
-            trainer, scheduler = self._make(device)
-            report = self._report if self.verbose else None
-            self.history_ = train(trainer, stream, max_iter=self.max_iter, scheduler=scheduler, report=report)
+        self._train_on(stream, device)
         self.user_counts_, self.item_counts_ = stream.counts
         self.rating_range_ = np.array(stream.limits)
         self._keep_background({})
-        self._keep(trainer.module)
         return self
 
 
-def _planned(observed, pairs, device):
-    """All observations as a plan for the fused kernels."""
-    if device.type != "cpu":
-        user, item = (tensor.cpu().numpy() for tensor in (observed.user, observed.item))
-        pairs = Pairs(user, item, pairs.shape[0], pairs.shape[1], device)
-    weight = None if observed.weight is None else observed.weight.index_select(0, pairs.order)
-    return PairsBatch(pairs, observed.rating.index_select(0, pairs.order), weight)
-
-
-@contextmanager
-def private_random_state(seed, device):
-    """Seed torch's global generators for what draws from them, initial parameters and dropout, and put them back."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.random.default_generator.manual_seed(seed)
-        if devices:
-            torch.cuda.manual_seed_all(seed)
-        yield
+def _select(data, features, kept):
+    return data[kept], {name: values[kept] for name, values in features.items()}

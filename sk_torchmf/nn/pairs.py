@@ -139,7 +139,13 @@ class Pairs:
         """
         pointers = self.pointers.cpu().numpy()
         cuts = np.searchsorted(pointers, np.arange(size, self.n_pairs, size))
-        cuts = np.unique(np.concatenate([[0], cuts, [self.shape[0]]]))
+        yield from self._cut(pointers, np.unique(np.concatenate([[0], cuts, [self.shape[0]]])))
+
+    def blocks_of_users(self, n):
+        """Cut the pairs into blocks of n users; otherwise as ``blocks``."""
+        yield from self._cut(self.pointers.cpu().numpy(), np.append(np.arange(0, self.shape[0], n), self.shape[0]))
+
+    def _cut(self, pointers, cuts):
         for start, stop in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
             rows, span = slice(start, stop), slice(int(pointers[start]), int(pointers[stop]))
             if span.stop > span.start:

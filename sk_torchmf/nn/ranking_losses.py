@@ -23,9 +23,9 @@ class RankingLoss:
         Largest second derivative along a score of one positive's loss, times the items it moves: what a step must not exceed.
     expected : callable, optional
         ``(scores, user, item, weight, share, total, n_unobserved, n_negatives) -> `` the sum over the positives of a block of
-        users of their expected loss: from all scores (b, n_items), the positives' rows, columns and weights, each of shape (n,),
-        the chance of an item to be drawn up to a factor (n_items,), its sum over what a user has not and how many these are,
-        both (b,). None where there is no such form for one pass over the scores.
+        users of their expected loss: from all scores (b, n_items), the positives' rows, columns and weights, each of shape (n,)
+        and every pair once, the chance of an item to be drawn up to a factor (n_items,), its sum over what a user has not and
+        how many these are, both (b,). None where there is no such form for one pass over the scores.
 
     Examples
     --------
@@ -70,7 +70,8 @@ def _expected_softmax(scores, user, item, weight, share, total, n_unobserved, n_
 
 
 def _softmax(positive, negative, n_unobserved):
-    ratio = torch.as_tensor(n_unobserved / negative.shape[1], dtype=negative.dtype, device=negative.device)
+    n_unobserved = torch.as_tensor(n_unobserved, dtype=negative.dtype, device=negative.device)
+    ratio = n_unobserved / negative.shape[1]  # how many items each negative stands for
     return F.softplus(torch.logsumexp(negative, 1) + ratio.log() - positive)
 
 

@@ -60,7 +60,8 @@ class NegativeSampler:
         if popularity:  # an item that no user has is not known, and never drawn
             self.share = np.bincount(seen.indices, minlength=self.n_items) ** POPULARITY_POWER
         own = np.bincount(user, self.share[seen.indices], n_users)
-        self.total = np.where(self.n_unobserved > 0, np.maximum(self.share.sum() - own, 0.0), 0.0)
+        drawable = np.count_nonzero(self.share) - counts  # all items of one's own are among those with a share
+        self.total = np.where(drawable > 0, self.share.sum() - own, 0.0)
         self._limits = torch.from_numpy(np.cumsum(self.share)) if popularity else None
         self._keys = torch.from_numpy(user * self.n_items + seen.indices)
 
@@ -85,42 +86,47 @@ class NegativeSampler:
             For a user who has every item that can be drawn.
         """
         user = user.cpu()
-        rows = user.repeat_interleave(n_negatives)
-        if (torch.from_numpy(self.total)[user] <= 0).any():
-            at = int(user[torch.from_numpy(self.total)[user] <= 0][0])
+        without = torch.from_numpy(self.total)[user] <= 0
+        if without.any():
+            at = int(user[without][0])
             raise ValueError(f"User {at} has every item there is to draw, so there are no negatives. Leave this user out.")
+        rows = user.repeat_interleave(n_negatives)
         drawn = self._propose(len(rows))
-        todo = self._taken(rows, drawn)
+        todo = self.find_seen(rows, drawn)
         for _ in range(ROUNDS):
             if len(todo) == 0:
                 break
             drawn[todo] = self._propose(len(todo))
-            todo = todo[self._taken(rows[todo], drawn[todo])]
+            todo = todo[self.find_seen(rows[todo], drawn[todo])]
         if len(todo):
             self._draw_from_rest(rows, drawn, todo)
         return drawn.view(len(user), n_negatives).to(self.device)
 
     def _propose(self, n):
         if self._limits is None:
-            return torch.randint(self.n_items, (n,), generator=self.generator)
-        place = torch.rand(n, generator=self.generator, dtype=torch.float64) * self._limits[-1]
-        return torch.searchsorted(self._limits, place, right=True).clamp_max_(self.n_items - 1)
+            return torch.randint(self.n_items, (n,), generator=self.generator, device="cpu")
+        return self._draw_by(self._limits, n)
 
-    def _taken(self, user, item):
-        """Places of the pairs that were seen."""
+    def _draw_by(self, limits, n):
+        """Places (n,) in a row of cumulated shares, each drawn with the chance of its share."""
+        drawn = torch.rand(n, generator=self.generator, dtype=torch.float64, device="cpu") * limits[-1]
+        return torch.searchsorted(limits, drawn, right=True).clamp_max_(len(limits) - 1)
+
+    def find_seen(self, user, item):
+        """Places of the pairs of row numbers, each of shape (n,), that were seen."""
         if len(self._keys) == 0:
-            return torch.empty(0, dtype=torch.int64)
+            return torch.empty(0, dtype=torch.int64, device="cpu")
         key = user * self.n_items + item
         at = torch.searchsorted(self._keys, key).clamp_max_(len(self._keys) - 1)
         return torch.nonzero(self._keys[at] == key)[:, 0]
 
     def _draw_from_rest(self, rows, drawn, todo):
         """Draw for users who have nearly everything, from a list of what they have not."""
-        pointers, columns, share = self.seen.indptr, self.seen.indices, torch.from_numpy(self.share)
+        pointers, columns = self.seen.indptr, self.seen.indices
         for user in torch.unique(rows[todo]).tolist():
-            chance = share.clone()
-            chance[torch.from_numpy(columns[pointers[user] : pointers[user + 1]].astype(np.int64))] = 0.0
+            share = self.share.copy()
+            share[columns[pointers[user] : pointers[user + 1]]] = 0.0
+            rest = np.flatnonzero(share)
             places = todo[rows[todo] == user]
-            limits = torch.cumsum(chance, 0)
-            place = torch.rand(len(places), generator=self.generator, dtype=torch.float64) * limits[-1]
-            drawn[places] = torch.searchsorted(limits, place, right=True)
+            limits = torch.from_numpy(np.cumsum(share[rest]))
+            drawn[places] = torch.from_numpy(rest)[self._draw_by(limits, len(places))]

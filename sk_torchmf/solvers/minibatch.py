@@ -4,14 +4,14 @@ import inspect
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from sk_torchmf.exceptions import DivergenceError
-from sk_torchmf.nn import Pairs
+from sk_torchmf.nn import NegativeSampler, Pairs
 
 TAKES_SPARSE = ("SGD", "Adagrad", "SparseAdam")
 COMBINED = ("weight_decay", "momentum", "nesterov")  # their options that torch may refuse with sparse gradients
@@ -24,10 +24,12 @@ class Batch:
     Attributes
     ----------
     user, item : Tensor of shape (n,), int64
+        Of shape (n + n m,) in a batch that is ``ranked_against`` m negatives of each observation.
     rating : Tensor of shape (n,)
+        What the loss gets beside the scores; of a ranking loss, how many items each positive's user has not.
     weight : Tensor of shape (n,) or None
     features : dict of str to Tensor of shape (n,)
-        What ``forward`` gets beside user and item.
+        What ``forward`` gets beside user and item; as long as these.
     """
 
     user: Tensor
@@ -47,8 +49,18 @@ class Batch:
         return len(self.rating)
 
     def score(self, module):
-        """The module's scores, whatever shape it gives them."""
-        return module(self.user, self.item, **self.features)
+        """The module's scores, one for each user and item."""
+        return as_scores(module(self.user, self.item, **self.features), len(self.user), type(module).__name__)
+
+    def ranked_against(self, negative):
+        """The batch with negatives (n, m), each scored with the features of its positive: first n scores, then n rows of m."""
+
+        def repeated(values):
+            return torch.cat([values, values.repeat_interleave(negative.shape[1])])
+
+        features = {name: repeated(values) for name, values in self.features.items()}
+        item = torch.cat([self.item, negative.flatten()])
+        return Batch(repeated(self.user), item, self.rating, self.weight, features)
 
     def __getitem__(self, index):
         """Some of the observations, by slice or index tensor."""
@@ -59,18 +71,39 @@ class Batch:
 
 @dataclass(slots=True)
 class PairsBatch:
-    """All observations as a plan, for modules with ``forward_pairs``; ratings and weights are user-major."""
+    """All observations as a plan, for modules with ``forward_pairs``.
+
+    Attributes
+    ----------
+    pairs : Pairs
+    rating, weight : Tensor of shape (n,), or None
+        As in ``Batch``, in the order of the scores.
+    place : Tensor of shape (n_pairs,), int, optional
+        Places of the scores in user-major order, which is theirs by default.
+    """
 
     pairs: Pairs
     rating: Tensor
     weight: Tensor | None = None
+    place: Tensor | None = None
+
+    @classmethod
+    def of(cls, batch, shape):
+        """Plan a batch without features; ``shape`` is (n_users, n_items)."""
+        user, item = (tensor.cpu().numpy() for tensor in (batch.user, batch.item))
+        pairs = Pairs(user, item, shape[0], shape[1], batch.rating.device)
+        if len(batch) < pairs.n_pairs:  # ranked: the loss wants positives first, and of each its negatives together
+            return cls(pairs, batch.rating, batch.weight, pairs.inverse_order)
+        weight = None if batch.weight is None else batch.weight.index_select(0, pairs.order)
+        return cls(pairs, batch.rating.index_select(0, pairs.order), weight)
 
     def __len__(self):
         return len(self.rating)
 
     def score(self, module):
-        """The module's scores by the fused kernels."""
-        return module.forward_pairs(self.pairs)
+        """The module's scores by the fused kernels, one for each pair."""
+        score = as_scores(module.forward_pairs(self.pairs), self.pairs.n_pairs, type(module).__name__)
+        return score if self.place is None else score.index_select(0, self.place)
 
 
 @dataclass(frozen=True)
@@ -97,6 +130,32 @@ class Observations:
         shuffled = self.data[order]
         for start in range(0, n, self.size):
             yield shuffled[start : start + self.size]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A loader that gives every batch of another fresh negatives.
+
+    Attributes
+    ----------
+    batches : iterable of Batch
+        Gone through once an iteration.
+    sampler : NegativeSampler
+    n_negatives : int
+        Of each positive.
+    shape : tuple of int, optional
+        (n_users, n_items), for batches planned for modules with ``forward_pairs``.
+    """
+
+    batches: Iterable
+    sampler: NegativeSampler
+    n_negatives: int
+    shape: tuple | None = None
+
+    def __iter__(self):
+        for batch in self.batches:
+            ranked = batch.ranked_against(self.sampler.draw(batch.user, self.n_negatives))
+            yield ranked if self.shape is None else PairsBatch.of(ranked, self.shape)
 
 
 @dataclass
@@ -163,7 +222,7 @@ class Trainer:
             raise ValueError(self._refused(error)) from error
 
     def _loss(self, batch):
-        score = as_scores(batch.score(self.module), len(batch), type(self.module).__name__)
+        score = batch.score(self.module)
         value = self.loss(score, batch.rating, batch.weight)
         if not self.checked:
             self._check(score, value)
