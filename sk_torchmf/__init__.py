@@ -1,7 +1,7 @@
 """Matrix factorization as scikit-learn estimators with a torch autograd backend, on CPU or CUDA."""
 
 from sk_torchmf import datasets, metrics, model_selection, nn
-from sk_torchmf.estimators import BiasedMatrixFactorization, MatrixFactorization, TorchFactorization
+from sk_torchmf.estimators import BiasedMatrixFactorization, ImplicitMatrixFactorization, MatrixFactorization, TorchFactorization
 from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.interactions import Interactions
 
@@ -9,6 +9,7 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "BiasedMatrixFactorization",
     "DivergenceError",
+    "ImplicitMatrixFactorization",
     "Interactions",
     "MatrixFactorization",
     "TorchFactorization",

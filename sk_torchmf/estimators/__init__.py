@@ -1,6 +1,7 @@
 """Estimators: thin over the solvers. They validate, call one, and keep NumPy."""
 
 from sk_torchmf.estimators.explicit import BiasedMatrixFactorization, MatrixFactorization
+from sk_torchmf.estimators.implicit import ImplicitMatrixFactorization
 from sk_torchmf.estimators.torch_factorization import TorchFactorization
 
-__all__ = ["BiasedMatrixFactorization", "MatrixFactorization", "TorchFactorization"]
+__all__ = ["BiasedMatrixFactorization", "ImplicitMatrixFactorization", "MatrixFactorization", "TorchFactorization"]

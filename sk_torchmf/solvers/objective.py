@@ -75,11 +75,16 @@ class Ridge:
     share: Tensor
 
     @classmethod
-    def from_counts(cls, count, mean, alpha, n_factors):
-        """The ridge ``alpha (10 + c^g mean(c)^(1-g))`` of factors and ``30 alpha`` of a bias, counts of shape (n_rows,)."""
+    def from_counts(cls, count, mean, alpha, n_factors, typical=None):
+        """The ridge ``alpha (10 + c^g mean(c)^(1-g))`` of factors and ``30 alpha`` of a bias, counts of shape (n_rows,).
+
+        ``typical`` stands for mean(c), by default that of the rows with a count.
+        """
+        if typical is None:
+            typical = float(count[count > 0].mean())
         constant, growth = torch.zeros_like(mean), torch.zeros_like(mean)
         constant[:n_factors] = FACTOR_OFFSET * alpha
-        growth[:n_factors] = alpha * float(count[count > 0].mean()) ** (1 - POWER)
+        growth[:n_factors] = alpha * typical ** (1 - POWER)
         constant[n_factors:] = BIAS_OFFSET * alpha  # the column of ones never leaves its mean
         share = torch.stack([torch.ones_like(count), count**POWER], 1).to(mean.dtype)
         return cls(mean, constant, growth, share)

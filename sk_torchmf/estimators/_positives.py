@@ -1,0 +1,107 @@
+"""What a model of positives keeps, and how it folds new users in."""
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from sk_torchmf.estimators._recommend import Recommender
+from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, Pairs, PlainMF
+from sk_torchmf.nn.sampling import POPULARITY_POWER
+from sk_torchmf.solvers.ials import fold_in_ials
+from sk_torchmf.solvers.ranking import fold_in_ranking
+
+
+class PositivesPredictor(Recommender):
+    """Base of ``ImplicitMatrixFactorization``: what follows its ``fit``."""
+
+    # parameters
+    loss: str
+    biased: bool
+    confidence: float
+    n_negatives: int
+    negatives: str
+    dtype: str
+
+    def _alpha(self):
+        raise NotImplementedError
+
+    def _pointwise(self):
+        return POINTWISE["logistic" if self.loss == "logistic" else "squared_error"]
+
+    def _keep(self, users, items, known_users, known_items):
+        """Keep rows [P, b_u, 1] and [Q, 1, b_i], or [P] and [Q], of the known ids; the others get the mean row."""
+        for name in ("user_biases_", "item_biases_", "global_mean_"):  # of an earlier fit with biases
+            if hasattr(self, name):
+                delattr(self, name)
+        self._biased = self.biased
+        k = items.shape[1] - 2 if self.biased else items.shape[1]
+        for side, rows, known, n in (("user", users, known_users, self.n_users_), ("item", items, known_items, self.n_items_)):
+            mean = rows[:, :k].mean(axis=0)
+            factors = np.tile(mean, (n, 1))
+            factors[known] = rows[:, :k]
+            setattr(self, f"{side}_factors_", factors)
+            setattr(self, f"mean_{side}_", mean)
+        if self.biased:
+            self.user_biases_, self.item_biases_ = np.zeros(self.n_users_, users.dtype), np.zeros(self.n_items_, items.dtype)
+            self.user_biases_[known_users] = users[:, k]
+            self.global_mean_ = float(items[:, k + 1].mean(dtype=np.float64))
+            self.item_biases_[known_items] = items[:, k + 1] - self.global_mean_
+
+    def _fold_in(self, data):
+        """Rows of the users of a container, every observation a positive; the mean user's for one with nothing to learn from."""
+        k = self.item_factors_.shape[1]
+        rows = np.zeros((data.num_users, k + self._biased))
+        rows[:, :k] = self.mean_user_
+        seen = sp.csr_array(
+            sp.coo_array((np.ones(len(data)), (data.user_ids, data.item_ids)), shape=(data.num_users, data.num_items))
+        )
+        share = self._share()
+        informed = np.diff(seen.indptr) > 0
+        if self.loss != "ials":
+            informed &= np.count_nonzero(share) > seen @ (share > 0).astype(np.float64)
+        if informed.any():
+            solve = self._fold_in_ials if self.loss == "ials" else self._fold_in_ranking
+            rows[informed] = solve(seen[np.flatnonzero(informed)], share)
+        return rows
+
+    def _share(self):
+        """The chance of an item to be a negative, up to a factor, as in ``fit``."""
+        counts = np.bincount(self.seen_.indices, minlength=self.n_items_)
+        return counts**POPULARITY_POWER if self.negatives == "popularity" else (counts > 0).astype(np.float64)
+
+    def _fold_in_ials(self, seen, share):
+        known, dtype = share > 0, getattr(torch, self.dtype)
+        biases = self.item_biases_ + self.global_mean_ if self._biased else np.zeros(self.n_items_)
+        features = torch.from_numpy(self.item_factors_ * known[:, None]).to(dtype)  # an item that nobody has is not there
+        offset = torch.from_numpy(biases * known).to(dtype)
+        pointers, columns = (torch.from_numpy(part.astype(np.int64)) for part in (seen.indptr, seen.indices))
+        gain = torch.from_numpy(self.confidence * seen.data).to(dtype)
+        rows = fold_in_ials(pointers, columns, gain, features, offset, alpha=self._alpha(), n_items=int(known.sum()))
+        return np.column_stack([rows.numpy(), np.zeros(len(rows))]) if self._biased else rows.numpy()
+
+    def _fold_in_ranking(self, seen, share):
+        k, dtype = self.item_factors_.shape[1], getattr(torch, self.dtype)
+        items = self.item_factors_
+        start = self.mean_user_
+        if self._biased:
+            items = np.column_stack([items, np.ones(self.n_items_), self.item_biases_ + self.global_mean_])
+            start = np.append(start, [0.0, 1.0])
+        kind = BiasedMF if self._biased else PlainMF
+        centre = kind(1, 1, k, generator=torch.Generator("cpu"), dtype=dtype).mean_rows(0.0)[0]
+        pattern = seen.tocoo()
+        unit = self.user_counts_.sum() / self.seen_.nnz  # the mean weight of a positive
+        rows = fold_in_ranking(
+            Pairs(pattern.row, pattern.col, *seen.shape),
+            torch.from_numpy(np.tile(start, (seen.shape[0], 1))).to(dtype),
+            torch.from_numpy(items).to(dtype),
+            centre,
+            RANKING[self.loss],
+            alpha=self._alpha(),
+            n_factors=k,
+            n_negatives=self.n_negatives,
+            seen=seen,
+            share=share,
+            item_count=self.item_counts_ / unit,
+            typical=float(self.user_counts_[self.user_counts_ > 0].mean() / unit),
+        )
+        return rows[:, : k + self._biased].numpy()

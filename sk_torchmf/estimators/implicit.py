@@ -1,0 +1,307 @@
+"""Matrix factorization of implicit feedback: what users have is ranked above what they have not."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn.base import _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from sk_torchmf import _forms
+from sk_torchmf._validation import check_device, check_seed
+from sk_torchmf.estimators._positives import PositivesPredictor
+from sk_torchmf.metrics._scorer import ranking_scorer
+from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF
+from sk_torchmf.solvers.ials import fit_ials
+from sk_torchmf.solvers.ranking import fit_ranking
+
+ALPHA = {"ials": 0.005, "logistic": 0.015, "bpr": 0.005, "hinge": 0.01, "adaptive_hinge": 0.02, "softmax": 0.1}
+INIT_STD = 0.3
+
+
+class ImplicitMatrixFactorization(PositivesPredictor):
+    r"""Matrix factorization of implicit feedback, :math:`s_{ui} = b_i + p_u \cdot q_i`, that ranks.
+
+    Every observation is a positive: something a user has bought, heard, read. The model learns to score it above what that user has
+    not.
+
+    Parameters
+    ----------
+    n_factors : int, default=64
+        Length of a factor row, k.
+    loss : {"ials", "logistic", "bpr", "hinge", "adaptive_hinge", "softmax"}, default="ials"
+        What is minimised, see Notes. ``ials`` is by far the fastest; which ranks best depends on the data: try them in a search.
+    biased : bool, default=True
+        Whether items have biases, in which popularity goes.
+    alpha : float, default=None
+        Regularisation; None chooses one that suits the loss.
+    confidence : float, default=10.0
+        With ``ials``, by how much a positive weighs more than a pair that was not observed.
+    n_negatives : int, default=4
+        Negatives drawn for each positive, anew in each iteration. Where the expectation is exact, the weight of all negatives of a
+        positive with ``logistic``, and without effect with ``softmax``.
+    negatives : {"uniform", "popularity"}, default="uniform"
+        Whether all items that a user has not are as likely to be drawn, or those more often that more users have: as their number
+        to the power 0.75.
+    exact : bool, default=None
+        With ``logistic`` and ``softmax``: take the expectation over all negatives, scoring all items for all users in each
+        iteration, instead of drawing some. None does so where users times items are at most 2**28, some 270 million. The pairwise
+        losses have a term for each positive and negative, and are always drawn.
+    max_iter : int, default=None
+        Passes over the positives; None is 15 for ``ials``, 25 for an exact expectation and 40 for drawn negatives.
+    tol : float, default=1e-4
+        ``ials`` and exact losses stop once the objective falls by less than this fraction in five iterations in a row; 0 never
+        stops.
+    handle_unknown : {"mean", "nan", "error"}, default="mean"
+        What to predict for ids that ``fit`` did not see: as the known ids do on average, NaN, or raise ValueError. ``recommend``
+        gives an unknown user what the mean user likes best.
+    user, item : int or str, default=0 and 1
+        Which columns of a table hold the ids, by position or by a frame's column name. All others are ignored.
+    dtype : {"float32", "float64"}, default="float32"
+        Precision of the computation and of the fitted factors.
+    device : str or torch.device, default=None
+        Where to fit: "cpu" or "cuda"; None follows ``torch.get_default_device()``. The fitted state is NumPy either way.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the initial factors and the negatives. None draws a fresh seed; no global generator is touched.
+    verbose : int, default=0
+        1 prints a line an iteration.
+
+    Attributes
+    ----------
+    user_factors_ : ndarray of shape (n_users_, n_factors)
+    item_factors_ : ndarray of shape (n_items_, n_factors)
+    user_biases_ : ndarray of shape (n_users_,)
+        Where ``biased``; zero for all losses but ``logistic``, whose scores have a level.
+    item_biases_ : ndarray of shape (n_items_,)
+        Where ``biased``; of mean zero.
+    global_mean_ : float
+        Where ``biased``.
+    mean_user_, mean_item_ : ndarray of shape (n_factors,)
+        The factors of an unknown id: the mean of the known ones.
+    users_, items_ : ndarray of shape (n_users_,) and (n_items_,)
+        The ids of the rows, sorted.
+    n_users_, n_items_ : int
+    seen_ : CSR array of shape (n_users_, n_items_), bool
+        What was observed in ``fit``.
+    user_counts_, item_counts_ : ndarray of shape (n_users_,) and (n_items_,)
+        Weight of each id's positives; 0 where it has none.
+    history_ : dict of list
+        A value an iteration: ``loss`` and ``seconds``.
+    n_iter_ : int
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Where ``X`` is a frame with such names.
+
+    Notes
+    -----
+    ``ials`` minimises, over all users u and items i and the positives R with weights w, gain :math:`g_{ui} = c \, w_{ui}` and its
+    sums :math:`G_u, G_i` by row, c being ``confidence``,
+
+    .. math:: \sum_{ui} s_{ui}^2 + \sum_{ui \in R} \left[ (1 + g_{ui}) (1 - s_{ui})^2 - s_{ui}^2 \right]
+        + \alpha \sum_u (G_u + n) \lVert p_u \rVert^2 + \alpha \sum_i (G_i + m) \left( \lVert q_i \rVert^2 + b_i^2 \right)
+
+    for m users and n items [1]_ [2]_. The others minimise, with items j that u has not,
+
+    .. math:: \sum_{ui \in R} w_{ui} \sqrt{\bar c / c_u} \; E_j \, \ell(s_{ui}, s_{uj}) + \text{ridge}
+
+    where the weights have mean 1, :math:`c_u` is a user's sum of them and the ridge is that of ``BiasedMatrixFactorization``. The
+    losses are in ``sk_torchmf.nn``: ``bpr`` is :math:`-\log \sigma(s_{ui} - s_{uj})` [3]_. A user who has every item has nothing to
+    be ranked below, and is left out of them.
+
+    References
+    ----------
+    .. [1] Hu, Koren, Volinsky, Collaborative Filtering for Implicit Feedback Datasets, ICDM 2008.
+    .. [2] Rendle, Krichene, Zhang, Koren, Revisiting the Performance of iALS on Item Recommendation Benchmarks, RecSys 2022.
+    .. [3] Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback, UAI 2009.
+
+    See Also
+    --------
+    TorchFactorization : Your own module, with the same ranking losses.
+
+    Examples
+    --------
+    >>> import scipy.sparse as sp
+    >>> from sk_torchmf import ImplicitMatrixFactorization
+    >>> X = sp.csr_array([[1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 1, 1], [0, 0, 1, 1, 1]])
+    >>> model = ImplicitMatrixFactorization(n_factors=2, random_state=0).fit(X)
+    >>> items, scores = model.recommend(1, k=1)
+    >>> items
+    array([2])
+
+    A new user, by what she has:
+
+    >>> model.recommend(sp.csr_array([[0, 0, 0, 0, 1]]), k=1)[0]
+    array([[3]])
+    """
+
+    _parameter_constraints: dict = {
+        "n_factors": [Interval(Integral, 1, None, closed="left")],
+        "loss": [StrOptions({"ials", *RANKING})],
+        "biased": ["boolean"],
+        "alpha": [Interval(Real, 0, None, closed="left"), None],
+        "confidence": [Interval(Real, 0, None, closed="neither")],
+        "n_negatives": [Interval(Integral, 1, None, closed="left")],
+        "negatives": [StrOptions({"uniform", "popularity"})],
+        "exact": ["boolean", None],
+        "max_iter": [Interval(Integral, 1, None, closed="left"), None],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "handle_unknown": [StrOptions({"mean", "nan", "error"})],
+        "user": [Interval(Integral, 0, None, closed="left"), str],
+        "item": [Interval(Integral, 0, None, closed="left"), str],
+        "dtype": [StrOptions({"float32", "float64"})],
+        "device": [str, torch.device, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        n_factors=64,
+        *,
+        loss="ials",
+        biased=True,
+        alpha=None,
+        confidence=10.0,
+        n_negatives=4,
+        negatives="uniform",
+        exact=None,
+        max_iter=None,
+        tol=1e-4,
+        handle_unknown="mean",
+        user=0,
+        item=1,
+        dtype="float32",
+        device=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_factors = n_factors
+        self.loss = loss
+        self.biased = biased
+        self.alpha = alpha
+        self.confidence = confidence
+        self.n_negatives = n_negatives
+        self.negatives = negatives
+        self.exact = exact
+        self.max_iter = max_iter
+        self.tol = tol
+        self.handle_unknown = handle_unknown
+        self.user = user
+        self.item = item
+        self.dtype = dtype
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, sample_weight=None):
+        """Fit to positives, from scratch.
+
+        Parameters
+        ----------
+        X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
+            A sparse matrix has a user in each row, and every stored entry is a positive, whatever it holds, zero included. A
+            table has a positive in each row, ids of any type in the columns ``user`` and ``item``; a container likewise, ids being
+            positions, whatever its ``ratings``. A pair that comes twice counts twice.
+        y : array-like of shape (n,), optional
+            Weights of the positives, >= 0, such as counts of plays. None for a sparse matrix.
+        sample_weight : array-like, optional
+            Weights >= 0, one a row of X: a positive's or, where X is sparse, a user's. They multiply ``y``. A weight of 2 is the
+            positive given twice, a weight of 0 its absence. Given, it replaces a container's ``weights``.
+
+        Returns
+        -------
+        self
+        """
+        if self.exact and (self.loss == "ials" or RANKING[self.loss].expected is None):
+            raise ValueError(
+                f'exact=True is for loss="logistic" and loss="softmax". Got loss="{self.loss}", which '
+                + ("always counts all pairs." if self.loss == "ials" else "is drawn.")
+            )
+        device = check_device(self.device)
+        data = _forms.read_positives(self, X, y, sample_weight)
+        weight = np.ones(len(data)) if data.weights is None else data.weights
+        matrix = sp.csr_array(sp.coo_array((weight, (data.user_ids, data.item_ids)), shape=(self.n_users_, self.n_items_)))
+        self.seen_ = sp.csr_array((np.ones(matrix.nnz, dtype=bool), matrix.indices, matrix.indptr), shape=matrix.shape)
+        self.user_counts_ = matrix.sum(axis=1)
+        self.item_counts_ = matrix.sum(axis=0)
+        self._fit_matrix(matrix if self.loss == "ials" else self._rankable(matrix), device)
+        return self
+
+    def _rankable(self, matrix):
+        """Without the users who have every item that anyone has."""
+        full = np.diff(matrix.indptr) == np.count_nonzero(self.item_counts_)
+        if not full.any():
+            return matrix
+        if full.all():
+            raise ValueError(
+                f'Every user has every item, so loss="{self.loss}" has nothing to rank them above. Got {matrix.shape[0]} users and '
+                f"{matrix.shape[1]} items."
+            )
+        weight = np.where(np.repeat(full, np.diff(matrix.indptr)), 0.0, matrix.data)
+        matrix = sp.csr_array((weight, matrix.indices, matrix.indptr), shape=matrix.shape)
+        matrix.eliminate_zeros()
+        return matrix
+
+    def _fit_matrix(self, matrix, device):
+        """Fit the users and items of a matrix of weights; the others get the mean row."""
+        rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+        pairs, known_users, known_items = Pairs(rows, matrix.indices, self.n_users_, self.n_items_, device).compressed()
+        generator = torch.Generator("cpu").manual_seed(check_seed(self.random_state))
+        dtype = getattr(torch, self.dtype)
+        kind = BiasedMF if self.biased else PlainMF
+        n_users, n_items = pairs.shape
+        module = kind(n_users, n_items, self.n_factors, init_std=INIT_STD, generator=generator, dtype=dtype).to(device)
+        weight = torch.from_numpy(matrix.data).to(device, dtype)  # user-major already
+        options = {"alpha": self._alpha(), "tol": self.tol, "report": self._report if self.verbose else None}
+        if self.loss == "ials":
+            users, items, self.history_ = fit_ials(module, pairs, self.confidence * weight, max_iter=self.max_iter or 15, **options)
+        else:
+            users, items, self.history_ = fit_ranking(
+                module,
+                pairs,
+                weight / weight.mean(),
+                RANKING[self.loss],
+                n_negatives=self.n_negatives,
+                popularity=self.negatives == "popularity",
+                exact=self.exact,
+                max_iter=self.max_iter,
+                generator=generator,
+                **options,
+            )
+        self.n_iter_ = len(self.history_["loss"])
+        self._keep(users.cpu().numpy(), items.cpu().numpy(), known_users, known_items)
+
+    def _alpha(self):
+        return ALPHA[self.loss] if self.alpha is None else self.alpha
+
+    def _report(self, iteration, value):
+        print(f"[{type(self).__name__}] iteration {iteration}, loss {value:.6g}")
+
+    def score(self, X, y=None, sample_weight=None):
+        """NDCG@10 of the recommendations, what ``fit`` saw left out of them.
+
+        Parameters
+        ----------
+        X : table, Interactions or sparse matrix
+            Rows of a table or container are test items of users by their ids. Rows of a sparse matrix are *new* users: four fifths
+            of each are folded in and the rest is scored, see ``model_selection.ranking_scorer``.
+        y : array-like of shape (n,), optional
+            Weights of the test items: those of 0 are none, and all others count alike.
+        sample_weight : array-like of shape (n,), optional
+            Likewise.
+
+        Returns
+        -------
+        float
+            Between 0 and 1: the mean over the users with test items.
+        """
+        check_is_fitted(self)
+        if not sp.issparse(X):
+            return ranking_scorer("ndcg", k=10)(self, _forms.select_positives(X, y, sample_weight))
+        if y is not None:
+            raise ValueError("y must be None when X is a sparse matrix: its stored entries are the positives.")
+        kept = None if sample_weight is None else np.flatnonzero(np.asarray(sample_weight))
+        return ranking_scorer("ndcg", k=10)(self, X if kept is None else sp.csr_array(X)[kept])
