@@ -17,10 +17,11 @@ class PositivesPredictor(Recommender):
     # parameters
     loss: str
     biased: bool
-    confidence: float
     n_negatives: int
     negatives: str
     dtype: str
+    # what fit leaves
+    confidence_: float
 
     def _alpha(self):
         raise NotImplementedError
@@ -43,9 +44,10 @@ class PositivesPredictor(Recommender):
             setattr(self, f"mean_{side}_", mean)
         if self.biased:
             self.user_biases_, self.item_biases_ = np.zeros(self.n_users_, users.dtype), np.zeros(self.n_items_, items.dtype)
-            self.user_biases_[known_users] = users[:, k]
-            self.global_mean_ = float(items[:, k + 1].mean(dtype=np.float64))
-            self.item_biases_[known_items] = items[:, k + 1] - self.global_mean_
+            levels = [float(biases.mean(dtype=np.float64)) for biases in (users[:, k], items[:, k + 1])]
+            self.user_biases_[known_users] = users[:, k] - levels[0]
+            self.item_biases_[known_items] = items[:, k + 1] - levels[1]
+            self.global_mean_ = sum(levels)
 
     def _fold_in(self, data):
         """Rows of the users of a container, every observation a positive; the mean user's for one with nothing to learn from."""
@@ -75,7 +77,7 @@ class PositivesPredictor(Recommender):
         features = torch.from_numpy(self.item_factors_ * known[:, None]).to(dtype)  # an item that nobody has is not there
         offset = torch.from_numpy(biases * known).to(dtype)
         pointers, columns = (torch.from_numpy(part.astype(np.int64)) for part in (seen.indptr, seen.indices))
-        gain = torch.from_numpy(self.confidence * seen.data).to(dtype)
+        gain = torch.from_numpy(self.confidence_ * seen.data).to(dtype)
         rows = fold_in_ials(pointers, columns, gain, features, offset, alpha=self._alpha(), n_items=int(known.sum()))
         return np.column_stack([rows.numpy(), np.zeros(len(rows))]) if self._biased else rows.numpy()
 

@@ -10,19 +10,20 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf import _forms
-from sk_torchmf._validation import check_device, check_seed
+from sk_torchmf._validation import check_device, check_seed, check_weights
 from sk_torchmf.estimators._positives import PositivesPredictor
 from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF
 from sk_torchmf.solvers.ials import fit_ials
 from sk_torchmf.solvers.ranking import fit_ranking
 
-ALPHA = {"ials": 0.005, "logistic": 0.015, "bpr": 0.005, "hinge": 0.01, "adaptive_hinge": 0.02, "softmax": 0.1}
+POSITIVES = 0.1  # what all positives weigh, of all pairs, where nothing else is asked for
+ALPHA = {"ials": 0.01, "logistic": 0.015, "bpr": 0.005, "hinge": 0.01, "adaptive_hinge": 0.02, "softmax": 0.1}
 INIT_STD = 0.3
 
 
 class ImplicitMatrixFactorization(PositivesPredictor):
-    r"""Matrix factorization of implicit feedback, :math:`s_{ui} = b_i + p_u \cdot q_i`, that ranks.
+    r"""Matrix factorization of implicit feedback, :math:`s_{ui} = p_u \cdot q_i \; (+ b_i)`, that ranks.
 
     Every observation is a positive: something a user has bought, heard, read. The model learns to score it above what that user has
     not.
@@ -33,12 +34,14 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         Length of a factor row, k.
     loss : {"ials", "logistic", "bpr", "hinge", "adaptive_hinge", "softmax"}, default="ials"
         What is minimised, see Notes. ``ials`` is by far the fastest; which ranks best depends on the data: try them in a search.
-    biased : bool, default=True
-        Whether items have biases, in which popularity goes.
+    biased : bool, default=False
+        Whether items have biases. Without, popularity goes into a factor, which is regularised with the others: where positives
+        are few that ranks better.
     alpha : float, default=None
         Regularisation; None chooses one that suits the loss.
-    confidence : float, default=10.0
-        With ``ials``, by how much a positive weighs more than a pair that was not observed.
+    confidence : float, default=None
+        With ``ials``, by how much a positive of weight 1 weighs more than a pair that was not observed; None makes the positives
+        together weigh a tenth of what all pairs do.
     n_negatives : int, default=4
         Negatives drawn for each positive, anew in each iteration. Where the expectation is exact, the weight of all negatives of a
         positive with ``logistic``, and without effect with ``softmax``.
@@ -73,7 +76,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     user_factors_ : ndarray of shape (n_users_, n_factors)
     item_factors_ : ndarray of shape (n_items_, n_factors)
     user_biases_ : ndarray of shape (n_users_,)
-        Where ``biased``; zero for all losses but ``logistic``, whose scores have a level.
+        Where ``biased``; of mean zero, and zero for all losses but ``logistic``, whose scores have a level.
     item_biases_ : ndarray of shape (n_items_,)
         Where ``biased``; of mean zero.
     global_mean_ : float
@@ -87,6 +90,8 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         What was observed in ``fit``.
     user_counts_, item_counts_ : ndarray of shape (n_users_,) and (n_items_,)
         Weight of each id's positives; 0 where it has none.
+    confidence_ : float
+        The confidence that ``ials`` uses.
     history_ : dict of list
         A value an iteration: ``loss`` and ``seconds``.
     n_iter_ : int
@@ -97,7 +102,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     Notes
     -----
     ``ials`` minimises, over all users u and items i and the positives R with weights w, gain :math:`g_{ui} = c \, w_{ui}` and its
-    sums :math:`G_u, G_i` by row, c being ``confidence``,
+    sums :math:`G_u, G_i` by row, c being ``confidence_``,
 
     .. math:: \sum_{ui} s_{ui}^2 + \sum_{ui \in R} \left[ (1 + g_{ui}) (1 - s_{ui})^2 - s_{ui}^2 \right]
         + \alpha \sum_u (G_u + n) \lVert p_u \rVert^2 + \alpha \sum_i (G_i + m) \left( \lVert q_i \rVert^2 + b_i^2 \right)
@@ -141,7 +146,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         "loss": [StrOptions({"ials", *RANKING})],
         "biased": ["boolean"],
         "alpha": [Interval(Real, 0, None, closed="left"), None],
-        "confidence": [Interval(Real, 0, None, closed="neither")],
+        "confidence": [Interval(Real, 0, None, closed="neither"), None],
         "n_negatives": [Interval(Integral, 1, None, closed="left")],
         "negatives": [StrOptions({"uniform", "popularity"})],
         "exact": ["boolean", None],
@@ -161,9 +166,9 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         n_factors=64,
         *,
         loss="ials",
-        biased=True,
+        biased=False,
         alpha=None,
-        confidence=10.0,
+        confidence=None,
         n_negatives=4,
         negatives="uniform",
         exact=None,
@@ -224,45 +229,63 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         data = _forms.read_positives(self, X, y, sample_weight)
         weight = np.ones(len(data)) if data.weights is None else data.weights
         matrix = sp.csr_array(sp.coo_array((weight, (data.user_ids, data.item_ids)), shape=(self.n_users_, self.n_items_)))
+        self._check_size(float(matrix.data.max()))
         self.seen_ = sp.csr_array((np.ones(matrix.nnz, dtype=bool), matrix.indices, matrix.indptr), shape=matrix.shape)
         self.user_counts_ = matrix.sum(axis=1)
         self.item_counts_ = matrix.sum(axis=0)
-        self._fit_matrix(matrix if self.loss == "ials" else self._rankable(matrix), device)
+        n_known = np.count_nonzero(self.user_counts_) * np.count_nonzero(self.item_counts_)
+        self.confidence_ = POSITIVES * n_known / matrix.data.sum() if self.confidence is None else self.confidence
+        matrix, items = (matrix, np.flatnonzero(self.item_counts_)) if self.loss == "ials" else self._rankable(matrix)
+        self._fit_matrix(matrix, items, device)
         return self
 
-    def _rankable(self, matrix):
-        """Without the users who have every item that anyone has."""
-        full = np.diff(matrix.indptr) == np.count_nonzero(self.item_counts_)
-        if not full.any():
-            return matrix
-        if full.all():
-            raise ValueError(
-                f'Every user has every item, so loss="{self.loss}" has nothing to rank them above. Got {matrix.shape[0]} users and '
-                f"{matrix.shape[1]} items."
-            )
-        weight = np.where(np.repeat(full, np.diff(matrix.indptr)), 0.0, matrix.data)
-        matrix = sp.csr_array((weight, matrix.indices, matrix.indptr), shape=matrix.shape)
-        matrix.eliminate_zeros()
-        return matrix
+    def _check_size(self, largest):
+        """Refuse weights so large or so small that float32 could not hold what is made of them."""
+        what = "weight of a pair"
+        if self.loss == "ials" and self.confidence is not None:
+            largest, what = self.confidence * largest, what + ", times confidence,"
+        if not 1e-30 <= largest <= 1e30:
+            raise ValueError(f"The largest {what} must lie between 1e-30 and 1e30. Got {largest:.3g}. Rescale the weights.")
 
-    def _fit_matrix(self, matrix, device):
-        """Fit the users and items of a matrix of weights; the others get the mean row."""
+    def _rankable(self, matrix):
+        """Without the users who have every item that could be drawn; the items that can be."""
+        while True:
+            counts = matrix.sum(axis=0) if self.negatives == "popularity" else self.item_counts_
+            items, lengths = np.flatnonzero(counts), np.diff(matrix.indptr)
+            full = lengths == len(items)
+            if not full.any():
+                return matrix, items
+            weight = np.where(np.repeat(full, lengths), 0.0, matrix.data)
+            matrix = sp.csr_array((weight, matrix.indices, matrix.indptr), shape=matrix.shape, copy=True)  # seen_ has its indices
+            matrix.eliminate_zeros()
+            if matrix.nnz == 0:
+                raise ValueError(
+                    f'Every user has every item, so loss="{self.loss}" has nothing to rank them above. Got '
+                    f'{np.count_nonzero(self.user_counts_)} users and {np.count_nonzero(self.item_counts_)} items. Use loss="ials".'
+                )
+
+    def _fit_matrix(self, matrix, known_items, device):
+        """Fit the users of a matrix of weights and some items; all others get the mean row."""
+        known_users = np.flatnonzero(np.diff(matrix.indptr))
+        if (len(known_users), len(known_items)) != matrix.shape:
+            matrix = matrix[known_users][:, known_items]
         rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-        pairs, known_users, known_items = Pairs(rows, matrix.indices, self.n_users_, self.n_items_, device).compressed()
+        n_users, n_items = matrix.shape
+        pairs = Pairs(rows, matrix.indices, n_users, n_items, device)
         generator = torch.Generator("cpu").manual_seed(check_seed(self.random_state))
         dtype = getattr(torch, self.dtype)
         kind = BiasedMF if self.biased else PlainMF
-        n_users, n_items = pairs.shape
         module = kind(n_users, n_items, self.n_factors, init_std=INIT_STD, generator=generator, dtype=dtype).to(device)
-        weight = torch.from_numpy(matrix.data).to(device, dtype)  # user-major already
         options = {"alpha": self._alpha(), "tol": self.tol, "report": self._report if self.verbose else None}
         if self.loss == "ials":
-            users, items, self.history_ = fit_ials(module, pairs, self.confidence * weight, max_iter=self.max_iter or 15, **options)
+            gain = torch.from_numpy(self.confidence_ * matrix.data).to(device, dtype)  # user-major already
+            users, items, self.history_ = fit_ials(module, pairs, gain, max_iter=self.max_iter or 15, **options)
         else:
+            weight = np.maximum(matrix.data / matrix.data.mean(), 1e-30)  # greater than zero in float32 too
             users, items, self.history_ = fit_ranking(
                 module,
                 pairs,
-                weight / weight.mean(),
+                torch.from_numpy(weight).to(device, dtype),
                 RANKING[self.loss],
                 n_negatives=self.n_negatives,
                 popularity=self.negatives == "popularity",
@@ -303,5 +326,6 @@ class ImplicitMatrixFactorization(PositivesPredictor):
             return ranking_scorer("ndcg", k=10)(self, _forms.select_positives(X, y, sample_weight))
         if y is not None:
             raise ValueError("y must be None when X is a sparse matrix: its stored entries are the positives.")
-        kept = None if sample_weight is None else np.flatnonzero(np.asarray(sample_weight))
-        return ranking_scorer("ndcg", k=10)(self, X if kept is None else sp.csr_array(X)[kept])
+        if sample_weight is not None:
+            X = sp.csr_array(X)[np.flatnonzero(check_weights(sample_weight, X.shape[0], "sample_weight", "user (row of X)"))]
+        return ranking_scorer("ndcg", k=10)(self, X)

@@ -67,6 +67,26 @@ class Pairs:
         parts = (torch.from_numpy(array).to(device) for array in (pattern.indptr, pattern.indices, pattern.data))
         self._keep(pattern.shape, *parts)
 
+    @classmethod
+    def from_rows(cls, pointers, columns, n_items):
+        """Plan pairs that are user-major already.
+
+        Parameters
+        ----------
+        pointers : Tensor of shape (n_users + 1,), int32
+            The items of user u are ``columns[pointers[u]:pointers[u + 1]]``.
+        columns : Tensor of shape (n_pairs,), int32
+        n_items : int
+
+        Returns
+        -------
+        Pairs
+            On the device of ``columns``.
+        """
+        check_n_pairs(len(columns))
+        order = torch.arange(len(columns), dtype=torch.int32, device=columns.device)
+        return cls._of((len(pointers) - 1, n_items), pointers, columns, order)
+
     def _keep(self, shape, pointers, columns, order):
         self.shape, self.pointers, self.columns, self.order = shape, pointers, columns, order
         self.n_pairs, self.device = len(columns), columns.device

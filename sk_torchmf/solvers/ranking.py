@@ -87,10 +87,8 @@ class RankingObjective:
         """The loss of each positive with its negatives, items of shape (n_pairs, m), -1 for none: shape (n_pairs,)."""
         m = negatives.shape[1]
         user = self.pairs.users.long()
-        rows, columns = np.repeat(user.cpu().numpy(), m), negatives.clamp_min(0).cpu().numpy().ravel()
-        n_users, n_items = self.pairs.shape
-        pairs = Pairs(rows, columns, n_users, n_items, user.device)
-        scores = pair_dot(users, items, pairs).view(-1, m)  # user-major as the positives are, so in their order
+        pairs = Pairs.from_rows(self.pairs.pointers * m, negatives.clamp_min(0).int().view(-1), len(items))
+        scores = pair_dot(users, items, pairs).view(-1, m)
         scores = scores.masked_fill(negatives < 0, -torch.inf)
         return self.loss(pair_dot(users, items, self.pairs), scores, self.n_unobserved[user])
 
