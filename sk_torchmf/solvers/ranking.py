@@ -264,7 +264,7 @@ def fold_in_ranking(pairs, users, items, centre, loss, *, alpha, n_factors, n_ne
         share=share,
         total=share.sum() - seen @ share,
         n_unobserved=known.sum() - seen @ known,
-        typical=float((own.new_tensor(typical) * typical) ** 0.5),
+        typical=typical,
     )
     columns = free_columns(n_factors, items.shape[1] > n_factors, loss)[0]
     counts = pairs.sums(weight)[0], torch.from_numpy(item_count).to(items.device)
