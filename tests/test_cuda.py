@@ -9,9 +9,15 @@ import tutorial
 from test_nn import PATTERNS, build, check_forward_equals_forward_pairs, draw_pairs, random_rows
 from test_ranking_losses import small_matrix
 from test_solvers import Rows
-from test_torch_ranking import LOSSES
+from test_torch_ranking import LOSSES, TEST, TRAIN
 
-from sk_torchmf import BiasedMatrixFactorization, Interactions, MatrixFactorization, TorchFactorization
+from sk_torchmf import (
+    BiasedMatrixFactorization,
+    ImplicitMatrixFactorization,
+    Interactions,
+    MatrixFactorization,
+    TorchFactorization,
+)
 from sk_torchmf.nn import RANKING, BiasedMF, NegativeSampler, Pairs, PlainMF, pair_dot
 from sk_torchmf.nn.ranking import top_k
 from sk_torchmf.solvers.als import RowPrior, solve_rows
@@ -228,3 +234,35 @@ def test_a_ranking_loss_equals_that_of_the_cpu(loss):
 def test_several_processes_are_refused_on_the_device(ratings):
     with pytest.raises(ValueError, match="trains on the CPU only"):
         TorchFactorization(tutorial.Biased, optimizer="SGD", device="cuda", n_processes=2).fit(ratings)
+
+
+@pytest.mark.parametrize("biased", [True, False], ids=["biased", "plain"])
+@pytest.mark.parametrize("loss", ["ials", *RANKING])
+def test_a_fit_to_positives_equals_that_of_the_cpu(loss, biased):
+    options = {"n_factors": 4, "loss": loss, "biased": biased, "max_iter": 5, "dtype": "float64", "random_state": 0}
+    cuda, cpu = (ImplicitMatrixFactorization(device=device, **options).fit(TRAIN) for device in ("cuda", "cpu"))
+    np.testing.assert_allclose(cuda.predict(TEST), cpu.predict(TEST), rtol=1e-6, atol=1e-6)  # the same draws, sums in another order
+    np.testing.assert_allclose(cuda.history_["loss"], cpu.history_["loss"], rtol=1e-8)
+
+
+@pytest.mark.parametrize("loss", ["ials", "softmax", "bpr"])
+def test_positives_are_ranked_as_on_the_cpu(loss):
+    cuda, cpu = (ImplicitMatrixFactorization(8, loss=loss, random_state=0, device=device).fit(TRAIN) for device in ("cuda", "cpu"))
+    assert cuda.score(TEST) == pytest.approx(cpu.score(TEST), abs=0.02)
+    assert cuda.score(TEST) > 0.9
+    pickled = pickle.dumps(cuda)
+    assert b"_rebuild_tensor" not in pickled  # a tensor anywhere in the state
+    np.testing.assert_array_equal(pickle.loads(pickled).recommend(k=5)[0], cuda.recommend(k=5)[0])
+
+
+@pytest.mark.parametrize("loss", ["ials", "softmax", "bpr"])
+def test_positives_follow_the_default_device(loss):
+    options = {"n_factors": 4, "loss": loss, "max_iter": 5, "dtype": "float64", "random_state": 0}
+    expected = ImplicitMatrixFactorization(device="cuda", **options).fit(TRAIN)
+    with torch.device("cuda"):
+        model = ImplicitMatrixFactorization(**options).fit(TRAIN)
+        folded, score = model.fold_in(TRAIN.tocsr()), model.score(TEST)
+        assert np.isfinite(model.score(TRAIN.tocsr()))
+    np.testing.assert_allclose(model.predict(TEST), expected.predict(TEST), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(folded, expected.fold_in(TRAIN.tocsr()), rtol=1e-6, atol=1e-6)
+    assert score == pytest.approx(expected.score(TEST))

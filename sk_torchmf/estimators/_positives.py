@@ -71,13 +71,17 @@ class PositivesPredictor(Recommender):
         counts = np.bincount(self.seen_.indices, minlength=self.n_items_)
         return counts**POPULARITY_POWER if self.negatives == "popularity" else (counts > 0).astype(np.float64)
 
+    def _unit(self):
+        """The mean weight of a positive in ``fit``, which those of new users have."""
+        return self.user_counts_.sum() / self.seen_.nnz
+
     def _fold_in_ials(self, seen, share):
         known, dtype = share > 0, getattr(torch, self.dtype)
         biases = self.item_biases_ + self.global_mean_ if self._biased else np.zeros(self.n_items_)
         features = torch.from_numpy(self.item_factors_ * known[:, None]).to(dtype)  # an item that nobody has is not there
         offset = torch.from_numpy(biases * known).to(dtype)
         pointers, columns = (torch.from_numpy(part.astype(np.int64)) for part in (seen.indptr, seen.indices))
-        gain = torch.from_numpy(self.confidence_ * seen.data).to(dtype)
+        gain = torch.from_numpy(self.confidence_ * self._unit() * seen.data).to(dtype)
         rows = fold_in_ials(pointers, columns, gain, features, offset, alpha=self._alpha(), n_items=int(known.sum()))
         return np.column_stack([rows.numpy(), np.zeros(len(rows))]) if self._biased else rows.numpy()
 
@@ -91,7 +95,7 @@ class PositivesPredictor(Recommender):
         kind = BiasedMF if self._biased else PlainMF
         centre = kind(1, 1, k, generator=torch.Generator("cpu"), dtype=dtype).mean_rows(0.0)[0]
         pattern = seen.tocoo()
-        unit = self.user_counts_.sum() / self.seen_.nnz  # the mean weight of a positive
+        unit = self._unit()
         rows = fold_in_ranking(
             Pairs(pattern.row, pattern.col, *seen.shape),
             torch.from_numpy(np.tile(start, (seen.shape[0], 1))).to(dtype),

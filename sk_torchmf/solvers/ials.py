@@ -106,6 +106,7 @@ def _half_step(plan, gain, mass, other_mass, rows, others, scores, free, *, alph
     everywhere.diagonal().add_(alpha * len(others))
     observed = (features * (other_mass / other_mass.sum())).T @ features
     observed.diagonal().add_(alpha)
+    everywhere.diagonal().add_(torch.finfo(rows.dtype).eps * (everywhere.trace() + 1))  # definite where alpha is next to nothing
     factor = torch.linalg.cholesky(everywhere)
     pencil = torch.linalg.solve_triangular(factor, observed, upper=False)
     pencil = torch.linalg.solve_triangular(factor, pencil.T, upper=False)
