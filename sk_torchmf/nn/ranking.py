@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-BLOCK = 2**22  # scores held at once: 32 MiB in float64
+BLOCK = 2**20  # scores held at once: 8 MiB in float64
 
 
 def top_k(scores, k):
@@ -28,15 +28,15 @@ def top_k(scores, k):
     >>> top_k(torch.tensor([[1.0, 3.0, 3.0, 2.0]]), 3)
     tensor([[1, 2, 3]])
     """
-    scores = scores.float()
     values, columns = torch.topk(scores, min(k + 1, scores.shape[1]), dim=1)  # of equal scores any
+    values = values.float()
     columns, order = torch.sort(columns[:, :k], dim=1)
     order = torch.sort(values[:, :k].gather(1, order), dim=1, descending=True, stable=True).indices
     columns = columns.gather(1, order)
     if k < values.shape[1]:
         tied = torch.nonzero(values[:, k - 1] == values[:, k])[:, 0]
         if len(tied):
-            columns[tied] = _top_k_of_tied(scores[tied], k)
+            columns[tied] = _top_k_of_tied(scores[tied].float(), k)
     return columns
 
 
