@@ -28,24 +28,21 @@ def top_k(scores, k):
     >>> top_k(torch.tensor([[1.0, 3.0, 3.0, 2.0]]), 3)
     tensor([[1, 2, 3]])
     """
+    if k > scores.shape[1] // 4:
+        return _order(scores.float())[:, :k]
     values, columns = torch.topk(scores, min(k + 1, scores.shape[1]), dim=1)  # of equal scores any
     values = values.float()
     columns, order = torch.sort(columns[:, :k], dim=1)
-    order = torch.sort(values[:, :k].gather(1, order), dim=1, descending=True, stable=True).indices
-    columns = columns.gather(1, order)
+    columns = columns.gather(1, _order(values[:, :k].gather(1, order)))
     if k < values.shape[1]:
         tied = torch.nonzero(values[:, k - 1] == values[:, k])[:, 0]
         if len(tied):
-            columns[tied] = _top_k_of_tied(scores[tied].float(), k)
+            columns[tied] = _order(scores[tied].float())[:, :k]  # their last place is contested
     return columns
 
 
-def _top_k_of_tied(scores, k):
-    """The same where the last place is contested."""
-    bits = (scores + 0.0).view(torch.int32)  # + 0.0 makes -0.0 equal to 0.0
-    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # integers in the order of the floats
-    key = ordered.long() * 2**32 + torch.arange(scores.shape[1], 0, -1, device=scores.device)  # ties go to the lower column
-    return torch.topk(key, k, dim=1).indices
+def _order(scores):
+    return torch.sort(scores, dim=1, descending=True, stable=True).indices
 
 
 def rank(score, n_rows, n_columns, k, *, excluded=None):
