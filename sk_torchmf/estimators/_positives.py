@@ -94,10 +94,10 @@ class PositivesPredictor(Recommender):
             start = np.append(start, [0.0, 1.0])
         kind = BiasedMF if self._biased else PlainMF
         centre = kind(1, 1, k, generator=torch.Generator("cpu"), dtype=dtype).mean_rows(0.0)[0]
-        pattern = seen.tocoo()
+        pointers, columns = (torch.from_numpy(part.astype(np.int32)) for part in (seen.indptr, seen.indices))
         unit = self._unit()
         rows = fold_in_ranking(
-            Pairs(pattern.row, pattern.col, *seen.shape),
+            Pairs.from_rows(pointers, columns, self.n_items_),
             torch.from_numpy(np.tile(start, (seen.shape[0], 1))).to(dtype),
             torch.from_numpy(items).to(dtype),
             centre,

@@ -269,9 +269,9 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         known_users = np.flatnonzero(np.diff(matrix.indptr))
         if (len(known_users), len(known_items)) != matrix.shape:
             matrix = matrix[known_users][:, known_items]
-        rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
         n_users, n_items = matrix.shape
-        pairs = Pairs(rows, matrix.indices, n_users, n_items, device)
+        pointers, columns = (torch.from_numpy(part.astype(np.int32)).to(device) for part in (matrix.indptr, matrix.indices))
+        pairs = Pairs.from_rows(pointers, columns, n_items)
         generator = torch.Generator("cpu").manual_seed(check_seed(self.random_state))
         dtype = getattr(torch, self.dtype)
         kind = BiasedMF if self.biased else PlainMF
