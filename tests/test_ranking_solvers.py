@@ -7,17 +7,16 @@ import pytest
 import scipy.sparse as sp
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from solving import descend, fit_ials, fit_ranking
 from test_ranking_losses import POPULARITY, chances
 
 from sk_torchmf import DivergenceError
 from sk_torchmf.nn import RANKING, BiasedMF, NegativeSampler, Pairs, PlainMF, RankingLoss
 from sk_torchmf.solvers import descent, ranking
-from sk_torchmf.solvers.descent import descend
-from sk_torchmf.solvers.ials import fit_ials, fold_in_ials
+from sk_torchmf.solvers.ials import fold_in_ials
 from sk_torchmf.solvers.objective import POWER, Ridge
 from sk_torchmf.solvers.ranking import (
     RankingObjective,
-    fit_ranking,
     fold_in_ranking,
     free_columns,
     popularity_biases,

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from solving import fit_als, minimise
 
 from sk_torchmf import DivergenceError
 from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF, squared_error
 from sk_torchmf.solvers import als
-from sk_torchmf.solvers.als import RowPrior, fit_als, solve_rows
-from sk_torchmf.solvers.autograd import OPTIMIZERS, minimise
+from sk_torchmf.solvers.als import RowPrior, solve_rows
+from sk_torchmf.solvers.autograd import OPTIMIZERS
 from sk_torchmf.solvers.objective import POWER, Objective
 
 WIDTH, N_COLUMNS = 3, 7

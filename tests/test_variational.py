@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from solving import fit_variational
 
 from sk_torchmf import BiasedMatrixFactorization, Interactions, MatrixFactorization, datasets, nn
 from sk_torchmf.solvers.solution import score_variance
-from sk_torchmf.solvers.variational import fit_variational
 
 ESTIMATORS = [MatrixFactorization, BiasedMatrixFactorization]
 both = pytest.mark.parametrize("estimator", ESTIMATORS)

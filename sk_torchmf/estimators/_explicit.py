@@ -14,10 +14,11 @@ from sk_torchmf import _forms
 from sk_torchmf._validation import check_device, check_seed, check_size
 from sk_torchmf.estimators._rated import RatingPredictor
 from sk_torchmf.nn import POINTWISE, Pairs
-from sk_torchmf.solvers.als import fit_als
-from sk_torchmf.solvers.autograd import OPTIMIZERS, minimise
+from sk_torchmf.solvers.als import AlternatingLeastSquares
+from sk_torchmf.solvers.autograd import OPTIMIZERS, Minimiser
 from sk_torchmf.solvers.objective import Objective, standardise
-from sk_torchmf.solvers.variational import fit_variational
+from sk_torchmf.solvers.training import run
+from sk_torchmf.solvers.variational import Variational
 
 MAX_ITER = {"variational": 10, "als": 15}  # and 50 for torch's optimizers
 
@@ -129,38 +130,33 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         del rating  # eight bytes a rating, at the peak
         self.user_counts_, self.item_counts_ = (count.cpu().numpy() for count in pairs.sums(values[1]))
         pairs, known_users, known_items = pairs.compressed()
-        solution, self.history_ = self._solve(pairs, *values, loss, start)
+        solution = self._solve(pairs, *values, loss, start)
         self.n_iter_ = len(self.history_["loss"])
         self._keep(solution.centred() if self._biased else solution, known_users, known_items)
 
     def _solve(self, pairs, rating, weight, loss, start):
-        """Run the solver on standardised ratings from random factors; return its solution and history."""
+        """Run the solver on standardised ratings from random factors; keep its history, return its solution."""
         generator = torch.Generator("cpu").manual_seed(check_seed(self.random_state))
-        report = self._report if self.verbose else None
         init_std = 1.0 if self.solver == "variational" else 0.1
         model = self._module(*pairs.shape, self.n_factors, mean=start, init_std=init_std, generator=generator, dtype=rating.dtype)
         model = model.to(rating.device)
         max_iter = self.max_iter or MAX_ITER.get(self.solver, 50)
+        with torch.device("cpu"):  # where older optimizers keep their count of steps, whatever the default device
+            solver = self._solver(model, pairs, rating, weight, loss, start, generator)
+            self.history_ = run(solver, max_iter=max_iter, tol=self.tol, watch=self._report if self.verbose else None)
+        return solver.solution()
+
+    def _solver(self, model, pairs, rating, weight, loss, start, generator):
         if self.solver == "variational":
-            return fit_variational(model, pairs, rating, weight, loss, max_iter=max_iter, report=report)
+            return Variational(model, pairs, rating, weight, loss)
         objective = Objective.build(model, pairs, rating, weight, loss, alpha=self.alpha, mean=start)
         if self.solver == "als":
-            return fit_als(model, objective, max_iter=max_iter, tol=self.tol, report=report)
-        with torch.device("cpu"):  # where older optimizers keep their count of steps, whatever the default device
-            return minimise(
-                model,
-                objective,
-                self.solver,
-                learning_rate=self.learning_rate,
-                batch_size=self.batch_size,
-                max_iter=max_iter,
-                tol=self.tol,
-                generator=generator,
-                report=report,
-            )
+            return AlternatingLeastSquares(model, objective)
+        options = {"learning_rate": self.learning_rate, "batch_size": self.batch_size, "generator": generator}
+        return Minimiser(model, objective, self.solver, **options)
 
-    def _report(self, iteration, value):
-        print(f"[{type(self).__name__}] iteration {iteration}, loss {value:.6g}")
+    def _report(self, iteration, history, solver):
+        print(f"[{type(self).__name__}] iteration {iteration}, loss {history['loss'][-1]:.6g}")
 
     def _keep(self, solution, known_users, known_items):
         """Keep a solution as fitted attributes, in rating units; ids without ratings get the mean row."""

@@ -9,7 +9,8 @@ from sk_torchmf.estimators import _features
 from sk_torchmf.estimators._module_predict import ModulePredictor
 from sk_torchmf.estimators._parts import make_loss, make_module, make_optimizer, make_scheduler
 from sk_torchmf.solvers.hogwild import check_shareable, hogwild
-from sk_torchmf.solvers.minibatch import Observations, PairsBatch, Ranked, Trainer, train
+from sk_torchmf.solvers.minibatch import Epochs, Observations, PairsBatch, Ranked, Trainer
+from sk_torchmf.solvers.training import run
 
 
 class ModuleTrainer(ModulePredictor):
@@ -54,9 +55,10 @@ class ModuleTrainer(ModulePredictor):
                 check_shareable(trainer.optimizer, device, self.n_processes)
                 size = self.batch_size or len(observed)
                 with hogwild(trainer, observed, batch_size=size, n_processes=self.n_processes, generator=generator) as epoch:
-                    self._run(trainer, scheduler, epoch)
+                    self._run(Epochs(trainer, epoch, scheduler=scheduler))
             else:
-                self._run(trainer, scheduler, self._batches(observed, sampler, generator, trainer.module))
+                batches = self._batches(observed, sampler, generator, trainer.module)
+                self._run(Epochs(trainer, batches, scheduler=scheduler, generator=generator))
         self._keep(trainer.module)
 
     def _batches(self, observed, sampler, generator, module):
@@ -72,7 +74,7 @@ class ModuleTrainer(ModulePredictor):
         """Train on batches as they are."""
         with private_random_state(check_seed(self.random_state), device):
             trainer, scheduler = self._make(device)
-            self._run(trainer, scheduler, batches)
+            self._run(Epochs(trainer, batches, scheduler=scheduler))
         self._keep(trainer.module)
 
     def _make(self, device):
@@ -87,9 +89,8 @@ class ModuleTrainer(ModulePredictor):
         scheduler = make_scheduler(self.scheduler, self._options("scheduler"), optimizer)
         return Trainer(module, loss, optimizer), scheduler
 
-    def _run(self, trainer, scheduler, batches):
-        report = self._report if self.verbose else None
-        self.history_ = train(trainer, batches, max_iter=self.max_iter, scheduler=scheduler, report=report)
+    def _run(self, solver):
+        self.history_ = run(solver, max_iter=self.max_iter, watch=self._report if self.verbose else None)
 
     def _keep(self, module):
         for parameter in module.parameters():
@@ -97,8 +98,8 @@ class ModuleTrainer(ModulePredictor):
         self.module_ = module.cpu().eval()
         self.n_iter_ = len(self.history_["loss"])
 
-    def _report(self, epoch, value):
-        print(f"[{type(self).__name__}] epoch {epoch}, loss {value:.6g}")
+    def _report(self, epoch, history, solver):
+        print(f"[{type(self).__name__}] epoch {epoch}, loss {history['loss'][-1]:.6g}")
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from sk_torchmf._validation import check_device, check_seed, check_weights
 from sk_torchmf.estimators._positives import PositivesPredictor
 from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF
-from sk_torchmf.solvers.ials import fit_ials
-from sk_torchmf.solvers.ranking import fit_ranking
+from sk_torchmf.solvers.ials import ImplicitLeastSquares
+from sk_torchmf.solvers.ranking import ranking_solver
+from sk_torchmf.solvers.training import run
 
 POSITIVES = 0.1  # what all positives weigh, of all pairs, where nothing else is asked for
 ALPHA = {"ials": 0.01, "logistic": 0.015, "bpr": 0.005, "hinge": 0.01, "adaptive_hinge": 0.02, "softmax": 0.1}
@@ -276,32 +277,34 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         dtype = getattr(torch, self.dtype)
         kind = BiasedMF if self.biased else PlainMF
         module = kind(n_users, n_items, self.n_factors, init_std=INIT_STD, generator=generator, dtype=dtype).to(device)
-        options = {"alpha": self._alpha(), "tol": self.tol, "report": self._report if self.verbose else None}
         if self.loss == "ials":
             gain = torch.from_numpy(self.confidence_ * matrix.data).to(device, dtype)  # user-major already
-            users, items, self.history_ = fit_ials(module, pairs, gain, max_iter=self.max_iter or 15, **options)
+            solver, max_iter = ImplicitLeastSquares(module, pairs, gain, alpha=self._alpha()), self.max_iter or 15
         else:
             weight = np.maximum(matrix.data / matrix.data.mean(), 1e-30)  # greater than zero in float32 too
-            users, items, self.history_ = fit_ranking(
+            solver = ranking_solver(
                 module,
                 pairs,
                 torch.from_numpy(weight).to(device, dtype),
                 RANKING[self.loss],
+                alpha=self._alpha(),
                 n_negatives=self.n_negatives,
                 popularity=self.negatives == "popularity",
                 exact=self.exact,
                 max_iter=self.max_iter,
                 generator=generator,
-                **options,
             )
+            max_iter = solver.max_iter
+        self.history_ = run(solver, max_iter=max_iter, tol=self.tol, watch=self._report if self.verbose else None)
         self.n_iter_ = len(self.history_["loss"])
-        self._keep(users.cpu().numpy(), items.cpu().numpy(), known_users, known_items)
+        users, items = (rows.cpu().numpy() for rows in solver.solution())
+        self._keep(users, items, known_users, known_items)
 
     def _alpha(self):
         return ALPHA[self.loss] if self.alpha is None else self.alpha
 
-    def _report(self, iteration, value):
-        print(f"[{type(self).__name__}] iteration {iteration}, loss {value:.6g}")
+    def _report(self, iteration, history, solver):
+        print(f"[{type(self).__name__}] iteration {iteration}, loss {history['loss'][-1]:.6g}")
 
     def score(self, X, y=None, sample_weight=None):
         """NDCG@10 of the recommendations, what ``fit`` saw left out of them.

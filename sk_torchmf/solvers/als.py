@@ -1,15 +1,14 @@
 """Exact ridge solutions of many rows at once: alternating least squares, and the fold-in of new rows. Knows no estimator."""
 
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sk_torchmf.solvers.autograd import stalled
 from sk_torchmf.solvers.objective import POWER
 from sk_torchmf.solvers.solution import Solution
+from sk_torchmf.solvers.training import Solver, fill, tensors_of
 
 BLOCK = 2**19  # numbers a block of rows may gather: they stay in the cache
 NEWTON_STEPS = 8
@@ -44,7 +43,7 @@ class RowPrior:
         return torch.tensordot(powers, self.precision, 1), powers @ self.shift
 
 
-def fit_als(module, objective, *, max_iter=15, tol=1e-5, report=None):
+class AlternatingLeastSquares(Solver):
     """Minimise an objective by alternating least squares, in place: all rows of one side exactly, then all of the other.
 
     Parameters
@@ -53,64 +52,62 @@ def fit_als(module, objective, *, max_iter=15, tol=1e-5, report=None):
         Its parameters are the start and the result.
     objective : Objective
         What to minimise. Other losses than the squared error take a few Newton steps a half-step.
-    max_iter : int
-        Pairs of half-steps.
-    tol : float
-        Training stops once the objective has fallen by less than this fraction in each of five iterations in a row.
-    report : callable, optional
-        Called after each with (iteration, objective value).
 
-    Returns
-    -------
-    solution : Solution
-        Without posterior; the prior is the objective's ridge about the mean user.
-    history : dict of list
-        ``loss``: the objective after each iteration; ``seconds``.
+    Notes
+    -----
+    The loss of an epoch is the objective after it. The solution is a Solution without posterior; its prior is the objective's ridge
+    about the mean user.
 
     References
     ----------
     .. [1] Zhou et al., Large-scale Parallel Collaborative Filtering for the Netflix Prize, AAIM 2008.
     """
-    k = module.user_factors.shape[1]
-    biased = hasattr(module, "user_biases")
-    pairs = objective.pairs
-    weight = torch.ones_like(objective.rating) if objective.weight is None else objective.weight
-    order = pairs.T.order
-    values = {"user": (objective.rating, weight), "item": (objective.rating[order.long()], weight[order.long()])}
-    plans = {"user": pairs, "item": pairs.T}
-    priors = {}
-    for name, ridge in zip(("user", "item"), objective.ridges, strict=True):
-        mean = np.zeros(k + biased)
-        mean[:k] = ridge.mean[:k].cpu().numpy()
-        precision, shift = ridge.prior(mean)
-        priors[name] = RowPrior.from_arrays(precision, shift, objective.rating)
 
-    def half_step(own, other):
-        features = getattr(module, f"{other}_factors").detach()
-        offset = features.new_zeros(len(features))
-        if biased:
-            offset = getattr(module, f"{other}_biases").detach() + module.global_mean
-            features = torch.cat([features, torch.ones_like(features[:, :1])], 1)
-        pattern = plans[own].pointers.long(), plans[own].columns.long()
-        rows = solve_rows(*pattern, *values[own], features, offset, priors[own], objective.loss)
-        getattr(module, f"{own}_factors").copy_(rows[:, :k])
-        if biased:
-            getattr(module, f"{own}_biases").copy_(rows[:, k])
+    def __init__(self, module, objective):
+        self.module, self.objective = module, objective
+        self.k = module.user_factors.shape[1]
+        self.biased = hasattr(module, "user_biases")
+        pairs = objective.pairs
+        weight = torch.ones_like(objective.rating) if objective.weight is None else objective.weight
+        order = pairs.T.order
+        self.values = {"user": (objective.rating, weight), "item": (objective.rating[order.long()], weight[order.long()])}
+        self.plans = {"user": pairs, "item": pairs.T}
+        self.priors = {}
+        for name, ridge in zip(("user", "item"), objective.ridges, strict=True):
+            mean = np.zeros(self.k + self.biased)
+            mean[: self.k] = ridge.mean[: self.k].cpu().numpy()
+            precision, shift = ridge.prior(mean)
+            self.priors[name] = RowPrior.from_arrays(precision, shift, objective.rating)
 
-    history: dict[str, list] = {"loss": [], "seconds": []}
-    for iteration in range(1, max_iter + 1):
-        start = time.perf_counter()
+    def step(self):
         with torch.no_grad():
-            half_step("user", "item")
-            half_step("item", "user")
-            history["loss"].append(float(objective(module)))
-        history["seconds"].append(time.perf_counter() - start)
-        if report is not None:
-            report(iteration, history["loss"][-1])
-        if stalled(history["loss"], tol):
-            break
-    solution = Solution.from_module(module, prior=None)
-    return replace(solution, prior=objective.ridges[0].prior(solution.users.mean(0))), history
+            self._half_step("user", "item")
+            self._half_step("item", "user")
+            return {"loss": float(self.objective(self.module))}
+
+    def _half_step(self, own, other):
+        features = getattr(self.module, f"{other}_factors").detach()
+        offset = features.new_zeros(len(features))
+        if self.biased:
+            offset = getattr(self.module, f"{other}_biases").detach() + self.module.global_mean
+            features = torch.cat([features, torch.ones_like(features[:, :1])], 1)
+        pattern = self.plans[own].pointers.long(), self.plans[own].columns.long()
+        rows = solve_rows(*pattern, *self.values[own], features, offset, self.priors[own], self.objective.loss)
+        getattr(self.module, f"{own}_factors").copy_(rows[:, : self.k])
+        if self.biased:
+            getattr(self.module, f"{own}_biases").copy_(rows[:, self.k])
+
+    def solution(self):
+        return Solution.from_point(self.module, self.objective)
+
+    def state(self):
+        return tensors_of(self.module)
+
+    def restore(self, state):
+        fill(tensors_of(self.module), state)
+
+    def cure(self):
+        return ". Raise alpha, or check the ratings for extreme values."
 
 
 def solve_rows(pointers, columns, rating, weight, features, offset, prior, loss, *, leave_one_out=False):

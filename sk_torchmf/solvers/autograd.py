@@ -1,12 +1,11 @@
 """Minimise an objective with one of torch's own optimizers, on all pairs at once or on blocks. Knows no estimator."""
 
-import time
-from dataclasses import replace
+import math
 
 import torch
 
-from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.solvers.solution import Solution
+from sk_torchmf.solvers.training import Solver, copy_state, fill, tensors_of
 
 OPTIMIZERS = {
     "adam": torch.optim.Adam,
@@ -14,7 +13,10 @@ OPTIMIZERS = {
     "sgd": torch.optim.SGD,
     "lbfgs": torch.optim.LBFGS,
 }
-PATIENCE = 5  # epochs in a row with less than tol improvement before training stops
+OPTIONS: dict[str, dict] = {
+    "sgd": {"momentum": 0.9, "nesterov": True},
+    "lbfgs": {"max_iter": 5, "max_eval": 125, "line_search_fn": "strong_wolfe", "tolerance_change": 0, "tolerance_grad": 0},
+}
 
 
 def default_learning_rate(optimizer, objective, module):
@@ -27,9 +29,7 @@ def default_learning_rate(optimizer, objective, module):
     return {"adam": 0.1, "adagrad": 0.2, "lbfgs": 1.0}[optimizer]
 
 
-def minimise(
-    module, objective, optimizer, *, learning_rate=None, batch_size=None, max_iter=50, tol=1e-5, generator=None, report=None
-):
+class Minimiser(Solver):
     """Train a module in place.
 
     Parameters
@@ -39,75 +39,60 @@ def minimise(
     objective : Objective
         What to minimise.
     optimizer : {"adam", "adagrad", "sgd", "lbfgs"}
-        One of torch.optim; sgd runs with Nesterov momentum 0.9, lbfgs with a strong Wolfe line search.
+        One of torch.optim; sgd runs with Nesterov momentum 0.9, lbfgs with a strong Wolfe line search. An epoch of lbfgs is a group
+        of five iterations (with one a call torch's line search gets stuck).
     learning_rate : float, optional
         By default one that suits the standardised objective.
     batch_size : int, optional
         About how many pairs a step takes (whole users); all of them by default. Not for lbfgs.
-    max_iter : int
-        Passes over the pairs; for lbfgs groups of five iterations (with one a call torch's line search gets stuck).
-    tol : float
-        Training stops once the objective has fallen by less than this fraction in each of five epochs in a row.
     generator : torch.Generator, optional
         Shuffles the blocks.
-    report : callable, optional
-        Called after each epoch with (epoch, objective value).
 
-    Returns
-    -------
-    solution : Solution
-        Without posterior; the prior is the objective's ridge about the mean user.
-    history : dict of list
-        ``loss``: the objective at the start of each epoch (summed over the steps where there are blocks); ``seconds``: time each
-        epoch took.
-
-    Raises
-    ------
-    DivergenceError
-        Where the objective or a parameter is not finite.
+    Notes
+    -----
+    The loss of an epoch is the objective at its start (summed over the steps where there are blocks), or NaN where a parameter is
+    no longer finite. The solution is a Solution without posterior; its prior is the objective's ridge about the mean user.
     """
-    if learning_rate is None:
-        learning_rate = default_learning_rate(optimizer, objective, module)
-    parts = [(module, objective)]
-    if batch_size is not None and batch_size < objective.pairs.n_pairs:
-        parts = [(module.block(rows), part) for rows, part in objective.blocks(batch_size)]
-    parameters = list({id(p): p for block, _ in parts for p in block.parameters()}.values())
-    options: dict[str, dict] = {
-        "sgd": {"momentum": 0.9, "nesterov": True},
-        "lbfgs": {"max_iter": 5, "max_eval": 125, "line_search_fn": "strong_wolfe", "tolerance_change": 0, "tolerance_grad": 0},
-    }
-    steps = OPTIMIZERS[optimizer](parameters, lr=learning_rate, **options.get(optimizer, {}))
 
-    def closure(block, part):
-        steps.zero_grad()  # to None: rows of other blocks are left alone, their moments too
+    epoch = "epoch"
+
+    def __init__(self, module, objective, optimizer, *, learning_rate=None, batch_size=None, generator=None):
+        self.module, self.objective, self.generator = module, objective, generator
+        if learning_rate is None:
+            learning_rate = default_learning_rate(optimizer, objective, module)
+        self.learning_rate = learning_rate
+        self.parts = [(module, objective)]
+        if batch_size is not None and batch_size < objective.pairs.n_pairs:
+            self.parts = [(module.block(rows), part) for rows, part in objective.blocks(batch_size)]
+        self.parameters = list({id(p): p for block, _ in self.parts for p in block.parameters()}.values())
+        self.optimizer = OPTIMIZERS[optimizer](self.parameters, lr=learning_rate, **OPTIONS.get(optimizer, {}))
+
+    def step(self):
+        n = len(self.parts)
+        order = torch.randperm(n, generator=self.generator, device="cpu").tolist() if n > 1 else [0]
+        value = sum(float(self.optimizer.step(lambda at=at: self._closure(*self.parts[at]))) for at in order)
+        return {"loss": value if all(bool(p.isfinite().all()) for p in self.parameters) else math.nan}
+
+    def _closure(self, block, part):
+        self.optimizer.zero_grad()  # to None: rows of other blocks are left alone, their moments too
         value = part(block)
         value.backward()
         return value.detach()
 
-    history: dict[str, list] = {"loss": [], "seconds": []}
-    for epoch in range(1, max_iter + 1):
-        start = time.perf_counter()
-        order = torch.randperm(len(parts), generator=generator, device="cpu").tolist() if len(parts) > 1 else [0]
-        value = sum(float(steps.step(lambda at=at: closure(*parts[at]))) for at in order)
-        history["loss"].append(value)
-        history["seconds"].append(time.perf_counter() - start)
-        if not _finite(value, parameters):
-            raise DivergenceError(
-                f"Loss became {value:.4g} in epoch {epoch} (learning_rate={learning_rate:.3g}). Lower learning_rate or raise alpha."
-            )
-        if report is not None:
-            report(epoch, value)
-        if stalled(history["loss"], tol):
-            break
-    solution = Solution.from_module(module, prior=None)
-    return replace(solution, prior=objective.ridges[0].prior(solution.users.mean(0))), history
+    def solution(self):
+        return Solution.from_point(self.module, self.objective)
 
+    def state(self):
+        state = {"module": tensors_of(self.module), "optimizer": self.optimizer.state_dict()}
+        if self.generator is not None:
+            state["generator"] = self.generator.get_state()
+        return state
 
-def stalled(losses, tol):
-    """Whether each of the last five epochs lowered the objective by less than the fraction tol."""
-    recent = losses[-PATIENCE - 1 :]
-    return len(recent) > PATIENCE and all(old - new < tol * abs(old) for old, new in zip(recent[:-1], recent[1:], strict=True))
+    def restore(self, state):
+        fill(tensors_of(self.module), state["module"])
+        self.optimizer.load_state_dict(copy_state(state["optimizer"]))
+        if self.generator is not None:
+            self.generator.set_state(state["generator"])
 
-
-def _finite(value, parameters):
-    return value - value == 0 and all(bool(p.isfinite().all()) for p in parameters)
+    def cure(self):
+        return f" (learning_rate={self.learning_rate:.3g}). Lower learning_rate or raise alpha."

@@ -1,15 +1,14 @@
 """Preconditioned gradient steps on both sides' rows at once, their length led by the objective. Knows no estimator."""
 
 import math
-import time
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sk_torchmf.exceptions import DivergenceError
-from sk_torchmf.solvers.autograd import PATIENCE
 from sk_torchmf.solvers.objective import Ridge
+from sk_torchmf.solvers.training import PATIENCE, Solver, copy_state
 
 MOMENTUM = 0.5
 DAMPING = 1.0  # of a row, in positives
@@ -58,7 +57,7 @@ class Side:
         self.rows[:, self.free] -= self.velocity
 
 
-def descend(objective, users, items, *, max_iter, tol=0.0, counts=None, adaptive=True, report=None):
+class Descent(Solver):
     r"""Move rows down an objective, in place.
 
     Parameters
@@ -67,20 +66,13 @@ def descend(objective, users, items, *, max_iter, tol=0.0, counts=None, adaptive
     users, items : tuple of (Tensor of shape (n, width), list of int)
         Rows, and which of their columns move; without any for the items these are held fixed.
     max_iter : int
-        Steps.
-    tol : float
-        Training stops once the objective has fallen by less than this fraction in each of five steps in a row.
+        Steps there will be: those of a drawn objective shrink towards the last.
     counts : tuple of Tensor of shape (n_users,) and (n_items,), optional
         Weights of the rows' positives; by default those of the objective.
     adaptive : bool
         Whether the steps' length follows the objective. If not, and items are fixed, a user's row depends on her positives alone.
-    report : callable, optional
-        Called after each step with (iteration, objective value).
-
-    Returns
-    -------
-    dict of list
-        ``loss``: the objective at the start of each step; ``seconds``.
+    generator : torch.Generator, optional
+        What the objective draws from: a part of the state.
 
     Raises
     ------
@@ -93,44 +85,80 @@ def descend(objective, users, items, *, max_iter, tol=0.0, counts=None, adaptive
     its positives, the loss's largest curvature h and the mean S of the outer products of the other side's rows: one
     eigendecomposition for all rows. No step changes a row's scores by more than 1, in the root of the mean square. Steps are halved
     where the objective rises and lengthened again while it falls; one after which it is 1 % above its lowest is taken back. Those
-    of a drawn objective shrink too, so that the noise of the draws averages out.
+    of a drawn objective shrink too, so that the noise of the draws averages out. The loss of an epoch is the objective at its
+    start.
     """
-    counts = objective.pairs.sums(objective.weight) if counts is None else counts
-    user_count, item_count = (count.to(users[0])[:, None] for count in counts)
-    (user_rows, user_columns), (item_rows, item_columns) = users, items
-    frozen = not item_columns
-    sides = [Side(user_rows, user_columns, user_count, objective.ridges[0])]
-    others = [(item_rows, user_columns, item_count)]
-    if not frozen:
-        sides.append(Side(item_rows, item_columns, item_count, objective.ridges[1]))
-        others.append((user_rows, item_columns, user_count))
-    exact, curvature = objective.draw is None, objective.loss.curvature
-    last, lowest, kept, calm, length = math.inf, math.inf, None, 0, 1.0
-    history: dict[str, list] = {"loss": [], "seconds": []}
-    for iteration in range(max_iter):
-        start = time.perf_counter()
-        value, error, gradients = objective(user_rows, item_rows, frozen=frozen)
-        if adaptive and not value <= RISE * lowest + NOISE * error:
-            if kept is None:
-                raise DivergenceError(f"Loss is {value} at the start. Lower the weights (y, sample_weight) or raise alpha.")
-            for side, rows in zip(sides, kept[0], strict=True):
-                side.rows.copy_(rows)
-                side.velocity.zero_()
-            value, gradients, length, calm = last, kept[1], length / 4, 0
-        elif adaptive:
-            length = min(GROWTH * length, 1.0) if value <= last + NOISE * error else length / 2
-            calm = calm + 1 if 0 <= last - value < tol * value else 0
-            last, lowest, kept = value, min(lowest, value), ([side.rows.clone() for side in sides], gradients)
-        cooled = length if exact else length * (1 - 0.9 * iteration / max_iter)
-        for side, gradient, (rows, free, count) in zip(sides, gradients, others, strict=True):
+
+    def __init__(self, objective, users, items, *, max_iter, counts=None, adaptive=True, generator=None):
+        counts = objective.pairs.sums(objective.weight) if counts is None else counts
+        user_count, item_count = (count.to(users[0])[:, None] for count in counts)
+        (user_rows, user_columns), (item_rows, item_columns) = users, items
+        self.objective, self.max_iter, self.adaptive, self.generator = objective, max_iter, adaptive, generator
+        self.rows, self.frozen = (user_rows, item_rows), not item_columns
+        self.sides = [Side(user_rows, user_columns, user_count, objective.ridges[0])]
+        self.others = [(item_rows, user_columns, item_count)]
+        if not self.frozen:
+            self.sides.append(Side(item_rows, item_columns, item_count, objective.ridges[1]))
+            self.others.append((user_rows, item_columns, user_count))
+        self.iteration, self.length = 0, 1.0
+        self.last, self.lowest = math.inf, math.inf
+        self.kept = None  # rows and gradients of the last step that was not taken back
+        self.falls: list[float] = []  # by how much of itself the objective fell in the latest steps, none of which raised it
+
+    def step(self):
+        value, error, gradients = self.objective(*self.rows, frozen=self.frozen)
+        if self.adaptive:
+            value, gradients = self._adapt(value, error, gradients)
+        exact, curvature = self.objective.draw is None, self.objective.loss.curvature
+        cooled = self.length if exact else self.length * (1 - 0.9 * self.iteration / self.max_iter)
+        for side, gradient, (rows, free, count) in zip(self.sides, gradients, self.others, strict=True):
             features = rows[:, free] * (count / count.sum()).sqrt()
             side.step(gradient, features, curvature, cooled)
-        for side in sides:
+        for side in self.sides:
             side.move()
-        history["loss"].append(value)
-        history["seconds"].append(time.perf_counter() - start)
-        if report is not None:
-            report(iteration + 1, value)
-        if calm == PATIENCE:
-            break
-    return history
+        self.iteration += 1
+        return {"loss": value}
+
+    def _adapt(self, value, error, gradients):
+        """Choose the step's length; value and gradients of where it starts, which may be an earlier place."""
+        if not value <= RISE * self.lowest + NOISE * error:
+            if self.kept is None:
+                raise DivergenceError(f"Loss is {value} at the start. Lower the weights (y, sample_weight) or raise alpha.")
+            for side, rows in zip(self.sides, self.kept[0], strict=True):
+                side.rows.copy_(rows)
+                side.velocity.zero_()
+            self.length, self.falls = self.length / 4, []
+            return self.last, self.kept[1]
+        self.length = min(GROWTH * self.length, 1.0) if value <= self.last + NOISE * error else self.length / 2
+        self.falls = [*self.falls[1 - PATIENCE :], (self.last - value) / value if value else 0.0] if value <= self.last else []
+        self.last, self.lowest = value, min(self.lowest, value)
+        self.kept = [side.rows.clone() for side in self.sides], list(gradients)
+        return value, gradients
+
+    def solution(self):
+        """Rows of the users and of the items: Tensors of shape (n_users, width) and (n_items, width)."""
+        return self.rows
+
+    def state(self):
+        state = {name: getattr(self, name) for name in ("iteration", "length", "last", "lowest", "kept", "falls")}
+        state["sides"] = [(side.rows, side.velocity) for side in self.sides]
+        if self.generator is not None:
+            state["generator"] = self.generator.get_state()
+        return state
+
+    def restore(self, state):
+        state = copy_state(state)
+        for side, values in zip(self.sides, state.pop("sides"), strict=True):
+            for tensor, value in zip((side.rows, side.velocity), values, strict=True):
+                tensor.copy_(value)
+        if self.generator is not None:
+            self.generator.set_state(state.pop("generator"))
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def converged(self, losses, tol):
+        exact = self.objective.draw is None  # a drawn objective may seem to stand still
+        return exact and len(self.falls) == PATIENCE and all(fall < tol for fall in self.falls)
+
+    def cure(self):
+        return ". Lower the weights (y, sample_weight) or raise alpha."

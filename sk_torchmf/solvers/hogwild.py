@@ -38,7 +38,7 @@ def check_shareable(optimizer, device, n_processes):
 
 @contextmanager
 def hogwild(trainer, data, *, batch_size, n_processes, generator):
-    """Share a module's parameters between processes; gives a function for ``train`` that runs one epoch on all of them.
+    """Share a module's parameters between processes; gives a function for ``Epochs`` that runs one epoch on all of them.
 
     Every process takes a part of the observations in a random order and writes to the parameters without a lock [1]_, so
     that results depend on timing. Modules travel by value, those of ``__main__`` and of notebooks too.

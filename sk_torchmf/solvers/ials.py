@@ -1,15 +1,13 @@
 """Implicit alternating least squares: one preconditioned step a half-step, its length exact for each row. Knows no estimator."""
 
-import time
-
 import torch
 
 from sk_torchmf.nn import squared_error
 from sk_torchmf.solvers.als import RowPrior, solve_rows
-from sk_torchmf.solvers.autograd import stalled
+from sk_torchmf.solvers.training import Solver
 
 
-def fit_ials(module, pairs, gain, *, alpha, max_iter=15, tol=1e-4, report=None):
+class ImplicitLeastSquares(Solver):
     r"""Fit all pairs of users and items, the observed to 1 and the others to 0.
 
     Minimises over all users u and items i
@@ -30,20 +28,6 @@ def fit_ials(module, pairs, gain, *, alpha, max_iter=15, tol=1e-4, report=None):
         By how much an observed pair weighs more than one that was not, user-major; > 0.
     alpha : float
         Regularisation.
-    max_iter : int
-        Pairs of half-steps.
-    tol : float
-        Training stops once the objective has fallen by less than this fraction in each of five iterations in a row.
-    report : callable, optional
-        Called after each with (iteration, objective value).
-
-    Returns
-    -------
-    users : Tensor of shape (n_users, width)
-    items : Tensor of shape (n_items, width)
-        Rows as the module lays them out.
-    history : dict of list
-        ``loss``: the objective after each iteration; ``seconds``.
 
     Notes
     -----
@@ -52,51 +36,63 @@ def fit_ials(module, pairs, gain, *, alpha, max_iter=15, tol=1e-4, report=None):
     :math:`B_u`, over its own, is taken for :math:`G_u S` with the mean S of such forms. The pencil (S, A) is diagonalised once a
     half-step, so that the preconditioner costs two small products. The step's length minimises the row's objective along it, times
     a relaxation of up to 1.75, which cannot raise it. The scores of the observed pairs are carried along: a half-step is one
-    sampled product and one sparse product.
+    sampled product and one sparse product. The loss of an epoch is the objective after it.
 
     References
     ----------
     .. [1] Hu, Koren, Volinsky, Collaborative Filtering for Implicit Feedback Datasets, ICDM 2008.
     .. [2] Rendle, Krichene, Zhang, Koren, Revisiting the Performance of iALS on Item Recommendation Benchmarks, RecSys 2022.
     """
-    with torch.no_grad():
-        users, items = (rows.clone() for rows in module.rows())  # (n_users, width), (n_items, width)
-    k = module.user_factors.shape[1]
-    free = {"user": list(range(k)), "item": list(range(k))}
-    if users.shape[1] > k:  # [P, 0, 1] and [Q, 1, b_i]
-        free["item"].append(k + 1)
-    order, back = pairs.T.order, pairs.T.inverse_order
-    gains = {"user": gain, "item": gain.index_select(0, order)}
-    plans = {"user": pairs, "item": pairs.T}
-    mass = {side: plan.row_sums(gains[side])[:, None] for side, plan in plans.items()}  # (n, 1)
 
-    def half_step(side, other, rows, others, scores, relaxation):
-        return _half_step(
-            plans[side], gains[side], mass[side], mass[other], rows, others, scores, free[side], alpha=alpha, relaxation=relaxation
-        )
+    def __init__(self, module, pairs, gain, *, alpha):
+        with torch.no_grad():
+            self.rows = tuple(rows.clone() for rows in module.rows())  # (n_users, width), (n_items, width)
+        k, width = module.user_factors.shape[1], self.rows[0].shape[1]
+        self.free = {"user": list(range(k)), "item": list(range(k))}
+        if width > k:  # [P, 0, 1] and [Q, 1, b_i]
+            self.free["item"].append(k + 1)
+        self.gain, self.alpha = gain, alpha
+        self.order, self.back = pairs.T.order, pairs.T.inverse_order
+        self.gains = {"user": gain, "item": gain.index_select(0, self.order)}
+        self.plans = {"user": pairs, "item": pairs.T}
+        self.mass = {side: plan.row_sums(self.gains[side])[:, None] for side, plan in self.plans.items()}  # (n, 1)
+        self.scores = pairs.dots(*self.rows)
+        self.iteration = 0
 
-    def objective(scores):
-        value = (
-            ((users.T @ users) * (items.T @ items)).sum() + torch.dot(1 + gain, (1 - scores).square()) - torch.dot(scores, scores)
-        )
+    def step(self):
+        users, items = self.rows
+        relaxation = min(1 + 0.15 * self.iteration, 1.6) if self.iteration < 8 else 1.75
+        scores = self._move("user", "item", users, items, self.scores, relaxation).index_select(0, self.order)
+        self.scores = self._move("item", "user", items, users, scores, relaxation).index_select(0, self.back)
+        self.iteration += 1
+        return {"loss": self._objective()}
+
+    def _move(self, side, other, rows, others, scores, relaxation):
+        given = self.plans[side], self.gains[side], self.mass[side], self.mass[other]
+        return _half_step(*given, rows, others, scores, self.free[side], alpha=self.alpha, relaxation=relaxation)
+
+    def _objective(self):
+        (users, items), scores = self.rows, self.scores
+        value = ((users.T @ users) * (items.T @ items)).sum() + torch.dot(1 + self.gain, (1 - scores).square())
+        value -= torch.dot(scores, scores)
         for side, rows, n in (("user", users, len(items)), ("item", items, len(users))):
-            value += alpha * ((mass[side] + n) * rows[:, free[side]].square()).sum()
+            value += self.alpha * ((self.mass[side] + n) * rows[:, self.free[side]].square()).sum()
         return float(value)
 
-    scores = pairs.dots(users, items)
-    history: dict[str, list] = {"loss": [], "seconds": []}
-    for iteration in range(max_iter):
-        start = time.perf_counter()
-        relaxation = min(1 + 0.15 * iteration, 1.6) if iteration < 8 else 1.75
-        scores = half_step("user", "item", users, items, scores, relaxation).index_select(0, order)
-        scores = half_step("item", "user", items, users, scores, relaxation).index_select(0, back)
-        history["loss"].append(objective(scores))
-        history["seconds"].append(time.perf_counter() - start)
-        if report is not None:
-            report(iteration + 1, history["loss"][-1])
-        if stalled(history["loss"], tol):
-            break
-    return users, items, history
+    def solution(self):
+        """Rows of the users and of the items, as the module lays them out: Tensors (n_users, width) and (n_items, width)."""
+        return self.rows
+
+    def state(self):
+        return {"rows": self.rows, "scores": self.scores, "iteration": self.iteration}
+
+    def restore(self, state):
+        for rows, value in zip(self.rows, state["rows"], strict=True):
+            rows.copy_(value)
+        self.scores, self.iteration = state["scores"].clone(), state["iteration"]
+
+    def cure(self):
+        return ". Lower the weights (y, sample_weight) or raise alpha."
 
 
 def _half_step(plan, gain, mass, other_mass, rows, others, scores, free, *, alpha, relaxation):
@@ -128,7 +124,7 @@ def _half_step(plan, gain, mass, other_mass, rows, others, scores, free, *, alph
 
 
 def fold_in_ials(pointers, columns, gain, features, offset, *, alpha, n_items):
-    """Fit users to fixed items, exactly, as ``fit_ials`` would.
+    """Fit users to fixed items, exactly, as ``ImplicitLeastSquares`` would.
 
     Parameters
     ----------

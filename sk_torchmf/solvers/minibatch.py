@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -10,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.nn import NegativeSampler, Pairs
+from sk_torchmf.solvers.training import Solver, copy_state, fill, tensors_of
 
 TAKES_SPARSE = ("SGD", "Adagrad", "SparseAdam")
 COMBINED = ("weight_decay", "momentum", "nesterov")  # their options that torch may refuse with sparse gradients
@@ -279,52 +278,79 @@ def as_scores(score, n, name):
     raise ValueError(f"{name} must return one number a pair, shape ({n},) or ({n}, 1). Got shape {shape}.")
 
 
-def train(trainer, batches, *, max_iter, scheduler=None, report=None):
-    """Train a module in place.
+class Epochs(Solver):
+    """Train a module in place, a step a batch.
 
     Parameters
     ----------
     trainer : Trainer
     batches : iterable of Batch, or callable
         Iterated once an epoch; or called once an epoch with the trainer, and returns the summed loss and the number of pairs.
-    max_iter : int
-        Epochs.
     scheduler : torch.optim.lr_scheduler.LRScheduler, optional
         Takes a step after each epoch.
-    report : callable, optional
-        Called after each epoch with (epoch, mean loss).
+    generator : torch.Generator, optional
+        What the batches draw from: a part of the state, as are torch's global generators, which dropout draws from.
 
-    Returns
-    -------
-    dict of list
-        ``loss``: mean over the epoch's pairs of the loss that each step started from; ``seconds``.
-
-    Raises
-    ------
-    DivergenceError
-        Where the loss is not finite.
+    Notes
+    -----
+    The loss of an epoch is the mean over its pairs of the loss that each step started from. The solution is the module. What a
+    module keeps elsewhere than in parameters and buffers is no part of the state.
     """
-    history: dict[str, list] = {"loss": [], "seconds": []}
-    run_epoch = batches if callable(batches) else lambda trainer: one_pass(trainer, batches)
-    for epoch in range(1, max_iter + 1):
-        start = time.perf_counter()
-        total, n = run_epoch(trainer)
+
+    epoch = "epoch"
+
+    def __init__(self, trainer, batches, *, scheduler=None, generator=None):
+        self.trainer, self.batches, self.scheduler, self.generator = trainer, batches, scheduler, generator
+        self.n_epochs = 0
+
+    def step(self):
+        self.n_epochs += 1
+        total, n = self.batches(self.trainer) if callable(self.batches) else one_pass(self.trainer, self.batches)
         if n == 0:
-            raise ValueError(f"batches gave nothing in epoch {epoch}. It must be iterable anew in every epoch.")
+            raise ValueError(f"batches gave nothing in epoch {self.n_epochs}. It must be iterable anew in every epoch.")
         mean_loss = total / n
-        if not math.isfinite(mean_loss):
-            rates = sorted({group["lr"] for group in trainer.optimizer.param_groups if "lr" in group})
-            shown = ", ".join(f"{float(rate):.3g}" for rate in rates)
-            raise DivergenceError(f"Loss became {mean_loss} in epoch {epoch} (optimizer__lr={shown}). Lower optimizer__lr.")
-        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            scheduler.step(mean_loss)
-        elif scheduler is not None:
-            scheduler.step()
-        history["loss"].append(mean_loss)
-        history["seconds"].append(time.perf_counter() - start)
-        if report is not None:
-            report(epoch, mean_loss)
-    return history
+        if math.isfinite(mean_loss):
+            if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                self.scheduler.step(mean_loss)
+            elif self.scheduler is not None:
+                self.scheduler.step()
+        return {"loss": mean_loss}
+
+    def solution(self):
+        return self.trainer.module
+
+    def state(self):
+        state = {"n_epochs": self.n_epochs, "module": tensors_of(self.trainer.module)}
+        state["optimizer"] = self.trainer.optimizer.state_dict()
+        if self.scheduler is not None:
+            state["scheduler"] = self.scheduler.state_dict()
+        if self.generator is not None:
+            state["generator"] = self.generator.get_state()
+        state["random"] = torch.random.get_rng_state()
+        if self._on_cuda():
+            state["cuda"] = torch.cuda.get_rng_state()
+        return state
+
+    def restore(self, state):
+        state = copy_state(state)
+        self.n_epochs = state["n_epochs"]
+        fill(tensors_of(self.trainer.module), state["module"])
+        self.trainer.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        if self.generator is not None:
+            self.generator.set_state(state["generator"])
+        torch.random.set_rng_state(state["random"])
+        if "cuda" in state and self._on_cuda():
+            torch.cuda.set_rng_state(state["cuda"])
+
+    def _on_cuda(self):
+        return any(parameter.is_cuda for parameter in self.trainer.module.parameters())
+
+    def cure(self):
+        rates = sorted({group["lr"] for group in self.trainer.optimizer.param_groups if "lr" in group})
+        shown = ", ".join(f"{float(rate):.3g}" for rate in rates)
+        return f" (optimizer__lr={shown}). Lower optimizer__lr."
 
 
 def one_pass(trainer, batches):

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from sk_torchmf.nn import NegativeSampler, Pairs, RankingLoss, pair_dot
-from sk_torchmf.solvers.descent import descend
+from sk_torchmf.solvers.descent import Descent
 from sk_torchmf.solvers.objective import Ridge
+from sk_torchmf.solvers.training import run
 
 USER_POWER = 0.5  # all of a user's positives together weigh as their number to this power
 BLOCK = 2**20  # scores of all items held at once
@@ -112,7 +113,7 @@ def user_weights(count, typical):
     return (typical / count.clamp_min(torch.finfo(count.dtype).tiny)) ** (1 - USER_POWER)
 
 
-def fit_ranking(
+def ranking_solver(
     module,
     pairs,
     weight,
@@ -123,11 +124,9 @@ def fit_ranking(
     popularity=False,
     exact=None,
     max_iter=None,
-    tol=0.0,
     generator=None,
-    report=None,
 ):
-    """Fit positives above what users have not.
+    """Make the solver that fits positives above what users have not.
 
     Parameters
     ----------
@@ -147,17 +146,15 @@ def fit_ranking(
     exact : bool, optional
         Take the expectation over all negatives instead of drawing them, for a loss that has it; by default where users times items
         are at most 2**28.
-    max_iter, tol, report
-        See ``descend``.
+    max_iter : int, optional
+        See ``Descent``; by default 25 for an exact expectation and 40 otherwise.
     generator : torch.Generator, optional
         A CPU generator: draws the negatives.
 
     Returns
     -------
-    users : Tensor of shape (n_users, width)
-    items : Tensor of shape (n_items, width)
-        Rows as the module lays them out.
-    history : dict of list
+    Descent
+        Its rows are laid out as the module's.
     """
     k = module.user_factors.shape[1]
     sampler = NegativeSampler(pairs.tocsr(), popularity=popularity, generator=generator, device=pairs.device)
@@ -187,10 +184,7 @@ def fit_ranking(
         n_unobserved=sampler.n_unobserved,
     )
     max_iter = max_iter or (25 if exact else 40)
-    history = descend(
-        objective, (users, columns[0]), (items, columns[1]), max_iter=max_iter, tol=tol if exact else 0.0, report=report
-    )
-    return users, items, history
+    return Descent(objective, (users, columns[0]), (items, columns[1]), max_iter=max_iter, generator=generator)
 
 
 def free_columns(k, biased, loss):
@@ -224,7 +218,7 @@ def fold_in_ranking(pairs, users, items, centre, loss, *, alpha, n_factors, n_ne
     centre : Tensor of shape (width,)
         The row that users shrink to.
     loss, alpha, n_factors, n_negatives
-        As in ``fit_ranking``; the expectation is exact where the loss has it.
+        As in ``ranking_solver``; the expectation is exact where the loss has it.
     seen : CSR array of shape (n_rows, n_items)
         The pairs.
     share : ndarray of shape (n_items,)
@@ -268,5 +262,6 @@ def fold_in_ranking(pairs, users, items, centre, loss, *, alpha, n_factors, n_ne
     )
     columns = free_columns(n_factors, items.shape[1] > n_factors, loss)[0]
     counts = pairs.sums(weight)[0], torch.from_numpy(item_count).to(items.device)
-    descend(objective, (users, columns), (items, []), max_iter=FOLD_IN_STEPS, counts=counts, adaptive=False)
+    descent = Descent(objective, (users, columns), (items, []), max_iter=FOLD_IN_STEPS, counts=counts, adaptive=False)
+    run(descent, max_iter=FOLD_IN_STEPS)
     return users

@@ -59,6 +59,12 @@ class Solution:
             items = np.column_stack([items, state["item_biases"]])
         return cls(users, items, float(state.get("global_mean", 0.0)), prior, posteriors, noise)
 
+    @classmethod
+    def from_point(cls, module, objective):
+        """Take over a module that minimises an objective; the prior is the objective's ridge about the mean user."""
+        solution = cls.from_module(module, prior=None)
+        return replace(solution, prior=objective.ridges[0].prior(solution.users.mean(0)))
+
     def centred(self):
         r"""The same biased model with factors and biases of mean zero on both sides.
 

@@ -1,6 +1,5 @@
 """Matrix factorization that learns its own regularisation, by half-steps on the fused kernels. Knows tensors only."""
 
-import time
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -8,15 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.nn import Pairs
 from sk_torchmf.solvers.solution import Posterior, Solution
+from sk_torchmf.solvers.training import Solver, copy_state
 
 START_NOISE = 0.5  # of the ratings' variance
 START_BIAS = 0.2  # likewise
 NOISE_FLOOR = 1e-6
 LONGEST_STEP = 2.0  # of a row's line search, in Newton steps
 BLOCK = 2**20  # pairs worked on at once
+LEARNED = ("rows", "count", "spread", "doubt", "basis", "curvature", "moment")  # of a side, in an epoch
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Side:
         return T + floor * torch.eye(len(T), dtype=T.dtype, device=T.device)
 
 
-def fit_variational(module, pairs, rating, weight, loss, *, max_iter=10, report=None):
+class Variational(Solver):
     r"""Fit a built-in module by variational empirical Bayes, in place.
 
     Model: :math:`r_{ui} \sim N(s_{ui}, s^2)`, and each side's rows are draws from a Gaussian whose mean and full covariance T are
@@ -102,64 +102,75 @@ def fit_variational(module, pairs, rating, weight, loss, *, max_iter=10, report=
     weight : Tensor of shape (n_pairs,) or None
         Observation weights > 0, user-major.
     loss : PointwiseLoss
-    max_iter : int
-        Pairs of half-steps.
-    report : callable, optional
-        Called after each pair with (iteration, mean loss).
 
-    Returns
-    -------
-    solution : Solution
-    history : dict of list
-        ``loss``: mean loss of the ratings; ``noise_std``: s, of the standardised ratings; ``seconds``.
-
-    Raises
-    ------
-    DivergenceError
-        Where the rows are not finite.
+    Notes
+    -----
+    The figures of an epoch, a pair of half-steps, are ``loss``, the mean loss of the ratings after it, and ``noise_std``, s of the
+    standardised ratings. There is a new optimum in every epoch, so the loss says nothing about when to stop. The solution is a
+    Solution with posteriors.
 
     References
     ----------
     .. [1] Lim, Teh, Variational Bayesian Approach to Movie Rating Prediction, KDD Cup and Workshop 2007. There each row has a Gram
        matrix of its own and the prior is diagonal; the shared matrix is what makes a half-step as cheap as a gradient.
     """
-    n_factors = module.user_factors.shape[1]
-    biased = hasattr(module, "user_biases")
-    score = module.forward_pairs(pairs).detach()
-    if loss.name == "squared_error":  # the difference is all it needs: carry that, and no ratings in two orders
-        score, rating = score.sub_(rating), rating.new_zeros(1).expand(pairs.n_pairs)
-    users, items = sides = _start(module, pairs, rating, weight, n_factors, biased)
-    by_item = torch.empty_like(score)
-    noise = START_NOISE if loss.standardised else 0.5
-    history: dict[str, list] = {"loss": [], "noise_std": [], "seconds": []}
-    for iteration in range(1, max_iter + 1):
-        start = time.perf_counter()
-        _half_step(users, items, score, noise, loss, n_factors)
-        torch.index_select(score, 0, pairs.T.order, out=by_item)
-        _half_step(items, users, by_item, noise, loss, n_factors)
-        torch.index_select(by_item, 0, pairs.T.inverse_order, out=score)
-        mean_loss = mean_noise = _mean(loss, score, rating, weight)
+
+    def __init__(self, module, pairs, rating, weight, loss):
+        self.module, self.pairs, self.weight, self.loss = module, pairs, weight, loss
+        self.n_factors = module.user_factors.shape[1]
+        self.biased = hasattr(module, "user_biases")
+        self.score = module.forward_pairs(pairs).detach()
+        if loss.name == "squared_error":  # the difference is all it needs: carry that, and no ratings in two orders
+            self.score, rating = self.score.sub_(rating), rating.new_zeros(1).expand(pairs.n_pairs)
+        self.rating = rating
+        self.sides = _start(module, pairs, rating, weight, self.n_factors, self.biased)
+        self.by_item = torch.empty_like(self.score)
+        self.noise = START_NOISE if loss.standardised else 0.5
+
+    def step(self):
+        users, items = self.sides
+        score, loss, noise = self.score, self.loss, self.noise
+        _half_step(users, items, score, noise, loss, self.n_factors)
+        torch.index_select(score, 0, self.pairs.T.order, out=self.by_item)
+        _half_step(items, users, self.by_item, noise, loss, self.n_factors)
+        torch.index_select(self.by_item, 0, self.pairs.T.inverse_order, out=score)
+        mean_loss = mean_noise = _mean(loss, score, self.rating, self.weight)
         if loss.dispersion is not None:
-            mean_noise = _mean(partial(loss.dispersion, noise=noise), score, rating, weight)
+            mean_noise = _mean(partial(loss.dispersion, noise=noise), score, self.rating, self.weight)
             mean_noise = min(mean_noise, 1.0)  # at most the ratings' own
         if loss.standardised:
-            noise = max(mean_noise + _score_variance(users, items, n_factors, biased), NOISE_FLOOR)
-        if not mean_loss - mean_loss == 0:
-            raise DivergenceError(f"Loss became {mean_loss} in iteration {iteration}. Check the ratings for extreme values.")
-        history["loss"].append(mean_loss)
-        history["noise_std"].append(noise**0.5)
-        history["seconds"].append(time.perf_counter() - start)
-        if report is not None:
-            report(iteration, mean_loss)
-    with torch.no_grad():
-        for side, name in zip(sides, ("user", "item"), strict=True):
-            getattr(module, f"{name}_factors").copy_(side.rows[:, :n_factors])
-            if biased:
-                getattr(module, f"{name}_biases").copy_(side.rows[:, n_factors])
-    posteriors = tuple(
-        Posterior(side.basis.numpy(), side.curvature.numpy(), side.count[:, 0].double().cpu().numpy()) for side in sides
-    )
-    return Solution.from_module(module, _user_prior(users, items, noise, n_factors), posteriors, noise), history
+            self.noise = max(mean_noise + _score_variance(users, items, self.n_factors, self.biased), NOISE_FLOOR)
+        return {"loss": mean_loss, "noise_std": self.noise**0.5}
+
+    def solution(self):
+        k = self.n_factors
+        with torch.no_grad():
+            for side, name in zip(self.sides, ("user", "item"), strict=True):
+                getattr(self.module, f"{name}_factors").copy_(side.rows[:, :k])
+                if self.biased:
+                    getattr(self.module, f"{name}_biases").copy_(side.rows[:, k])
+        posteriors = tuple(
+            Posterior(side.basis.numpy(), side.curvature.numpy(), side.count[:, 0].double().cpu().numpy()) for side in self.sides
+        )
+        users, items = self.sides
+        return Solution.from_module(self.module, _user_prior(users, items, self.noise, k), posteriors, self.noise)
+
+    def state(self):
+        sides = [{name: getattr(side, name) for name in LEARNED} for side in self.sides]
+        return {"sides": sides, "score": self.score, "noise": self.noise}
+
+    def restore(self, state):
+        state = copy_state(state)
+        for side, learned in zip(self.sides, state["sides"], strict=True):
+            for name, value in learned.items():
+                setattr(side, name, value)
+        self.score, self.noise = state["score"], state["noise"]
+
+    def converged(self, losses, tol):
+        return False
+
+    def cure(self):
+        return ". Check the ratings for extreme values."
 
 
 def _mean(function, score, rating, weight):

@@ -1,0 +1,122 @@
+"""The one training loop: the clock, the history, when to stop. Knows what every solver can do, and no solver."""
+
+import copy
+import math
+import time
+
+import torch
+
+from sk_torchmf.exceptions import DivergenceError
+
+PATIENCE = 5  # epochs in a row with less than tol improvement before training stops
+
+
+class Solver:
+    """What the loop asks of a solver.
+
+    Attributes
+    ----------
+    epoch : str
+        What an epoch is called in messages.
+    """
+
+    epoch = "iteration"
+
+    def step(self):
+        """Train for one epoch; returns its figures, a dict of floats, ``loss`` among them."""
+        raise NotImplementedError
+
+    def solution(self):
+        """What was found so far; later steps may change it in place."""
+        raise NotImplementedError
+
+    def state(self):
+        """All that the next step and the solution depend on, beside the arguments the solver was made with.
+
+        Returns
+        -------
+        dict
+            Of tensors, arrays, numbers, strings, None, and dicts, lists and tuples of such. The tensors are the solver's own: the
+            next step changes them. ``copy_state`` copies.
+        """
+        raise NotImplementedError
+
+    def restore(self, state):
+        """Go back to a state, of this solver or of one made alike; the state is copied."""
+        raise NotImplementedError
+
+    def converged(self, losses, tol):
+        """Whether the losses so far say that further epochs are not worth their time."""
+        return stalled(losses, tol)
+
+    def cure(self):
+        """How a message about a loss that is not finite goes on: what led to it, and what to do."""
+        return ""
+
+
+def run(solver, *, max_iter, tol=0.0, history=None, watch=None):
+    """Train until nothing is to be gained.
+
+    Parameters
+    ----------
+    solver : Solver
+    max_iter : int
+        Epochs at most, those of ``history`` among them.
+    tol : float
+        Training stops once the loss has fallen by less than this fraction in each of five epochs in a row; 0 never stops it.
+    history : dict of list, optional
+        Of the epochs so far, where training goes on; appended to.
+    watch : callable, optional
+        Called after each epoch with (number of the epoch, history, solver). Training stops where it returns True.
+
+    Returns
+    -------
+    dict of list
+        The figures of each epoch, and ``seconds``, the time that its step took.
+
+    Raises
+    ------
+    DivergenceError
+        Where the loss is not finite.
+    """
+    history = {} if history is None else history
+    for epoch in range(len(history.get("loss", ())) + 1, max_iter + 1):
+        start = time.perf_counter()
+        figures = solver.step()
+        seconds = time.perf_counter() - start
+        if not math.isfinite(figures["loss"]):
+            raise DivergenceError(f"Loss became {figures['loss']:.4g} in {solver.epoch} {epoch}{solver.cure()}")
+        for name, value in (figures | {"seconds": seconds}).items():
+            history.setdefault(name, []).append(value)
+        if watch is not None and watch(epoch, history, solver):
+            break
+        if solver.converged(history["loss"], tol):
+            break
+    return history
+
+
+def stalled(losses, tol):
+    """Whether each of the last five epochs lowered the loss by less than the fraction tol; never with 0."""
+    recent = losses[-PATIENCE - 1 :]
+    return (
+        tol > 0
+        and len(recent) > PATIENCE
+        and all(old - new < tol * abs(old) for old, new in zip(recent[:-1], recent[1:], strict=True))
+    )
+
+
+def copy_state(state):
+    """The state with tensors and arrays of its own."""
+    return copy.deepcopy(state)
+
+
+def tensors_of(module):
+    """A module's parameters and buffers by name, detached: the state of what is trained in place."""
+    return {name: tensor.detach() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+
+
+def fill(tensors, values):
+    """Copy values into tensors of the same names, in place."""
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(values[name])
