@@ -118,6 +118,14 @@ def test_blocks_lie_on_the_plans_own_storage(pattern):
         assert block.columns.data_ptr() == pairs.columns[span].data_ptr()
 
 
+def test_the_pairs_of_some_users_are_found_in_the_order_asked_for():
+    pairs = Pairs(np.array([2, 0, 2, 3, 3, 3]), np.array([1, 0, 3, 0, 2, 1]), n_users=5, n_items=4)
+    place, number = pairs.of_users(torch.tensor([3, 1, 2]))
+    np.testing.assert_array_equal(pairs.columns[place], [0, 2, 1, 1, 3])
+    np.testing.assert_array_equal(number, [0, 0, 0, 2, 2])
+    assert len(pairs.of_users(torch.tensor([4]))[0]) == 0
+
+
 def test_compressed_leaves_out_users_and_items_without_pairs():
     pairs = Pairs(np.array([4, 1, 4, 4]), np.array([0, 3, 3, 0]), 6, 5)
     small, users, items = pairs.compressed()

@@ -7,6 +7,7 @@ import torch
 from sk_torchmf.estimators._recommend import Recommender
 from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, Pairs, PlainMF
 from sk_torchmf.nn.sampling import POPULARITY_POWER
+from sk_torchmf.solvers.cosine import fold_in_cosine
 from sk_torchmf.solvers.ials import fold_in_ials
 from sk_torchmf.solvers.ranking import fold_in_ranking
 
@@ -19,6 +20,7 @@ class PositivesPredictor(Recommender):
     biased: bool
     n_negatives: int
     negatives: str
+    temperature: float | None
     dtype: str
     # what fit leaves
     confidence_: float
@@ -63,6 +65,8 @@ class PositivesPredictor(Recommender):
             informed &= np.count_nonzero(share) > seen @ (share > 0).astype(np.float64)
         if informed.any():
             solve = self._fold_in_ials if self.loss == "ials" else self._fold_in_ranking
+            if self.temperature is not None:
+                solve = self._fold_in_cosine
             rows[informed] = solve(seen[np.flatnonzero(informed)], share)
         return rows
 
@@ -85,6 +89,12 @@ class PositivesPredictor(Recommender):
         rows = fold_in_ials(pointers, columns, gain, features, offset, alpha=self._alpha(), n_items=int(known.sum()))
         return np.column_stack([rows.numpy(), np.zeros(len(rows))]) if self._biased else rows.numpy()
 
+    def _fold_in_cosine(self, seen, share):
+        items = torch.from_numpy(self.item_factors_).to(getattr(torch, self.dtype))
+        n_unobserved = np.count_nonzero(share) - seen @ (share > 0).astype(np.float64)
+        known = (torch.from_numpy(values).to(items) for values in (share, share.sum() - seen @ share, n_unobserved))
+        return fold_in_cosine(_plan(seen), items, *known, temperature=self.temperature).numpy()
+
     def _fold_in_ranking(self, seen, share):
         k, dtype = self.item_factors_.shape[1], getattr(torch, self.dtype)
         items = self.item_factors_
@@ -94,10 +104,9 @@ class PositivesPredictor(Recommender):
             start = np.append(start, [0.0, 1.0])
         kind = BiasedMF if self._biased else PlainMF
         centre = kind(1, 1, k, generator=torch.Generator("cpu"), dtype=dtype).mean_rows(0.0)[0]
-        pointers, columns = (torch.from_numpy(part.astype(np.int32)) for part in (seen.indptr, seen.indices))
         unit = self._unit()
         rows = fold_in_ranking(
-            Pairs.from_rows(pointers, columns, self.n_items_),
+            _plan(seen),
             torch.from_numpy(np.tile(start, (seen.shape[0], 1))).to(dtype),
             torch.from_numpy(items).to(dtype),
             centre,
@@ -111,3 +120,9 @@ class PositivesPredictor(Recommender):
             typical=float(self.user_counts_[self.user_counts_ > 0].mean() / unit),
         )
         return rows[:, : k + self._biased].numpy()
+
+
+def _plan(seen):
+    """The stored entries of a CSR array as Pairs."""
+    pointers, columns = (torch.from_numpy(part.astype(np.int32)) for part in (seen.indptr, seen.indices))
+    return Pairs.from_rows(pointers, columns, seen.shape[1])

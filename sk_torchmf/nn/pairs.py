@@ -173,6 +173,26 @@ class Pairs:
                 shape, block_pointers = (stop - start, self.shape[1]), self.pointers[start : stop + 1] - span.start
                 yield rows, span, self._of(shape, block_pointers, self.columns[span], order)
 
+    def of_users(self, users):
+        """Find the pairs of some users.
+
+        Parameters
+        ----------
+        users : Tensor of shape (b,), int64
+            Row numbers.
+
+        Returns
+        -------
+        place : Tensor of shape (m,), int64
+            The places of their pairs in user-major order, one user's after another's.
+        number : Tensor of shape (m,), int64
+            Whose each is, as a place in ``users``.
+        """
+        lengths = self.pointers.diff()[users].long()
+        first = self.pointers[users] - (lengths.cumsum(0) - lengths)  # of each user's pairs, less their place among all found
+        number = torch.repeat_interleave(torch.arange(len(users), device=users.device), lengths)
+        return torch.arange(len(number), device=users.device) + first[number], number
+
     def compressed(self):
         """Leave out users and items without pairs.
 

@@ -62,7 +62,8 @@ def _expected_logistic(scores, user, item, weight, share, total, n_unobserved, n
     return torch.dot(F.softplus(-positive), weight) + negatives - their_own
 
 
-def _expected_softmax(scores, user, item, weight, share, total, n_unobserved, n_negatives):
+def expected_softmax(scores, user, item, weight, share, total, n_unobserved, n_negatives):
+    """The softmax loss of all positives of a block of users, see ``RankingLoss.expected``; ``n_negatives`` is not used."""
     positive = scores[user, item]
     others = scores.index_put((user, item), scores.new_tensor(-torch.inf)) + share.log()
     partition = torch.logsumexp(others, 1) + (n_unobserved / total).log()
@@ -104,7 +105,7 @@ adaptive_hinge = RankingLoss(
 )
 r"""``max(0, 1 - s_i + max_j s_j)``: of its negatives a positive meets the one that scores highest (Weston et al. 2011)."""
 
-softmax = RankingLoss("softmax", value=_softmax, curvature=2.0, expected=_expected_softmax)
+softmax = RankingLoss("softmax", value=_softmax, curvature=2.0, expected=expected_softmax)
 r"""``-log exp(s_i) / (exp(s_i) + sum_j exp(s_j))`` over all items j the user has not, estimated from the negatives."""
 
 RANKING = {loss.name: loss for loss in (ranking_logistic, bpr, hinge, adaptive_hinge, softmax)}

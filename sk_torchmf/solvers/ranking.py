@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sk_torchmf.nn import NegativeSampler, Pairs, RankingLoss, pair_dot
+from sk_torchmf.solvers.cosine import CosineSoftmax
 from sk_torchmf.solvers.descent import Descent
 from sk_torchmf.solvers.objective import Ridge
 from sk_torchmf.solvers.training import run
@@ -123,6 +124,7 @@ def ranking_solver(
     n_negatives=4,
     popularity=False,
     exact=None,
+    temperature=None,
     max_iter=None,
     generator=None,
 ):
@@ -146,6 +148,8 @@ def ranking_solver(
     exact : bool, optional
         Take the expectation over all negatives instead of drawing them, for a loss that has it; by default where users times items
         are at most 2**28.
+    temperature : float, optional
+        Where it is given, the softmax of cosines over it is fitted, see ``CosineSoftmax``: of a PlainMF, without ``alpha``.
     max_iter : int, optional
         See ``Descent``; by default 25 for an exact expectation and 40 otherwise.
     generator : torch.Generator, optional
@@ -153,19 +157,25 @@ def ranking_solver(
 
     Returns
     -------
-    Descent
+    Solver
         Its rows are laid out as the module's.
     """
     k = module.user_factors.shape[1]
     sampler = NegativeSampler(pairs.tocsr(), popularity=popularity, generator=generator, device=pairs.device)
     if exact is None:
-        exact = loss.expected is not None and math.prod(pairs.shape) <= EXACT
+        exact = temperature is None and loss.expected is not None and math.prod(pairs.shape) <= EXACT
+    max_iter = max_iter or (25 if exact and temperature is None else 40)
     user = pairs.users.long()
     own = pairs.sums(weight)[0]
     weight = weight * user_weights(own, own.mean()).to(weight)[user]
     with torch.no_grad():
         users, items = (side.clone() for side in module.rows())  # (n_users, width), (n_items, width)
         means = module.mean_rows(0.0)
+    known = {"share": sampler.share, "total": sampler.total, "n_unobserved": sampler.n_unobserved}
+    if temperature is not None:
+        known = {name: torch.from_numpy(values).to(weight) for name, values in known.items()}
+        options = {"temperature": temperature, "max_iter": max_iter, "exact": exact, "generator": generator}
+        return CosineSoftmax(users, items, pairs, weight, **known, **options)
     columns = free_columns(k, users.shape[1] > k, loss)
     if users.shape[1] > k:
         biases = popularity_biases(pairs.sums(weight)[1], n_negatives, sampler.share).to(weight)
@@ -179,11 +189,8 @@ def ranking_solver(
         n_factors=k,
         n_negatives=n_negatives,
         draw=None if exact else lambda: sampler.draw(user, n_negatives),
-        share=sampler.share,
-        total=sampler.total,
-        n_unobserved=sampler.n_unobserved,
+        **known,
     )
-    max_iter = max_iter or (25 if exact else 40)
     return Descent(objective, (users, columns[0]), (items, columns[1]), max_iter=max_iter, generator=generator)
 
 

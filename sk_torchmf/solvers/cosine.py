@@ -1,0 +1,161 @@
+"""Softmax over cosines: rows of unit length, trained on blocks of users against some of the items. Knows no estimator."""
+
+import warnings
+
+import torch
+import torch.nn.functional as F
+
+from sk_torchmf.nn.ranking_losses import expected_softmax
+from sk_torchmf.solvers.training import Solver, copy_state, run
+
+USERS = 2**9  # a block
+OTHERS = 2**12  # items that a block is shown beside those of its users
+BLOCK = 2**25  # scores of a block at most
+RATE, LAST_RATE = 0.1, 0.01  # of Adam, in the first epoch and after the last; rows start at length 1
+BETAS = 0.9, 0.99
+FOLD_IN_STEPS = 20
+
+
+class CosineSoftmax(Solver):
+    r"""Fit positives above what users have not, by the softmax of cosines.
+
+    .. math:: \sum_{ui \in R} w_{ui} \log\Big(1 + \sum_{j \notin R_u} \exp(s_{uj} - s_{ui})\Big),
+        \quad s_{ui} = \frac{p_u \cdot q_i}{\tau \lVert p_u \rVert \lVert q_i \rVert}
+
+    Parameters
+    ----------
+    users, items : Tensor of shape (n_users, k) and (n_items, k)
+        Where to start; only their directions count.
+    pairs : Pairs
+        The positives, each pair once; every user has one, and one that she has not.
+    weight : Tensor of shape (n_pairs,)
+        User-major, > 0.
+    share, total, n_unobserved : Tensor of shape (n_items,), (n_users,) and (n_users,)
+        See ``RankingObjective``.
+    temperature : float
+        :math:`\tau`.
+    max_iter : int
+        Epochs there will be: steps shrink towards the last.
+    exact : bool
+        Whether a block of users is shown all items.
+    frozen : bool
+        Whether the items are held fixed.
+    generator : torch.Generator
+        A CPU generator: draws the blocks and their items.
+
+    Notes
+    -----
+    An epoch takes one step of Adam on each block of 512 users, drawn anew. The block is shown the items that its users have, most
+    of the popular ones therefore, and 4096 of the others, each of which stands for as many as were left out: the sum over j is met
+    in expectation, and nearly exactly. Only rows that were shown move. Lengths, of which the scores do not depend, grow as Adam
+    moves; they are left out of the solution, whose inner products are the scores. This is the sampled softmax loss of [1]_, with
+    its expectation over all items.
+
+    References
+    ----------
+    .. [1] Wu et al., On the Effectiveness of Sampled Softmax Loss for Item Recommendation, ACM TOIS 2024.
+    """
+
+    def __init__(
+        self, users, items, pairs, weight, share, total, n_unobserved, *, temperature, max_iter, exact, generator, frozen=False
+    ):
+        self.rows = tuple(F.normalize(side, dim=1).requires_grad_() for side in (users, items))
+        self.pairs, self.weight, self.temperature = pairs, weight, temperature
+        self.share, self.total, self.n_unobserved = share, total, n_unobserved
+        self.max_iter, self.frozen, self.generator = max_iter, frozen, generator
+        self.others = len(items) if exact else OTHERS
+        self.iteration = 0
+        self.optimizer = torch.optim.SparseAdam(self.rows[:1] if frozen else self.rows, lr=RATE, betas=BETAS)
+
+    def step(self):
+        for group in self.optimizer.param_groups:
+            group["lr"] = RATE + (LAST_RATE - RATE) * self.iteration / self.max_iter
+        n_users, device = self.pairs.shape[0], self.pairs.device
+        n_columns = min(self.others + USERS, len(self.share))
+        order = torch.randperm(n_users, generator=self.generator, device="cpu").to(device)
+        loss = torch.zeros((), dtype=torch.float64, device=device)
+        for block in order.split(max(1, min(USERS, BLOCK // n_columns))):
+            loss += self._step_on(block.sort().values)
+        self.iteration += 1
+        return {"loss": float(loss)}
+
+    def _step_on(self, block):
+        """Take a step on some users, numbers (b,) in order; returns their loss before it."""
+        place, user = self.pairs.of_users(block)
+        own = self.pairs.columns[place].long()
+        columns, share = self._show(own)
+        number = torch.empty_like(self.share, dtype=torch.int64)  # of an item among the columns
+        number[columns] = torch.arange(len(columns), device=columns.device)
+        shown = [side.detach()[index].requires_grad_() for side, index in zip(self.rows, (block, columns), strict=True)]
+        p, q = (F.normalize(side, dim=1) for side in shown)
+        scores = (p / self.temperature) @ q.T  # (b, n_columns)
+        known = self.weight[place], share, self.total[block], self.n_unobserved[block]
+        loss = expected_softmax(scores, user, number[own], *known, 1)
+        moved = zip(self.rows, (block, columns), torch.autograd.grad(loss, shown[: 1 + (not self.frozen)]), strict=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly disabled")
+            for side, index, gradient in moved:
+                side.grad = torch.sparse_coo_tensor(index[None], gradient, side.shape, is_coalesced=True, check_invariants=False)
+            self.optimizer.step()
+        return loss.detach()
+
+    def _show(self, own):
+        """Items to show a block whose users have these: numbers (n,) in order, and for how many each of them stands."""
+        taken = torch.zeros_like(self.share, dtype=torch.bool)
+        taken[own] = True
+        rest = torch.nonzero(~taken)[:, 0]
+        if len(rest) <= self.others:
+            return torch.arange(len(taken), device=rest.device), self.share
+        drawn = rest[torch.randperm(len(rest), generator=self.generator, device="cpu")[: self.others].to(rest.device)]
+        share = self.share.clone()
+        share[drawn] *= len(rest) / self.others
+        taken[drawn] = True
+        columns = torch.nonzero(taken)[:, 0]
+        return columns, share[columns]
+
+    def solution(self):
+        """Rows (n_users, k) and (n_items, k) whose inner products are the scores."""
+        return tuple(F.normalize(side.detach(), dim=1) / self.temperature**0.5 for side in self.rows)
+
+    def state(self):
+        rows = [side.detach() for side in self.rows]
+        state = {"rows": rows, "iteration": self.iteration, "optimizer": self.optimizer.state_dict()}
+        return state | {"generator": self.generator.get_state()}
+
+    def restore(self, state):
+        state = copy_state(state)
+        with torch.no_grad():
+            for side, values in zip(self.rows, state["rows"], strict=True):
+                side.copy_(values)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        self.iteration = state["iteration"]
+
+
+def fold_in_cosine(pairs, items, share, total, n_unobserved, *, temperature):
+    """Fit new users to fixed items: a user's row depends on what is known of her alone.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        What is known of each user, each pair once; every user has one, and one that can be drawn and that she has not.
+    items : Tensor of shape (n_items, k)
+    share, total, n_unobserved : Tensor of shape (n_items,), (n_rows,) and (n_rows,)
+    temperature : float
+        As in ``CosineSoftmax``; all items are shown.
+
+    Returns
+    -------
+    Tensor of shape (n_rows, k)
+        Rows whose inner products with rows of items, both as ``CosineSoftmax`` has them, are the scores.
+    """
+    items, found = F.normalize(items, dim=1), []
+    for rows, _, block in pairs.blocks_of_users(max(1, BLOCK // len(items))):
+        weight = items.new_ones(block.n_pairs)
+        start = block.user_sums(weight, items)
+        known = weight, share, total[rows], n_unobserved[rows]
+        options = {"temperature": temperature, "max_iter": FOLD_IN_STEPS, "exact": True, "frozen": True}
+        solver = CosineSoftmax(start, items, block, *known, generator=torch.Generator("cpu"), **options)
+        run(solver, max_iter=FOLD_IN_STEPS)
+        found.append(solver.solution()[0])
+    return torch.cat(found)
