@@ -1,6 +1,6 @@
 """Matrix factorization as scikit-learn estimators with a torch autograd backend, on CPU or CUDA."""
 
-from sk_torchmf import datasets, metrics, model_selection, nn
+from sk_torchmf import datasets, display, metrics, model_selection, nn
 from sk_torchmf.estimators import BiasedMatrixFactorization, ImplicitMatrixFactorization, MatrixFactorization, TorchFactorization
 from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.interactions import Interactions
@@ -14,6 +14,7 @@ __all__ = [
     "MatrixFactorization",
     "TorchFactorization",
     "datasets",
+    "display",
     "metrics",
     "model_selection",
     "nn",

@@ -1,0 +1,311 @@
+"""Where factorization puts items or users: their factors in two dimensions."""
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+
+from sk_torchmf._validation import check_count
+from sk_torchmf.display import _figure
+from sk_torchmf.display._placement import place_labels
+from sk_torchmf.display._sources import final_step, is_missing, of_ids, require, texts_of
+
+COUNTS = {"item": "Ratings of the item", "user": "Ratings by the user"}
+FEW, MANY = 300, 3000  # points, between which they become smaller; beyond, an image in vector files too
+
+
+class FactorMapDisplay:
+    """A map of items or users, near each other where their factors are.
+
+    Make one with ``from_estimator``, or of any coordinates: an embedding of your own module, say.
+
+    Parameters
+    ----------
+    coordinates : array-like of shape (n, 2)
+    counts : array-like of shape (n,), optional
+        How popular each is: the most popular are drawn on top and get labels first. By default all are alike.
+    texts : list of str, optional
+        What to call each.
+    color : array-like of shape (n,), optional
+        Numbers, or else categories; ``counts`` by default. None and NaN are grey.
+    color_label : str, optional
+        What ``color`` is.
+    axis_labels : tuple of str, default=("Dimension 1", "Dimension 2")
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    scatter_ : dict of str to PathCollection
+        Points by category, those of the rest under "other", those without one under "none"; of numbers under "values" and "none".
+    texts_ : dict of int to Annotation
+        The labels that found a place, by row of ``coordinates``.
+    colorbar_ : matplotlib Colorbar or None
+    legend_ : matplotlib Legend or None
+
+    Examples
+    --------
+    >>> from sk_torchmf import BiasedMatrixFactorization, datasets, display
+    >>> X = datasets.make_ratings(100, 50, 1000, random_state=0).interactions
+    >>> model = BiasedMatrixFactorization(random_state=0).fit(X)
+    >>> titles = [f"Film {j}" for j in range(50)]
+    >>> map_ = display.FactorMapDisplay.from_estimator(model, labels=titles, n_labels=5)
+    >>> map_.coordinates.shape
+    (50, 2)
+    """
+
+    def __init__(
+        self,
+        *,
+        coordinates,
+        counts=None,
+        texts=None,
+        color=None,
+        color_label=None,
+        axis_labels=("Dimension 1", "Dimension 2"),
+    ):
+        self.coordinates = coordinates
+        self.counts = counts
+        self.texts = texts
+        self.color = color
+        self.color_label = color_label
+        self.axis_labels = axis_labels
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        *,
+        side="item",
+        labels=None,
+        color=None,
+        color_label=None,
+        n_labels=20,
+        method="pca",
+        ax=None,
+        scatter_kwargs=None,
+    ):
+        """Draw the items or users of a fitted estimator. Those never observed have the mean's factors and are left out.
+
+        Parameters
+        ----------
+        estimator : estimator
+            Fitted, with ``item_factors_``; a pipeline or search whose last step is such an estimator will do.
+        side : {"item", "user"}, default="item"
+            What to draw.
+        labels : mapping, Series or array-like of shape (n_items_,), optional
+            What to call each: by id (a Series by its index), or in the order of ``items_``. By default its id.
+        color : mapping, Series or array-like of shape (n_items_,), optional
+            Likewise, what colours each: numbers get a colour bar, all else is a category and gets a legend, where the five most
+            frequent have a colour of their own. By default the number of ratings, on a logarithmic scale.
+        color_label : str, optional
+            What ``color`` is, for the colour bar or legend; by default its name where it has one.
+        n_labels : int, default=20
+            How many of the most popular get labels, where there is room beside them.
+        method : "pca", transformer or callable, default="pca"
+            What brings the factors to two dimensions: principal components, a transformer such as ``sklearn.manifold.TSNE()``, or a
+            function of the factors (n, n_factors) that returns (n, 2).
+        ax : matplotlib Axes, optional
+            By default those of a new figure.
+        scatter_kwargs : dict, optional
+            Passed on to ``Axes.scatter``.
+
+        Returns
+        -------
+        FactorMapDisplay
+
+        Raises
+        ------
+        TypeError
+            For an estimator without factors, such as ``TorchFactorization``: draw ``FactorMapDisplay(coordinates=...)`` of your own
+            module's embeddings.
+        ImportError
+            Where matplotlib is not installed.
+        """
+        _figure.check_matplotlib(f"{cls.__name__}.from_estimator")
+        if side not in ("item", "user"):
+            raise ValueError(f'side must be "item" or "user". Got {side!r}.')
+        model = final_step(estimator)
+        cure = "For a module of your own draw FactorMapDisplay(coordinates=..., counts=...) of its embeddings."
+        require(model, f"{side}_factors_", cls.__name__, cure)
+        ids, counts = getattr(model, f"{side}s_"), getattr(model, f"{side}_counts_")
+        known = np.flatnonzero(counts)
+        texts = texts_of(labels, ids, side)
+        if color is not None:
+            color_label = color_label or str(getattr(color, "name", None) or "")
+            color = of_ids(color, ids, "color", side)
+            color = [color[j] for j in known]
+        coordinates, axis_labels = _reduce(np.asarray(getattr(model, f"{side}_factors_")[known], dtype=np.float64), method)
+        display = cls(
+            coordinates=coordinates,
+            counts=counts[known],
+            texts=[texts[j] for j in known],
+            color=color,
+            color_label=COUNTS[side] if color is None else color_label,
+            axis_labels=axis_labels,
+        )
+        return display.plot(ax, n_labels=n_labels, scatter_kwargs=scatter_kwargs)
+
+    def plot(self, ax=None, *, n_labels=20, scatter_kwargs=None):
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            By default those of a new figure.
+        n_labels : int, default=20
+            How many of the most popular get labels, where there is room beside them.
+        scatter_kwargs : dict, optional
+            Passed on to ``Axes.scatter``.
+
+        Returns
+        -------
+        self
+        """
+        _figure.check_matplotlib(f"{type(self).__name__}.plot")
+        _figure.check_axes(ax, 1)
+        points, counts, groups = self._check()
+        if n_labels != 0:
+            n_labels = check_count(n_labels, "n_labels")
+
+        self.ax_ = ax = _figure.one_axes(ax, (7, 5.5))
+        self.figure_ = ax.figure
+        order = np.argsort(counts, kind="stable")  # the most popular last, on top
+        area = float(np.interp(len(points), [FEW, MANY], [30, 9])) * _figure.size(ax, 1) ** 2
+        look = {"s": area, "linewidths": 0.3, "edgecolors": "white", "rasterized": len(points) > MANY} | (scatter_kwargs or {})
+        self.scatter_, self.colorbar_, self.legend_ = {}, None, None
+        _figure.label_axes(ax, *self.axis_labels)
+        if isinstance(groups, dict):
+            self._scatter_groups(points, order, groups, look)
+        else:
+            self._scatter_numbers(points, order, groups, look)
+        ax.margins(0.08)
+        ax.set_aspect("equal", adjustable="datalim")  # near is near in any direction
+        _figure.fit_labels(ax)
+
+        first = order[::-1][:n_labels] if self.texts is not None else order[:0]
+        sizes = np.broadcast_to(np.asarray(look["s"], dtype=float), len(points))
+        placed = place_labels(ax, points[first], [self.texts[j] for j in first], np.sqrt(sizes[first]) / 2, self.legend_)
+        self.texts_ = {int(first[j]): note for j, note in placed.items()}
+        ringed = list(self.texts_)
+        ax.scatter(*points[ringed].T, s=sizes[ringed], facecolors="none", edgecolors=_figure.INK, linewidths=0.9, zorder=3)
+        return self
+
+    def _check(self):
+        """The points, their counts, and the numbers that colour them or, of categories, the rows of each."""
+        points = np.asarray(self.coordinates, dtype=float)
+        if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
+            raise ValueError(f"coordinates must have shape (n, 2), with n at least 1. Got {points.shape}.")
+        if not np.isfinite(points).all():
+            raise ValueError(f"coordinates must be finite. Row {int(np.argmin(np.isfinite(points).all(axis=1)))} is not.")
+        n = len(points)
+        for name in ("counts", "texts", "color"):
+            values = getattr(self, name)
+            if values is not None and len(values) != n:
+                raise ValueError(f"{name} must have one value for each of the {n} points. Got {len(values)}.")
+        counts = np.ones(n) if self.counts is None else np.asarray(self.counts, dtype=float)
+        return points, counts, _groups_or_numbers(counts if self.color is None else self.color)
+
+    def _scatter_numbers(self, points, order, values, look):
+        from matplotlib.colors import LogNorm, Normalize
+
+        ax, given = self.ax_, values[np.isfinite(values)]
+        counted = self.color is None and given.min() > 0
+        known, none = order[np.isfinite(values[order])], order[~np.isfinite(values[order])]
+        if len(none):
+            self.scatter_["none"] = ax.scatter(*points[none].T, **{"color": _figure.MISSING} | look, zorder=1)
+        low, high = given.min(), given.max()
+        scale = LogNorm if counted else Normalize
+        norm = scale(low, high) if low < high else Normalize(low - 0.5, high + 0.5)
+        shown = {"c": values[known], "cmap": "viridis", "norm": norm} | look
+        self.scatter_["values"] = ax.scatter(*points[known].T, **shown, zorder=2)
+        if low < high:
+            self.colorbar_ = bar = _figure.root_figure(ax).colorbar(self.scatter_["values"], ax=ax, pad=0.02, aspect=30)
+            bar.outline.set_visible(False)
+            bar.ax.tick_params(colors=_figure.FAINT, labelcolor=_figure.INK, width=0.8, labelsize=_figure.size(ax, 9))
+            if counted:
+                _plain_ticks(bar, low, high)
+            bar.set_label(self.color_label or "", color=_figure.INK, fontsize=_figure.size(ax, 10), parse_math=False)
+
+    def _scatter_groups(self, points, order, groups, look):
+        colours = dict(zip((name for name in groups if name not in ("other", "none")), _figure.COLOURS, strict=False))
+        colours |= {"other": "#8C8C8C", "none": _figure.MISSING}
+        for j, name in reversed(list(enumerate(groups))):  # the largest on top would hide the others
+            rows = order[np.isin(order, groups[name])]
+            marker = _figure.MARKERS[j % len(_figure.MARKERS)]
+            style = {"color": colours[name], "marker": marker} | look
+            self.scatter_[name] = self.ax_.scatter(*points[rows].T, **style, zorder=1 if name == "none" else 2)
+        handles = [self.scatter_[name] for name in groups]
+        self.legend_ = _figure.add_legend(self.ax_, handles, list(groups), markerscale=1.3)
+        if self.color_label:
+            self.legend_.set_title(self.color_label, prop={"size": _figure.size(self.ax_, 9)})
+            self.legend_.get_title().set(color=_figure.INK, parse_math=False)
+
+
+def _reduce(factors, method):
+    """Factors (n, n_factors) in two dimensions, and what these are."""
+    if isinstance(method, str):
+        if method != "pca":
+            raise ValueError(f'method must be "pca", a transformer such as TSNE(), or a function. Got {method!r}.')
+        return _principal(factors)
+    if isinstance(method, type):
+        raise TypeError(f"method must be an instance. Got the class {method.__name__}: pass {method.__name__}().")
+    if hasattr(method, "fit_transform"):
+        points, name = clone(method).fit_transform(factors), type(method).__name__
+    elif callable(method):
+        points, name = method(factors), getattr(method, "__name__", "Dimension").strip("<>").replace("lambda", "Dimension")
+    else:
+        raise TypeError(f'method must be "pca", a transformer such as TSNE(), or a function. Got {method!r}.')
+    points = np.asarray(points, dtype=float)
+    if points.shape != (len(factors), 2):
+        raise ValueError(f"method must give two dimensions, shape ({len(factors)}, 2). Got shape {points.shape}.")
+    return points, (f"{name} 1", f"{name} 2")
+
+
+def _principal(factors):
+    """The first two principal components; zeros in place of those that there are not."""
+    points, shares = np.zeros((len(factors), 2)), []
+    if len(factors) > 1 and np.ptp(factors, axis=0).any():
+        pca = PCA(min(2, *factors.shape), svd_solver="full")
+        found = pca.fit_transform(factors)
+        points[:, : found.shape[1]] = found
+        shares = list(pca.explained_variance_ratio_)
+    shares += [0.0] * (2 - len(shares))
+    return points, tuple(f"Principal component {j} ({share:.0%} of the variance)" for j, share in enumerate(shares, 1))
+
+
+def _groups_or_numbers(values):
+    """Numbers as an array, NaN where missing; or a dict of category to rows, the most frequent first."""
+    missing = np.array([is_missing(value) for value in values])
+    present = [value for value, gone in zip(values, missing, strict=True) if not gone]
+    if not present:
+        raise ValueError("color has no value at all: each is None or NaN.")
+    if all(isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in present):
+        numbers = np.full(len(missing), np.nan)
+        numbers[~missing] = present
+        if not np.isfinite(numbers[~missing]).all():
+            raise ValueError("color must be finite, or None or NaN where it is missing. Got an infinite value.")
+        return numbers
+    names = np.array([None if gone else str(value) for value, gone in zip(values, missing, strict=True)], dtype=object)
+    distinct, counts = np.unique(names[~missing].astype(str), return_counts=True)
+    frequent = distinct[np.argsort(-counts, kind="stable")]
+    n_own = len(frequent) if len(frequent) <= len(_figure.COLOURS) else len(_figure.COLOURS) - 1
+    groups = {str(name): np.flatnonzero(names == name) for name in frequent[:n_own]}
+    if n_own < len(frequent):
+        groups["other"] = np.flatnonzero(np.isin(names, frequent[n_own:].astype(object)))
+    if missing.any():
+        groups["none"] = np.flatnonzero(missing)
+    return groups
+
+
+def _plain_ticks(bar, low, high):
+    """1, 2, 5, 10, ... on a logarithmic colour bar, as numbers."""
+    from matplotlib.ticker import NullLocator
+
+    steps = np.outer(10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1), [1, 2, 5]).ravel()
+    if high / low > 1000:
+        steps = steps[::3]
+    ticks = steps[(steps >= low * 0.999) & (steps <= high * 1.001)]
+    if len(ticks) < 2:
+        ticks = np.array([low, high])
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar.set_ticks(ticks, labels=[f"{tick:,.4g}" if tick < 1000 else f"{tick:,.0f}" for tick in ticks])

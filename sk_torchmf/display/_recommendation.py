@@ -1,0 +1,310 @@
+"""One user: what is known of her beside what is recommended."""
+
+import numpy as np
+import scipy.sparse as sp
+
+from sk_torchmf import _labels
+from sk_torchmf._validation import check_count
+from sk_torchmf.display import _figure
+from sk_torchmf.display._history import check_user, nearest_seen, read_history, sort_history
+from sk_torchmf.display._sources import before_final_step, final_step, require, texts_of
+
+BAR = 0.28  # where the bar of a row lies, below the middle
+ORDERS = {"rating": "rated best", "recent": "most recent", "predicted": "predicted best"}
+PAD = 0.012  # of the width of the axes, before a text
+SMALLEST = 5.5  # points, below which the line about the nearest item is left out
+FIGURES = 0.2, 0.3  # of the width of the axes, for the numbers at its right; with standard deviations
+
+
+class RecommendationDisplay:
+    """Bars of a user's history and of the recommendations.
+
+    Make one with ``from_estimator``.
+
+    Parameters
+    ----------
+    recommended : list of str
+        What each recommended item is called, best first.
+    scores : array-like of shape (n_recommended,)
+    std : array-like of shape (n_recommended,), optional
+        Standard deviation of a rating about its prediction.
+    nearest : list of str or None, optional
+        What each recommended item resembles.
+    history : list of str, optional
+        What the items of the user's history are called.
+    history_values : array-like of shape (n_history,), optional
+        Ratings, say, of the history.
+    titles : tuple of str, default=("History", "Recommended")
+    value_labels : tuple of str, default=("Rating", "Predicted rating")
+        What the values of the history and the scores are; where both are ratings they have one scale.
+    same_scale : bool, default=False
+        Whether they have.
+
+    Attributes
+    ----------
+    ax_ : ndarray of matplotlib Axes, shape (2,)
+    figure_ : matplotlib Figure
+    history_bars_, recommended_bars_ : BarContainer
+    error_bars_ : ErrorbarContainer or None
+    history_texts_, recommended_texts_, nearest_texts_ : list of Text
+        ``nearest_texts_`` is empty where there is no room for them.
+
+    Examples
+    --------
+    >>> from sk_torchmf import BiasedMatrixFactorization, datasets, display
+    >>> X = datasets.make_ratings(100, 50, 1000, random_state=0).interactions
+    >>> model = BiasedMatrixFactorization(random_state=0).fit(X)
+    >>> titles = [f"Film {j}" for j in range(50)]
+    >>> shown = display.RecommendationDisplay.from_estimator(model, 7, X=X, labels=titles, k=3)
+    >>> len(shown.recommended)
+    3
+    """
+
+    def __init__(
+        self,
+        *,
+        recommended,
+        scores,
+        std=None,
+        nearest=None,
+        history=(),
+        history_values=None,
+        titles=("History", "Recommended"),
+        value_labels=("Rating", "Predicted rating"),
+        same_scale=False,
+    ):
+        self.recommended = recommended
+        self.scores = scores
+        self.std = std
+        self.nearest = nearest
+        self.history = history
+        self.history_values = history_values
+        self.titles = titles
+        self.value_labels = value_labels
+        self.same_scale = same_scale
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        user,
+        *,
+        X=None,
+        y=None,
+        timestamps=None,
+        labels=None,
+        k=10,
+        n_history=None,
+        order=None,
+        nearest=True,
+        recommend_params=None,
+        ax=None,
+    ):
+        """Draw what is known of a user beside what a fitted estimator recommends.
+
+        Parameters
+        ----------
+        estimator : estimator
+            Fitted, with ``recommend``; a pipeline or search whose last step is such an estimator will do, whose ids then count.
+        user : scalar, or sparse matrix of shape (1, n_items)
+            A user id as ``fit`` saw it, or what is known of a new user.
+        X : table, Interactions or sparse matrix (n_users, n_items), optional
+            Where the user's ratings are to be found, as ``fit`` takes it. Without, the history is what ``fit`` saw, and its bars
+            are what the model predicts of it.
+        y, timestamps : array-like of shape (n,), optional
+            Ratings and times of the rows of a table or container; a container has its own by default.
+        labels : mapping, Series or array-like of shape (n_items_,), optional
+            What to call each item: by id (a Series by its index), or in the order of ``items_``. By default its id.
+        k : int, default=10
+            How many recommendations.
+        n_history : int, default=k
+            How many items of the history.
+        order : {"rating", "recent", "predicted"}, optional
+            Which come first; by default by rating where there are ratings, else by time, else by what the model predicts. Ties by
+            time.
+        nearest : bool, default=True
+            Say of each recommendation which item of the whole history lies nearest by the cosine of the factors. That is a likeness
+            and not what made the model recommend it. Models without ``item_factors_`` have none.
+        recommend_params : dict, optional
+            Passed on to ``recommend``: ``items``, ``exclude_seen``, ``features``.
+        ax : matplotlib Axes or sequence of two, optional
+            One is divided. By default those of a new figure.
+
+        Returns
+        -------
+        RecommendationDisplay
+
+        Raises
+        ------
+        ValueError
+            For a user that ``fit`` did not see, and an order that X does not tell.
+        ImportError
+            Where matplotlib is not installed.
+        """
+        _figure.check_matplotlib(f"{cls.__name__}.from_estimator")
+        model = final_step(estimator)
+        require(model, "recommend", cls.__name__, "Pass an estimator of sk_torchmf.")
+        if order is not None and order not in ORDERS:
+            raise ValueError(f'order must be "rating", "recent" or "predicted". Got {order!r}.')
+        k = check_count(k, "k")
+        n_history = k if n_history is None else check_count(n_history, "n_history")
+        code = check_user(model, user)
+        X = None if X is None else before_final_step(estimator, X)
+        history = read_history(model, user, code, X, y, timestamps)
+        texts = texts_of(labels, model.items_, "item")
+        params = recommend_params or {}
+
+        found, scores = model.recommend(user, k, **params)
+        found, scores = np.ravel(found), np.ravel(scores)
+        found, scores = found[scores > -np.inf], scores[scores > -np.inf]
+        codes = _labels.lookup(found, model.items_, "item")
+        std = None
+        if code is not None and getattr(model, "user_posterior_", None) is not None and len(found):
+            std = model.predict(user, found, return_std=True)[1]
+
+        rated = history.ratings is not None
+        predicted = _predict(model, user, history.items, params)
+        order = order or ("rating" if rated else "recent" if history.times is not None else "predicted")
+        shown = sort_history(history, order, predicted)[:n_history]
+        values = predicted if history.ratings is None else history.ratings
+        likeness = None
+        if nearest and hasattr(model, "item_factors_"):
+            pairs = nearest_seen(model.item_factors_, codes, history.items)
+            likeness = [None if pair is None else _likeness(texts, history, *pair) for pair in pairs]
+        whose = "New user" if code is None else f"User {user}"
+        some = f"{len(shown)} of {len(history.items)}" if len(shown) < len(history.items) else f"all {len(shown)}"
+        of_ratings = hasattr(model, "rating_range_")
+        label = "Predicted rating" if of_ratings else "Score"
+        display = cls(
+            recommended=[texts[j] for j in codes],
+            scores=scores,
+            std=std,
+            nearest=likeness,
+            history=[texts[history.items[j]] for j in shown],
+            history_values=values[shown],
+            titles=(f"{whose}: {ORDERS[order]}, {some}" if len(shown) else f"{whose}: no history", "Recommended"),
+            value_labels=("Rating" if rated else label, label),
+            same_scale=of_ratings or not rated,
+        )
+        return display.plot(ax)
+
+    def plot(self, ax=None):
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or sequence of two, optional
+            One is divided. By default those of a new figure.
+
+        Returns
+        -------
+        self
+        """
+        _figure.check_matplotlib(f"{type(self).__name__}.plot")
+        _figure.check_axes(ax, 2)
+        sides = self._check()
+        n_rows = max(len(self.history), len(self.recommended), 1)
+
+        self.ax_ = axes = _figure.several_axes(ax, 2, (10, max(1.1 + 0.48 * n_rows, 2.2)))
+        self.figure_ = axes[0].figure
+        bars = []
+        share = FIGURES[self.std is not None]
+        colours = _figure.BLUE, _figure.ORANGE
+        for part, side, colour, label in zip(axes, sides, colours, self.value_labels, strict=True):
+            bars.append(part.barh(np.arange(len(side[0])) + BAR, side[0], height=0.22, color=colour, zorder=2))
+            low, high = _limits(sides if self.same_scale else [side])
+            part.set_xlim(low, low + (high - low) / (1 - share))
+            part.set_xticks([tick for tick in part.get_xticks() if low <= tick <= high])
+            part.set_ylim(n_rows - 0.45, -0.5)
+            part.set_yticks([])
+            part.spines["left"].set_visible(False)
+            part.axvline(0, color=_figure.FAINT, linewidth=0.8, zorder=3)
+            _figure.label_axes(part, label)
+        self.history_bars_, self.recommended_bars_ = bars
+        self.error_bars_ = None
+        if self.std is not None and len(self.recommended):
+            at = np.arange(len(self.recommended)) + BAR
+            look = {"color": _figure.INK, "linestyle": "none", "linewidth": 1, "capsize": 2, "zorder": 4}
+            self.error_bars_ = axes[1].errorbar(self.scores, at, xerr=self.std, **look)
+        titles = [
+            part.set_title(title, fontsize=_figure.size(part, 11), color=_figure.INK, loc="left", parse_math=False)
+            for part, title in zip(axes, self.titles, strict=True)
+        ]
+        renderer = _figure.lay_out(axes[0])
+        for part, title in zip(axes, titles, strict=True):
+            _figure.fit_width(title, part.get_window_extent(renderer).width, renderer, 0.7)
+        self._write(axes)
+        _figure.fit_labels(*axes)
+        return self
+
+    def _check(self):
+        """Values and standard deviations of the history and of the recommendations."""
+        given = (
+            ("scores", self.scores, self.recommended),
+            ("std", self.std, self.recommended),
+            ("nearest", self.nearest, self.recommended),
+            ("history_values", self.history_values, self.history),
+        )
+        for name, values, texts in given:
+            if values is not None and len(values) != len(texts):
+                raise ValueError(f"{name} must have one value for each of {len(texts)} items. Got {len(values)}.")
+        history = np.zeros(0) if self.history_values is None else np.asarray(self.history_values, dtype=float)
+        std = 0.0 if self.std is None else np.asarray(self.std, dtype=float)
+        return (history, 0.0), (np.asarray(self.scores, dtype=float), std)
+
+    def _write(self, axes):
+        """Names, numbers and likenesses, as large as the rows allow and as long as the axes."""
+        renderer = _figure.lay_out(axes[0])
+        box = axes[1].get_window_extent(renderer)
+        low, high = axes[1].get_ylim()
+        row = box.height / (low - high) / _figure.root_figure(axes[0]).dpi * 72  # points
+        near = self.nearest if self.nearest is not None and 0.24 * row >= SMALLEST else None
+        points = min(9, 0.36 * row)
+
+        def write(ax, j, x, y, text, room, smallest=1.0, **look):
+            look = {"color": _figure.INK, "fontsize": points, "va": "center", "parse_math": False} | look
+            text = ax.text(x, j + y, _figure.shorten(text, 200), transform=ax.get_yaxis_transform(), **look)
+            _figure.fit_width(text, room * ax.get_window_extent(renderer).width, renderer, smallest)
+            return text
+
+        self.history_texts_ = [write(axes[0], j, PAD, -0.12, text, 1 - PAD) for j, text in enumerate(self.history)]
+        at = -0.12 if near is None else -0.27
+        self.recommended_texts_ = [write(axes[1], j, PAD, at, text, 1 - PAD) for j, text in enumerate(self.recommended)]
+        kept = [(j, text) for j, text in enumerate(near or ()) if text is not None]
+        small = {"fontsize": min(7.5, 0.24 * row), "color": _figure.FAINT}
+        self.nearest_texts_ = [write(axes[1], j, PAD, 0, text, 1 - PAD, **small) for j, text in kept]
+        figures = [f"{score:.2f}" for score in self.scores]
+        if self.std is not None:
+            figures = [f"{text} ± {std:.2f}" for text, std in zip(figures, self.std, strict=True)]
+        own = [f"{value:.2f}".removesuffix(".00") for value in (() if self.history_values is None else self.history_values)]
+        for ax, numbers in zip(axes, (own, figures), strict=True):
+            for j, text in enumerate(numbers):
+                write(ax, j, 1, BAR, text, 0.9 * FIGURES[self.std is not None], 0.4, fontsize=min(8, 0.32 * row), ha="right")
+        for ax, texts, words in ((axes[0], self.history, "Nothing is known."), (axes[1], self.recommended, "Nothing is left.")):
+            if not len(texts):
+                write(ax, 0, PAD, 0, words, 1 - PAD, fontsize=_figure.size(ax, 9), color=_figure.FAINT)
+
+
+def _predict(model, user, items, params):
+    """What a model predicts of items of one user, by row number."""
+    if len(items) == 0:
+        return np.zeros(0)
+    if sp.issparse(user):
+        return model.predict(user)[0][items]
+    features = {"features": params["features"]} if "features" in params else {}
+    return model.predict(user, model.items_[items], **features)
+
+
+def _likeness(texts, history, at, cosine):
+    rated = "" if history.ratings is None else f", rated {history.ratings[at]:.4g}"
+    return f"cosine {cosine:.2f} to {texts[history.items[at]]}{rated}"
+
+
+def _limits(sides):
+    """The least interval that holds zero and all values with their standard deviations."""
+    ends = [0.0]
+    for values, spread in sides:
+        if len(values):
+            ends += [float(np.min(values - spread)), float(np.max(values + spread))]
+    low, high = min(ends), max(ends)
+    return (low, high) if low < high else (0.0, 1.0)
