@@ -1,8 +1,11 @@
-"""What test modules share with pytest: the contract's asserts explain themselves, and small tensors get one thread."""
+"""What test modules share with pytest: the contract's asserts explain themselves, pictures need no screen, one thread on request."""
+
+import os
 
 import pytest
 import torch
 
+os.environ["MPLBACKEND"] = "Agg"
 pytest.register_assert_rewrite("contract")
 
 

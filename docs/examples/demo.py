@@ -1,4 +1,4 @@
-"""Tune a factorization on a ratings file, compare it with simple baselines, recommend, and draw its learning curve.
+"""Tune a factorization on a ratings file, compare it with simple baselines, recommend, and draw pictures of all that.
 
 ``python docs/examples/demo.py --ratings FILE`` takes any file that ``sk_torchmf.datasets.load_ratings`` reads; without it
 MovieLens-100K is fetched.
@@ -24,6 +24,7 @@ from sklearn.preprocessing import OrdinalEncoder
 
 from sk_torchmf import BiasedMatrixFactorization
 from sk_torchmf.datasets import fetch_movielens, load_ratings
+from sk_torchmf.display import FactorMapDisplay, RatingResidualDisplay, RecommendationDisplay, TrainingCurveDisplay
 
 GRID = {"factorize__n_factors": [8, 16, 32, 64], "factorize__max_iter": [10, 20]}
 FOLDS = KFold(3, shuffle=True, random_state=0)
@@ -61,8 +62,16 @@ def main():
     )
     search = tune(model, X_train, y_train)
     compare(model, search, X_train, X_test, y_train, y_test)
-    recommend(clone(search.best_estimator_).fit(X, y), user, X, y, read_titles(arguments.ratings))
+    titles = read_titles(arguments.ratings)
+    model = clone(search.best_estimator_).fit(X, y)
+    recommend(model, user, X, y, titles)
+
+    heading(f"Pictures in {arguments.output}")
+    arguments.output.mkdir(parents=True, exist_ok=True)
     draw_learning_curve(search.best_estimator_, X_train, y_train, name, arguments.output)
+    draw_training_curve(search.best_estimator_, X_train, y_train, arguments.output)
+    save(RatingResidualDisplay.from_estimator(search, X_test, y_test), arguments.output / "residuals.png")
+    draw_items_and_user(model, user, X, y, titles, arguments.output)
 
 
 def heading(text):
@@ -188,8 +197,7 @@ def recommend(model, user, X, y, titles):
 
 
 def draw_learning_curve(model, X, y, name, folder):
-    heading("Learning curve")
-    fig, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    _, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
     ax.set_prop_cycle(color=[ORANGE, BLUE], marker=["s", "o"])
     display = LearningCurveDisplay.from_estimator(
         model,
@@ -214,9 +222,30 @@ def draw_learning_curve(model, X, y, name, folder):
     ax.grid(alpha=0.3)
     for size, train, validation in zip(display.train_sizes, -display.train_scores, -display.test_scores, strict=True):
         print(f"{size:>10,} ratings: RMSE {train.mean():.4f} on training, {validation.mean():.4f} on validation ratings")
-    folder.mkdir(parents=True, exist_ok=True)
-    fig.savefig(folder / "learning_curve.png", dpi=150)
-    print(f"Drawn in {folder / 'learning_curve.png'}")
+    save(display, folder / "learning_curve.png")
+
+
+def draw_training_curve(model, X, y, folder):
+    """The tuned model's training, and that of the same model by other solvers."""
+    models = {solver: clone(model).set_params(factorize__solver=solver).fit(X, y) for solver in ("variational", "als", "adam")}
+    save(TrainingCurveDisplay.from_estimator(models, x="seconds", relative=True), folder / "training_curve.png")
+
+
+def draw_items_and_user(model, user, X, y, titles, folder):
+    """A map of the items, and one user's ratings beside what is recommended; the pipeline's encoder numbers both."""
+    encode, _ = model
+    users, items = encode.categories_
+    labels = [titles.get(str(item), str(item)) for item in items]
+    save(FactorMapDisplay.from_estimator(model, labels=labels), folder / "item_map.png")
+    picture = RecommendationDisplay.from_estimator(model, np.searchsorted(users, user), X=X, y=y, labels=labels)
+    picture.ax_[0].set_title(f"User {user}: rated best", loc="left")
+    save(picture, folder / "recommendations.png")
+
+
+def save(display, path):
+    display.figure_.savefig(path, dpi=150)
+    plt.close(display.figure_)
+    print(path)
 
 
 if __name__ == "__main__":

@@ -235,10 +235,7 @@ class FactorMapDisplay:
             style = {"color": colours[name], "marker": marker} | look
             self.scatter_[name] = self.ax_.scatter(*points[rows].T, **style, zorder=1 if name == "none" else 2)
         handles = [self.scatter_[name] for name in groups]
-        self.legend_ = _figure.add_legend(self.ax_, handles, list(groups), markerscale=1.3)
-        if self.color_label:
-            self.legend_.set_title(self.color_label, prop={"size": _figure.size(self.ax_, 9)})
-            self.legend_.get_title().set(color=_figure.INK, parse_math=False)
+        self.legend_ = _figure.add_legend(self.ax_, handles, list(groups), self.color_label, markerscale=1.3)
 
 
 def _reduce(factors, method):

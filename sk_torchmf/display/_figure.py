@@ -100,7 +100,7 @@ def fit_labels(*axes):
                 label.set_fontsize(max(label.get_fontsize() * room / length, 4.5))
 
 
-def add_legend(ax, handles, names, host=None, **options):
+def add_legend(ax, handles, names, title=None, host=None, **options):
     """A legend below the axes, or inside where nothing makes room for one. Any name will do, even one that matplotlib would skip.
 
     The axes must have their labels by then.
@@ -109,6 +109,7 @@ def add_legend(ax, handles, names, host=None, **options):
     ----------
     ax : Axes
     handles, names : list
+    title : str, optional
     host : Axes, optional
         Where ``ax`` is a second axis: the axes with the horizontal axis.
     **options
@@ -119,7 +120,7 @@ def add_legend(ax, handles, names, host=None, **options):
     figure = root_figure(ax)
     options = {"fontsize": size(ax, 9), "labelcolor": INK, "handlelength": 1.8, "labelspacing": 0.3} | options
     if figure.get_layout_engine() is None:
-        return _legend(ax, handles, names, loc="best", **options)
+        return _legend(ax, handles, names, title, loc="best", **options)
     renderer, spec = lay_out(ax), ax.get_subplotspec()
     room = (ax.get_position() if spec is None else spec.get_position(ax.figure)).width * ax.figure.bbox.width
     below = (host or ax).xaxis.get_tightbbox(renderer)  # ticks, their labels, the axis label
@@ -129,16 +130,19 @@ def add_legend(ax, handles, names, host=None, **options):
     for smaller in (1, 0.85, 0.7):
         fontsize = options["fontsize"] * smaller
         for n_columns in range(len(names), 0, -1):
-            legend = _legend(ax, handles, names, ncols=n_columns, **placed, **options | {"fontsize": fontsize})
+            legend = _legend(ax, handles, names, title, ncols=n_columns, **placed, **options | {"fontsize": fontsize})
             if legend.get_window_extent(renderer).width <= room:
                 return legend
-    for text in legend.get_texts():
+    for text in (*legend.get_texts(), legend.get_title()):
         fit_width(text, room - 4 * fontsize * figure.dpi / 72, renderer)  # less the handle
     return legend
 
 
-def _legend(ax, handles, names, **options):
+def _legend(ax, handles, names, title, **options):
     legend = ax.legend(handles, [f"entry {j}" for j in range(len(names))], **options)
+    if title:
+        legend.set_title(shorten(title, LETTERS), prop={"size": options["fontsize"]})
+        legend.get_title().set(color=INK, parse_math=False)
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_parse_math(False)
         text.set_text(shorten(name, LETTERS))

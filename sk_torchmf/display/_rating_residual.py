@@ -98,7 +98,7 @@ class RatingResidualDisplay:
         if sp.issparse(X) and hasattr(model, "fold_in"):
             y, predicted, counts = _leave_one_out(model, X, y)
         else:
-            y, predicted = _forms.read_target(X, y), model.predict(X)
+            predicted, y = model.predict(X), _forms.read_target(X, y)
             sides = zip(_forms.read_ids(model, X), (model.user_counts_, model.item_counts_), strict=True)
             counts = [np.where(code < 0, 0, of_side[code]) for code, of_side in sides]
         return cls.from_predictions(y, predicted, user_counts=counts[0], item_counts=counts[1], n_bins=n_bins, ax=ax)

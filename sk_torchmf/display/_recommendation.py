@@ -205,7 +205,7 @@ class RecommendationDisplay:
         sides = self._check()
         n_rows = max(len(self.history), len(self.recommended), 1)
 
-        self.ax_ = axes = _figure.several_axes(ax, 2, (10, max(1.1 + 0.48 * n_rows, 2.2)))
+        self.ax_ = axes = _figure.several_axes(ax, 2, (10, max(1.1 + 0.52 * n_rows, 2.2)))
         self.figure_ = axes[0].figure
         bars = []
         share = FIGURES[self.std is not None]
@@ -258,8 +258,8 @@ class RecommendationDisplay:
         box = axes[1].get_window_extent(renderer)
         low, high = axes[1].get_ylim()
         row = box.height / (low - high) / _figure.root_figure(axes[0]).dpi * 72  # points
-        near = self.nearest if self.nearest is not None and 0.24 * row >= SMALLEST else None
-        points = min(9, 0.36 * row)
+        near = self.nearest if self.nearest is not None and 0.2 * row >= SMALLEST else None
+        points = min(9, (0.36 if near is None else 0.3) * row)
 
         def write(ax, j, x, y, text, room, smallest=1.0, **look):
             look = {"color": _figure.INK, "fontsize": points, "va": "center", "parse_math": False} | look
@@ -268,15 +268,16 @@ class RecommendationDisplay:
             return text
 
         self.history_texts_ = [write(axes[0], j, PAD, -0.12, text, 1 - PAD) for j, text in enumerate(self.history)]
-        at = -0.12 if near is None else -0.27
+        at = -0.12 if near is None else -0.3
         self.recommended_texts_ = [write(axes[1], j, PAD, at, text, 1 - PAD) for j, text in enumerate(self.recommended)]
         kept = [(j, text) for j, text in enumerate(near or ()) if text is not None]
-        small = {"fontsize": min(7.5, 0.24 * row), "color": _figure.FAINT}
-        self.nearest_texts_ = [write(axes[1], j, PAD, 0, text, 1 - PAD, **small) for j, text in kept]
+        small = {"fontsize": min(7.5, 0.2 * row), "color": _figure.FAINT}
+        self.nearest_texts_ = [write(axes[1], j, PAD, 0.01, text, 1 - PAD, **small) for j, text in kept]
         figures = [f"{score:.2f}" for score in self.scores]
         if self.std is not None:
             figures = [f"{text} ± {std:.2f}" for text, std in zip(figures, self.std, strict=True)]
-        own = [f"{value:.2f}".removesuffix(".00") for value in (() if self.history_values is None else self.history_values)]
+        own = [] if self.history_values is None else np.asarray(self.history_values, dtype=float)
+        own = [f"{value:.0f}" if np.array_equal(own, np.round(own)) else f"{value:.2f}" for value in own]
         for ax, numbers in zip(axes, (own, figures), strict=True):
             for j, text in enumerate(numbers):
                 write(ax, j, 1, BAR, text, 0.9 * FIGURES[self.std is not None], 0.4, fontsize=min(8, 0.32 * row), ha="right")

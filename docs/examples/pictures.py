@@ -1,0 +1,97 @@
+"""
+Pictures of a fitted model
+==========================
+
+What a factorization has learned, where it errs, and what it makes of one user, in four pictures: on MovieLens-100K, or on planted
+ratings where that is not to be had.
+
+``python docs/examples/pictures.py`` writes them into ``demo_output``. ``SK_TORCHMF_ML100K``, the path of a ratings file such as
+MovieLens-100K's, is read instead of fetching it; titles are taken from RecBole's ``.item`` file beside it.
+"""
+
+# %%
+# The ratings, nine tenths of them to train on.
+
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from sklearn.model_selection import train_test_split
+
+from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, datasets
+from sk_torchmf.display import FactorMapDisplay, RatingResidualDisplay, RecommendationDisplay, TrainingCurveDisplay
+
+ratings_file = os.environ.get("SK_TORCHMF_ML100K")
+try:
+    ratings = datasets.load_ratings(ratings_file) if ratings_file else datasets.fetch_movielens("100k")
+except OSError as error:
+    print(f"Planted ratings, since {error}")
+    ratings = datasets.make_ratings(n_users=900, n_items=1600, n_ratings=100_000, random_state=0)
+X = pd.DataFrame(ratings.data, columns=["user", "item"])
+y = ratings.target
+X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.1, random_state=0)
+
+# %%
+# Titles and genres by item id, where there are such.
+
+titles, genres = None, None
+films_file = Path(ratings_file).with_suffix(".item") if ratings_file else None
+if films_file and films_file.exists():
+    films = pd.read_csv(films_file, sep="\t", index_col="item_id:token")
+    titles = films["movie_title:token_seq"]
+    genres = films["class:token_seq"].str.split().str[0].rename("First genre")
+
+# %%
+# Training
+# --------
+# The loss of each iteration. What a loss is differs between solvers, so each curve is relative to its own beginning.
+
+solvers = "variational", "als", "adam"
+models = {solver: BiasedMatrixFactorization(solver=solver, random_state=0).fit(X_train, y_train) for solver in solvers}
+training = TrainingCurveDisplay.from_estimator(models, x="seconds", relative=True)
+
+# %%
+# Errors
+# ------
+# Held-out ratings, by how much was known of their user and of their item. Each point is as many ratings as it says below it; those
+# of items that training did not see are a group of their own.
+
+model = models["variational"]
+residuals = RatingResidualDisplay.from_estimator(model, X_test, y_test)
+
+# %%
+# Items
+# -----
+# Items near each other are liked by the same users. The popular ones have names; colour is the number of ratings.
+
+items = FactorMapDisplay.from_estimator(model, labels=titles)
+
+# %%
+# Or any column: categories get a legend, numbers a colour bar.
+
+if genres is not None:
+    items_by_genre = FactorMapDisplay.from_estimator(model, labels=titles, color=genres)
+
+# %%
+# One user
+# --------
+# What she rated best beside what she may like, with the standard deviation of a rating about its prediction. The line below a title
+# names the item of her history that lies nearest.
+
+user = X["user"].value_counts(sort=False).sort_index().sort_values(kind="stable").index[X["user"].nunique() // 2]
+recommendations = RecommendationDisplay.from_estimator(model, user, X=X_train, y=y_train, labels=titles)
+
+# %%
+# A model of implicit feedback looks at what she rated, not how.
+
+implicit = ImplicitMatrixFactorization(random_state=0).fit(X_train)
+implicit_recommendations = RecommendationDisplay.from_estimator(implicit, user, labels=titles, k=5)
+
+# %%
+# Each picture is a matplotlib figure, to be changed and saved as any other.
+
+folder = Path("demo_output")
+folder.mkdir(exist_ok=True)
+for number in plt.get_fignums():
+    plt.figure(number).savefig(folder / f"picture_{number}.png", dpi=150)
