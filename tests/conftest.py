@@ -1,4 +1,4 @@
-"""What test modules share with pytest: the contract's asserts explain themselves, pictures need no screen, one thread on request."""
+"""What test modules share with pytest: the contract's asserts explain themselves, pictures need no screen, threads are few."""
 
 import os
 

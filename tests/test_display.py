@@ -21,6 +21,7 @@ from sk_torchmf.display._figure import overlap
 
 matplotlib = pytest.importorskip("matplotlib")
 plt = pytest.importorskip("matplotlib.pyplot")
+FigureCanvasSVG = pytest.importorskip("matplotlib.backends.backend_svg").FigureCanvasSVG
 
 LONG = [f"The long and $winding$ title of film number {j}, as told by _those_ who saw it (19{j:02d})" for j in range(N_ITEMS)]
 TIMED = Interactions(
@@ -118,6 +119,14 @@ def test_a_display_makes_one_figure_or_none(kind):
     assert again.figure_ is ax.figure
     assert len(plt.get_fignums()) == 2
     assert draw(kind, plt.figure().add_axes((0.1, 0.1, 0.8, 0.8))).figure_ is plt.gcf()
+
+
+@every_kind
+def test_a_display_can_be_drawn_on_the_canvas_of_a_vector_file(kind, tmp_path):
+    figure = plt.figure(layout="constrained")
+    FigureCanvasSVG(figure)
+    draw(kind, figure.add_subplot()).figure_.savefig(tmp_path / "picture.svg")
+    assert (tmp_path / "picture.svg").stat().st_size > 1000
 
 
 @every_kind

@@ -162,7 +162,12 @@ def lay_out(ax):
     """Settle where the axes lie in the figure, so that texts can be measured; returns what measures them."""
     figure = root_figure(ax)
     figure.draw_without_rendering()
-    return figure.canvas.get_renderer()
+    return _renderer(figure)
+
+
+def _renderer(figure):
+    """What measures texts; canvases of vector files have none of their own until they write."""
+    return figure.canvas.get_renderer() if hasattr(figure.canvas, "get_renderer") else figure._get_renderer()
 
 
 def shorten(text, n):

@@ -276,8 +276,8 @@ class RecommendationDisplay:
         figures = [f"{score:.2f}" for score in self.scores]
         if self.std is not None:
             figures = [f"{text} ± {std:.2f}" for text, std in zip(figures, self.std, strict=True)]
-        own = [] if self.history_values is None else np.asarray(self.history_values, dtype=float)
-        own = [f"{value:.0f}" if np.array_equal(own, np.round(own)) else f"{value:.2f}" for value in own]
+        values = np.asarray(() if self.history_values is None else self.history_values, dtype=float)
+        own = [f"{value:.0f}" if np.array_equal(values, np.round(values)) else f"{value:.2f}" for value in values]
         for ax, numbers in zip(axes, (own, figures), strict=True):
             for j, text in enumerate(numbers):
                 write(ax, j, 1, BAR, text, 0.9 * FIGURES[self.std is not None], 0.4, fontsize=min(8, 0.32 * row), ha="right")
