@@ -162,7 +162,7 @@ class RatingResidualDisplay:
             _fit_ticks(part, bins)
         first = next(iter(self.bins_))
         handles = [self.rmse_lines_[first], self.residual_lines_[first], self.level_lines_[first]]
-        names = ["RMSE", "mean residual (actual - predicted)", f"RMSE of all, {self.rmse_:.3f}"]
+        names = ["RMSE", "mean (actual - predicted)", f"RMSE of all, {self.rmse_:.3f}"]
         self.legend_ = _figure.add_legend(axes[0], handles, names)
         _figure.fit_labels(*axes)
         return self
@@ -190,12 +190,12 @@ class RatingResidualDisplay:
             self.bins_[side] = _bin(residual, counts, n_bins)
 
     def _draw(self, ax, side, bins):
-        at = np.arange(len(bins.rmse))
+        at, mark = np.arange(len(bins.rmse)), _figure.size(ax, 5)
         level = ax.axhline(self.rmse_, color=_figure.FAINT, linestyle="--", linewidth=1.2, zorder=1)
         ax.axhline(0, color=_figure.FAINT, linewidth=0.8, zorder=1)
-        (rmse,) = ax.plot(at, bins.rmse, color=_figure.BLUE, marker="o", markersize=5, linewidth=1.6, zorder=3)
+        (rmse,) = ax.plot(at, bins.rmse, color=_figure.BLUE, marker="o", markersize=mark, linewidth=1.6, zorder=3)
         ax.errorbar(at, bins.rmse, bins.rmse_std_error, color=_figure.BLUE, linestyle="none", linewidth=1.2, capsize=2, zorder=2)
-        (mean,) = ax.plot(at, bins.mean_residual, color=_figure.ORANGE, marker="s", markersize=4.5, linewidth=1.2, zorder=3)
+        (mean,) = ax.plot(at, bins.mean_residual, color=_figure.ORANGE, marker="s", markersize=0.9 * mark, linewidth=1.2, zorder=3)
         self.rmse_lines_[side], self.residual_lines_[side], self.level_lines_[side] = rmse, mean, level
         ax.set_xlim(-0.5, len(at) - 0.5)
         ax.set_xticks(at, [f"{span}\n({n:,})" for span, n in zip(_spans(bins), bins.n_ratings, strict=True)])

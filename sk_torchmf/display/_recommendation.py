@@ -259,7 +259,7 @@ class RecommendationDisplay:
         low, high = axes[1].get_ylim()
         row = box.height / (low - high) / _figure.root_figure(axes[0]).dpi * 72  # points
         near = self.nearest if self.nearest is not None and 0.2 * row >= SMALLEST else None
-        points = min(9, (0.36 if near is None else 0.3) * row)
+        points = min(_figure.size(axes[1], 9), (0.36 if near is None else 0.3) * row)
 
         def write(ax, j, x, y, text, room, smallest=1.0, **look):
             look = {"color": _figure.INK, "fontsize": points, "va": "center", "parse_math": False} | look
@@ -271,7 +271,7 @@ class RecommendationDisplay:
         at = -0.12 if near is None else -0.3
         self.recommended_texts_ = [write(axes[1], j, PAD, at, text, 1 - PAD) for j, text in enumerate(self.recommended)]
         kept = [(j, text) for j, text in enumerate(near or ()) if text is not None]
-        small = {"fontsize": min(7.5, 0.2 * row), "color": _figure.FAINT}
+        small = {"fontsize": min(_figure.size(axes[1], 7.5), 0.2 * row), "color": _figure.FAINT}
         self.nearest_texts_ = [write(axes[1], j, PAD, 0.01, text, 1 - PAD, **small) for j, text in kept]
         figures = [f"{score:.2f}" for score in self.scores]
         if self.std is not None:
@@ -280,7 +280,17 @@ class RecommendationDisplay:
         own = [f"{value:.0f}" if np.array_equal(values, np.round(values)) else f"{value:.2f}" for value in values]
         for ax, numbers in zip(axes, (own, figures), strict=True):
             for j, text in enumerate(numbers):
-                write(ax, j, 1, BAR, text, 0.9 * FIGURES[self.std is not None], 0.4, fontsize=min(8, 0.32 * row), ha="right")
+                write(
+                    ax,
+                    j,
+                    1,
+                    BAR,
+                    text,
+                    0.9 * FIGURES[self.std is not None],
+                    0.4,
+                    fontsize=min(_figure.size(ax, 8), 0.32 * row),
+                    ha="right",
+                )
         for ax, texts, words in ((axes[0], self.history, "Nothing is known."), (axes[1], self.recommended, "Nothing is left.")):
             if not len(texts):
                 write(ax, 0, PAD, 0, words, 1 - PAD, fontsize=_figure.size(ax, 9), color=_figure.FAINT)

@@ -137,7 +137,7 @@ class TrainingCurveDisplay:
             _figure.label_axes(self.score_ax_, y="Validation score")
         self.lines_, self.validation_lines_, self.best_points_ = {}, {}, {}
         for j, (name, history) in enumerate(self.histories.items()):
-            look = {"color": _figure.COLOURS[j % len(_figure.COLOURS)], "linewidth": 1.6, "markersize": 4}
+            look = {"color": _figure.COLOURS[j % len(_figure.COLOURS)], "linewidth": 1.6, "markersize": _figure.size(ax, 4)}
             if len(across[name]) <= MANY:
                 look["marker"] = _figure.MARKERS[(j + j // len(_figure.COLOURS)) % len(_figure.MARKERS)]
             look |= line_kwargs or {}
@@ -183,7 +183,7 @@ class TrainingCurveDisplay:
             *([value] for value in place),
             color=line.get_color(),
             marker="*",
-            markersize=13,
+            markersize=_figure.size(line.axes, 13),
             markeredgecolor="white",
             linestyle="none",
             zorder=5,
