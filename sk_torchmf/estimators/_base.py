@@ -3,18 +3,19 @@
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import TransformerMixin
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_torchmf import _forms
 from sk_torchmf._validation import check_memory
+from sk_torchmf.estimators._saving import SavedEstimator
 from sk_torchmf.nn import POINTWISE
 
 BLOCK = 2**13  # pairs scored at once: their factors stay in the cache
 
 
-class BaseFactorization(TransformerMixin, BaseEstimator):
+class BaseFactorization(TransformerMixin, SavedEstimator):
     """Base of the estimators whose score is an inner product of user and item rows, plus biases where there are any."""
 
     # parameters
@@ -23,15 +24,8 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
     handle_unknown: str
     # whether there are biases
     _biased: bool
-    # what fit leaves
-    users_: np.ndarray
-    items_: np.ndarray
-    n_users_: int
-    n_items_: int
+    # what fit leaves, beside what SavedEstimator names
     form_: str
-    seen_: sp.csr_array
-    user_counts_: np.ndarray  # weighted number of observations
-    item_counts_: np.ndarray
     user_factors_: np.ndarray
     item_factors_: np.ndarray
     mean_user_: np.ndarray  # the factors of an unknown id
@@ -231,6 +225,17 @@ class BaseFactorization(TransformerMixin, BaseEstimator):
         else:
             names = [f"{side}_factor{j}" for side in ("user", "item") for j in range(n_factors)]
         return np.array(names, dtype=object)
+
+    def _shapes(self):
+        n_factors = self.user_factors_.shape[1]
+        of_factors = {
+            "user_factors_": (self.n_users_, n_factors),
+            "item_factors_": (self.n_items_, n_factors),
+            "mean_user_": (n_factors,),
+            "mean_item_": (n_factors,),
+        }
+        of_biases = {"user_biases_": (self.n_users_,), "item_biases_": (self.n_items_,)} if self._biased else {}
+        return super()._shapes() | of_factors | of_biases
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -235,11 +235,14 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         Returns
         -------
         torch.nn.Module
-            ``forward(user, item, **features)`` takes tensors as the module itself does and returns predicted ratings, in the shape
-            the module gives them. A copy, on the CPU, in evaluation mode.
+            ``forward(user, item, **features)`` takes tensors as the module itself does, positions in ``users_`` and ``items_``, and
+            returns predicted ratings, within the range of the training ratings with ``clip=True``, in the shape the module gives
+            them. Unknown ids have no position, and those that ``fit`` never observed have the rows they were made with: leave them
+            to ``predict``. A copy, on the CPU, in evaluation mode.
         """
         check_is_fitted(self, "module_")
-        return Response(copy.deepcopy(self.module_), self._pointwise()).eval()
+        limits = tuple(self.rating_range_.tolist()) if self._check_clip() else None
+        return Response(copy.deepcopy(self.module_), self._pointwise(), limits).eval()
 
     def score(self, X, y=None, sample_weight=None):
         """Coefficient of determination R2 of the predictions; with a ranking loss, NDCG@10 of the recommendations.

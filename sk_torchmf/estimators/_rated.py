@@ -101,6 +101,9 @@ class RatingPredictor(Recommender):
     def _pointwise(self):
         return POINTWISE[self.loss]
 
+    def _limits(self):
+        return tuple(self.rating_range_.tolist()) if self.clip else None
+
     def inverse_transform(self, rows, *, clip=None):
         """Predict all items for users given by their rows.
 

@@ -130,15 +130,47 @@ class Recommender(BaseFactorization):
         Returns
         -------
         torch.nn.Module
-            ``forward(user, item)`` takes int64 tensors of shape (n,), positions in ``users_`` and ``items_``, and returns the
-            predicted ratings, shape (n,). On the CPU, in evaluation mode.
+            ``forward(user, item)`` takes int64 tensors of shape (n,), positions in ``users_`` and ``items_``, and returns what
+            ``predict`` does, shape (n,), in the precision of the factors: the inverse link and ``clip=True`` included. -1 stands
+            for an unknown id; it and positions that were never observed are predicted as ``handle_unknown`` says, NaN where that
+            is an error. On the CPU, in evaluation mode.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sk_torchmf import BiasedMatrixFactorization, datasets
+        >>> model = BiasedMatrixFactorization(random_state=0).fit(datasets.make_ratings(random_state=0).interactions)
+        >>> pairs = torch.tensor([7, 7, -1]), torch.tensor([3, -1, 3])
+        >>> n = torch.export.Dim("n")
+        >>> program = torch.export.export(model.to_module(), pairs, dynamic_shapes={"user": {0: n}, "item": {0: n}})
+        >>> program.module()(*pairs).shape
+        torch.Size([3])
         """
         check_is_fitted(self)
+        state = {}
+        for side, mean, counts in (("user", self.mean_user_, self.user_counts_), ("item", self.mean_item_, self.item_counts_)):
+            state[f"{side}_factors"] = _with_unknown(getattr(self, f"{side}_factors_"), mean, counts, self.handle_unknown)
+            if self._biased:
+                state[f"{side}_biases"] = _with_unknown(getattr(self, f"{side}_biases_"), 0.0, counts, self.handle_unknown)
+        if self._biased:
+            state["global_mean"] = np.asarray(self.global_mean_)
         kind = BiasedMF if self._biased else PlainMF
-        sizes = self.n_users_, self.n_items_, self.user_factors_.shape[1]
+        sizes = self.n_users_ + 1, self.n_items_ + 1, self.user_factors_.shape[1]
         module = kind(*sizes, generator=torch.Generator("cpu"), dtype=torch.from_numpy(self.user_factors_).dtype)
-        module.load_state_dict({name: torch.from_numpy(np.asarray(getattr(self, f"{name}_"))) for name in module.state_dict()})
-        return Response(module, self._pointwise()).eval()
+        module.load_state_dict({name: torch.from_numpy(values) for name, values in state.items()})
+        return Response(module, self._pointwise(), self._limits()).eval()
+
+    def _limits(self):
+        """The lowest and the highest prediction, None where there are none."""
+        return None
+
+
+def _with_unknown(rows, mean, counts, handle_unknown):
+    """Rows, and one more at the end, which is where an index of -1 leads: that of the unknown."""
+    rows = np.concatenate([rows, np.broadcast_to(np.asarray(mean, dtype=rows.dtype), (1, *rows.shape[1:]))])
+    if handle_unknown != "mean":
+        rows[np.append(counts == 0, True)] = np.nan
+    return rows
 
 
 def _similar(ids, labels, factors, k, role):

@@ -12,14 +12,14 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sk_torchmf import _forms
 from sk_torchmf._validation import check_count, check_device
 from sk_torchmf.estimators import _features
-from sk_torchmf.estimators._module_train import ModuleTrainer
+from sk_torchmf.estimators._module_saving import SavedModule
 from sk_torchmf.estimators._parts import find_ranking_loss
 from sk_torchmf.estimators._stream import Stream
 from sk_torchmf.nn import NegativeSampler, Pairs
 from sk_torchmf.solvers.minibatch import Batch
 
 
-class TorchFactorization(ModuleTrainer):
+class TorchFactorization(SavedModule):
     r"""Your own ``torch.nn.Module`` as an estimator: you write the model, autograd does the calculus.
 
     Minimises the weighted mean of the loss in mini-batches, and whatever the module's own ``penalty()`` returns. A loss of ratings

@@ -134,12 +134,22 @@ class BiasedMF(PlainMF):
 
 
 class Response(nn.Module):
-    """A module of scores followed by the inverse link of its loss: predictions, in the units of the ratings."""
+    """A module of scores followed by the inverse link of its loss: predictions, in the units of the ratings.
 
-    def __init__(self, scores, loss):
+    Parameters
+    ----------
+    scores : torch.nn.Module
+    loss : PointwiseLoss
+        Whose inverse link.
+    limits : tuple of float, optional
+        The lowest and the highest prediction.
+    """
+
+    def __init__(self, scores, loss, limits=None):
         super().__init__()
-        self.scores, self.loss = scores, loss
+        self.scores, self.loss, self.limits = scores, loss, limits
 
     def forward(self, user, item, **features):
         """Predictions for index tensors ``user`` and ``item`` of shape (n,)."""
-        return self.loss.response(self.scores(user, item, **features))
+        response = self.loss.response(self.scores(user, item, **features))
+        return response if self.limits is None else response.clamp(*self.limits)

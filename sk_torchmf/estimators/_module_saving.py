@@ -1,0 +1,160 @@
+"""``save`` and ``load`` of an estimator whose module, loss and optimizer are the user's: tensors are kept, code is passed again."""
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from sk_torchmf._archive import check_path, naming
+from sk_torchmf._packing import pack
+from sk_torchmf.estimators import _features
+from sk_torchmf.estimators._module_train import ModuleTrainer, private_random_state
+from sk_torchmf.estimators._parts import did_you_mean, is_option, make_module
+from sk_torchmf.estimators._saving import SavedEstimator
+from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, PlainMF
+
+
+def _classes(place, base, ending=""):
+    classes = {name: kind for name, kind in vars(place).items() if isinstance(kind, type) and issubclass(kind, base)}
+    return {name: kind for name, kind in classes.items() if name.endswith(ending)}
+
+
+# Code that a file may name, because it is known here; all other code is passed to ``load``.
+TABLES: dict[str, dict] = {
+    "sk_torchmf.nn": {"PlainMF": PlainMF, "BiasedMF": BiasedMF},
+    "sk_torchmf.nn.POINTWISE": POINTWISE,
+    "sk_torchmf.nn.RANKING": RANKING,
+    "torch.nn": _classes(torch.nn, torch.nn.Module, "Loss"),
+    "torch.optim": _classes(torch.optim, torch.optim.Optimizer),
+    "torch.optim.lr_scheduler": _classes(torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler),
+}
+
+
+class SavedModule(SavedEstimator, ModuleTrainer):
+    """Base of ``TorchFactorization``: files."""
+
+    def save(self, path):
+        """Write the fitted estimator to a file, without pickle and without code.
+
+        Kept are the parameters and buffers of the module (its ``state_dict``), all other fitted attributes and the parameters. A
+        module, loss, optimizer or any other parameter that is neither a name, a number or the like, nor a class of torch's or a
+        module or loss of ``sk_torchmf.nn``, must be passed to ``load`` again.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            Any extension or none. It is written whole or not at all, in the place of what was there.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        TypeError
+            For ids, or values in the module's ``state_dict``, of a kind that a file without code cannot hold.
+        OSError
+            Where the folder does not exist or cannot be written to, or the path is a folder.
+        """
+        check_path(path)
+        check_is_fitted(self, "module_")
+        return super().save(path)
+
+    @classmethod
+    def load(cls, path, **params):
+        """Read a fitted estimator that ``save`` wrote.
+
+        Nothing in the file is run, imported or unpickled: the code comes from you. The module is made as ``fit`` makes it and gets
+        the tensors of the file; what else a module holds is as its constructor leaves it.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+        **params
+            What the file cannot hold: ``module=MyModule``, a loss of your own and so on, as they were in ``fit``. Any other
+            parameter may be given too and counts more than the file's.
+
+        Returns
+        -------
+        estimator
+            Of this class, with its parameters and all that ``fit`` left.
+
+        Raises
+        ------
+        TypeError
+            Where a parameter is missing that the file does not hold; the message names it.
+        ValueError
+            For tensors that do not fit the module; for the file of another estimator or of a newer version, for one that is
+            truncated or damaged, and any other file.
+        OSError
+            Where there is no such file or it cannot be read.
+        """
+        for name in params:
+            if not cls._has_param(name):
+                raise TypeError(f"{cls.__name__} has no parameter {name}.{did_you_mean(name, cls._get_param_names())}")
+        return cls._load(path, params)
+
+    @classmethod
+    def _has_param(cls, name):
+        return super()._has_param(name) or is_option(name)
+
+    def _values(self, params):
+        known, missing = {}, {}
+        for name, value in params.items():
+            place = [[table, entry] for table, entries in TABLES.items() for entry, one in entries.items() if one is value]
+            if place:
+                known[name] = place[0]
+            elif not _is_data(value):
+                missing[name] = getattr(value, "__name__", None) or type(value).__name__
+        values, _ = super()._values(params)
+        values["params"] = {name: value for name, value in values["params"].items() if name not in known and name not in missing}
+        module = values["state"].pop("module_")
+        values["module"] = {name: _as_array(value, name) for name, value in module.state_dict().items()}
+        return values, {"known": known, "missing": missing}
+
+    @classmethod
+    def _complete_params(cls, path, params, meta, given):
+        with naming(path):
+            known = {name: TABLES[table][entry] for name, (table, entry) in meta["known"].items()}
+            absent = [name for name in dict(meta["missing"]) if name not in given]
+        if absent:
+            names, passed = ", ".join(absent)[:300], ", ".join(f"{name}={meta['missing'][name]}" for name in absent)[:300]
+            raise TypeError(f"{path} holds no code, and so not {names}. Pass what fit had: {cls.__name__}.load(path, {passed}).")
+        return params | known | given
+
+    def _restore(self, path, values):
+        n_categories = {f"n_{name}": len(labels) for name, labels in self.feature_categories_.items()}
+        sizes, features = {"n_users": self.n_users_, "n_items": self.n_items_}, list(_features.columns(self.features))
+        with private_random_state(0, torch.device("cpu")):  # a constructor draws parameters, which are not kept
+            module = make_module(self.module, self._options("module"), sizes, n_categories, features)
+        module = module.to("cpu", getattr(torch, self.dtype))
+        try:
+            tensors = {
+                name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+                for name, value in values["module"].items()
+            }
+            module.load_state_dict(tensors)
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+            name, reason = getattr(self.module, "__name__", type(self.module).__name__), " ".join(str(error).split()).rstrip(". ")
+            raise ValueError(
+                f"The tensors of {path} do not fit module {name}: {reason}. Pass the module and the module__* that fit had."
+            ) from None
+        self.module_ = module.eval()
+
+
+def _is_data(value):
+    try:
+        pack({"": str(value) if isinstance(value, torch.device) else value})
+    except TypeError:
+        return False
+    return True
+
+
+def _as_array(value, name):
+    if not isinstance(value, torch.Tensor):
+        return value  # get_extra_state may give anything; what cannot be packed is refused there
+    try:
+        return value.detach().cpu().numpy()
+    except (TypeError, RuntimeError):
+        raise TypeError(f"module_.{name} is a {value.layout} tensor of {value.dtype}, which NumPy has not.") from None

@@ -1,0 +1,509 @@
+"""save and load of every estimator: what comes back is what went in, and a file may change nothing but data."""
+
+import datetime
+import decimal
+import json
+import pickle
+import uuid
+import zipfile
+
+import joblib
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+import tutorial
+from data import FORMS, as_form, planted
+from numpy.testing import assert_array_equal
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from torch import nn
+
+from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, MatrixFactorization, TorchFactorization
+from sk_torchmf._archive import META, read, write
+from sk_torchmf.nn import BiasedMF, huber, ranking_logistic
+
+DATA, _ = planted(3, mean=3.0, n_users=40, n_items=25, n_ratings=500)
+COUNTS, _ = planted(3, mean=3.0, n_users=40, n_items=25, n_ratings=500)
+COUNTS.ratings = np.round(np.clip(COUNTS.ratings, 0, 1))
+NEW_USERS, NEW_COUNTS = (sp.csr_array(data.tocsr()[:5]) for data in (DATA, COUNTS))
+KINDS = {
+    "plain": MatrixFactorization(3, random_state=0),
+    "plain, als": MatrixFactorization(3, solver="als", max_iter=3, dtype="float64", clip=True, random_state=0),
+    "plain, logistic": MatrixFactorization(3, loss="logistic", max_iter=3, random_state=0),
+    "biased": BiasedMatrixFactorization(3, random_state=0),
+    "biased, poisson": BiasedMatrixFactorization(3, loss="poisson", max_iter=3, random_state=0),
+    "implicit": ImplicitMatrixFactorization(3, max_iter=3, random_state=0),
+    "implicit, biased": ImplicitMatrixFactorization(3, biased=True, loss="logistic", max_iter=3, random_state=0),
+    "implicit, popularity": ImplicitMatrixFactorization(3, loss="bpr", negatives="popularity", max_iter=3, random_state=0),
+}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def torch_model(module=tutorial.Biased, loss="MSELoss", optimizer="Adagrad", **params):
+    params = {"module__n_factors": 3, "optimizer__lr": 0.1, "max_iter": 2, "batch_size": 64, "random_state": 0} | params
+    return TorchFactorization(module, loss, optimizer, **params)
+
+
+def fitted(kind, form="interactions"):
+    data = COUNTS if "logistic" in kind or "poisson" in kind else DATA
+    X, y = as_form(data, form)
+    model = clone(KINDS[kind])
+    return model.fit(X) if isinstance(model, ImplicitMatrixFactorization) else model.fit(X, y)
+
+
+def same(ours, theirs):
+    """Equal to the bit, dtypes and types included."""
+    assert type(ours) is type(theirs)
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            same(ours[key], theirs[key])
+    elif isinstance(ours, list | tuple):
+        for pair in zip(ours, theirs, strict=True):
+            same(*pair)
+    elif isinstance(ours, np.ndarray):
+        assert ours.dtype == theirs.dtype
+        assert_array_equal(ours, theirs)
+        assert ours.flags.f_contiguous == theirs.flags.f_contiguous
+    elif sp.issparse(ours):
+        same([ours.data, ours.indices, ours.indptr], [theirs.data, theirs.indices, theirs.indptr])
+    elif not isinstance(ours, nn.Module):
+        assert ours == theirs
+
+
+def reloaded(model, folder, **params):
+    model.save(folder / "model")
+    return type(model).load(folder / "model", **params)
+
+
+def rewrite(path, change):
+    """Change the JSON content of a file, as someone with an editor could."""
+    meta, arrays = read(path)
+    change(meta)
+    write(path, meta, arrays)
+
+
+# what comes back
+
+
+@every_kind
+@pytest.mark.parametrize("form", FORMS)
+def test_a_loaded_model_is_the_saved_one(kind, form, tmp_path):
+    model = fitted(kind, form)
+    again = reloaded(model, tmp_path)
+    same(vars(again), vars(model))
+    X, new_users = as_form(DATA, form)[0], NEW_COUNTS if "logistic" in kind or "poisson" in kind else NEW_USERS
+    if form == "sparse":
+        X = new_users
+    calls = {
+        "predict": lambda m: m.predict(X),
+        "pairs": lambda m: m.predict(model.users_[[0, 3]], model.items_[[1, 1]]),
+        "unknown": lambda m: m.predict("nobody", model.items_) if form == "labels" else m.predict(9999, model.items_),
+        "recommend": lambda m: m.recommend(k=4),
+        "new users": lambda m: m.recommend(new_users, k=4),
+        "fold_in": lambda m: m.fold_in(new_users),
+        "transform": lambda m: m.transform(X),
+        "similar": lambda m: m.similar_items(model.items_[:3], k=3),
+        "embeddings": lambda m: m.embeddings(),
+        "names": lambda m: m.get_feature_names_out(),
+        "score": lambda m: m.score(new_users),
+        "module": lambda m: m.to_module()(torch.tensor([0, 3]), torch.tensor([1, 1])).detach().numpy(),
+    }
+    same({name: call(again) for name, call in calls.items()}, {name: call(model) for name, call in calls.items()})
+    assert again.get_params() == model.get_params()
+    assert clone(again).get_params() == model.get_params()
+
+
+def test_uncertainty_and_exploration_come_back(tmp_path):
+    model = fitted("biased")
+    again = reloaded(model, tmp_path)
+    same(again.predict(DATA, return_std=True), model.predict(DATA, return_std=True))
+    same(again.recommend(k=3, explore=True, random_state=0), model.recommend(k=3, explore=True, random_state=0))
+
+
+@every_kind
+def test_a_loaded_model_fits_again(kind, tmp_path):
+    again = reloaded(fitted(kind), tmp_path)
+    data = COUNTS if "logistic" in kind or "poisson" in kind else DATA
+    assert_array_equal(again.fit(data).user_factors_, fitted(kind).user_factors_)
+
+
+def test_save_returns_the_model_and_a_loaded_one_saves_the_same_file(tmp_path):
+    model = fitted("biased")
+    assert model.save(tmp_path / "a") is model
+    BiasedMatrixFactorization.load(str(tmp_path / "a")).save(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+DAYS = np.array(["2020-01-01", "2021-01-01", "2022-01-01"], dtype="datetime64[D]")
+IDS = {
+    "int": np.array([7, 30, -5]),
+    "uint64": np.array([7, 2**63 + 1, 5], dtype=np.uint64),
+    "float": np.array([1.0, 2.0, 30.0]),
+    "bool and text": np.array([True, "b", "c"]),
+    "fixed text": np.array(["zoë", "b", "日本"]),
+    "objects of text": np.array(["zoë", "b", "日本"], dtype=object),
+    "bytes": np.array([b"a", b"b", b"cd"]),
+    "dates": DAYS,
+    "date objects": DAYS.astype(object),
+    "datetimes": DAYS.astype("datetime64[us]").astype(object),
+    "aware": np.array([datetime.datetime(2020, 1, day, tzinfo=datetime.UTC) for day in (1, 2, 3)]),
+    "uuid": np.array([uuid.UUID(int=n) for n in (5, 6, 1)]),
+}
+
+
+@pytest.mark.parametrize("kind", IDS)
+def test_ids_of_every_type_come_back(kind, tmp_path):
+    X = np.column_stack([IDS[kind][[0, 0, 1, 1, 2]].astype(object), IDS[kind][[0, 1, 1, 2, 0]].astype(object)])
+    X = X if IDS[kind].dtype.kind == "O" else X.astype(IDS[kind].dtype)
+    model = MatrixFactorization(1, random_state=0).fit(X, [1.0, 2.0, 3.0, 4.0, 5.0])
+    again = reloaded(model, tmp_path)
+    same([again.users_, again.items_], [model.users_, model.items_])
+    assert [type(label) for label in again.users_.tolist()] == [type(label) for label in model.users_.tolist()]
+    assert_array_equal(again.predict(X), model.predict(X))
+    assert again.recommend(X[0, 0], k=2)[0].tolist() == model.recommend(X[0, 0], k=2)[0].tolist()
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_frames_with_names_and_categories_come_back(library, tmp_path):
+    frames = pytest.importorskip(library)
+    users, items = (np.array(ids, dtype=str) for ids in (DATA.user_ids, DATA.item_ids))
+    frame = frames.DataFrame({"item": items, "when": np.arange(len(DATA)), "user": users})
+    if library == "pandas":
+        frame = frame.astype({"user": "category"})
+        frame["item"] = frames.to_datetime(DATA.item_ids, unit="D")
+    else:
+        frame = frame.with_columns(frame["user"].cast(frames.Categorical))
+    model = BiasedMatrixFactorization(2, user="user", item="item", random_state=0).fit(frame, DATA.ratings)
+    again = reloaded(model.set_output(transform=library), tmp_path)
+    same(vars(again), vars(model))
+    assert list(again.feature_names_in_) == ["item", "when", "user"]
+    assert_array_equal(again.predict(frame), model.predict(frame))
+    assert type(again.transform(frame)) is frames.DataFrame
+
+
+def test_ids_that_a_file_cannot_hold_are_refused_in_words(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    when = pandas.to_datetime(DATA.user_ids, unit="D", utc=True)
+    frame = pandas.DataFrame({"user": when, "item": DATA.item_ids})
+    model = MatrixFactorization(2, random_state=0).fit(frame, DATA.ratings)
+    with pytest.raises(TypeError, match=r"state.users_ has Timestamp\(.*Labels may be str.*fit on such"):
+        model.save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+# parameters
+
+
+def test_a_random_state_object_goes_on_where_it_was(tmp_path):
+    model = MatrixFactorization(3, random_state=np.random.RandomState(5)).fit(DATA)
+    again = reloaded(model, tmp_path)
+    assert_array_equal(again.fit(DATA).user_factors_, model.fit(DATA).user_factors_)
+
+
+@pytest.mark.parametrize("device", ["cuda:3", torch.device("cuda")])
+def test_a_fit_on_cuda_loads_without_it(device, tmp_path, monkeypatch):
+    model = fitted("biased")
+    model.set_params(device=device).save(tmp_path / "model")  # what a fit on CUDA leaves is NumPy too
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    again = BiasedMatrixFactorization.load(tmp_path / "model")
+    assert again.device == str(device)
+    assert_array_equal(again.predict(DATA), model.predict(DATA))
+    with pytest.raises(ValueError, match='Use device="cpu"'):
+        again.fit(DATA)
+
+
+@pytest.mark.parametrize("value", [np.int64(3), np.float32(0.5), None])
+def test_numpy_numbers_as_parameters_come_back(value, tmp_path):
+    model = fitted("biased").set_params(max_iter=value)
+    same(reloaded(model, tmp_path).get_params(), model.get_params())
+
+
+def test_a_parameter_that_a_file_cannot_hold_is_named(tmp_path):
+    with pytest.raises(TypeError, match=r"params.tol is a decimal.Decimal, which a saved file cannot hold"):
+        fitted("biased").set_params(tol=decimal.Decimal(1)).save(tmp_path / "model")
+
+
+def test_requested_metadata_come_back(tmp_path):
+    with config_context(enable_metadata_routing=True):
+        model = fitted("biased").set_fit_request(sample_weight=True).set_score_request(sample_weight="weight")
+        again = reloaded(model, tmp_path)
+        assert again.get_metadata_routing().fit.requests["sample_weight"] is True
+        assert again.get_metadata_routing().score.requests["sample_weight"] == "weight"
+        assert again.get_metadata_routing().fit.requests == model.get_metadata_routing().fit.requests
+
+
+def test_a_parameter_that_is_new_since_has_its_default(tmp_path):
+    fitted("biased").save(tmp_path / "model")
+    rewrite(tmp_path / "model", lambda meta: meta["values"]["params"]["dict"].pop("clip"))
+    assert BiasedMatrixFactorization.load(tmp_path / "model").clip is False
+
+
+def test_a_parameter_that_is_not_there_is_refused(tmp_path):
+    fitted("biased").save(tmp_path / "model")
+    rewrite(tmp_path / "model", lambda meta: meta["values"]["params"]["dict"].update(depth=3))
+    with pytest.raises(
+        ValueError, match=r"has a parameter 'depth', which BiasedMatrixFactorization has not in this version. Upgrade"
+    ):
+        BiasedMatrixFactorization.load(tmp_path / "model")
+
+
+# bad input
+
+
+@pytest.mark.parametrize("model", [*KINDS.values(), torch_model()], ids=lambda model: type(model).__name__)
+def test_save_asks_for_a_fit_first(model, tmp_path):
+    with pytest.raises(NotFittedError, match=r"This \w+ instance is not fitted yet"):
+        clone(model).save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_other_class_is_refused_by_name(tmp_path):
+    fitted("plain").save(tmp_path / "model")
+    for other in (BiasedMatrixFactorization, ImplicitMatrixFactorization, TorchFactorization):
+        with pytest.raises(
+            ValueError, match=rf"model holds a MatrixFactorization, not a {other.__name__}. Use MatrixFactorization"
+        ):
+            other.load(tmp_path / "model")
+
+
+def test_bad_paths_are_refused(tmp_path):
+    model = fitted("plain")
+    for call in (model.save, MatrixFactorization.load):
+        with pytest.raises(TypeError, match=r"path must be a str or os.PathLike. Got int."):
+            call(3)
+        with pytest.raises(IsADirectoryError):
+            call(tmp_path)
+        with pytest.raises(FileNotFoundError):
+            call(tmp_path / "missing" / "model")
+
+
+def test_a_file_of_a_newer_version_is_refused_and_the_own_is_in_the_file(tmp_path):
+    import sk_torchmf
+
+    fitted("plain").save(tmp_path / "model")
+    with zipfile.ZipFile(tmp_path / "model") as archive:
+        header = json.loads(archive.read(META))
+        parts = {info.filename: archive.read(info) for info in archive.infolist()}
+    assert header["written_by"] == sk_torchmf.__version__
+    with zipfile.ZipFile(tmp_path / "model", "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, json.dumps(header | {"version": 2, "written_by": "7.1"}) if name == META else content)
+    with pytest.raises(ValueError, match=r"written by a newer sk_torchmf \(7.1\).*Upgrade"):
+        MatrixFactorization.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("predict", 3),
+        ("__class__", "x"),
+        ("__dict__", {"dict": {}}),
+        ("_module", "x"),
+        ("_parameter_constraints", {"dict": {}}),
+        ("_metadata_request", 3),
+        ("_skl_callbacks", []),
+        ("a b", 1),
+    ],
+)
+def test_a_file_sets_no_attribute_that_is_the_class_s(name, value, tmp_path):
+    fitted("plain").save(tmp_path / "model")
+    rewrite(tmp_path / "model", lambda meta: meta["values"]["state"]["dict"].update({name: value}))
+    with pytest.raises(ValueError, match=f"'{name}' is nothing that fit leaves"):
+        MatrixFactorization.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["n_users_", "user_factors_", "item_biases_", "seen_", "items_", "mean_item_", "user_counts_"])
+@pytest.mark.parametrize("change", ["missing", "another"])
+def test_state_that_does_not_fit_together_is_refused(name, change, tmp_path):
+    """Sparse kernels trust that an item's number is below the number of rows."""
+    fitted("biased").save(tmp_path / "model")
+
+    def damage(meta):
+        state = meta["values"]["state"]["dict"]
+        if change == "missing":
+            del state[name]
+        else:
+            state[name] = 10**6 if name == "n_users_" else {"array": "state.rating_range_"}
+
+    rewrite(tmp_path / "model", damage)
+    with pytest.raises(ValueError, match="model is not a whole file that save of sk_torchmf wrote"):
+        BiasedMatrixFactorization.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    "meta", [{}, {"estimator": 3}, {"values": 3}, {"estimator": "MatrixFactorization", "values": {"params": []}}]
+)
+def test_a_file_that_holds_something_else_is_refused(meta, tmp_path):
+    write(tmp_path / "model", meta, {})
+    with pytest.raises(ValueError, match="is not a whole file"):
+        MatrixFactorization.load(tmp_path / "model")
+
+
+# your own module
+
+
+def mean_squared(score, rating):
+    return (score - rating).square().mean()
+
+
+class WithState(tutorial.Biased):
+    """A buffer, one that is not kept, and state beside the tensors."""
+
+    def __init__(self, n_users, n_items, n_factors=3):
+        super().__init__(n_users, n_items, n_factors)
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("table", torch.arange(4.0), persistent=False)
+        self.calls = 0
+
+    def forward(self, user, item):
+        if self.training:
+            self.seen += len(user)
+            self.calls += 1
+        return super().forward(user, item) + 0.0 * self.table.sum()
+
+    def get_extra_state(self):
+        return {"calls": self.calls}
+
+    def set_extra_state(self, state):
+        self.calls = state["calls"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("module", [tutorial.Biased, tutorial.Parameters, tutorial.Dropout, WithState])
+def test_a_module_gets_its_tensors_back(module, form, tmp_path):
+    X, y = as_form(DATA, form)
+    model = torch_model(module, optimizer="SGD", clip=True).fit(X, y)
+    again = reloaded(model, tmp_path, module=module)
+    same(vars(again), vars(model))
+    for name, tensor in model.module_.state_dict().items():
+        assert_array_equal(again.module_.state_dict()[name], tensor)
+    assert not again.module_.training
+    Q = DATA if form == "sparse" else X
+    assert_array_equal(again.predict(Q), model.predict(Q))
+    assert_array_equal(
+        again.predict("nobody" if form == "labels" else 9999, model.items_[0]),
+        model.predict("nobody" if form == "labels" else 9999, model.items_[0]),
+    )
+    same(again.recommend(k=3), model.recommend(k=3))
+    assert again.get_params() == model.get_params()
+    assert_array_equal(again.fit(X, y).predict(Q), model.predict(Q))
+
+
+def test_a_module_of_ours_classes_of_torchs_and_losses_of_ours_are_in_the_file_by_name(tmp_path):
+    for loss in (huber, ranking_logistic, "bpr", nn.HuberLoss):
+        model = torch_model(
+            BiasedMF, loss, torch.optim.Adam, scheduler=torch.optim.lr_scheduler.ExponentialLR, scheduler__gamma=0.9
+        )
+        again = reloaded(model.fit(DATA), tmp_path)
+        assert again.get_params() == model.get_params()
+        assert_array_equal(again.predict(DATA), model.predict(DATA))
+        assert again.score(DATA) == model.score(DATA)
+
+
+def test_a_name_that_is_not_in_the_table_leads_nowhere(tmp_path):
+    torch_model(BiasedMF).fit(DATA).save(tmp_path / "model")
+    for place in (["os", "system"], ["torch.nn", "Module"], ["torch", "load"], ["sk_torchmf.nn", "__builtins__"], "x"):
+        rewrite(tmp_path / "model", lambda meta, place=place: meta["known"].update(module=place))
+        with pytest.raises(ValueError, match="is not a whole file"):
+            TorchFactorization.load(tmp_path / "model")
+
+
+def test_missing_code_is_named_with_the_call_that_passes_it(tmp_path):
+    halve = {"scheduler": "LambdaLR", "scheduler__lr_lambda": lambda epoch: 0.5**epoch}
+    model = torch_model(loss=mean_squared, **halve).fit(DATA)
+    path = tmp_path / "model"
+    model.save(path)
+    with pytest.raises(
+        TypeError, match=r"not loss, module, scheduler__lr_lambda\. .*load\(path, loss=mean_squared, module=Biased, sch"
+    ):
+        TorchFactorization.load(path)
+    with pytest.raises(TypeError, match=r"holds no code, and so not loss, scheduler__lr_lambda\."):
+        TorchFactorization.load(path, module=tutorial.Biased)
+    code = {"module": tutorial.Biased, "loss": mean_squared, "scheduler__lr_lambda": halve["scheduler__lr_lambda"]}
+    again = TorchFactorization.load(path, **code)
+    assert again.get_params() == model.get_params()
+    assert_array_equal(again.fit(DATA).predict(DATA), model.predict(DATA))
+
+
+def test_what_is_given_counts_more_than_the_file(tmp_path):
+    again = reloaded(torch_model(verbose=1).fit(DATA), tmp_path, module=tutorial.Biased, verbose=0)
+    assert again.verbose == 0
+    with pytest.raises(TypeError, match=r"TorchFactorization has no parameter modul. Did you mean module\?"):
+        TorchFactorization.load(tmp_path / "model", modul=tutorial.Biased)
+
+
+@pytest.mark.parametrize(
+    ("module", "options"), [(tutorial.Plain, {}), (tutorial.Parameters, {}), (tutorial.Biased, {"module__n_factors": 4})]
+)
+def test_another_module_is_refused_with_what_differs(module, options, tmp_path):
+    with pytest.raises(
+        ValueError, match=rf"The tensors of .*model do not fit module {module.__name__}: .*user_.*[^.]\. Pass the module"
+    ):
+        reloaded(torch_model().fit(DATA), tmp_path, module=module, **options)
+
+
+def test_features_and_their_categories_come_back(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    days = np.array(["mon", "tue", "wed"])[np.arange(len(DATA)) % 3]
+    frame = pandas.DataFrame({"user": DATA.user_ids, "item": DATA.item_ids, "day": days, "hour": np.arange(len(DATA)) % 24 / 24})
+    model = torch_model(tutorial.Weekly, optimizer="Adam", features=["day", "hour"], user="user", item="item")
+    model.fit(frame, DATA.ratings)
+    again = reloaded(model, tmp_path, module=tutorial.Weekly)
+    same([again.feature_categories_, again.background_], [model.feature_categories_, model.background_])
+    assert_array_equal(again.predict(frame), model.predict(frame))
+    features = {"day": "sun", "hour": 0.5}  # a day that was never seen: averaged over the background
+    assert_array_equal(again.predict(3, 4, features=features), model.predict(3, 4, features=features))
+
+
+def test_a_fit_on_batches_comes_back(tmp_path):
+    batches = [(DATA.user_ids, DATA.item_ids, DATA.ratings)]
+    model = torch_model().fit_batches(batches, n_users=DATA.num_users, n_items=DATA.num_items)
+    assert_array_equal(reloaded(model, tmp_path, module=tutorial.Biased).predict(DATA), model.predict(DATA))
+
+
+def test_loading_draws_from_no_global_generator(tmp_path):
+    torch_model().fit(DATA).save(tmp_path / "model")
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    TorchFactorization.load(tmp_path / "model", module=tutorial.Biased)
+    assert_array_equal(torch.rand(3), expected)
+
+
+def test_loading_makes_no_tensor_on_another_default_device(tmp_path):
+    model = torch_model().fit(DATA)
+    model.save(tmp_path / "model")
+    with torch.device("meta"):
+        again = TorchFactorization.load(tmp_path / "model", module=tutorial.Biased)
+    assert_array_equal(again.predict(DATA), model.predict(DATA))
+
+
+class Unpackable(tutorial.Biased):
+    def get_extra_state(self):
+        return {"code": mean_squared}
+
+    def set_extra_state(self, state):
+        pass
+
+
+def test_state_of_a_module_that_a_file_cannot_hold_is_named(tmp_path):
+    with pytest.raises(TypeError, match=r"module._extra_state.code is a builtins.function"):
+        torch_model(Unpackable).fit(DATA).save(tmp_path / "model")
+
+
+# pickle, joblib: test_sklearn.py and test_implicit.py have the others, and skops, which cannot hold a module
+
+
+@pytest.mark.parametrize("module", [tutorial.Biased, WithState])
+def test_a_module_goes_through_pickle_and_joblib(module, tmp_path):
+    model = torch_model(module).fit(DATA)
+    joblib.dump(model, tmp_path / "model.joblib")
+    for again in (pickle.loads(pickle.dumps(model)), joblib.load(tmp_path / "model.joblib")):
+        assert vars(again).keys() == vars(model).keys()
+        assert_array_equal(again.predict(DATA), model.predict(DATA))
+        same(again.recommend(k=3), model.recommend(k=3))
+        assert_array_equal(again.fit(DATA).predict(DATA), model.predict(DATA))
