@@ -73,7 +73,10 @@ def _pack(value, name, arrays):
         return {"dict": {key: _pack(part, f"{name}.{key}", arrays) for key, part in value.items()}}
     if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
         if value.dtype.kind == "O":
-            return {"objects": [_pack_object(one, name) for one in value.ravel().tolist()], "shape": list(value.shape)}
+            labels = value.ravel().tolist()
+            if not _all_text(labels):
+                labels = [_pack_object(label, name) for label in labels]
+            return {"objects": labels, "shape": list(value.shape)}
         return {"array": _keep(value, name, arrays)}
     if kind in _SPARSE.values():
         members = {part: _keep(getattr(value, part), f"{name}.{part}", arrays) for part in ("data", "indices", "indptr")}
@@ -118,6 +121,11 @@ def _pack_single(value, name):
     if kind is datetime.datetime and not isinstance(value.tzinfo, datetime.timezone | None):
         raise TypeError(f"{name} holds a time in the zone {value.tzinfo}. Use times in UTC, or without a zone.")
     return {tag: to_text(value)}
+
+
+def _all_text(labels):
+    """Whether all of a list is str, as most labels are: many take a while one by one."""
+    return set(map(type, labels)) == {str}
 
 
 def _pack_object(value, name):
@@ -173,8 +181,11 @@ def _unpack(part, arrays):
         return {key: _unpack(one, arrays) for key, one in held.items()}
     if tag == "objects":
         values = np.empty(len(held), dtype=object)
-        for at, one in enumerate(held):  # at once, tuples would become rows
-            values[at] = _unpack(one, {})
+        if _all_text(held):
+            values[:] = held
+        else:
+            for at, one in enumerate(held):  # at once, tuples would become rows
+                values[at] = _unpack(one, {})
         return values.reshape(part["shape"])
     if tag in _SPARSE:
         return _unpack_sparse(_SPARSE[tag], [arrays[held[name]] for name in ("data", "indices", "indptr")], part["shape"])

@@ -151,6 +151,21 @@ def test_every_loss_and_blocks_fit_in_float32(Model, loss, ratings):
         assert model.score(ratings, target) > 0.2  # far better than the mean
 
 
+@pytest.mark.parametrize("Model", [MatrixFactorization, BiasedMatrixFactorization, ImplicitMatrixFactorization, TorchFactorization])
+def test_a_saved_fit_loads_where_there_is_no_cuda(Model, ratings, tmp_path, monkeypatch):
+    code = {"module": tutorial.Biased} if Model is TorchFactorization else {}
+    size = {"module__n_factors": 4} if code else {"n_factors": 4}
+    model = Model(device="cuda", random_state=0, **code, **size).fit(ratings)
+    model.save(tmp_path / "model")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    again = Model.load(tmp_path / "model", **code)
+    assert again.device == "cuda"
+    np.testing.assert_array_equal(again.predict(ratings), model.predict(ratings))
+    again.set_params(device="cpu").fit(ratings).save(tmp_path / "model")
+    monkeypatch.undo()
+    assert np.isfinite(Model.load(tmp_path / "model", **code).set_params(device="cuda").fit(ratings).predict(ratings)).all()
+
+
 @ESTIMATORS
 def test_fitted_state_is_numpy_and_loads_without_cuda(Model, ratings):
     model = Model(n_factors=4, device="cuda", random_state=0).fit(ratings)

@@ -1,0 +1,119 @@
+"""
+Save, load, serve
+=================
+
+A model is fitted, saved and loaded, and then asked in the ways a service may ask it: by the estimator itself, by a module in ONNX
+form that needs neither Python nor torch, and by a nearest-neighbour index. All give the same answers; the time of a request is
+printed for each.
+
+``pip install onnx onnxscript onnxruntime faiss-cpu``, then ``python docs/examples/serving.py``: half a minute.
+"""
+
+import os
+import tempfile
+import time
+import warnings
+
+import faiss
+import numpy as np
+import onnxruntime
+import torch
+
+from sk_torchmf import BiasedMatrixFactorization, datasets
+
+K = 10
+
+
+def timed(what, call, repeats=20):
+    """Print the median time of a call, and return what it returns."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        answer = call()
+        seconds.append(time.perf_counter() - start)
+    print(f"{1e3 * np.median(seconds):9.3f} ms  {what}")
+    return answer
+
+
+# %%
+# Fit, save, load
+# ---------------
+# The file is made of arrays and JSON. Loading runs no code from it, and needs no GPU even where ``fit`` had one.
+
+ratings = datasets.make_ratings(n_users=3000, n_items=2000, n_ratings=200_000, random_state=0).interactions
+fitted = BiasedMatrixFactorization(n_factors=32, clip=True, random_state=0).fit(ratings)
+
+folder = tempfile.TemporaryDirectory()
+path = os.path.join(folder.name, "model")
+timed("save", lambda: fitted.save(path), repeats=3)
+model = timed("load", lambda: BiasedMatrixFactorization.load(path), repeats=3)
+print(f"{os.path.getsize(path) / 2**20:9.1f} MiB")
+assert np.array_equal(model.predict(ratings), fitted.predict(ratings))
+
+# %%
+# Predictions by ONNX
+# -------------------
+# ``to_module`` takes positions in ``users_`` and ``items_``; -1 stands for an unknown id. The size of a batch is free.
+
+n = torch.export.Dim("n")
+example = torch.tensor([0, 1, 2]), torch.tensor([2, 1, 0])
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # torch's own, about itself
+    program = torch.onnx.export(
+        model.to_module(),
+        example,
+        dynamo=True,
+        dynamic_shapes={"user": {0: n}, "item": {0: n}},
+        input_names=["user", "item"],
+        output_names=["rating"],
+        verbose=False,
+    )
+program.save(os.path.join(folder.name, "model.onnx"))
+session = onnxruntime.InferenceSession(os.path.join(folder.name, "model.onnx"), providers=["CPUExecutionProvider"])
+
+users, items = np.array([7, 7, -1, 2999]), np.array([3, -1, 5, 1999])
+nobody = 10**6  # an id that fit did not see
+answers = timed("4 ratings by onnxruntime", lambda: session.run(["rating"], {"user": users, "item": items})[0])
+expected = timed(
+    "4 ratings by predict", lambda: model.predict(np.where(users < 0, nobody, users), np.where(items < 0, nobody, items))
+)
+assert np.allclose(answers, expected, rtol=1e-5)
+
+one, all_items = np.full(model.n_items_, 7), np.arange(model.n_items_)
+answers = timed("all items of a user by onnxruntime", lambda: session.run(["rating"], {"user": one, "item": all_items})[0])
+expected = timed("all items of a user by predict", lambda: model.predict(7))
+assert np.allclose(answers, expected, rtol=1e-5)
+
+# %%
+# Recommendations by an index
+# ---------------------------
+# The inner product of a user's and an item's vector is the score, biases included, so that any index of inner products finds what
+# ``recommend`` does; an approximate one, such as ``faiss.IndexHNSWFlat``, is for millions of items. Scores that float32 hardly
+# tells apart may change places, so the scores are compared.
+
+user_vectors, item_vectors = model.embeddings()
+index = faiss.IndexFlatIP(item_vectors.shape[1])
+index.add(item_vectors)
+
+scores, found = timed(f"{K} items of a user by the index", lambda: index.search(user_vectors[7:8], K))
+recommended, expected = timed(f"{K} items of a user by recommend", lambda: model.recommend([7], K, exclude_seen=False))
+assert np.allclose(np.clip(scores, *model.rating_range_), expected, rtol=1e-5)
+print(f"{np.isin(found, recommended).sum()} of {K} items are the same")
+
+scores, found = timed(f"{K} items of all users by the index", lambda: index.search(user_vectors, K), repeats=3)
+recommended, expected = timed(f"{K} items of all users by recommend", lambda: model.recommend(k=K, exclude_seen=False), repeats=3)
+assert np.allclose(np.clip(scores, *model.rating_range_), expected, rtol=1e-5)
+
+# %%
+# A new user
+# ----------
+# ``fold_in`` gives her factors and bias from what she has rated; ``[p, b + mu, 1]`` is her vector.
+
+new_user = ratings.tocsr()[:1]
+rows = timed("fold_in of a new user", lambda: model.fold_in(new_user))
+vector = np.column_stack([rows[:, :-1], rows[:, -1] + model.global_mean_, np.ones(1)]).astype(np.float32)
+scores, found = index.search(vector, K)
+recommended, expected = timed("recommend to a new user", lambda: model.recommend(new_user, K, exclude_seen=False))
+assert np.allclose(np.clip(scores, *model.rating_range_), expected, rtol=1e-5)
+print("All agree.")
+folder.cleanup()
