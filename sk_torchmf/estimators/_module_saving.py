@@ -65,8 +65,8 @@ class SavedModule(SavedEstimator, ModuleTrainer):
     def load(cls, path, **params):
         """Read a fitted estimator that ``save`` wrote.
 
-        Nothing in the file is run, imported or unpickled: the code comes from you. The module is made as ``fit`` makes it and gets
-        the tensors of the file; what else a module holds is as its constructor leaves it.
+        Nothing in the file is run, imported or unpickled: the code comes from you. The module is made as ``fit`` makes it, from the
+        ``module__*`` of the file, and gets the tensors of the file; what else it holds is as its constructor leaves it.
 
         Parameters
         ----------
