@@ -1,6 +1,6 @@
 """Matrix factorization as scikit-learn estimators with a torch autograd backend, on CPU or CUDA."""
 
-from sk_torchmf import datasets, display, metrics, model_selection, nn
+from sk_torchmf import datasets, display, metrics, model_selection, nn, spotlight
 from sk_torchmf._version import __version__
 from sk_torchmf.estimators import BiasedMatrixFactorization, ImplicitMatrixFactorization, MatrixFactorization, TorchFactorization
 from sk_torchmf.exceptions import DivergenceError
@@ -19,4 +19,5 @@ __all__ = [
     "metrics",
     "model_selection",
     "nn",
+    "spotlight",
 ]

@@ -182,17 +182,22 @@ def read_ids(estimator, X):
     """Row numbers of the users and items of a table or container, -1 where unknown."""
     if form_of(X) == INTERACTIONS:
         data = as_interactions(X)
-        for labels, role in ((estimator.users_, "user"), (estimator.items_, "item")):
-            if not _labels.is_range(labels):
-                raise ValueError(
-                    f"Interactions hold positions, but this model was fitted on a table whose {role} ids are labels. "
-                    "Fit it on Interactions, or pass a table with the same columns."
-                )
+        check_positions(estimator)
         user, item = data.user_ids, data.item_ids
     else:
         X = _check_table(estimator, X, reset=False)
         user, item = _labels.column(X, estimator.user, "user"), _labels.column(X, estimator.item, "item")
     return _labels.lookup(user, estimator.users_, "user"), _labels.lookup(item, estimator.items_, "item")
+
+
+def check_positions(estimator):
+    """Refuse a model whose ids are labels, where a container's positions would be taken for them."""
+    for labels, role in ((estimator.users_, "user"), (estimator.items_, "item")):
+        if not _labels.is_range(labels):
+            raise ValueError(
+                f"Interactions hold positions, but this model was fitted on a table whose {role} ids are labels. "
+                "Fit it on Interactions, or pass a table with the same columns."
+            )
 
 
 def read_query(estimator, user_ids, item_ids):

@@ -72,12 +72,18 @@ class BaseFactorization(TransformerMixin, SavedEstimator):
         if item_ids is None and sp.issparse(user_ids):
             return self._score_rows(self.fold_in(user_ids))
         user, item = _forms.read_query(self, user_ids, item_ids)
-        if item is not None:
-            return self._score_pairs(user, item)
-        scores = self._score_all_items(*self._user(user))[0]
+        return self._score_users(user)[0] if item is None else self._score_pairs(user, item)
+
+    def _score_users(self, code):
+        """Scores (n, n_items), float64, of users by row number, -1 for unknown."""
+        scores = self._score_all_items(*self._user(code))
         if self.handle_unknown == "nan":
-            scores[self.item_counts_ == 0] = np.nan
+            scores[:, self.item_counts_ == 0] = np.nan
         return scores
+
+    def _predict_users(self, code):
+        """``predict(user)`` of each of many users by row number, -1 for unknown: (n, n_items), float64, a fresh array."""
+        return self._respond(self._score_users(code))
 
     def _score_pairs(self, user, item):
         """Scores in the shape of the row numbers ``user`` and ``item``, -1 for unknown; in float64, so that ranks agree."""
@@ -91,8 +97,20 @@ class BaseFactorization(TransformerMixin, SavedEstimator):
 
     def _score_all_items(self, factors, biases):
         """Scores (n, n_items) of users given by factors (n, n_factors) and biases (n,), all in float64."""
-        scores = factors @ self.item_factors_.T.astype(np.float64) + biases[:, None]
-        return scores + self.item_biases_ if self._biased else scores
+        scores = factors @ self.item_factors_.T.astype(np.float64)
+        scores += biases[:, None]
+        if self._biased:
+            scores += self.item_biases_
+        alike = self._mean_items()
+        if len(alike) > 1:
+            scores[:, alike] = scores[:, alike[:1]]
+        return scores
+
+    def _mean_items(self):
+        """Numbers of the items that have the mean row: what a matrix product rounds differently by column must tie all the same."""
+        unseen = np.flatnonzero(self.item_counts_ == 0)
+        alike = (self.item_factors_[unseen] == self.mean_item_).all(axis=1)
+        return unseen[alike & (self.item_biases_[unseen] == 0) if self._biased else alike]
 
     def _user(self, code, handle_unknown=None):
         """Factors (n, n_factors) and constant part (n,) of the score, the global mean included, of user numbers."""

@@ -16,7 +16,7 @@ from sk_torchmf.estimators import _features
 from sk_torchmf.estimators._parts import PartEstimator, find_ranking_loss
 from sk_torchmf.estimators._ranked import best_candidates, is_scalar, label, select_rows
 from sk_torchmf.metrics._scorer import ranking_scorer
-from sk_torchmf.nn import POINTWISE, PointwiseLoss, Response, ranking_logistic
+from sk_torchmf.nn import POINTWISE, Pairs, PointwiseLoss, Response, ranking_logistic
 from sk_torchmf.solvers.minibatch import as_scores
 
 BLOCK = 2**16  # pairs scored at once
@@ -83,12 +83,18 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         if item_ids is None and sp.issparse(user_ids):
             raise ValueError(_NO_NEW_USERS)
         user, item = _forms.read_query(self, user_ids, item_ids)
-        by_ids = item_ids is not None or item is None
-        if features is not None and not by_ids:
-            raise ValueError("features are for predict(users, items): a table or container brings its own.")
         if item is None:
-            user, item = np.broadcast_arrays(user, np.arange(self.n_items_))
+            return self._predict_users(user, features, clip)[0]
+        if features is not None and item_ids is None:
+            raise ValueError("features are for predict(users, items): a table or container brings its own.")
+        by_ids = item_ids is not None
         values = _features.given(self, features, user.shape) if by_ids else _features.read(self, user_ids, reset=False)
+        return self._respond(self._score(user, item, values, self.handle_unknown), clip)
+
+    def _predict_users(self, code, features=None, clip=None):
+        """``predict(user)`` of each of many users by row number, -1 for unknown: (n, n_items), float64, a fresh array."""
+        user, item = np.broadcast_arrays(code[:, None], np.arange(self.n_items_))
+        values = _features.given(self, features, user.shape)
         return self._respond(self._score(user, item, values, self.handle_unknown), clip)
 
     def _score(self, user, item, features, handle_unknown):
@@ -153,6 +159,20 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         background = self.background_[name]
         return np.where(code < 0, background[at % len(background)], code)
 
+    def _forget(self, *names):
+        for name in names:
+            if hasattr(self, name):
+                delattr(self, name)
+
+    def _observe(self, data, features):
+        """Keep what was observed, how often, and what stands in for the unknown."""
+        self.seen_ = Pairs(data.user_ids, data.item_ids, self.n_users_, self.n_items_).tocsr()
+        self.user_counts_, self.item_counts_ = (
+            np.bincount(ids, data.weights, n).astype(np.float64)
+            for ids, n in ((data.user_ids, self.n_users_), (data.item_ids, self.n_items_))
+        )
+        self._keep_background(features)
+
     def _keep_background(self, features):
         """Users, items and categories to stand in for unknown ones: each in an order of its own."""
         rng = np.random.default_rng(0)
@@ -169,9 +189,13 @@ class ModulePredictor(RegressorMixin, PartEstimator):
 
     def _check_clip(self, clip=None):
         clip = self.clip if clip is None else clip
-        if clip and find_ranking_loss(self.loss) is not None:
+        if clip and self._ranks():
             raise ValueError("clip=True limits predictions to the range of the ratings, and a ranking loss has none. Leave it out.")
         return clip
+
+    def _ranks(self):
+        """Whether observations are positives to rank, rather than ratings to predict."""
+        return find_ranking_loss(self.loss) is not None
 
     def _pointwise(self):
         """The loss where it is one of ours, with a link of its own; else one whose response is the score."""
@@ -265,7 +289,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         check_is_fitted(self, "module_")
         if sp.issparse(X):
             raise ValueError(_NO_NEW_USERS)
-        if find_ranking_loss(self.loss) is not None:
+        if self._ranks():
             if self.features is not None:
                 raise ValueError(
                     "score ranks all items of each user, and this model's features are of single pairs. Compare X with what "
@@ -278,5 +302,5 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
         tags.regressor_tags.poor_score = True
-        tags.target_tags.required = find_ranking_loss(self.loss) is None
+        tags.target_tags.required = not self._ranks()
         return tags

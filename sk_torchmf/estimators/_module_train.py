@@ -31,11 +31,6 @@ class ModuleTrainer(ModulePredictor):
     history_: dict
     n_iter_: int
 
-    def _forget(self, *names):
-        for name in names:
-            if hasattr(self, name):
-                delattr(self, name)
-
     def _check_ranking(self):
         """Refuse what a ranking loss cannot be combined with."""
         self._check_clip()

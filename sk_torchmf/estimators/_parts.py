@@ -14,20 +14,25 @@ from sklearn.base import BaseEstimator
 
 from sk_torchmf.nn import POINTWISE, RANKING, PointwiseLoss, RankingLoss
 
-PARTS = ("module", "loss", "optimizer", "scheduler")
-
 
 class PartEstimator(BaseEstimator):
-    """Keyword arguments ``module__*``, ``loss__*`` and so on are parameters as any other, for ``GridSearchCV`` too."""
+    """Keyword arguments ``module__*``, ``loss__*`` and so on, of all PARTS, are parameters as any other, for searches too."""
+
+    PARTS: tuple[str, ...] = ("module", "loss", "optimizer", "scheduler")
+
+    def _is_option(self, name):
+        """Whether a parameter's name is that of a part's own parameter."""
+        part, delimiter, own = name.partition("__")
+        return bool(delimiter and own) and part in self.PARTS
 
     def _set_options(self, options):
         for name, value in options.items():
-            if not is_option(name):
+            if not self._is_option(name):
                 raise TypeError(f"{type(self).__name__} has no parameter {name}.{did_you_mean(name, self._known_names())}")
             setattr(self, name, value)
 
     def _known_names(self):
-        return [*self._get_param_names(), *(f"{part}__" for part in PARTS)]
+        return [*self._get_param_names(), *(f"{part}__" for part in self.PARTS)]
 
     def _options(self, part):
         """What was given for a part, by the part's own names."""
@@ -35,11 +40,11 @@ class PartEstimator(BaseEstimator):
 
     def get_params(self, deep=True):
         """Get the parameters, those of the parts included, as scikit-learn does."""
-        return super().get_params(deep) | {name: value for name, value in vars(self).items() if is_option(name)}
+        return super().get_params(deep) | {name: value for name, value in vars(self).items() if self._is_option(name)}
 
     def set_params(self, **params):
         """Set parameters, those of the parts included; returns self."""
-        known = {name: value for name, value in params.items() if not is_option(name)}
+        known = {name: value for name, value in params.items() if not self._is_option(name)}
         for name in known:
             if name not in self._get_param_names():
                 cure = did_you_mean(name, self._known_names())
@@ -59,12 +64,6 @@ class PartEstimator(BaseEstimator):
         ]
         text = f"{type(self).__name__}({', '.join(shown)})"
         return text if len(text) <= N_CHAR_MAX else f"{text[:N_CHAR_MAX]}...)"
-
-
-def is_option(name):
-    """Whether a parameter's name is that of a part's own parameter."""
-    part, delimiter, own = name.partition("__")
-    return bool(delimiter and own) and part in PARTS
 
 
 def did_you_mean(name, known):

@@ -53,6 +53,11 @@ class PositivesPredictor(Recommender):
 
     def _fold_in(self, data):
         """Rows of the users of a container, every observation a positive; the mean user's for one with nothing to learn from."""
+        if self.seen_.nnz == 0:
+            raise ValueError(
+                "New users cannot be folded in: this model was taken over without what it was trained on, so nothing is known of "
+                "what its users have. Pass the training Interactions to weights_from_spotlight(model, train)."
+            )
         k = self.item_factors_.shape[1]
         rows = np.zeros((data.num_users, k + self._biased))
         rows[:, :k] = self.mean_user_

@@ -26,7 +26,7 @@ class RatingPredictor(Recommender):
     rating_range_: np.ndarray
     noise_std_: float | None
     # the fold-in's prior and the posterior of both sides, in standardised units
-    user_prior_: tuple[np.ndarray, np.ndarray]
+    user_prior_: tuple[np.ndarray, np.ndarray] | None  # None in a model that was taken over without its training data
     user_posterior_: tuple | None
     item_posterior_: tuple | None
 
@@ -167,6 +167,11 @@ class RatingPredictor(Recommender):
 
     def _fold_in(self, data, leave_one_out=False):
         """Rows of new users in rating units and, with ``leave_one_out``, the held-out score of each rating."""
+        if self.user_prior_ is None:
+            raise ValueError(
+                "New users cannot be folded in: this model was taken over without what it was trained on, so nothing is known of "
+                "how its users spread. Pass the training Interactions to weights_from_spotlight(model, train)."
+            )
         dtype = torch.from_numpy(self.item_factors_[:0]).dtype
         scale, loss = self.rating_scale_, POINTWISE[self.loss]
         features, offset = self.item_factors_ / scale**0.5, np.zeros(self.n_items_)

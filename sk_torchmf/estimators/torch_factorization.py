@@ -13,9 +13,8 @@ from sk_torchmf import _forms
 from sk_torchmf._validation import check_count, check_device
 from sk_torchmf.estimators import _features
 from sk_torchmf.estimators._module_saving import SavedModule
-from sk_torchmf.estimators._parts import find_ranking_loss
 from sk_torchmf.estimators._stream import Stream
-from sk_torchmf.nn import NegativeSampler, Pairs
+from sk_torchmf.nn import NegativeSampler
 from sk_torchmf.solvers.minibatch import Batch
 
 
@@ -228,19 +227,14 @@ class TorchFactorization(SavedModule):
         """
         self._forget("module_", "rating_range_")  # a fit that fails leaves no module of other ids behind
         device = check_device(self.device)
-        ranking = find_ranking_loss(self.loss) is not None
+        ranking = self._ranks()
         if ranking:
             self._check_ranking()
         data = (_forms.read_weighted if ranking else _forms.read_rated)(self, X, y, sample_weight)
         features = _features.read(self, X, reset=True)
         if data.weights is not None:
             data, features = _select(data, features, data.weights > 0)
-        self.seen_ = Pairs(data.user_ids, data.item_ids, self.n_users_, self.n_items_).tocsr()
-        self.user_counts_, self.item_counts_ = (
-            np.bincount(ids, data.weights, n).astype(np.float64)
-            for ids, n in ((data.user_ids, self.n_users_), (data.item_ids, self.n_items_))
-        )
-        self._keep_background(features)
+        self._observe(data, features)
         generator, sampler = torch.Generator("cpu"), None
         if ranking:
             sampler = NegativeSampler(self.seen_, popularity=self.negatives == "popularity", generator=generator, device=device)
@@ -288,7 +282,7 @@ class TorchFactorization(SavedModule):
         self._validate_params()
         self._forget("module_", "feature_names_in_")
         device = check_device(self.device)
-        if find_ranking_loss(self.loss) is not None:
+        if self._ranks():
             raise ValueError(
                 "fit_batches takes no ranking loss: without all that users have, it could not tell what they have not. Use fit."
             )

@@ -6,7 +6,7 @@ import torch
 BLOCK = 2**20  # scores held at once: 8 MiB in float64
 
 
-def top_k(scores, k):
+def top_k(scores, k, *, exact=False):
     """Columns of the k highest scores of each row, ties by column number.
 
     Parameters
@@ -15,6 +15,8 @@ def top_k(scores, k):
         Compared in float32, so that rounding in the last bits of float64 breaks no tie; -inf is never chosen before a number.
     k : int
         At most m.
+    exact : bool, default=False
+        Compare scores as they are instead.
 
     Returns
     -------
@@ -28,16 +30,20 @@ def top_k(scores, k):
     >>> top_k(torch.tensor([[1.0, 3.0, 3.0, 2.0]]), 3)
     tensor([[1, 2, 3]])
     """
+
+    def compared(values):
+        return values if exact else values.float()
+
     if k > scores.shape[1] // 4:
-        return _order(scores.float())[:, :k]
+        return _order(compared(scores))[:, :k]
     values, columns = torch.topk(scores, min(k + 1, scores.shape[1]), dim=1)  # of equal scores any
-    values = values.float()
+    values = compared(values)
     columns, order = torch.sort(columns[:, :k], dim=1)
     columns = columns.gather(1, _order(values[:, :k].gather(1, order)))
     if k < values.shape[1]:
         tied = torch.nonzero(values[:, k - 1] == values[:, k])[:, 0]
         if len(tied):
-            columns[tied] = _order(scores[tied].float())[:, :k]  # their last place is contested
+            columns[tied] = _order(compared(scores[tied]))[:, :k]  # their last place is contested
     return columns
 
 

@@ -1,0 +1,94 @@
+"""Spotlight's container to ours and back, on the same arrays. The one place that imports the real Spotlight."""
+
+import importlib.util
+
+from sk_torchmf.interactions import as_interactions, is_interactions
+
+_CURE = (
+    "Spotlight, the recommender, is not on PyPI, whose project of that name is a library for validating data: take it from its "
+    "repository, pip install git+https://github.com/maciejkula/spotlight"
+)
+
+
+def from_spotlight(interactions):
+    """Take Spotlight's container over, so that scikit-learn can slice it.
+
+    Parameters
+    ----------
+    interactions : spotlight.interactions.Interactions
+        Or another object with its attributes; ours is returned as it is.
+
+    Returns
+    -------
+    Interactions
+        On the same arrays, of the same dtypes and sizes: nothing is copied, nothing lost.
+
+    Raises
+    ------
+    TypeError
+        For anything else, Spotlight's ``SequenceInteractions`` too: sequence models are out of scope.
+
+    Examples
+    --------
+    ``data`` being Spotlight's, ``GridSearchCV(estimator, grid).fit(from_spotlight(data))`` holds out single observations; the
+    object itself can go into ``fit``, ``predict`` and ``score``, but not into a search, which has to slice it.
+
+    >>> from types import SimpleNamespace
+    >>> import numpy as np
+    >>> from sk_torchmf.spotlight import from_spotlight
+    >>> theirs = SimpleNamespace(user_ids=np.array([0, 1]), item_ids=np.array([2, 0]), num_users=5, num_items=6)
+    >>> from_spotlight(theirs)
+    <Interactions dataset (5 users x 6 items x 2 interactions)>
+    """
+    return as_interactions(check_container(interactions, "interactions"))
+
+
+def to_spotlight(interactions):
+    """Make Spotlight's container of ours, for its splits, its shuffles and ``to_sequence``.
+
+    Its models and its evaluation take ours as it is.
+
+    Parameters
+    ----------
+    interactions : Interactions
+        At least one observation, which Spotlight needs. For a sparse matrix pass ``Interactions.from_matrix(matrix)``.
+
+    Returns
+    -------
+    spotlight.interactions.Interactions
+        On the same arrays, of the same dtypes and sizes: nothing is copied, nothing lost.
+
+    Raises
+    ------
+    ImportError
+        Where Spotlight is not installed, or the unrelated project of that name on PyPI is.
+    """
+    data = check_container(interactions, "interactions")
+    container = _import_interactions()
+    if isinstance(data, container):
+        return data
+    if len(data.user_ids) == 0:
+        raise ValueError("interactions has no observations, and Spotlight's container needs at least one.")
+    names = ("ratings", "timestamps", "weights", "num_users", "num_items")
+    return container(data.user_ids, data.item_ids, **{name: getattr(data, name, None) for name in names})
+
+
+def check_container(interactions, name):
+    """Refuse what is no container of pairs."""
+    if is_interactions(interactions):
+        return interactions
+    what = "A sequence has no pairs; sequence models are out of scope." if hasattr(interactions, "sequences") else ""
+    raise TypeError(f"{name} must be Interactions, ours or Spotlight's. Got {type(interactions).__name__}. {what}".rstrip())
+
+
+def _import_interactions():
+    """Spotlight's own class ``Interactions``."""
+    try:
+        from spotlight.interactions import Interactions
+    except ImportError as error:
+        if error.name == "spotlight":
+            raise ImportError(f"Spotlight is not installed. {_CURE}", name="spotlight") from None
+        found = importlib.util.find_spec("spotlight")
+        place = found.origin if found else "sys.path"
+        raise ImportError(f"The package spotlight at {place} has no interactions ({error}). {_CURE}", name="spotlight") from error
+    return Interactions

@@ -1,0 +1,245 @@
+"""A Spotlight model class as a scikit-learn estimator. Knows its constructor, fit and predict, and imports nothing of it."""
+
+import copy
+import inspect
+import itertools
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from sk_torchmf import _forms
+from sk_torchmf._validation import check_seed
+from sk_torchmf.estimators._module_predict import ModulePredictor
+from sk_torchmf.estimators._module_train import private_random_state
+from sk_torchmf.estimators._parts import check_options
+from sk_torchmf.interactions import Interactions
+from sk_torchmf.nn import POINTWISE
+
+BLOCK = 2**16  # pairs scored at once
+LOSSES = {"poisson": "poisson", "logistic": "logistic"}  # what ratings these demand, by our names; others take any
+
+
+class SpotlightEstimator(ModulePredictor):
+    """A factorization model of Spotlight as an estimator, to tune and compare as any other.
+
+    Parameters
+    ----------
+    model : class
+        ``ExplicitFactorizationModel`` or ``ImplicitFactorizationModel`` of Spotlight, or a class with the same constructor
+        parameters, ``fit(interactions)`` and ``predict(user_ids, item_ids)``. Sequence models are out of scope.
+    ranking : bool, default=None
+        Whether observations are positives to rank: ``fit`` then needs no ratings, and ``score`` is NDCG@10. None takes a class for
+        that whose name, or a base's, has "Implicit" in it.
+    handle_unknown : {"mean", "nan", "error"}, default="mean"
+        What to predict for ids that ``fit`` did not see: the average prediction over a sample of those it saw, NaN, or raise
+        ValueError. An id without an observation is one that ``fit`` did not see: Spotlight itself predicts by its initial factors.
+    clip : bool, default=False
+        Limit predictions to the range of the training ratings. Not where positives are ranked.
+    user, item : int or str, default=0 and 1
+        Which columns of a table hold the ids.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the model, which gets a RandomState of its own. Spotlight seeds torch's global generators too; they are put back.
+    verbose : int, default=0
+        1 lets the model print its epochs.
+    **options
+        ``model__*``: arguments of the model's constructor, parameters as any other.
+
+    Attributes
+    ----------
+    model_ : object
+        The trained Spotlight model.
+    users_, items_ : ndarray of shape (n_users_,) and (n_items_,)
+        The ids of the rows, sorted; what the model takes for user 3 is ``users_[3]``.
+    n_users_, n_items_ : int
+    seen_ : CSR array of shape (n_users_, n_items_), bool
+        What was observed in ``fit``.
+    user_counts_, item_counts_ : ndarray of shape (n_users_,) and (n_items_,)
+        Number of observations of each id.
+    rating_range_ : ndarray of shape (2,)
+        Lowest and highest rating; not where positives are ranked.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Where ``X`` is a frame with such names.
+
+    Notes
+    -----
+    Every ``fit`` makes a model anew. Spotlight takes no weights: a container's are ignored but for zero, which drops the
+    observation.
+
+    Spotlight cannot take a step on a single observation. Where the last batch would have just one, batches are made larger by one,
+    or as many as it takes; a single pair is predicted twice. It cannot work with ``embedding_dim=1``, and stops with "Degenerate
+    epoch loss" where the loss of an epoch is exactly zero. It is pickled with its optimizer; with ``model__use_cuda=True`` it
+    stays there.
+
+    See Also
+    --------
+    BiasedMatrixFactorization : The model of ``ExplicitFactorizationModel``, many times faster.
+    ImplicitMatrixFactorization : That of ``ImplicitFactorizationModel``.
+
+    Examples
+    --------
+    Here a class of one's own that has what Spotlight's have, where one would write ``ExplicitFactorizationModel``:
+
+    >>> import numpy as np
+    >>> from sk_torchmf import Interactions
+    >>> from sk_torchmf.spotlight import SpotlightEstimator
+    >>> class ItemMeans:
+    ...     def __init__(self, damping=0.0, random_state=None):
+    ...         self.damping = damping
+    ...
+    ...     def fit(self, interactions, verbose=False):
+    ...         total, n = (np.bincount(interactions.item_ids, w) for w in (interactions.ratings, None))
+    ...         self.means = total / (n + self.damping)
+    ...
+    ...     def predict(self, user_ids, item_ids=None):
+    ...         return self.means[item_ids]
+    >>> data = Interactions([0, 1, 2, 2], [0, 0, 0, 1], [5.0, 4.0, 3.0, 1.0])
+    >>> estimator = SpotlightEstimator(ItemMeans, model__damping=1.0)
+    >>> estimator.fit(data).predict([0, 1], [0, 1])
+    array([3. , 0.5])
+    """
+
+    PARTS = ("model",)
+    features = None  # what the base knows of other columns
+
+    _parameter_constraints: dict = {
+        "model": [callable],
+        "ranking": ["boolean", None],
+        "handle_unknown": [StrOptions({"mean", "nan", "error"})],
+        "clip": ["boolean"],
+        "user": [Interval(Integral, 0, None, closed="left"), str],
+        "item": [Interval(Integral, 0, None, closed="left"), str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        model,
+        *,
+        ranking=None,
+        handle_unknown="mean",
+        clip=False,
+        user=0,
+        item=1,
+        random_state=None,
+        verbose=0,
+        **options,
+    ):
+        self.model = model
+        self.ranking = ranking
+        self.handle_unknown = handle_unknown
+        self.clip = clip
+        self.user = user
+        self.item = item
+        self.random_state = random_state
+        self.verbose = verbose
+        self._set_options(options)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Make a model and train it.
+
+        Parameters
+        ----------
+        X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
+            As the other estimators take it.
+        y : array-like of shape (n,), optional
+            Ratings. Required for a table, None for a sparse matrix; for a container they override its ``ratings``. Where positives
+            are ranked it is not required, and only tells those of zero from the others.
+
+        Returns
+        -------
+        self
+        """
+        self._forget("model_", "module_", "rating_range_")  # a fit that fails leaves no model of other ids behind
+        self._check_clip()
+        data = (_forms.read_positives if self._ranks() else _forms.read_rated)(self, X, y, None)
+        if data.weights is not None:
+            data = data[data.weights > 0]
+        if len(data) < 2:
+            raise ValueError("X has n_samples=1 observation, and Spotlight cannot take a step on a single one. Pass at least 2.")
+        sizes = {"num_users": self.n_users_, "num_items": self.n_items_}
+        data = Interactions(data.user_ids, data.item_ids, data.ratings, **sizes)
+        self._observe(data, {})
+        if not self._ranks():
+            rating = np.asarray(data.ratings)
+            checked = self._check_ratings(rating)
+            self.rating_range_ = np.array([checked.min(), checked.max()], dtype=np.float64)
+            data.ratings = rating.astype(np.float32)  # what Spotlight computes in
+        seed = check_seed(self.random_state)
+        device = "cuda" if self._options("model").get("use_cuda") or torch.cuda.is_initialized() else "cpu"
+        with private_random_state(seed, torch.device(device)):
+            model = self._make(seed, len(data))
+            model.fit(data, **({"verbose": True} if self.verbose else {}))
+        self.model_ = model
+        self.module_: Any = getattr(model, "_net", None)
+        return self
+
+    def to_module(self):
+        """Return the trained network, followed by the inverse link of its loss.
+
+        Returns
+        -------
+        torch.nn.Module
+            ``forward(user, item)`` takes int64 tensors of shape (n,), positions in ``users_`` and ``items_``. Spotlight's own networks
+            need n to be 2 or more. A copy, on the CPU, in evaluation mode.
+
+        Raises
+        ------
+        TypeError
+            Where the model keeps no network as Spotlight's do.
+        """
+        check_is_fitted(self, "module_")
+        if self.module_ is None:
+            raise TypeError(f"to_module needs a model with a network. {type(self.model_).__name__} keeps none.")
+        return super().to_module().cpu()
+
+    def _make(self, seed, n):
+        """A fresh model, for a fit to n observations."""
+        kind, options = self.model, self._options("model")
+        if getattr(kind, "__module__", "").startswith("spotlight.sequence"):
+            raise TypeError(f"model={kind.__name__} is a sequence model, which is out of scope. Pass a factorization model.")
+        check_options("model", kind, options, given=("random_state",))
+        options = {name: copy.deepcopy(value) if isinstance(value, torch.nn.Module) else value for name, value in options.items()}
+        size = options.get("batch_size", _default(kind, "batch_size"))
+        if isinstance(size, int | np.integer):
+            options["batch_size"] = next(larger for larger in itertools.count(max(int(size), 2)) if n % larger != 1)
+        return kind(random_state=np.random.RandomState(seed), **options)
+
+    def _ranks(self):
+        if self.ranking is not None:
+            return self.ranking
+        return any("Implicit" in base.__name__ for base in getattr(self.model, "__mro__", ()))
+
+    def _pointwise(self):
+        """The loss of ours that takes the same ratings."""
+        loss = self._options("model").get("loss", _default(self.model, "loss"))
+        return POINTWISE["squared_error" if self._ranks() else LOSSES.get(loss, "squared_error")]
+
+    def _respond(self, scores, clip=None):
+        return np.clip(scores, *self.rating_range_) if self._check_clip(clip) else scores  # responses already
+
+    def _forward(self, codes):
+        user, item = codes["user"], codes["item"]
+        n, predicted = len(user), np.empty(len(user))
+        with torch.no_grad():
+            for start in range(0, n, BLOCK):
+                part = np.arange(start, min(start + BLOCK, n))
+                pairs = part if len(part) > 1 else part.repeat(2)
+                predicted[part] = self.model_.predict(user[pairs], item[pairs])[: len(part)]
+        return predicted
+
+
+def _default(kind, name):
+    """The default of a callable's parameter, None where it has none."""
+    try:
+        found = inspect.signature(kind).parameters.get(name)
+    except (TypeError, ValueError):  # some callables do not tell
+        return None
+    return None if found is None or found.default is found.empty else found.default

@@ -1,0 +1,227 @@
+"""Spotlight's evaluation: its signatures and its values, in blocks of users where the model can score them."""
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from sk_torchmf import _forms
+from sk_torchmf.interactions import as_interactions, is_interactions
+from sk_torchmf.metrics._lists import check_k, find_hits
+from sk_torchmf.nn.ranking import top_k
+from sk_torchmf.spotlight._convert import check_container
+
+BLOCK = 2**18  # scores held at once, of at least one user: 2 MiB, and a dozen times that with all that a module needs for them
+LOWEST = -float(np.finfo(np.float32).max)  # what the score of a train item becomes
+
+
+def rmse_score(model, test):
+    """Root mean squared error, as Spotlight's ``rmse_score``.
+
+    Parameters
+    ----------
+    model : fitted model
+        An estimator of this package, or anything with ``predict(user_ids, item_ids)``.
+    test : Interactions
+        Ours or Spotlight's, with ratings.
+
+    Returns
+    -------
+    float
+        In rating units.
+
+    Examples
+    --------
+    >>> from sk_torchmf import BiasedMatrixFactorization, Interactions
+    >>> from sk_torchmf.spotlight import rmse_score
+    >>> data = Interactions([0, 0, 1, 1], [0, 1, 0, 1], [5.0, 5.0, 5.0, 5.0])
+    >>> float(round(rmse_score(BiasedMatrixFactorization(n_factors=1, random_state=0).fit(data), data), 3))
+    0.0
+    """
+    check_container(test, "test")
+    if test.ratings is None:
+        raise ValueError("test has no ratings to compare with. Pass Interactions with ratings.")
+    predicted = model.predict(as_interactions(test)) if _is_ours(model) else model.predict(test.user_ids, test.item_ids)
+    return np.sqrt(((test.ratings - predicted) ** 2).mean())
+
+
+def mrr_score(model, test, train=None):
+    r"""Mean reciprocal rank of all of a user's test items, as Spotlight's ``mrr_score``.
+
+    Parameters
+    ----------
+    model : fitted model
+        An estimator of this package, or anything whose ``predict(user)`` gives the scores of all items.
+    test : Interactions
+        The test items, ours or Spotlight's; ids are positions, ratings are not looked at, a pair counts once.
+    train : Interactions, optional
+        Items that are ranked behind all others. One that is a test item too has the mean of the last ranks.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+        A value for each user with a test item, in the order of the users.
+
+    Notes
+    -----
+    For the test items T of a user it is :math:`\frac{1}{|T|} \sum_{i \in T} 1 / \mathrm{rank}_i`, while ``metrics.reciprocal_rank``
+    is that of the *first* test item in the list, as the name is used in the field. Tied items share the mean of their ranks. A user
+    of whom a score is NaN has NaN.
+
+    Estimators of this package score users in blocks, in float64 as ``predict(user)`` does; their values are those of Spotlight's
+    own function (but where two scores lie within float rounding of each other, which a product of matrices and a product with one
+    vector may order differently). Of all other models ``predict(user)`` is called a user at a time.
+
+    The extra memory is some 30 MiB and what ``tocsr()`` of ``test`` and ``train`` takes, however many users there are. A catalogue
+    of more than 2**18 items takes a user at a time and some 100 bytes an item.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_torchmf import Interactions
+    >>> from sk_torchmf.spotlight import mrr_score
+    >>> class Model:
+    ...     def predict(self, user_ids, item_ids=None):
+    ...         return np.array([0.1, 0.4, 0.3, 0.2])
+    >>> mrr_score(Model(), Interactions([0, 0], [1, 3], num_items=4))  # ranks 1 and 3
+    array([0.66666667])
+    """
+    test, train, users = _read(test, train)
+    values = np.empty(len(users))
+    for block, scores in _score(model, users, test, train):
+        part = test[users[block]]
+        reciprocal = 1.0 / _ranks(scores, part)
+        ends = part.indptr.tolist()
+        values[block] = [reciprocal[start:end].mean() for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    return values
+
+
+def precision_recall_score(model, test, train=None, k=10):
+    """Precision and recall of the first k items, as Spotlight's ``precision_recall_score``.
+
+    Parameters
+    ----------
+    model : fitted model
+        An estimator of this package, or anything whose ``predict(user)`` gives the scores of all items.
+    test : Interactions
+        The test items, ours or Spotlight's; ids are positions, ratings are not looked at, a pair counts once.
+    train : Interactions, optional
+        Items that are ranked behind all others; where k is larger than what else there is, they fill up the list.
+    k : int or array of int, default=10
+        Lengths of the list. More than there are items is as many as there are.
+
+    Returns
+    -------
+    precision, recall : ndarray of shape (n,), or (n, len(k)) for an array, float64
+        A row for each user with a test item. As in Spotlight axes of length 1 are dropped: of a single user, of an array of one k.
+
+    Notes
+    -----
+    Of tied items the one with the lower number comes first. Spotlight sorts by ``numpy.argsort``, which is not stable: where a tie
+    straddles the k-th place, which of its items is in the list depends there on the version of NumPy and on the processor, and
+    the values may differ by a hit. Otherwise they are the same. Blocks and memory are those of ``mrr_score``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_torchmf import Interactions
+    >>> from sk_torchmf.spotlight import precision_recall_score
+    >>> class Model:
+    ...     def predict(self, user_ids, item_ids=None):
+    ...         return np.array([0.1, 0.4, 0.3, 0.2])
+    >>> test = Interactions([0, 0, 1], [1, 3, 2], num_items=4)
+    >>> precision_recall_score(Model(), test, k=2)
+    (array([0.5, 0.5]), array([0.5, 1. ]))
+    """
+    ks = check_k(k)
+    test, train, users = _read(test, train)
+    precision, recall = np.empty((2, len(users), len(ks)))
+    for block, scores in _score(model, users, test, train):
+        part, n_items = test[users[block]], scores.shape[1]
+        scores[np.isnan(scores)] = -np.inf  # behind the train items
+        longest = min(int(ks.max()), n_items)
+        ranked = top_k(torch.from_numpy(scores), longest, exact=True).numpy()
+        part = sp.csr_array((part.data, part.indices, part.indptr), shape=scores.shape)
+        hits = np.cumsum(find_hits(ranked, part), axis=1)[:, np.minimum(ks, longest) - 1]
+        precision[block] = hits / np.minimum(ks, n_items)
+        recall[block] = hits / np.diff(part.indptr)[:, None]
+    return precision.squeeze(), recall.squeeze()
+
+
+def _is_ours(model):
+    """Whether the model can score many users at once."""
+    return hasattr(model, "_predict_users")
+
+
+def _read(test, train):
+    """The test and train items as CSR arrays, or None, and the users with test items."""
+    test, train = _rows(test, "test"), None if train is None else _rows(train, "train")
+    users = np.flatnonzero(np.diff(test.indptr))
+    if train is not None and len(users) and users[-1] >= train.shape[0]:
+        raise ValueError(
+            f"train has {train.shape[0]} users, and user {users[-1]} has test items. Give both the same num_users, as a split does."
+        )
+    return test, train, users
+
+
+def _rows(data, name):
+    return sp.csr_array(data.tocsr() if is_interactions(data) else check_container(data, name).tocsr())
+
+
+def _score(model, users, test, train):
+    """Blocks of users, as slices, and their scores (b, n_items), float64, those of train items being the lowest there is."""
+    predict = _many_users(model, users) if _is_ours(model) else _one_by_one(model)
+    size = max(1, BLOCK // test.shape[1])
+    for start in range(0, len(users), size):
+        block = slice(start, min(start + size, len(users)))
+        scores = predict(users[block])
+        _check_items(test, scores, "test")
+        if train is not None:
+            _check_items(train, scores, "train")
+            rated = train[users[block]]
+            scores[np.repeat(np.arange(len(scores)), np.diff(rated.indptr)), rated.indices] = LOWEST
+        yield block, scores
+
+
+def _check_items(data, scores, name):
+    if data.shape[1] > scores.shape[1] and data.nnz and data.indices.max() >= scores.shape[1]:
+        raise ValueError(
+            f"{name} has item {data.indices.max()}, and the model scores {scores.shape[1]} items. Fit it with num_items as large."
+        )
+
+
+def _many_users(model, users):
+    """The scores of users by position, of a model of ours."""
+    check_is_fitted(model, "users_")
+    _forms.check_positions(model)
+    known = users < model.n_users_
+    if model.handle_unknown == "error":
+        known &= model.user_counts_[np.where(known, users, 0)] > 0
+        if not known.all():
+            raise ValueError(
+                f'test has items of user {users[~known][0]}, whom fit did not see. Drop the user, or use handle_unknown="mean".'
+            )
+    return lambda block: model._predict_users(np.where(block < model.n_users_, block, -1))
+
+
+def _one_by_one(model):
+    """The scores of users by position, of any model."""
+    return lambda block: np.stack([np.asarray(model.predict(user), dtype=np.float64) for user in block.tolist()])
+
+
+def _ranks(scores, test):
+    """Rank, from 1, of each user's test items, ties sharing the mean; flat, as the rows of ``test``. Sorts ``scores`` in place."""
+    lengths = np.diff(test.indptr)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    values = scores[row, test.indices]
+    scores.sort(axis=1)
+    n_items, ends = scores.shape[1], test.indptr.tolist()
+    parts = [slice(start, end) for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    upto = np.concatenate([ordered.searchsorted(values[part], "right") for ordered, part in zip(scores, parts, strict=True)])
+    tied = (upto > 1) & (scores[row, upto - 2] == values)  # the item itself is at upto - 1
+    equal = np.ones(len(values))
+    for at in np.flatnonzero(tied):
+        equal[at] = upto[at] - scores[row[at]].searchsorted(values[at], "left")
+    ranks = (n_items - upto) + (equal + 1) / 2
+    ranks[np.isnan(scores[:, -1])[row]] = np.nan
+    return ranks
