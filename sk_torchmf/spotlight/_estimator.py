@@ -187,8 +187,8 @@ class SpotlightEstimator(ModulePredictor):
         Returns
         -------
         torch.nn.Module
-            ``forward(user, item)`` takes int64 tensors of shape (n,), positions in ``users_`` and ``items_``. Spotlight's own networks
-            need n to be 2 or more. A copy, on the CPU, in evaluation mode.
+            ``forward(user, item)`` takes int64 tensors of shape (n,), positions in ``users_`` and ``items_``. Spotlight's own
+            networks need n to be 2 or more. A copy, on the CPU, in evaluation mode.
 
         Raises
         ------

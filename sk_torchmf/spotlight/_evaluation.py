@@ -6,7 +6,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf import _forms
-from sk_torchmf.interactions import as_interactions, is_interactions
+from sk_torchmf.interactions import as_interactions
 from sk_torchmf.metrics._lists import check_k, find_hits
 from sk_torchmf.nn.ranking import top_k
 from sk_torchmf.spotlight._convert import check_container
@@ -165,7 +165,7 @@ def _read(test, train):
 
 
 def _rows(data, name):
-    return sp.csr_array(data.tocsr() if is_interactions(data) else check_container(data, name).tocsr())
+    return sp.csr_array(as_interactions(check_container(data, name)).tocsr())
 
 
 def _score(model, users, test, train):
