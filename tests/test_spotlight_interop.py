@@ -1,14 +1,13 @@
 """With the real Spotlight, from a checkout at SK_TORCHMF_SPOTLIGHT: ``nox -s spotlight -- PATH``."""
 
 import pickle
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import tutorial
 from data import as_form, planted
+from migration import BLOCKS, CALLS
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 
@@ -83,7 +82,9 @@ def test_splits_and_shuffles_of_what_was_ours():
 
     whole = sorted(zip(DATA.user_ids, DATA.item_ids, DATA.ratings, DATA.timestamps, DATA.weights, strict=True))
     for split in (random_train_test_split, user_based_train_test_split):
-        parts = [from_spotlight(part) for part in split(to_spotlight(DATA), random_state=np.random.RandomState(0))]
+        parts = [
+            from_spotlight(part) for part in split(to_spotlight(DATA, id_dtype=np.int32), random_state=np.random.RandomState(0))
+        ]
         assert all(0 < len(part) < 900 and (part.num_users, part.num_items) == (60, 40) for part in parts)
         rows = [zip(p.user_ids, p.item_ids, p.ratings, p.timestamps, p.weights, strict=True) for p in parts]
         assert sorted(row for part in rows for row in part) == whole
@@ -185,7 +186,9 @@ def test_one_search_over_explicit_models():
     search = GridSearchCV(estimator, grid, cv=folds, scoring="neg_root_mean_squared_error", error_score="raise", n_jobs=2)
     search.fit(from_spotlight(to_spotlight(DATA)), DATA.ratings)
     assert search.best_params_["model__n_iter"] == 10
-    scores = cross_validate(estimator, *as_form(DATA, "labels"), cv=folds, scoring=["r2", "max_error"], error_score="raise")
+    scores = cross_validate(
+        estimator, *as_form(DATA, "labels"), cv=folds, scoring=["r2", "neg_mean_absolute_error"], error_score="raise"
+    )
     assert scores["test_r2"].shape == (3,)
     assert estimator.fit(DATA.tocsr()).predict(3).shape == (40,)
 
@@ -251,14 +254,7 @@ def test_weights_of_hashed_embeddings():
 # the migration page
 
 
-def rows_of_the_page():
-    """Spotlight's cell, ours and the line of each row of the tables that has code on both sides."""
-    page = Path(__file__).parent.parent / "docs" / "coming_from_spotlight.md"
-    rows = [line.split(" | ") for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
-    return [tuple("".join(re.findall("`([^`]*)`", cell)[:1]) for cell in row[:2]) for row in rows]
-
-
-@pytest.mark.parametrize("theirs", [theirs for theirs, _ in rows_of_the_page() if theirs])
+@pytest.mark.parametrize("theirs", [theirs for theirs, _ in CALLS])
 def test_spotlights_call_on_the_page_runs(theirs):
     import spotlight.cross_validation
     import spotlight.evaluation
@@ -275,7 +271,12 @@ def test_spotlights_call_on_the_page_runs(theirs):
         spotlight.interactions,
     ):
         names.update({name: value for name, value in vars(module).items() if not name.startswith("_")})
-    data = to_spotlight(DATA)
+    data = to_spotlight(DATA, id_dtype=np.int32)
     names |= {"np": np, "torch": torch, "user_ids": DATA.user_ids, "item_ids": DATA.item_ids, "ratings": DATA.ratings}
     names |= {"data": data, "train": to_spotlight(TRAIN), "test": to_spotlight(TEST), "model": trained("regression")}
     exec(theirs, names)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_a_code_block_of_the_page_runs(block, capsys):
+    exec(block, {})

@@ -2,6 +2,8 @@
 
 import importlib.util
 
+import numpy as np
+
 from sk_torchmf.interactions import as_interactions, is_interactions
 
 _CURE = (
@@ -43,7 +45,7 @@ def from_spotlight(interactions):
     return as_interactions(check_container(interactions, "interactions"))
 
 
-def to_spotlight(interactions):
+def to_spotlight(interactions, *, id_dtype=None):
     """Make Spotlight's container of ours, for its splits, its shuffles and ``to_sequence``.
 
     Its models and its evaluation take ours as it is.
@@ -52,11 +54,13 @@ def to_spotlight(interactions):
     ----------
     interactions : Interactions
         At least one observation, which Spotlight needs. For a sparse matrix pass ``Interactions.from_matrix(matrix)``.
+    id_dtype : dtype, optional
+        Of the ids; by default the one they have. Spotlight's ``user_based_train_test_split`` takes ``numpy.int32`` only.
 
     Returns
     -------
     spotlight.interactions.Interactions
-        On the same arrays, of the same dtypes and sizes: nothing is copied, nothing lost.
+        On the same arrays, of the same dtypes and sizes: nothing is copied, nothing lost, but for ids of another ``id_dtype``.
 
     Raises
     ------
@@ -65,12 +69,24 @@ def to_spotlight(interactions):
     """
     data = check_container(interactions, "interactions")
     container = _import_interactions()
-    if isinstance(data, container):
-        return data
     if len(data.user_ids) == 0:
         raise ValueError("interactions has no observations, and Spotlight's container needs at least one.")
+    users, items = (
+        _as_dtype(np.asarray(ids), id_dtype, name) for name, ids in (("user_ids", data.user_ids), ("item_ids", data.item_ids))
+    )
+    if isinstance(data, container) and users is data.user_ids and items is data.item_ids:
+        return data
     names = ("ratings", "timestamps", "weights", "num_users", "num_items")
-    return container(data.user_ids, data.item_ids, **{name: getattr(data, name, None) for name in names})
+    return container(users, items, **{name: getattr(data, name, None) for name in names})
+
+
+def _as_dtype(ids, dtype, name):
+    """Ids in a dtype that can hold them, themselves where it is theirs."""
+    if dtype is None or ids.dtype == dtype:
+        return ids
+    if np.dtype(dtype).kind not in "iu" or ids.max() > np.iinfo(dtype).max:
+        raise ValueError(f"id_dtype must be an integer type that holds {name}, which go up to {ids.max()}. Got {np.dtype(dtype)}.")
+    return ids.astype(dtype)
 
 
 def check_container(interactions, name):
