@@ -74,6 +74,20 @@ def lowest(session):
 
 
 @nox.session
+def spotlight(session):
+    """Run the tests against a checkout of the real Spotlight: nox -s spotlight -- PATH, or its path in SK_TORCHMF_SPOTLIGHT."""
+    path, *posargs = session.posargs or [os.environ.get("SK_TORCHMF_SPOTLIGHT", "")]
+    if not path:
+        session.skip("the tests with Spotlight: no checkout was given. Pass its path: nox -s spotlight -- PATH")
+    if not (Path(path) / "spotlight" / "interactions.py").exists():
+        session.error(f"{path} is no checkout of Spotlight (github.com/maciejkula/spotlight): it has no spotlight/interactions.py")
+    install_torch(session)
+    session.install("-e", ".", *groups("test"))
+    tests = "tests/test_spotlight.py", "tests/test_spotlight_evaluation.py", "tests/test_spotlight_interop.py"
+    session.run("pytest", *tests, *posargs, env=PASSIVE | {"SK_TORCHMF_SPOTLIGHT": str(Path(path).resolve())})
+
+
+@nox.session
 def demo(session):
     """Tune, compare and recommend on MovieLens-100K, or on any ratings file: nox -s demo -- --ratings FILE."""
     install_torch(session)

@@ -90,6 +90,19 @@ def test_a_container_of_the_right_kind_is_returned_as_it_is(install):
     assert to_spotlight(theirs) is theirs
 
 
+def test_ids_are_converted_where_that_is_asked_for(install):
+    install(interactions=THEIRS)
+    theirs = to_spotlight(Interactions([0, 3], [1, 2], [1.0, 2.0], num_users=5), id_dtype=np.int32)
+    assert (theirs.user_ids.dtype, theirs.item_ids.dtype, theirs.num_users) == (np.int32, np.int32, 5)
+    assert_array_equal(theirs.user_ids, [0, 3])
+    again = to_spotlight(theirs, id_dtype=np.int64)
+    assert (type(again), again.user_ids.dtype, again.ratings is theirs.ratings) == (type(theirs), np.int64, True)
+    assert to_spotlight(theirs, id_dtype=np.int32) is theirs
+    for dtype in (np.int8, float):
+        with pytest.raises(ValueError, match="id_dtype must be an integer type that holds user_ids, which go up to 300"):
+            to_spotlight(Interactions([300], [1]), id_dtype=dtype)
+
+
 def test_what_is_no_container_is_not_converted(install):
     class Sequences:
         sequences, user_ids, num_items = np.ones((2, 3)), None, 4
@@ -494,13 +507,9 @@ def test_our_call_on_the_page_runs(ours):
     names = {name: getattr(sk_torchmf, name) for name in sk_torchmf.__all__}
     names |= {name: getattr(sk_torchmf.spotlight, name) for name in sk_torchmf.spotlight.__all__}
     names |= {"GroupKFold": GroupKFold, "train_test_split": train_test_split, "shuffle": shuffle, "MyModule": tutorial.Biased}
-    names |= {
-        "data": DATA,
-        "train": DATA[:200],
-        "test": DATA[200:],
-        "model": BiasedMatrixFactorization(random_state=0).fit(DATA[:200]),
-    }
-    exec(ours, names | {"user_ids": DATA.user_ids, "item_ids": DATA.item_ids, "ratings": DATA.ratings})
+    names |= {"data": DATA, "train": DATA[:200], "test": DATA[200:], "user_ids": DATA.user_ids, "item_ids": DATA.item_ids}
+    names |= {"ratings": DATA.ratings, "model": BiasedMatrixFactorization(random_state=0).fit(DATA[:200])}
+    exec(ours, names)
 
 
 def test_every_row_of_the_page_has_both_calls():
