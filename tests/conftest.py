@@ -9,16 +9,8 @@ import torch
 os.environ["MPLBACKEND"] = "Agg"
 pytest.register_assert_rewrite("contract")
 
-SPOTLIGHT = os.environ.get("SK_TORCHMF_SPOTLIGHT")
-if SPOTLIGHT:
-    sys.path.insert(1, SPOTLIGHT)  # behind the tests themselves
-
-
-def pytest_collection_modifyitems(items):
-    skip = pytest.mark.skip(reason="SK_TORCHMF_SPOTLIGHT, the path of a checkout of Spotlight, is not set")
-    for item in items:
-        if not SPOTLIGHT and item.get_closest_marker("spotlight"):
-            item.add_marker(skip)
+if os.environ.get("SK_TORCHMF_SPOTLIGHT"):
+    sys.path.insert(1, os.environ["SK_TORCHMF_SPOTLIGHT"])  # behind the tests themselves
 
 
 @pytest.fixture

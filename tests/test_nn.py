@@ -483,6 +483,15 @@ def test_top_k_sees_no_difference_below_float32():
     assert top_k(scores, 3).tolist() == [[2, 0, 1]]
 
 
+@pytest.mark.parametrize("n", [3, 40], ids=["full sort", "partial"])
+def test_top_k_sees_the_least_difference_where_it_is_to_be_exact(n):
+    scores = torch.full((1, n), -1.0, dtype=torch.float64)
+    scores[0, :3] = torch.tensor([1.0, 1.0 + 2e-16, 1.0], dtype=torch.float64)
+    assert top_k(scores, 2, exact=True).tolist() == [[1, 0]]
+    assert top_k(scores, 1, exact=True).tolist() == [[1]]
+    assert top_k(scores, 2).tolist() == [[0, 1]]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_top_k_equals_a_sort(seed):
     scores = np.random.default_rng(seed).normal(size=(20, 37)).astype(np.float32).round(1)  # round: many ties

@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-import tutorial
 from data import FORMS, as_form, ids_in, planted
-from migration import CALLS, N_ROWS
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import r2_score
-from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_validate, train_test_split
-from sklearn.utils import shuffle
+from sklearn.model_selection import GridSearchCV, KFold, cross_validate
+from sklearn.utils.estimator_checks import parametrize_with_checks
 from spotlight_like import Container, ExplicitModel, ImplicitModel
 
 import sk_torchmf.spotlight
@@ -354,6 +352,17 @@ def test_a_fit_that_fails_leaves_no_model():
         estimator.predict(0)
 
 
+NOT_LISTED = "model__* are parameters that no signature can list: a misspelt keyword is a TypeError at once, as of any function"
+
+
+@parametrize_with_checks(
+    [SpotlightEstimator(ExplicitModel)],
+    expected_failed_checks=lambda estimator: {"check_do_not_raise_errors_in_init_or_set_params": NOT_LISTED},
+)
+def test_scikit_learns_check(estimator, check):
+    check(estimator)
+
+
 def test_the_network_is_exported():
     fitted = explicit(model__loss="poisson").fit(Interactions(DATA.user_ids, DATA.item_ids, np.abs(DATA.ratings)))
     pairs = torch.from_numpy(DATA.user_ids).long(), torch.from_numpy(DATA.item_ids).long()
@@ -497,20 +506,3 @@ def test_only_a_trained_factorization_is_taken_over():
     model._loss = "other"
     with pytest.raises(TypeError, match="loss 'other'"):
         weights_from_spotlight(model)
-
-
-# the migration page
-
-
-@pytest.mark.parametrize("ours", [ours for _, ours in CALLS])
-def test_our_call_on_the_page_runs(ours):
-    names = {name: getattr(sk_torchmf, name) for name in sk_torchmf.__all__}
-    names |= {name: getattr(sk_torchmf.spotlight, name) for name in sk_torchmf.spotlight.__all__}
-    names |= {"GroupKFold": GroupKFold, "train_test_split": train_test_split, "shuffle": shuffle, "MyModule": tutorial.Biased}
-    names |= {"data": DATA, "train": DATA[:200], "test": DATA[200:], "user_ids": DATA.user_ids, "item_ids": DATA.item_ids}
-    names |= {"ratings": DATA.ratings, "model": BiasedMatrixFactorization(random_state=0).fit(DATA[:200])}
-    exec(ours, names)
-
-
-def test_every_row_of_the_page_has_both_calls():
-    assert len(CALLS) == N_ROWS > 20

@@ -1,5 +1,6 @@
 """Spotlight's evaluation, by recorded numbers of its own, by plain loops, and by hand."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,22 @@ def test_an_estimator_that_is_not_fitted_is_refused():
     for score in (mrr_score, precision_recall_score, rmse_score):
         with pytest.raises(NotFittedError):
             score(OURS["biased"](), TEST)
+
+
+@pytest.mark.parametrize("score", [mrr_score, precision_recall_score], ids=lambda score: score.__name__)
+@pytest.mark.parametrize("make", [OURS["biased"], OURS["module"]], ids=["biased", "module"])
+def test_the_memory_at_the_peak_does_not_grow_with_the_users(make, score):
+    rng = np.random.default_rng(0)
+    sizes = {"num_users": 1600, "num_items": 1000}
+    train, test = (Interactions(np.arange(1600), rng.integers(1000, size=1600), np.ones(1600), **sizes) for _ in range(2))
+    model = make().fit(train)
+    peaks = []
+    for n_users in (400, 1600):  # all of their scores take 3 and 12 MiB
+        tracemalloc.start()
+        score(model, test[test.user_ids < n_users], train)
+        peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 1
 
 
 # any other model

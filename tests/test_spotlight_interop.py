@@ -1,5 +1,6 @@
 """With the real Spotlight, from a checkout at SK_TORCHMF_SPOTLIGHT: ``nox -s spotlight -- PATH``."""
 
+import os
 import pickle
 
 import numpy as np
@@ -24,8 +25,10 @@ from sk_torchmf.spotlight import (
     weights_from_spotlight,
 )
 
+if not os.environ.get("SK_TORCHMF_SPOTLIGHT"):
+    pytest.skip("SK_TORCHMF_SPOTLIGHT, the path of a checkout of Spotlight, is not set", allow_module_level=True)
+
 pytestmark = [
-    pytest.mark.spotlight,
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:size_average and reduce args:UserWarning"),  # Spotlight's logistic loss
 ]
