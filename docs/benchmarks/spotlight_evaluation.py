@@ -8,7 +8,8 @@ Run it with one of::
 ``CHECKOUT`` is Spotlight's repository, which is not on PyPI. Options: ``--repeats 5 --json FILE``.
 
 A fifth of the ratings is the test part. Both sides take turns in one run, on the same estimator and the same containers; medians.
-All values are compared, to the last bit. Memory is what NumPy holds at the peak of our call beyond what there was before, as
+All values are compared, to the last bit. The processor's seconds tell what
+other work on the machine has taken. Memory is what NumPy holds at the peak of our call beyond what there was before, as
 ``tracemalloc`` sees it, of all users and of those of the first tenth; the few tensors beside that are of the lists' length. With
 other work on the machine set OMP_WAIT_POLICY=PASSIVE.
 """
@@ -47,9 +48,10 @@ class Product:
 
 
 def timed(call, *arguments):
-    start = time.perf_counter()
+    """Seconds on the clock, seconds of the processor in all threads, and what the call returns."""
+    start = time.perf_counter(), time.process_time()
     values = call(*arguments)
-    return time.perf_counter() - start, values
+    return time.perf_counter() - start[0], time.process_time() - start[1], values
 
 
 def peak(call, *arguments):
@@ -82,27 +84,30 @@ def main():
         estimator.fit(train)
         for call in CALLS:
             sides = {"ours": getattr(ours, call), "Spotlight's": getattr(theirs, call)}
-            seconds = {side: [] for side in sides}
+            seconds, processor = ({side: [] for side in sides} for _ in range(2))
             for _ in range(options.repeats):
                 found = {}
                 for side, function in sides.items():
-                    elapsed, found[side] = timed(function, estimator, test, train)
+                    elapsed, used, found[side] = timed(function, estimator, test, train)
                     seconds[side].append(elapsed)
+                    processor[side].append(used)
             equal = bool(np.array_equal(*found.values()))
             mine, other = (statistics.median(times) for times in seconds.values())
+            busy = [statistics.median(times) for times in processor.values()]
             memory = {
                 "all users": peak(sides["ours"], estimator, test, train),
                 "a tenth": peak(sides["ours"], estimator, few, train),
             }
-            results[f"{kind}, {call}"] = {"seconds": seconds, "equal": equal, "memory": memory}
+            results[f"{kind}, {call}"] = {"seconds": seconds, "processor": processor, "equal": equal, "memory": memory}
             print(
                 f"{kind:28} {call:23} {mine:5.2f} s, Spotlight's {other:5.2f} s, {other / mine:4.1f} times; "
+                f"processor {busy[0]:5.2f} s, {busy[1]:5.2f} s, {busy[1] / busy[0]:4.1f} times; "
                 f"values {'equal' if equal else 'DIFFER'}; MiB: {', '.join(f'{of} {n:.0f}' for of, n in memory.items())}"
             )
         if kind == "BiasedMatrixFactorization":
-            elapsed, _ = timed(theirs.mrr_score, Product(estimator), test, train)
-            results["bare product, mrr_score"] = elapsed
-            print(f"{'a bare product of two tables':28} {'mrr_score':23} {'':10} Spotlight's {elapsed:6.2f} s")
+            elapsed, used, _ = timed(theirs.mrr_score, Product(estimator), test, train)
+            results["bare product, mrr_score"] = {"seconds": elapsed, "processor": used}
+            print(f"{'a bare product of two tables':28} {'mrr_score':23} Spotlight's {elapsed:5.2f} s, processor {used:5.2f} s")
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
 
