@@ -8,10 +8,9 @@ Run it with one of::
 ``CHECKOUT`` is Spotlight's repository, which is not on PyPI. Options: ``--repeats 5 --json FILE``.
 
 A fifth of the ratings is the test part. Both sides take turns in one run, on the same estimator and the same containers; medians.
-All values are compared, to the last bit. The processor's seconds tell what
-other work on the machine has taken. Memory is what NumPy holds at the peak of our call beyond what there was before, as
-``tracemalloc`` sees it, of all users and of those of the first tenth; the few tensors beside that are of the lists' length. With
-other work on the machine set OMP_WAIT_POLICY=PASSIVE.
+All values are compared, to the last bit. Beside the clock stand the seconds of the processor, which other work stretches
+less; with such work set OMP_WAIT_POLICY=PASSIVE. Memory is what NumPy holds at the peak of our call beyond what was there, as
+``tracemalloc`` sees it, of all users and of those of the first tenth; the few tensors beside that are of the lists' length.
 """
 
 import argparse
