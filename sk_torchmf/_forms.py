@@ -238,9 +238,12 @@ def _check_position(estimator, user, code):
 
 
 def read_users(estimator, users):
-    """Row numbers (n,) of the users that ``recommend`` was asked for, all for None, -1 where unknown."""
+    """Row numbers (n,) of the users that ``recommend`` was asked for, all for None, a container's own, -1 where unknown."""
     if users is None:
         return np.arange(estimator.n_users_)
+    if is_interactions(users):
+        check_positions(estimator)
+        users = np.unique(users.user_ids)
     code = _labels.lookup(np.atleast_1d(np.asarray(users)), estimator.users_, "user")
     if estimator.handle_unknown == "error" and (code < 0).any():
         at = int(np.argmax(code < 0))

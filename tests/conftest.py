@@ -1,4 +1,4 @@
-"""What test modules share with pytest: asserts that explain themselves, no screen, one thread where asked, Spotlight where it is."""
+"""What test modules share with pytest: asserts that explain themselves, no screen, one thread, where Spotlight is."""
 
 import os
 import sys

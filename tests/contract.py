@@ -1,5 +1,7 @@
 """What every estimator does, whatever it learns: a test class inherits EstimatorContract and says how to make one."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -184,6 +186,14 @@ class EstimatorContract:
         items, scores = estimator.recommend(user[0], k=4)
         assert items.shape == scores.shape == (4,)
         assert_array_equal(items, estimator.recommend(user, k=4)[0][0])
+
+    def test_recommend_takes_a_container_for_its_users(self):
+        part = DATA[np.isin(DATA.user_ids, [12, 4, 9])]
+        theirs = SimpleNamespace(user_ids=part.user_ids[::-1], item_ids=part.item_ids, num_users=N_USERS, num_items=N_ITEMS)
+        for users in (part, theirs):
+            assert_array_equal(self.fitted().recommend(users, k=4)[0], self.fitted().recommend([4, 9, 12], k=4)[0])
+        with pytest.raises(ValueError, match="Interactions hold positions"):
+            self.fitted("labels").recommend(part)
 
     @every_form
     def test_recommend_fills_up_where_too_few_items_remain(self, form):

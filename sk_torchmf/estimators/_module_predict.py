@@ -212,9 +212,9 @@ class ModulePredictor(RegressorMixin, PartEstimator):
 
         Parameters
         ----------
-        users : array-like of shape (n,) or scalar, optional
+        users : array-like of shape (n,), scalar or Interactions, optional
             User ids as ``fit`` saw them; all known users by default. An unknown user gets what a sample of the known ones likes
-            best on average.
+            best on average. Interactions stand for the users who occur in them, in order.
         k : int, default=10
             How many.
         exclude_seen : bool, default=True

@@ -8,7 +8,7 @@ from sk_torchmf._archive import check_path, naming
 from sk_torchmf._packing import pack
 from sk_torchmf.estimators import _features
 from sk_torchmf.estimators._module_train import ModuleTrainer, private_random_state
-from sk_torchmf.estimators._parts import did_you_mean, is_option, make_module
+from sk_torchmf.estimators._parts import did_you_mean, make_module
 from sk_torchmf.estimators._saving import SavedEstimator
 from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, PlainMF
 
@@ -97,7 +97,7 @@ class SavedModule(SavedEstimator, ModuleTrainer):
 
     @classmethod
     def _has_param(cls, name):
-        return super()._has_param(name) or is_option(name)
+        return super()._has_param(name) or cls._is_option(name)
 
     def _values(self, params):
         known, missing = {}, {}

@@ -20,10 +20,11 @@ class PartEstimator(BaseEstimator):
 
     PARTS: tuple[str, ...] = ("module", "loss", "optimizer", "scheduler")
 
-    def _is_option(self, name):
+    @classmethod
+    def _is_option(cls, name):
         """Whether a parameter's name is that of a part's own parameter."""
         part, delimiter, own = name.partition("__")
-        return bool(delimiter and own) and part in self.PARTS
+        return bool(delimiter and own) and part in cls.PARTS
 
     def _set_options(self, options):
         for name, value in options.items():

@@ -3,12 +3,13 @@
 import numpy as np
 import scipy.sparse as sp
 
+from sk_torchmf.interactions import is_interactions
 from sk_torchmf.nn.ranking import rank
 
 
 def is_scalar(ids):
     """Whether one id was asked for, not an array of them or a matrix: the results then lose their first axis."""
-    return ids is not None and not sp.issparse(ids) and np.ndim(ids) == 0
+    return ids is not None and not sp.issparse(ids) and not is_interactions(ids) and np.ndim(ids) == 0
 
 
 def best_candidates(score, n_users, candidates, k, seen):

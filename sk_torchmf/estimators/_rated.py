@@ -126,9 +126,9 @@ class RatingPredictor(Recommender):
 
         Parameters
         ----------
-        users : array-like of shape (n,), scalar, or sparse matrix of shape (n, n_items), optional
+        users : array-like of shape (n,), scalar, Interactions, or sparse matrix of shape (n, n_items), optional
             User ids as ``fit`` saw them; all known users by default. A sparse matrix holds the ratings of new users. An unknown
-            user gets the items that the mean user likes best.
+            user gets the items that the mean user likes best. Interactions stand for the users who occur in them, in order.
         k : int, default=10
             How many.
         exclude_seen : bool, default=True

@@ -21,9 +21,9 @@ class Recommender(BaseFactorization):
 
         Parameters
         ----------
-        users : array-like of shape (n,), scalar, or sparse matrix of shape (n, n_items), optional
+        users : array-like of shape (n,), scalar, Interactions, or sparse matrix of shape (n, n_items), optional
             User ids as ``fit`` saw them; all known users by default. A sparse matrix holds what is known of new users. An unknown
-            user gets the items that the mean user likes best.
+            user gets the items that the mean user likes best. Interactions stand for the users who occur in them, in order.
         k : int, default=10
             How many.
         exclude_seen : bool, default=True
