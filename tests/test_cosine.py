@@ -26,7 +26,6 @@ MATRIX = sp.csr_array(TRAIN.tocsr())
 
 class TestCosines(ImplicitContract):
     loss = "softmax"
-    biased = False
     blockwise = (*ImplicitContract.blockwise, cosine)
 
     def make(self, **params):
@@ -116,7 +115,7 @@ def test_a_restored_solver_goes_on_bit_for_bit(monkeypatch, frozen):
 
     def made():
         rows = (side.detach() for side in start(PlainMF, pairs).rows())
-        options = {"temperature": 0.2, "max_iter": 9, "exact": False, "frozen": frozen}
+        options = {"n_factors": K, "temperature": 0.2, "max_iter": 9, "exact": False, "frozen": frozen}
         return CosineSoftmax(*rows, pairs, weight, *known, generator=torch.Generator().manual_seed(3), **options)
 
     whole, first, second = made(), made(), made()
@@ -138,7 +137,9 @@ def test_fold_in_is_near_the_minimum_of_the_users_loss_and_knows_her_items_only(
         sampler = NegativeSampler(pattern)
         known = [torch.from_numpy(values).double() for values in (sampler.share, sampler.total, sampler.n_unobserved)]
         from_rows = [torch.from_numpy(part.astype(np.int32)) for part in (pattern.indptr, pattern.indices)]
-        return fold_in_cosine(Pairs.from_rows(*from_rows, 30), torch.from_numpy(items), *known, temperature=TEMPERATURE)
+        return fold_in_cosine(
+            Pairs.from_rows(*from_rows, 30), torch.from_numpy(items), *known, n_factors=K, temperature=TEMPERATURE
+        )
 
     together = fold(pattern)
     assert_allclose(together.norm(dim=1), TEMPERATURE**-0.5)
@@ -175,8 +176,7 @@ def test_a_known_user_folded_in_is_recommended_nearly_what_she_was():
         ({"temperature": 0}, "'temperature' parameter"),
         ({"temperature": -0.1}, "'temperature' parameter"),
         ({"temperature": "warm"}, "'temperature' parameter"),
-        ({"loss": "ials"}, r'temperature=0\.2 is for loss="softmax" with biased=False, .* Got loss="ials", biased=False\.'),
-        ({"biased": True}, r'Got loss="softmax", biased=True\.'),
+        ({"loss": "ials"}, r'temperature=0\.2 is for loss="softmax", .* Got loss="ials"\.'),
     ],
 )
 def test_a_temperature_that_means_nothing_is_refused(params, message):

@@ -95,17 +95,22 @@ class PositivesPredictor(Recommender):
         return np.column_stack([rows.numpy(), np.zeros(len(rows))]) if self._biased else rows.numpy()
 
     def _fold_in_cosine(self, seen, share):
-        items = torch.from_numpy(self.item_factors_).to(getattr(torch, self.dtype))
+        k, items = self.item_factors_.shape[1], torch.from_numpy(self._item_rows()).to(getattr(torch, self.dtype))
         n_unobserved = np.count_nonzero(share) - seen @ (share > 0).astype(np.float64)
         known = (torch.from_numpy(values).to(items) for values in (share, share.sum() - seen @ share, n_unobserved))
-        return fold_in_cosine(_plan(seen), items, *known, temperature=self.temperature).numpy()
+        rows = fold_in_cosine(_plan(seen), items, *known, n_factors=k, temperature=self.temperature)
+        return rows[:, : k + self._biased].numpy()
+
+    def _item_rows(self):
+        """Rows of the items as the solvers lay them out: [Q], or [Q, 1, b_i] with the level in the bias."""
+        if not self._biased:
+            return self.item_factors_
+        return np.column_stack([self.item_factors_, np.ones(self.n_items_), self.item_biases_ + self.global_mean_])
 
     def _fold_in_ranking(self, seen, share):
         k, dtype = self.item_factors_.shape[1], getattr(torch, self.dtype)
-        items = self.item_factors_
-        start = self.mean_user_
+        items, start = self._item_rows(), self.mean_user_
         if self._biased:
-            items = np.column_stack([items, np.ones(self.n_items_), self.item_biases_ + self.global_mean_])
             start = np.append(start, [0.0, 1.0])
         kind = BiasedMF if self._biased else PlainMF
         centre = kind(1, 1, k, generator=torch.Generator("cpu"), dtype=dtype).mean_rows(0.0)[0]

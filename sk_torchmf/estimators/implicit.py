@@ -123,7 +123,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     be ranked below, and is left out of them.
 
     With a ``temperature`` there is no ridge, and :math:`s_{ui}` is the cosine of the rows over the temperature [4]_. Each step
-    takes 512 users, the items that these have and 4096 others, which stand for all that are left.
+    takes 128 users, the items that these have and 2048 others, which stand for all that are left.
 
     References
     ----------
@@ -239,10 +239,9 @@ class ImplicitMatrixFactorization(PositivesPredictor):
                 f'exact=True is for loss="logistic" and loss="softmax". Got loss="{self.loss}", which '
                 + ("always counts all pairs." if self.loss == "ials" else "is drawn.")
             )
-        if self.temperature is not None and (self.loss != "softmax" or self.biased):
+        if self.temperature is not None and self.loss != "softmax":
             raise ValueError(
-                f'temperature={self.temperature} is for loss="softmax" with biased=False, whose scores are then cosines. Got '
-                f'loss="{self.loss}", biased={self.biased}.'
+                f'temperature={self.temperature} is for loss="softmax", whose scores are then cosines. Got loss="{self.loss}".'
             )
         device = check_device(self.device)
         data = _forms.read_positives(self, X, y, sample_weight)

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from sk_torchmf.nn.ranking_losses import expected_softmax
 from sk_torchmf.solvers.training import Solver, copy_state, run
 
-USERS = 2**9  # a block
-OTHERS = 2**12  # items that a block is shown beside those of its users
-BLOCK = 2**25  # scores of a block at most
+USERS = 2**7  # a block
+OTHERS = 2**11  # items that a block is shown beside those of its users
+BLOCK = 2**24  # scores of a block at most
 RATE, LAST_RATE = 0.1, 0.01  # of Adam, in the first epoch and after the last; rows start at length 1
 BETAS = 0.9, 0.99
 FOLD_IN_STEPS = 20
@@ -20,12 +20,14 @@ class CosineSoftmax(Solver):
     r"""Fit positives above what users have not, by the softmax of cosines.
 
     .. math:: \sum_{ui \in R} w_{ui} \log\Big(1 + \sum_{j \notin R_u} \exp(s_{uj} - s_{ui})\Big),
-        \quad s_{ui} = \frac{p_u \cdot q_i}{\tau \lVert p_u \rVert \lVert q_i \rVert}
+        \quad s_{ui} = \frac{p_u \cdot q_i}{\tau \lVert p_u \rVert \lVert q_i \rVert} \; (+ b_i)
 
     Parameters
     ----------
-    users, items : Tensor of shape (n_users, k) and (n_items, k)
-        Where to start; only their directions count.
+    users, items : Tensor of shape (n_users, width) and (n_items, width)
+        Where to start, as PlainMF or BiasedMF lays rows out; of the factors only the directions count.
+    n_factors : int
+        How many columns are factors.
     pairs : Pairs
         The positives, each pair once; every user has one, and one that she has not.
     weight : Tensor of shape (n_pairs,)
@@ -45,8 +47,8 @@ class CosineSoftmax(Solver):
 
     Notes
     -----
-    An epoch takes one step of Adam on each block of 512 users, drawn anew. The block is shown the items that its users have, most
-    of the popular ones therefore, and 4096 of the others, each of which stands for as many as were left out: the sum over j is met
+    An epoch takes one step of Adam on each block of 128 users, drawn anew. The block is shown the items that its users have, most
+    of the popular ones therefore, and 2048 of the others, each of which stands for as many as were left out: the sum over j is met
     in expectation, and nearly exactly. Only rows that were shown move. Lengths, of which the scores do not depend, grow as Adam
     moves; they are left out of the solution, whose inner products are the scores. This is the sampled softmax loss of [1]_, with
     its expectation over all items.
@@ -57,15 +59,34 @@ class CosineSoftmax(Solver):
     """
 
     def __init__(
-        self, users, items, pairs, weight, share, total, n_unobserved, *, temperature, max_iter, exact, generator, frozen=False
+        self,
+        users,
+        items,
+        pairs,
+        weight,
+        share,
+        total,
+        n_unobserved,
+        *,
+        n_factors,
+        temperature,
+        max_iter,
+        exact,
+        generator,
+        frozen=False,
     ):
-        self.rows = tuple(F.normalize(side, dim=1).requires_grad_() for side in (users, items))
+        self.rows = [F.normalize(side[:, :n_factors], dim=1) for side in (users, items)]
+        self.biased = users.shape[1] > n_factors
+        if self.biased:  # [P, b_u, 1] and [Q, 1, b_i]
+            self.rows.append(items[:, n_factors + 1 :].clone())
+        for side in self.rows:
+            side.requires_grad_()
         self.pairs, self.weight, self.temperature = pairs, weight, temperature
         self.share, self.total, self.n_unobserved = share, total, n_unobserved
         self.max_iter, self.frozen, self.generator = max_iter, frozen, generator
         self.others = len(items) if exact else OTHERS
         self.iteration = 0
-        self.optimizer = torch.optim.SparseAdam(self.rows[:1] if frozen else self.rows, lr=RATE, betas=BETAS)
+        self.optimizer = torch.optim.SparseAdam(self.rows[: 1 if frozen else None], lr=RATE, betas=BETAS)
 
     def step(self):
         for group in self.optimizer.param_groups:
@@ -86,12 +107,15 @@ class CosineSoftmax(Solver):
         columns, share = self._show(own)
         number = torch.empty_like(self.share, dtype=torch.int64)  # of an item among the columns
         number[columns] = torch.arange(len(columns), device=columns.device)
-        shown = [side.detach()[index].requires_grad_() for side, index in zip(self.rows, (block, columns), strict=True)]
-        p, q = (F.normalize(side, dim=1) for side in shown)
+        places = [block, columns, columns]
+        shown = [side.detach()[index].requires_grad_() for side, index in zip(self.rows, places, strict=False)]
+        p, q = (F.normalize(side, dim=1) for side in shown[:2])
         scores = (p / self.temperature) @ q.T  # (b, n_columns)
+        if self.biased:
+            scores = scores + shown[2][:, 0]
         known = self.weight[place], share, self.total[block], self.n_unobserved[block]
         loss = expected_softmax(scores, user, number[own], *known, 1)
-        moved = zip(self.rows, (block, columns), torch.autograd.grad(loss, shown[: 1 + (not self.frozen)]), strict=False)
+        moved = zip(self.rows, places, torch.autograd.grad(loss, shown[: 1 if self.frozen else None]), strict=False)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly disabled")
             for side, index, gradient in moved:
@@ -114,8 +138,12 @@ class CosineSoftmax(Solver):
         return columns, share[columns]
 
     def solution(self):
-        """Rows (n_users, k) and (n_items, k) whose inner products are the scores."""
-        return tuple(F.normalize(side.detach(), dim=1) / self.temperature**0.5 for side in self.rows)
+        """Rows (n_users, width) and (n_items, width) whose inner products are the scores."""
+        users, items = (F.normalize(side.detach(), dim=1) / self.temperature**0.5 for side in self.rows[:2])
+        if not self.biased:
+            return users, items
+        biases, zeros = self.rows[2].detach(), torch.zeros_like(users[:, :1])
+        return torch.cat([users, zeros, zeros + 1], 1), torch.cat([items, torch.ones_like(biases), biases], 1)
 
     def state(self):
         rows = [side.detach() for side in self.rows]
@@ -132,29 +160,31 @@ class CosineSoftmax(Solver):
         self.iteration = state["iteration"]
 
 
-def fold_in_cosine(pairs, items, share, total, n_unobserved, *, temperature):
+def fold_in_cosine(pairs, items, share, total, n_unobserved, *, n_factors, temperature):
     """Fit new users to fixed items: a user's row depends on what is known of her alone.
 
     Parameters
     ----------
     pairs : Pairs
         What is known of each user, each pair once; every user has one, and one that can be drawn and that she has not.
-    items : Tensor of shape (n_items, k)
+    items : Tensor of shape (n_items, width)
     share, total, n_unobserved : Tensor of shape (n_items,), (n_rows,) and (n_rows,)
+    n_factors : int
     temperature : float
         As in ``CosineSoftmax``; all items are shown.
 
     Returns
     -------
-    Tensor of shape (n_rows, k)
-        Rows whose inner products with rows of items, both as ``CosineSoftmax`` has them, are the scores.
+    Tensor of shape (n_rows, width)
+        Rows whose inner products with those of items, both as ``CosineSoftmax`` gives them, are the scores.
     """
-    items, found = F.normalize(items, dim=1), []
+    directions, found = items.clone(), []
+    directions[:, :n_factors] = F.normalize(items[:, :n_factors], dim=1)
     for rows, _, block in pairs.blocks_of_users(max(1, BLOCK // len(items))):
         weight = items.new_ones(block.n_pairs)
-        start = block.user_sums(weight, items)
+        start = block.user_sums(weight, directions)
         known = weight, share, total[rows], n_unobserved[rows]
-        options = {"temperature": temperature, "max_iter": FOLD_IN_STEPS, "exact": True, "frozen": True}
+        options = {"n_factors": n_factors, "temperature": temperature, "max_iter": FOLD_IN_STEPS, "exact": True, "frozen": True}
         solver = CosineSoftmax(start, items, block, *known, generator=torch.Generator("cpu"), **options)
         run(solver, max_iter=FOLD_IN_STEPS)
         found.append(solver.solution()[0])

@@ -149,7 +149,7 @@ def ranking_solver(
         Take the expectation over all negatives instead of drawing them, for a loss that has it; by default where users times items
         are at most 2**28.
     temperature : float, optional
-        Where it is given, the softmax of cosines over it is fitted, see ``CosineSoftmax``: of a PlainMF, without ``alpha``.
+        Where it is given, the softmax of cosines over it is fitted, see ``CosineSoftmax``: ``alpha`` has no part in that.
     max_iter : int, optional
         See ``Descent``; by default 25 for an exact expectation and 40 otherwise.
     generator : torch.Generator, optional
@@ -171,15 +171,15 @@ def ranking_solver(
     with torch.no_grad():
         users, items = (side.clone() for side in module.rows())  # (n_users, width), (n_items, width)
         means = module.mean_rows(0.0)
-    known = {"share": sampler.share, "total": sampler.total, "n_unobserved": sampler.n_unobserved}
-    if temperature is not None:
-        known = {name: torch.from_numpy(values).to(weight) for name, values in known.items()}
-        options = {"temperature": temperature, "max_iter": max_iter, "exact": exact, "generator": generator}
-        return CosineSoftmax(users, items, pairs, weight, **known, **options)
     columns = free_columns(k, users.shape[1] > k, loss)
     if users.shape[1] > k:
         biases = popularity_biases(pairs.sums(weight)[1], n_negatives, sampler.share).to(weight)
         items[:, k + 1], means[1][k + 1] = biases, biases.mean()
+    known = {"share": sampler.share, "total": sampler.total, "n_unobserved": sampler.n_unobserved}
+    if temperature is not None:
+        known = {name: torch.from_numpy(values).to(weight) for name, values in known.items()}
+        options = {"n_factors": k, "temperature": temperature, "max_iter": max_iter, "exact": exact, "generator": generator}
+        return CosineSoftmax(users, items, pairs, weight, **known, **options)
     objective = RankingObjective.build(
         pairs,
         weight,
