@@ -1,11 +1,11 @@
 """Matrix factorization as scikit-learn estimators with a torch autograd backend, on CPU or CUDA."""
 
 from sk_torchmf import datasets, metrics, model_selection, nn
+from sk_torchmf._version import __version__
 from sk_torchmf.estimators import BiasedMatrixFactorization, ImplicitMatrixFactorization, MatrixFactorization, TorchFactorization
 from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.interactions import Interactions
 
-__version__ = "0.1.0.dev0"
 __all__ = [
     "BiasedMatrixFactorization",
     "DivergenceError",
@@ -13,6 +13,7 @@ __all__ = [
     "Interactions",
     "MatrixFactorization",
     "TorchFactorization",
+    "__version__",
     "datasets",
     "metrics",
     "model_selection",

@@ -1,5 +1,7 @@
 """The fit and score that both explicit estimators share: standardise, call a solver, keep NumPy."""
 
+from contextlib import contextmanager
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -11,13 +13,13 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf import _forms
-from sk_torchmf._validation import check_device, check_seed, check_size
+from sk_torchmf._validation import check_device, check_size
 from sk_torchmf.estimators._rated import RatingPredictor
+from sk_torchmf.estimators._training import TRAINING_CONSTRAINTS, Given
 from sk_torchmf.nn import POINTWISE, Pairs
 from sk_torchmf.solvers.als import AlternatingLeastSquares
 from sk_torchmf.solvers.autograd import OPTIMIZERS, Minimiser
 from sk_torchmf.solvers.objective import Objective, standardise
-from sk_torchmf.solvers.training import run
 from sk_torchmf.solvers.variational import Variational
 
 MAX_ITER = {"variational": 10, "als": 15}  # and 50 for torch's optimizers
@@ -43,6 +45,7 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         "device": [str, torch.device, None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
+        **TRAINING_CONSTRAINTS,
     }
 
     def __init__(
@@ -56,6 +59,12 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         tol=1e-5,
         learning_rate=None,
         batch_size=None,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=5,
+        refit=True,
+        scoring=None,
+        checkpoint=None,
         handle_unknown="mean",
         clip=False,
         user=0,
@@ -73,6 +82,12 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         self.tol = tol
         self.learning_rate = learning_rate
         self.batch_size = batch_size
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.refit = refit
+        self.scoring = scoring
+        self.checkpoint = checkpoint
         self.handle_unknown = handle_unknown
         self.clip = clip
         self.user = user
@@ -83,7 +98,7 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None):
         """Fit to observed ratings, from scratch.
 
         Parameters
@@ -98,6 +113,12 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
             Weights >= 0, one a row of X: an observation's or, where X is sparse, a user's, which counts for each of the user's
             ratings. A weight of 2 is the rating given twice, a weight of 0 its absence. Given, it replaces a
             container's ``weights``.
+        X_val : table, Interactions or sparse matrix, optional
+            Validation data as ``score`` takes them: ratings of known users, or a sparse matrix of new users', each of which is
+            predicted from the others of its row. ``history_`` gets a figure an epoch; with ``early_stopping`` it decides, and no
+            part of X is held out.
+        y_val : array-like of shape (n_val,), optional
+            Their ratings; a container's own by default, None for a sparse matrix.
 
         Returns
         -------
@@ -108,43 +129,49 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
                 f'batch_size must be None with solver="{self.solver}", which takes all ratings at once. Got {self.batch_size}.'
             )
         device = check_device(self.device)
-        data = _forms.read_rated(self, X, y, sample_weight)
-        self._fit_observed(data if data.weights is None else data[data.weights > 0], device)
+        data, rows = _forms.read_rated(self, X, y, sample_weight), None
+        if data.weights is not None:
+            rows = np.flatnonzero(data.weights > 0)
+            data = data[rows]
+        given = Given(X, y, sample_weight, data, rows, X_val=X_val, y_val=y_val)
+        self._train(given, partial(self._start, data, device), partial(self._observe, data, device))
         return self
 
-    def _fit_observed(self, data, device):
-        """Fit the users and items that were observed; the others get the mean row."""
-        loss = POINTWISE[self.loss]
-        rating, weight = loss.check(check_size(np.asarray(data.ratings, dtype=np.float64))), data.weights
-        self.rating_range_ = np.array([rating.min(), rating.max()])
-        location, self.rating_scale_ = standardise(rating, weight, loss)
-        start = float(loss.link(torch.tensor(location / self.rating_scale_, dtype=torch.float64, device="cpu")))
-
+    def _observe(self, data, device):
+        """Set what was seen; the plan of its pairs, and their weights or None."""
+        self.rating_range_ = np.array([data.ratings.min(), data.ratings.max()], dtype=np.float64)
         pairs = Pairs(data.user_ids, data.item_ids, self.n_users_, self.n_items_, device)
         self.seen_ = pairs.tocsr()
+        weight = None if data.weights is None else self._to_pairs(data.weights, pairs)
+        self.user_counts_, self.item_counts_ = (count.cpu().numpy() for count in pairs.sums(weight))
+        return pairs, weight
 
-        def to_pairs(values):
-            return torch.from_numpy(values.astype(self.dtype)).to(device).index_select(0, pairs.order)
+    def _to_pairs(self, values, pairs):
+        return torch.from_numpy(values.astype(self.dtype)).to(pairs.device).index_select(0, pairs.order)
 
-        values = to_pairs(rating).div_(self.rating_scale_), None if weight is None else to_pairs(weight)
-        del rating  # eight bytes a rating, at the peak
-        self.user_counts_, self.item_counts_ = (count.cpu().numpy() for count in pairs.sums(values[1]))
+    @contextmanager
+    def _start(self, data, device, seed, kept):
+        """Make the solver of standardised ratings, from random factors, for the users and items that were observed."""
+        data = data if kept is None else data[kept]
+        loss = POINTWISE[self.loss]
+        rating = loss.check(check_size(np.asarray(data.ratings, dtype=np.float64)))
+        location, self.rating_scale_ = standardise(rating, data.weights, loss)
+        start = float(loss.link(torch.tensor(location / self.rating_scale_, dtype=torch.float64, device="cpu")))
+        pairs, weight = self._observe(data, device)
+        rating = self._to_pairs(rating, pairs).div_(self.rating_scale_)
+        del data
         pairs, known_users, known_items = pairs.compressed()
-        solution = self._solve(pairs, *values, loss, start)
-        self.n_iter_ = len(self.history_["loss"])
-        self._keep(solution.centred() if self._biased else solution, known_users, known_items)
-
-    def _solve(self, pairs, rating, weight, loss, start):
-        """Run the solver on standardised ratings from random factors; keep its history, return its solution."""
-        generator = torch.Generator("cpu").manual_seed(check_seed(self.random_state))
+        generator = torch.Generator("cpu").manual_seed(seed)
         init_std = 1.0 if self.solver == "variational" else 0.1
         model = self._module(*pairs.shape, self.n_factors, mean=start, init_std=init_std, generator=generator, dtype=rating.dtype)
-        model = model.to(rating.device)
-        max_iter = self.max_iter or MAX_ITER.get(self.solver, 50)
+        model = model.to(device)
+
+        def keep(estimator, solution):
+            estimator._keep(solution.centred() if self._biased else solution, known_users, known_items)
+
         with torch.device("cpu"):  # where older optimizers keep their count of steps, whatever the default device
             solver = self._solver(model, pairs, rating, weight, loss, start, generator)
-            self.history_ = run(solver, max_iter=max_iter, tol=self.tol, watch=self._report if self.verbose else None)
-        return solver.solution()
+            yield solver, self.max_iter or MAX_ITER.get(self.solver, 50), keep
 
     def _solver(self, model, pairs, rating, weight, loss, start, generator):
         if self.solver == "variational":
@@ -154,9 +181,6 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
             return AlternatingLeastSquares(model, objective)
         options = {"learning_rate": self.learning_rate, "batch_size": self.batch_size, "generator": generator}
         return Minimiser(model, objective, self.solver, **options)
-
-    def _report(self, iteration, history, solver):
-        print(f"[{type(self).__name__}] iteration {iteration}, loss {history['loss'][-1]:.6g}")
 
     def _keep(self, solution, known_users, known_items):
         """Keep a solution as fitted attributes, in rating units; ids without ratings get the mean row."""

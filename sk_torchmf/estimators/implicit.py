@@ -1,5 +1,7 @@
 """Matrix factorization of implicit feedback: what users have is ranked above what they have not."""
 
+from contextlib import contextmanager
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -10,13 +12,13 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf import _forms
-from sk_torchmf._validation import check_device, check_seed, check_weights
+from sk_torchmf._validation import check_device, check_weights
 from sk_torchmf.estimators._positives import PositivesPredictor
+from sk_torchmf.estimators._training import TRAINING_CONSTRAINTS, Given
 from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF
 from sk_torchmf.solvers.ials import ImplicitLeastSquares
 from sk_torchmf.solvers.ranking import ranking_solver
-from sk_torchmf.solvers.training import run
 
 POSITIVES = 0.1  # what all positives weigh, of all pairs, where nothing else is asked for
 ALPHA = {"ials": 0.01, "logistic": 0.015, "bpr": 0.005, "hinge": 0.01, "adaptive_hinge": 0.02, "softmax": 0.1}
@@ -160,6 +162,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         "device": [str, torch.device, None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
+        **TRAINING_CONSTRAINTS,
     }
 
     def __init__(
@@ -175,6 +178,12 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         exact=None,
         max_iter=None,
         tol=1e-4,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=5,
+        refit=True,
+        scoring=None,
+        checkpoint=None,
         handle_unknown="mean",
         user=0,
         item=1,
@@ -193,6 +202,12 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         self.exact = exact
         self.max_iter = max_iter
         self.tol = tol
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.refit = refit
+        self.scoring = scoring
+        self.checkpoint = checkpoint
         self.handle_unknown = handle_unknown
         self.user = user
         self.item = item
@@ -202,7 +217,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None):
         """Fit to positives, from scratch.
 
         Parameters
@@ -216,6 +231,11 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         sample_weight : array-like, optional
             Weights >= 0, one a row of X: a positive's or, where X is sparse, a user's. They multiply ``y``. A weight of 2 is the
             positive given twice, a weight of 0 its absence. Given, it replaces a container's ``weights``.
+        X_val : table, Interactions or sparse matrix, optional
+            Validation data as ``score`` takes them: further positives of known users, or a sparse matrix of new users. ``history_``
+            gets a figure an epoch; with ``early_stopping`` it decides, and no part of X is held out.
+        y_val : array-like of shape (n_val,), optional
+            What ``scoring`` makes of it; with ``scoring=None`` nothing.
 
         Returns
         -------
@@ -227,18 +247,34 @@ class ImplicitMatrixFactorization(PositivesPredictor):
                 + ("always counts all pairs." if self.loss == "ials" else "is drawn.")
             )
         device = check_device(self.device)
-        data = _forms.read_positives(self, X, y, sample_weight)
+        data = _forms.read_weighted(self, X, y, sample_weight)
+        rows = None if data.weights is None else np.flatnonzero(data.weights > 0)
+        data = data if rows is None else data[rows]
+        given = Given(X, y, sample_weight, data, rows, X_val=X_val, y_val=y_val)
+        self._train(given, partial(self._start, data, device), partial(self._observe, data))
+        return self
+
+    def _default_scoring(self):
+        return ranking_scorer("ndcg", k=10)
+
+    def _observe(self, data):
+        """Set what was seen; the matrix of its weights."""
         weight = np.ones(len(data)) if data.weights is None else data.weights
         matrix = sp.csr_array(sp.coo_array((weight, (data.user_ids, data.item_ids)), shape=(self.n_users_, self.n_items_)))
-        self._check_size(float(matrix.data.max()))
         self.seen_ = sp.csr_array((np.ones(matrix.nnz, dtype=bool), matrix.indices, matrix.indptr), shape=matrix.shape)
         self.user_counts_ = matrix.sum(axis=1)
         self.item_counts_ = matrix.sum(axis=0)
+        return matrix
+
+    @contextmanager
+    def _start(self, data, device, seed, kept):
+        """Make the solver, from random factors."""
+        matrix = self._observe(data if kept is None else data[kept])
+        self._check_size(float(matrix.data.max()))
         n_known = np.count_nonzero(self.user_counts_) * np.count_nonzero(self.item_counts_)
         self.confidence_ = POSITIVES * n_known / matrix.data.sum() if self.confidence is None else self.confidence
         matrix, items = (matrix, np.flatnonzero(self.item_counts_)) if self.loss == "ials" else self._rankable(matrix)
-        self._fit_matrix(matrix, items, device)
-        return self
+        yield self._make(matrix, items, device, seed)
 
     def _check_size(self, largest):
         """Refuse weights so large or so small that float32 could not hold what is made of them."""
@@ -265,46 +301,43 @@ class ImplicitMatrixFactorization(PositivesPredictor):
                     f'{np.count_nonzero(self.user_counts_)} users and {np.count_nonzero(self.item_counts_)} items. Use loss="ials".'
                 )
 
-    def _fit_matrix(self, matrix, known_items, device):
-        """Fit the users of a matrix of weights and some items; all others get the mean row."""
+    def _make(self, matrix, known_items, device, seed):
+        """The solver of the users of a matrix of weights and some items; all others get the mean row."""
         known_users = np.flatnonzero(np.diff(matrix.indptr))
         if (len(known_users), len(known_items)) != matrix.shape:
             matrix = matrix[known_users][:, known_items]
         n_users, n_items = matrix.shape
         pointers, columns = (torch.from_numpy(part.astype(np.int32)).to(device) for part in (matrix.indptr, matrix.indices))
         pairs = Pairs.from_rows(pointers, columns, n_items)
-        generator = torch.Generator("cpu").manual_seed(check_seed(self.random_state))
+        generator = torch.Generator("cpu").manual_seed(seed)
         dtype = getattr(torch, self.dtype)
         kind = BiasedMF if self.biased else PlainMF
         module = kind(n_users, n_items, self.n_factors, init_std=INIT_STD, generator=generator, dtype=dtype).to(device)
+
+        def keep(estimator, rows):
+            estimator._keep(*(side.cpu().numpy() for side in rows), known_users, known_items)
+
         if self.loss == "ials":
             gain = torch.from_numpy(self.confidence_ * matrix.data).to(device, dtype)  # user-major already
-            solver, max_iter = ImplicitLeastSquares(module, pairs, gain, alpha=self._alpha()), self.max_iter or 15
-        else:
-            weight = np.maximum(matrix.data / matrix.data.mean(), 1e-30)  # greater than zero in float32 too
-            solver = ranking_solver(
-                module,
-                pairs,
-                torch.from_numpy(weight).to(device, dtype),
-                RANKING[self.loss],
-                alpha=self._alpha(),
-                n_negatives=self.n_negatives,
-                popularity=self.negatives == "popularity",
-                exact=self.exact,
-                max_iter=self.max_iter,
-                generator=generator,
-            )
-            max_iter = solver.max_iter
-        self.history_ = run(solver, max_iter=max_iter, tol=self.tol, watch=self._report if self.verbose else None)
-        self.n_iter_ = len(self.history_["loss"])
-        users, items = (rows.cpu().numpy() for rows in solver.solution())
-        self._keep(users, items, known_users, known_items)
+            ials = ImplicitLeastSquares(module, pairs, gain, alpha=self._alpha())
+            return ials, self.max_iter or 15, keep
+        weight = np.maximum(matrix.data / matrix.data.mean(), 1e-30)  # greater than zero in float32 too
+        descent = ranking_solver(
+            module,
+            pairs,
+            torch.from_numpy(weight).to(device, dtype),
+            RANKING[self.loss],
+            alpha=self._alpha(),
+            n_negatives=self.n_negatives,
+            popularity=self.negatives == "popularity",
+            exact=self.exact,
+            max_iter=self.max_iter,
+            generator=generator,
+        )
+        return descent, descent.max_iter, keep
 
     def _alpha(self):
         return ALPHA[self.loss] if self.alpha is None else self.alpha
-
-    def _report(self, iteration, history, solver):
-        print(f"[{type(self).__name__}] iteration {iteration}, loss {history['loss'][-1]:.6g}")
 
     def score(self, X, y=None, sample_weight=None):
         """NDCG@10 of the recommendations, what ``fit`` saw left out of them.

@@ -1,6 +1,8 @@
 """Any torch module as a factorization: the model, the loss and the optimizer are the user's."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -12,9 +14,11 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sk_torchmf import _forms
 from sk_torchmf._validation import check_count, check_device
 from sk_torchmf.estimators import _features
+from sk_torchmf.estimators._callbacks import with_callbacks
 from sk_torchmf.estimators._module_train import ModuleTrainer
 from sk_torchmf.estimators._parts import find_ranking_loss
 from sk_torchmf.estimators._stream import Stream
+from sk_torchmf.estimators._training import TRAINING_CONSTRAINTS, Given
 from sk_torchmf.nn import NegativeSampler, Pairs
 from sk_torchmf.solvers.minibatch import Batch
 
@@ -158,6 +162,8 @@ class TorchFactorization(ModuleTrainer):
         "device": [str, torch.device, None],
         "random_state": ["random_state"],
         "verbose": ["verbose", Interval(Real, 0, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        **TRAINING_CONSTRAINTS,
     }
 
     def __init__(
@@ -174,6 +180,13 @@ class TorchFactorization(ModuleTrainer):
         max_iter=10,
         batch_size=1024,
         n_processes=1,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=5,
+        tol=1e-5,
+        refit=True,
+        scoring=None,
+        checkpoint=None,
         handle_unknown="mean",
         clip=False,
         user=0,
@@ -195,6 +208,13 @@ class TorchFactorization(ModuleTrainer):
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.n_processes = n_processes
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.refit = refit
+        self.scoring = scoring
+        self.checkpoint = checkpoint
         self.handle_unknown = handle_unknown
         self.clip = clip
         self.user = user
@@ -206,7 +226,7 @@ class TorchFactorization(ModuleTrainer):
         self._set_options(options)
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None):
         """Train a fresh module on observed ratings or, with a ranking loss, on positives.
 
         Parameters
@@ -221,11 +241,17 @@ class TorchFactorization(ModuleTrainer):
         sample_weight : array-like, optional
             Weights >= 0, one a row of X: an observation's or, where X is sparse, a user's. The mean of the loss is weighted by
             them, which torch's own losses and functions with ``reduction="none"`` allow. With a ranking loss they multiply ``y``.
+        X_val : table or Interactions, optional
+            Validation data as ``score`` takes them. ``history_`` gets a figure an epoch; with ``early_stopping`` it decides, and no
+            part of X is held out.
+        y_val : array-like of shape (n_val,), optional
+            Their ratings; a container's own by default.
 
         Returns
         -------
         self
         """
+        self._check_training()
         self._forget("module_", "rating_range_")  # a fit that fails leaves no module of other ids behind
         device = check_device(self.device)
         ranking = find_ranking_loss(self.loss) is not None
@@ -233,16 +259,36 @@ class TorchFactorization(ModuleTrainer):
             self._check_ranking()
         data = (_forms.read_weighted if ranking else _forms.read_rated)(self, X, y, sample_weight)
         features = _features.read(self, X, reset=True)
+        rows = None
         if data.weights is not None:
-            data, features = _select(data, features, data.weights > 0)
+            rows = np.flatnonzero(data.weights > 0)
+            data, features = _select(data, features, rows)
+        if not ranking:
+            self._check_ratings(data.ratings)
+        given = Given(X, y, sample_weight, data, rows, features, X_val, y_val)
+        self._train(given, partial(self._start, data, features, device), partial(self._observe, data, features))
+        return self
+
+    def _observe(self, data, features):
+        """Set what was seen."""
         self.seen_ = Pairs(data.user_ids, data.item_ids, self.n_users_, self.n_items_).tocsr()
         self.user_counts_, self.item_counts_ = (
             np.bincount(ids, data.weights, n).astype(np.float64)
             for ids, n in ((data.user_ids, self.n_users_), (data.item_ids, self.n_items_))
         )
         self._keep_background(features)
-        generator, sampler = torch.Generator("cpu"), None
-        if ranking:
+        if find_ranking_loss(self.loss) is None:
+            target = self._check_ratings(data.ratings)
+            self.rating_range_ = np.array([target.min(), target.max()], dtype=np.float64)
+
+    @contextmanager
+    def _start(self, data, features, device, seed, kept):
+        """Make a fresh module and what trains it."""
+        if kept is not None:
+            data, features = _select(data, features, kept)
+        self._observe(data, features)
+        generator, sampler = torch.Generator("cpu").manual_seed(seed), None
+        if find_ranking_loss(self.loss) is not None:
             sampler = NegativeSampler(self.seen_, popularity=self.negatives == "popularity", generator=generator, device=device)
             data, features = _select(data, features, sampler.total[data.user_ids] > 0)
             if len(data) == 0:
@@ -253,7 +299,6 @@ class TorchFactorization(ModuleTrainer):
             target = sampler.n_unobserved[data.user_ids]
         else:
             target = self._check_ratings(data.ratings)
-            self.rating_range_ = np.array([target.min(), target.max()], dtype=np.float64)
 
         observed = Batch.from_arrays(
             data.user_ids.astype(np.int64),
@@ -263,9 +308,10 @@ class TorchFactorization(ModuleTrainer):
             {name: values.astype(self.dtype) if values.dtype.kind == "f" else values for name, values in features.items()},
             device,
         )
-        self._train(observed, sampler, generator, device)
-        return self
+        with self._trainable(observed, sampler, generator, device, seed) as solver:
+            yield solver, self.max_iter, self._keep_on
 
+    @with_callbacks
     def fit_batches(self, batches, *, n_users, n_items):
         """Train a fresh module on batches of your own making, for ratings that do not fit in memory.
 
@@ -294,6 +340,10 @@ class TorchFactorization(ModuleTrainer):
             )
         if self.features is not None or self.n_processes > 1:
             raise ValueError("fit_batches takes neither features nor n_processes > 1: a batch holds users, items and ratings.")
+        if self.early_stopping or self.checkpoint is not None:
+            raise ValueError(
+                "fit_batches takes neither early_stopping nor checkpoint: what it has passed it cannot go back to. Use fit."
+            )
         if not callable(batches) and not isinstance(batches, Iterable):
             raise TypeError(f"batches must be iterable, or a function that returns an iterator. Got {type(batches).__name__}.")
         if isinstance(batches, Iterator) and self.max_iter > 1:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sk_torchmf.nn import Pairs
 from sk_torchmf.solvers.solution import Posterior, Solution
-from sk_torchmf.solvers.training import Solver, copy_state
+from sk_torchmf.solvers.training import Solver
 
 START_NOISE = 0.5  # of the ratings' variance
 START_BIAS = 0.2  # likewise
@@ -150,7 +150,8 @@ class Variational(Solver):
                 if self.biased:
                     getattr(self.module, f"{name}_biases").copy_(side.rows[:, k])
         posteriors = tuple(
-            Posterior(side.basis.numpy(), side.curvature.numpy(), side.count[:, 0].double().cpu().numpy()) for side in self.sides
+            Posterior(side.basis.numpy(), side.curvature.numpy(), side.count[:, 0].double().cpu().numpy().copy())
+            for side in self.sides
         )
         users, items = self.sides
         return Solution.from_module(self.module, _user_prior(users, items, self.noise, k), posteriors, self.noise)
@@ -160,11 +161,11 @@ class Variational(Solver):
         return {"sides": sides, "score": self.score, "noise": self.noise}
 
     def restore(self, state):
-        state = copy_state(state)
         for side, learned in zip(self.sides, state["sides"], strict=True):
-            for name, value in learned.items():
-                setattr(side, name, value)
-        self.score, self.noise = state["score"], state["noise"]
+            for name, value in learned.items():  # not in place: at the start two names may be one tensor
+                setattr(side, name, value.to(getattr(side, name), copy=True))
+        self.score.copy_(state["score"])
+        self.noise = state["noise"]
 
     def converged(self, losses, tol):
         return False
