@@ -29,11 +29,11 @@ def hold_out(user, item, fraction, seed):
     """
     n_items = int(item.max()) + 1
     distinct, place_of = np.unique(user.astype(np.int64) * n_items + item, return_inverse=True)
-    users, items = distinct // n_items, distinct % n_items
+    users, items = np.unique(distinct // n_items, return_inverse=True)[1].ravel(), distinct % n_items  # users without a number gap
     rng = np.random.default_rng(seed)
     key = rng.random(len(distinct))
     place, count = places(users, key)
-    share = np.floor(fraction * count + rng.random(int(users.max()) + 1)[users])
+    share = np.floor(fraction * count + rng.random(int(users[-1]) + 1)[users])
     held = place < np.minimum(share, count - 1)
     if not held.any():  # few pairs of each user, and luck: one of a user who has two
         held = (place == 0) & (count > 1) & (np.cumsum((place == 0) & (count > 1)) == 1)
