@@ -60,6 +60,26 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     tol : float, default=1e-4
         ``ials`` and exact losses stop once the objective falls by less than this fraction in five iterations in a row; 0 never
         stops.
+    early_stopping : bool, default=False
+        Hold out a part of each user's positives, or take ``fit``'s ``X_val``, and stop once the figure on it has not improved by
+        more than ``tol`` times its size for ``n_iter_no_change`` iterations; the best iteration is then used. Steps on drawn
+        negatives shrink as if all of ``max_iter`` came.
+    validation_fraction : float, default=0.1
+        How much of each user's pairs to hold out: all observations of a pair or none, at random, but never all that a user has
+        and, where it can be helped, never all of an item.
+    n_iter_no_change : int, default=5
+        How many iterations without a better figure end a fit that stops early.
+    refit : bool, default=True
+        After early stopping on a part of X, fit all of X for as many iterations as were best. False keeps the rows of the best
+        iteration: half the time, but what was held out has not taught the model. On MovieLens-100K (four splits) NDCG@10 was
+        0.344 with and 0.332 without for ``ials`` (0.344 without early stopping; ``bpr``: 0.322, 0.307, 0.331).
+    scoring : str or callable, default=None
+        The figure on validation data. None is NDCG@10, what was trained on being left out of the lists; else a scorer, by
+        scikit-learn's name or ``(estimator, X, y) -> float``, higher being better, such as ``ranking_scorer("ndcg", k=10)``.
+    checkpoint : str or os.PathLike, default=None
+        A file that holds, after each iteration, all that the next depends on. ``fit`` goes on from there where the same fit was
+        killed, and ends with the same numbers, bit for bit on the CPU; the file of another fit, with other parameters or data, is
+        refused. A fit that has ended removes it.
     handle_unknown : {"mean", "nan", "error"}, default="mean"
         What to predict for ids that ``fit`` did not see: as the known ids do on average, NaN, or raise ValueError. ``recommend``
         gives an unknown user what the mean user likes best.
@@ -72,7 +92,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     random_state : int, RandomState instance or None, default=None
         Seeds the initial factors and the negatives. None draws a fresh seed; no global generator is touched.
     verbose : int, default=0
-        1 prints a line an iteration.
+        1 prints a line an iteration. For progress bars and loggers see scikit-learn's ``set_callbacks`` (1.9 and later).
 
     Attributes
     ----------
@@ -96,8 +116,15 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     confidence_ : float
         The confidence that ``ials`` uses.
     history_ : dict of list
-        A value an iteration: ``loss`` and ``seconds``.
+        A value an iteration: ``loss``, ``seconds``, where there are validation data ``validation_loss`` or ``validation_score``.
+        ``pandas.DataFrame(model.history_)`` is a table of them. After early stopping it tells of the fit that was stopped, not of
+        the refit.
     n_iter_ : int
+        How many iterations ``history_`` has.
+    best_iter_ : int
+        With ``early_stopping``: the iteration with the best validation figure, from 1.
+    best_score_ : float
+        With ``early_stopping``: that figure, the lowest loss or the highest score.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Where ``X`` is a frame with such names.

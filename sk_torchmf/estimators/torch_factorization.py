@@ -68,6 +68,29 @@ class TorchFactorization(ModuleTrainer):
     n_processes : int, default=1
         More than one train lock-free on shared parameters (Hogwild [1]_): SGD or Adagrad on the CPU, and a loss of ratings.
         Results then depend on timing and differ from run to run.
+    early_stopping : bool, default=False
+        Hold out a part of each user's observations, or take ``fit``'s ``X_val``, and stop once the figure on it has not improved
+        by more than ``tol`` times its size for ``n_iter_no_change`` epochs; the best epoch is then used.
+    validation_fraction : float, default=0.1
+        How much of each user's pairs to hold out: all observations of a pair or none, at random, but never all that a user has
+        and, where it can be helped, never all of an item.
+    n_iter_no_change : int, default=5
+        How many epochs without a better figure end a fit that stops early.
+    tol : float, default=1e-5
+        See ``early_stopping``; the training loss ends no fit.
+    refit : bool, default=True
+        After early stopping on a part of X, fit all of X for as many epochs as were best. False keeps the rows of the best epoch:
+        half the time, but what was held out has not taught the model. On MovieLens-100K (four splits) the RMSE of a biased module
+        was 0.920 with and 0.928 without (1.056 without early stopping, after 30 epochs).
+    scoring : str or callable, default=None
+        The figure on validation data. None is the loss or, with a ranking loss, NDCG@10, what was trained on being left out of
+        the lists; else a scorer, by scikit-learn's name or ``(estimator, X, y) -> float``, higher being better, such as
+        ``ranking_scorer("ndcg", k=10)``.
+    checkpoint : str or os.PathLike, default=None
+        A file that holds, after each epoch, all that the next depends on. ``fit`` goes on from there where the same fit was
+        killed, and ends with the same numbers, bit for bit on the CPU; the file of another fit, with other parameters or data, is
+        refused. A fit that has ended removes it. Not with ``n_processes``, nor for what a module keeps elsewhere than in
+        parameters and buffers.
     handle_unknown : {"mean", "nan", "error"}, default="mean"
         What to predict for ids and categories that ``fit`` did not see: from the average score over a sample of those it saw, NaN,
         or raise ValueError.
@@ -83,7 +106,7 @@ class TorchFactorization(ModuleTrainer):
         Seeds the module's initial parameters, its dropout, the order of observations and the negatives. torch's global generators
         are left as they were.
     verbose : int, default=0
-        1 prints a line an epoch.
+        1 prints a line an epoch. For progress bars and loggers see scikit-learn's ``set_callbacks`` (1.9 and later).
     **options
         ``module__*``, ``loss__*``, ``optimizer__*`` and ``scheduler__*``: arguments of these, parameters as any other.
 
@@ -92,8 +115,15 @@ class TorchFactorization(ModuleTrainer):
     module_ : torch.nn.Module
         Trained, on the CPU, in evaluation mode.
     history_ : dict of list
-        ``loss`` and ``seconds`` of each epoch.
+        A value an epoch: ``loss``, ``seconds``, where there are validation data ``validation_loss`` or ``validation_score``.
+        ``pandas.DataFrame(model.history_)`` is a table of them. After early stopping it tells of the fit that was stopped, not of
+        the refit.
     n_iter_ : int
+        How many epochs ``history_`` has.
+    best_iter_ : int
+        With ``early_stopping``: the epoch with the best validation figure, from 1.
+    best_score_ : float
+        With ``early_stopping``: that figure, the lowest loss or the highest score.
     users_, items_ : ndarray of shape (n_users_,) and (n_items_,)
         The ids of the rows, sorted.
     n_users_, n_items_ : int
