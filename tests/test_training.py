@@ -1,6 +1,7 @@
 """The training loop, early stopping, history_ and what a fit prints."""
 
 import re
+import sys
 import warnings
 
 import numpy as np
@@ -519,3 +520,25 @@ def test_several_processes_can_stop_early():
     model = torch_model(optimizer="SGD", optimizer__lr=0.01, n_processes=2, early_stopping=True, max_iter=2).fit(DATA)
     assert len(model.history_["validation_loss"]) == 2
     assert all(torch.isfinite(p).all() for p in model.module_.parameters())
+
+
+# long work
+
+
+@pytest.mark.parametrize("bar", [True, False])
+@pytest.mark.parametrize("kind", ["als", "variational", "ials", "torch"])
+def test_recommend_and_evaluate_show_how_far_they_are(kind, bar, monkeypatch, capsys):
+    if not bar:
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    model = MAKE[kind]().fit(data_for(kind))
+    quiet = model.recommend(k=3), metrics.evaluate(model, LIKED, "ndcg", exclude_seen=False)
+    assert capsys.readouterr().err == ""
+    shown = model.recommend(k=3, progress=True), metrics.evaluate(model, LIKED, "ndcg", exclude_seen=False, progress=True)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "recommend" in printed.err
+    assert "evaluate" in printed.err
+    assert "100%" in printed.err
+    for found, expected in zip(shown[0], quiet[0], strict=True):
+        assert_array_equal(found, expected)
+    assert shown[1]["ndcg"][10] == pytest.approx(quiet[1]["ndcg"][10], rel=1e-12)

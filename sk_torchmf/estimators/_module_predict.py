@@ -200,7 +200,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
     def _check_ratings(self, ratings):
         return self._pointwise().check(np.asarray(ratings))
 
-    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, features=None):
+    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, features=None, progress=False):
         """Recommend the k best items of each user.
 
         Parameters
@@ -216,6 +216,8 @@ class ModulePredictor(RegressorMixin, PartEstimator):
             Candidates, as item ids; all by default.
         features : dict of str to array-like of shape (n,) or scalar, optional
             The circumstances to recommend under, for a model with features.
+        progress : bool, default=False
+            Show how far it is, on stderr: a bar if tqdm is there.
 
         Returns
         -------
@@ -240,7 +242,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
             return torch.from_numpy(self._score(user, item, context, "mean").reshape(-1, len(candidates)))
 
         seen = select_rows(self.seen_, code) if exclude_seen else None
-        found, scores = best_candidates(score, len(code), candidates, k, seen)
+        found, scores = best_candidates(score, len(code), candidates, k, seen, progress)
         remain = found >= 0
         scores[remain] = self._respond(scores[remain])
         ids = label(found, self.items_)

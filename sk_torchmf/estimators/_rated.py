@@ -136,7 +136,7 @@ class RatingPredictor(Recommender):
         """
         return self._respond(self._score_rows(rows), clip)
 
-    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, explore=False, random_state=None):
+    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, explore=False, random_state=None, progress=False):
         """Recommend the k best items of each user.
 
         Parameters
@@ -155,6 +155,8 @@ class RatingPredictor(Recommender):
             For known users and ``solver="variational"``.
         random_state : int, RandomState instance or None, default=None
             Seeds that draw.
+        progress : bool, default=False
+            Show how far it is, on stderr: a bar if tqdm is there.
 
         Returns
         -------
@@ -165,12 +167,12 @@ class RatingPredictor(Recommender):
             Predicted ratings; -inf where no item remains.
         """
         if not explore:
-            return self._recommend(users, k, exclude_seen, items)
+            return self._recommend(users, k, exclude_seen, items, progress)
         check_is_fitted(self)
         if sp.issparse(users) or self.user_posterior_ is None:
             raise ValueError('explore=True needs users that fit saw and solver="variational".')
         rng = check_random_state(random_state) if random_state is not None else np.random.default_rng()
-        return self._recommend(users, k, exclude_seen, items, lambda *side: self._draw(rng, *side))
+        return self._recommend(users, k, exclude_seen, items, progress, lambda *side: self._draw(rng, *side))
 
     def _draw(self, rng, role, code, factors, constant):
         """A draw from the posterior of rows: factors (n, n_factors) and constants (n,) in rating units."""
