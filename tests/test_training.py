@@ -384,11 +384,13 @@ def test_unknown_ids_in_validation_data_are_predicted_as_the_mean():
         assert model.history_["validation_loss"][-1] == pytest.approx(expected, rel=1e-5)
 
 
+def test_scoring_without_validation_data_says_nothing():
+    assert "validation_score" not in MAKE["adam"](scoring="r2").fit(DATA).history_
+
+
 def test_validation_arguments_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match=r"y_val was given without X_val"):
         MAKE["adam"]().fit(DATA, y_val=DATA.ratings)
-    with pytest.raises(ValueError, match="scoring is for validation data"):
-        MAKE["adam"](scoring="r2").fit(DATA)
     with pytest.raises(ValueError, match="score needs y"):
         MAKE["adam"]().fit(TABLE, DATA.ratings, X_val=TABLE)
     with pytest.raises(ValueError, match="y_val must have one value for each observation"):

@@ -171,8 +171,6 @@ class Trained(CallbackSupportMixin):
         if given.y_val is not None:
             raise ValueError("y_val was given without X_val. Pass both, or neither.")
         if not self.early_stopping:
-            if self.scoring is not None:
-                raise ValueError("scoring is for validation data. Use early_stopping=True, pass X_val, or leave scoring=None.")
             return None, None
         held = hold_out(given.data.user_ids, given.data.item_ids, self.validation_fraction, seed)
         ranking = self._default_scoring() is not None

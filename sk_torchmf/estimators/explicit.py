@@ -47,7 +47,7 @@ class MatrixFactorization(ExplicitFactorization):
     checkpoint : str or os.PathLike, default=None
         A file that holds, after each iteration, all that the next depends on. ``fit`` goes on from there where the same fit was
         killed, and ends with the same numbers, bit for bit on the CPU; the file of another fit, with other parameters or data, is
-        refused. A fit that has ended removes it.
+        refused. A fit that has ended removes it. One file serves one fit at a time.
     handle_unknown : {"mean", "nan", "error"}, default="mean"
         What to predict for ids that ``fit`` did not see: as the known ids do on average, NaN, or raise ValueError.
     clip : bool, default=False
@@ -181,7 +181,7 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     checkpoint : str or os.PathLike, default=None
         A file that holds, after each iteration, all that the next depends on. ``fit`` goes on from there where the same fit was
         killed, and ends with the same numbers, bit for bit on the CPU; the file of another fit, with other parameters or data, is
-        refused. A fit that has ended removes it.
+        refused. A fit that has ended removes it. One file serves one fit at a time.
     handle_unknown : {"mean", "nan", "error"}, default="mean"
         What to predict for ids that ``fit`` did not see: as the known ids do on average, NaN, or raise ValueError.
     clip : bool, default=False

@@ -89,8 +89,8 @@ class TorchFactorization(ModuleTrainer):
     checkpoint : str or os.PathLike, default=None
         A file that holds, after each epoch, all that the next depends on. ``fit`` goes on from there where the same fit was
         killed, and ends with the same numbers, bit for bit on the CPU; the file of another fit, with other parameters or data, is
-        refused. A fit that has ended removes it. Not with ``n_processes``, nor for what a module keeps elsewhere than in
-        parameters and buffers.
+        refused. A fit that has ended removes it. One file serves one fit at a time. Not with ``n_processes``, nor for what a
+        module keeps elsewhere than in parameters and buffers.
     handle_unknown : {"mean", "nan", "error"}, default="mean"
         What to predict for ids and categories that ``fit`` did not see: from the average score over a sample of those it saw, NaN,
         or raise ValueError.
