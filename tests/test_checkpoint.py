@@ -328,7 +328,7 @@ def test_a_fingerprint_is_the_same_in_another_process():
 
 def long_fit(**options):
     """Draws, momenta, steps taken back; without torch.optim, whose first step imports for a second."""
-    return ImplicitMatrixFactorization(4, loss="bpr", max_iter=600, random_state=0, **options).fit(LIKED)
+    return ImplicitMatrixFactorization(4, loss="bpr", max_iter=400, random_state=0, **options).fit(LIKED)
 
 
 def fit_and_save(path, result):

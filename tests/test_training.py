@@ -398,6 +398,7 @@ def test_validation_arguments_that_make_no_sense_are_refused():
     by_day = TorchFactorization(ByDay, "bpr", features={"day": 2}, early_stopping=True)
     with pytest.raises(ValueError, match="this model's features are of single pairs"):
         by_day.fit(np.column_stack([TABLE, TABLE[:, :1]]))
+    by_day.set_params(early_stopping=False, max_iter=1).fit(np.column_stack([TABLE, TABLE[:, :1]]))
 
 
 def test_a_pipeline_transforms_validation_data_on_the_way():

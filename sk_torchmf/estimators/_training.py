@@ -161,20 +161,20 @@ class Trained(CallbackSupportMixin):
 
     def _hold_out(self, given, seed):
         """Which observations to train on, None for all, and the validation data, None for none."""
-        scoring = self._default_scoring() if self.scoring is None else self.scoring
+        if given.X_val is None and given.y_val is not None:
+            raise ValueError("y_val was given without X_val. Pass both, or neither.")
+        if given.X_val is None and not self.early_stopping:
+            return None, None
+        own = self._default_scoring()
+        scoring = own if self.scoring is None else self.scoring
         if given.X_val is not None:
             X, y, weight = given.X_val, given.y_val, None
             if is_interactions(X):
                 X = as_interactions(X)
-                y, weight = X.ratings if y is None and self._default_scoring() is None else y, X.weights
+                y, weight = X.ratings if y is None and own is None else y, X.weights
             return None, Validation.of(self, X, y, weight, scoring)
-        if given.y_val is not None:
-            raise ValueError("y_val was given without X_val. Pass both, or neither.")
-        if not self.early_stopping:
-            return None, None
         held = hold_out(given.data.user_ids, given.data.item_ids, self.validation_fraction, seed)
-        ranking = self._default_scoring() is not None
-        X, y, weight = given.part(np.flatnonzero(held), ranking)
+        X, y, weight = given.part(np.flatnonzero(held), own is not None)
         return np.flatnonzero(~held), Validation.of(self, X, y, weight, scoring)
 
     def _keep_best(self, history):
