@@ -14,12 +14,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf import _forms
 from sk_torchmf._validation import check_device, check_size
+from sk_torchmf.estimators._callbacks import with_callbacks
+from sk_torchmf.estimators._growth import check_partial, read_more, with_old_state
+from sk_torchmf.estimators._moments import from_numpy, to_numpy
+from sk_torchmf.estimators._past import Plan, keep, recall
 from sk_torchmf.estimators._rated import RatingPredictor
+from sk_torchmf.estimators._start import Start
 from sk_torchmf.estimators._training import TRAINING_CONSTRAINTS, Given
-from sk_torchmf.nn import POINTWISE, Pairs
+from sk_torchmf.nn import POINTWISE, Pairs, pair_dot
 from sk_torchmf.solvers.als import AlternatingLeastSquares
 from sk_torchmf.solvers.autograd import OPTIMIZERS, Minimiser
-from sk_torchmf.solvers.objective import Objective, standardise
+from sk_torchmf.solvers.objective import Measure, Objective
 from sk_torchmf.solvers.variational import Variational
 
 MAX_ITER = {"variational": 10, "als": 15}  # and 50 for torch's optimizers
@@ -27,6 +32,13 @@ MAX_ITER = {"variational": 10, "als": 15}  # and 50 for torch's optimizers
 
 class ExplicitFactorization(RegressorMixin, RatingPredictor):
     """Base of the explicit estimators: parameters, ``fit`` and ``score``."""
+
+    # what fit leaves, beside what predictions need
+    rating_measure_: tuple
+    optimizer_state_: dict  # where torch's optimizers train
+    sketch_: dict
+    pair_weights_: np.ndarray | None
+    residual_square_: float
 
     _parameter_constraints: dict = {
         "n_factors": [Interval(Integral, 1, None, closed="left")],
@@ -43,6 +55,7 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         "item": [Interval(Integral, 0, None, closed="left"), str],
         "dtype": [StrOptions({"float32", "float64"})],
         "device": [str, torch.device, None],
+        "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
         **TRAINING_CONSTRAINTS,
@@ -71,6 +84,7 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         item=1,
         dtype="float32",
         device=None,
+        warm_start=False,
         random_state=None,
         verbose=0,
     ):
@@ -94,12 +108,13 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         self.item = item
         self.dtype = dtype
         self.device = device
+        self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None):
-        """Fit to observed ratings, from scratch.
+        """Fit to observed ratings, from scratch unless ``warm_start``.
 
         Parameters
         ----------
@@ -124,18 +139,76 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         -------
         self
         """
-        if self.batch_size is not None and self.solver not in ("adam", "adagrad", "sgd"):
-            raise ValueError(
-                f'batch_size must be None with solver="{self.solver}", which takes all ratings at once. Got {self.batch_size}.'
-            )
-        device = check_device(self.device)
+        return self._fit(X, y, sample_weight, X_val, y_val)
+
+    @with_callbacks
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Go on with more ratings; of those so far the estimator keeps which pairs there were and a sketch of their ratings.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As ``fit`` takes them; new users and items are welcome. A table has the columns of the first call. Positions, in a
+            container or a sparse matrix, may go beyond those known: row u of a matrix is user u again, and it may have more
+            columns, but not fewer.
+
+        Returns
+        -------
+        self
+            On an estimator that was not fitted, what ``fit`` would give.
+
+        Raises
+        ------
+        ValueError
+            Beside what ``fit`` raises: for another ``n_factors`` than that of the rows, and with ``early_stopping`` or
+            ``checkpoint``. The estimator then is as it was before.
+
+        Notes
+        -----
+        The result is close to that of a fit to all ratings at once: training goes on from the present rows, on the new ratings and,
+        at the old pairs, on what is remembered of theirs, see ``docs/partial_fit.md``. It takes about as long as such a fit, so
+        give it many ratings at a time. For a few new users there is ``fold_in``.
+        """
+        self._validate_params()
+        check_partial(self)
+        if not hasattr(self, "user_factors_"):
+            return self._fit(X, y, sample_weight)
+        device = self._check()
+        start = Start.of(self)
+        data, growth, _ = read_more(self, X, y, sample_weight, _forms.read_rated)
+        data = data if data.weights is None else data[data.weights > 0]
+        past = recall(self, growth, self._rows(device), partial(self._predict_pairs, device=device), device)
+        history = self.history_
+        with with_old_state(self):
+            plan = Plan(start.grown(growth), growth, past, getattr(self, "optimizer_state_", {}))
+            growth.record(self)
+            self._train(None, partial(self._start, data, device, plan), None)
+            self._remember(data, device, plan)
+        self.history_ = {name: history.get(name, []) + values for name, values in self.history_.items()}
+        self.n_iter_ = len(self.history_["loss"])
+        return self
+
+    def _fit(self, X, y, sample_weight, X_val=None, y_val=None):
+        device = self._check()
+        plan = Plan(Start.of(self) if self.warm_start and hasattr(self, "user_factors_") else None)
         data, rows = _forms.read_rated(self, X, y, sample_weight), None
         if data.weights is not None:
             rows = np.flatnonzero(data.weights > 0)
             data = data[rows]
+        if plan.start is not None:
+            plan.start = plan.start.named(self.users_, self.items_)
         given = Given(X, y, sample_weight, data, rows, X_val=X_val, y_val=y_val)
-        self._train(given, partial(self._start, data, device), partial(self._observe, data, device))
+        self._train(given, partial(self._start, data, device, plan), partial(self._observe, data, device))
+        self._remember(data, device, plan)
         return self
+
+    def _check(self):
+        """Refuse what cannot be combined; the device."""
+        if self.batch_size is not None and self.solver not in ("adam", "adagrad", "sgd"):
+            raise ValueError(
+                f'batch_size must be None with solver="{self.solver}", which takes all ratings at once. Got {self.batch_size}.'
+            )
+        return check_device(self.device)
 
     def _observe(self, data, device):
         """Set what was seen; the plan of its pairs, and their weights or None."""
@@ -150,33 +223,77 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         return torch.from_numpy(values.astype(self.dtype)).to(pairs.device).index_select(0, pairs.order)
 
     @contextmanager
-    def _start(self, data, device, seed, kept):
-        """Make the solver of standardised ratings, from random factors, for the users and items that were observed."""
-        data = data if kept is None else data[kept]
-        loss = POINTWISE[self.loss]
-        rating = loss.check(check_size(np.asarray(data.ratings, dtype=np.float64)))
-        location, self.rating_scale_ = standardise(rating, data.weights, loss)
-        start = float(loss.link(torch.tensor(location / self.rating_scale_, dtype=torch.float64, device="cpu")))
-        pairs, weight = self._observe(data, device)
-        rating = self._to_pairs(rating, pairs).div_(self.rating_scale_)
-        del data
+    def _start(self, data, device, plan, seed, kept):
+        """Make the solver of standardised ratings for the users and items that were observed."""
+        plan.observed = None
+        loss, past = POINTWISE[self.loss], plan.past
+        pairs, weight, rating = self._read_plan(data if kept is None else data[kept], device, plan)
+        scale = self.rating_scale_
+        location = float(loss.link(torch.tensor(self.rating_measure_[1] / scale, dtype=torch.float64, device="cpu")))
+        if kept is None:
+            plan.observed = pairs, weight, rating
         pairs, known_users, known_items = pairs.compressed()
         generator = torch.Generator("cpu").manual_seed(seed)
         init_std = 1.0 if self.solver == "variational" else 0.1
-        model = self._module(*pairs.shape, self.n_factors, mean=start, init_std=init_std, generator=generator, dtype=rating.dtype)
+        options = {"mean": location, "init_std": init_std, "generator": generator, "dtype": rating.dtype}
+        model = self._module(*pairs.shape, self.n_factors, **options)
+        if plan.start is not None:
+            plan.start.fill(model, known_users, known_items, location, scale)
         model = model.to(device)
+        lost = past.lost / self.user_counts_.sum() / scale**2 if past else 0.0
 
         def keep(estimator, solution):
             estimator._keep(solution.centred() if self._biased else solution, known_users, known_items)
+            if hasattr(solver, "moments"):
+                estimator.optimizer_state_ = to_numpy(solver.moments(), (known_users, known_items), self.seen_.shape)
+            else:
+                vars(estimator).pop("optimizer_state_", None)
 
         with torch.device("cpu"):  # where older optimizers keep their count of steps, whatever the default device
-            solver = self._solver(model, pairs, rating, weight, loss, start, generator)
+            solver = self._solver(model, pairs, rating, weight, loss, location, generator, lost)
+            if plan.optimizer_state:
+                solver.resume(from_numpy(plan.optimizer_state, plan.growth, (known_users, known_items), model))
             yield solver, self.max_iter or MAX_ITER.get(self.solver, 50), keep
 
-    def _solver(self, model, pairs, rating, weight, loss, start, generator):
+    def _read_plan(self, data, device, plan):
+        """Measure ratings, and plan them with those remembered: pairs, weights or None, and standardised ratings."""
+        loss = POINTWISE[self.loss]
+        rating = loss.check(check_size(np.asarray(data.ratings, dtype=np.float64)))
+        measure = Measure.of(rating, data.weights, loss)
+        if plan.past is not None:
+            measure = Measure(*plan.past.measure).pooled(measure)
+            data = plan.past.joined(data, rating)
+            rating = data.ratings
+        pairs, weight = self._observe(data, device)
+        self.rating_measure_, self.rating_range_, self.rating_scale_ = measure.as_tuple(), measure.limits(), measure.scale(loss)
+        return pairs, weight, self._to_pairs(rating, pairs).div_(self.rating_scale_)
+
+    def _remember(self, data, device, plan):
+        """Keep a sketch of all ratings, those of a slice that was held out too."""
+        pairs, weight, rating = plan.observed or self._read_plan(data, device, plan)
+        loss, scale = POINTWISE[self.loss], self.rating_scale_
+        score = self._score_of_pairs(pairs, device).div_(scale)
+        residual = loss.slope(score, rating).mul_(-scale / (2 if loss.standardised else 1))  # as far as the loss looks at it
+        keep(self, pairs, residual, weight, self._rows(device), plan.past)
+
+    def _rows(self, device):
+        return tuple(torch.from_numpy(rows).to(device) for rows in (self.user_factors_, self.item_factors_))
+
+    def _score_of_pairs(self, pairs, device):
+        """Scores of a plan's pairs, user-major, in rating units and in the precision of the factors."""
+        users, items = self._rows(device)
+        if not self._biased:
+            return pair_dot(users, items, pairs)
+        of_users, of_items = (torch.from_numpy(biases).to(device) for biases in (self.user_biases_, self.item_biases_))
+        return pair_dot(users, items, pairs, of_users, of_items).add_(self.global_mean_)
+
+    def _predict_pairs(self, pairs, device):
+        return self._pointwise().response(self._score_of_pairs(pairs, device))
+
+    def _solver(self, model, pairs, rating, weight, loss, location, generator, lost):
         if self.solver == "variational":
-            return Variational(model, pairs, rating, weight, loss)
-        objective = Objective.build(model, pairs, rating, weight, loss, alpha=self.alpha, mean=start)
+            return Variational(model, pairs, rating, weight, loss, lost=lost)
+        objective = Objective.build(model, pairs, rating, weight, loss, alpha=self.alpha, mean=location)
         if self.solver == "als":
             return AlternatingLeastSquares(model, objective)
         options = {"learning_rate": self.learning_rate, "batch_size": self.batch_size, "generator": generator}

@@ -58,6 +58,8 @@ class MatrixFactorization(ExplicitFactorization):
         Precision of the computation and of the fitted factors.
     device : str or torch.device, default=None
         Where to fit: "cpu" or "cuda"; None follows ``torch.get_default_device()``. The fitted state is NumPy either way.
+    warm_start : bool, default=False
+        ``fit`` starts from the present rows where ids are the same, instead of from random ones; its ratings are the new call's.
     random_state : int, RandomState instance or None, default=None
         Seeds the initial factors and the order of blocks. None draws a fresh seed; no global generator is touched.
     verbose : int, default=0
@@ -81,6 +83,14 @@ class MatrixFactorization(ExplicitFactorization):
         Standard deviation of a rating about its expectation, in rating units; None where the solver does not learn it.
     rating_range_ : ndarray of shape (2,)
         Lowest and highest rating.
+    rating_measure_ : tuple of float
+        Sum of the weights of all ratings so far, their mean and variance (for ``huber`` what stands in for these), lowest, highest.
+    sketch_ : dict
+    pair_weights_ : ndarray or None
+    residual_square_ : float
+    optimizer_state_ : dict
+        What ``partial_fit`` goes on from: sums of residuals for each row; the weights of ``seen_``, None where all are one; the
+        sum of the residuals' squares; with torch's optimizers their state.
     rating_scale_ : float
         What ratings were divided by: their standard deviation; 1 for ``poisson`` and ``logistic``.
     user_prior_ : tuple of ndarray of shape (3, width, width) and (3, width)
@@ -192,6 +202,8 @@ class BiasedMatrixFactorization(ExplicitFactorization):
         Precision of the computation and of the fitted factors.
     device : str or torch.device, default=None
         Where to fit: "cpu" or "cuda"; None follows ``torch.get_default_device()``. The fitted state is NumPy either way.
+    warm_start : bool, default=False
+        ``fit`` starts from the present rows where ids are the same, instead of from random ones; its ratings are the new call's.
     random_state : int, RandomState instance or None, default=None
         Seeds the initial factors and the order of blocks. None draws a fresh seed; no global generator is touched.
     verbose : int, default=0
@@ -221,6 +233,14 @@ class BiasedMatrixFactorization(ExplicitFactorization):
         Standard deviation of a rating about its expectation, in rating units; None where the solver does not learn it.
     rating_range_ : ndarray of shape (2,)
         Lowest and highest rating.
+    rating_measure_ : tuple of float
+        Sum of the weights of all ratings so far, their mean and variance (for ``huber`` what stands in for these), lowest, highest.
+    sketch_ : dict
+    pair_weights_ : ndarray or None
+    residual_square_ : float
+    optimizer_state_ : dict
+        What ``partial_fit`` goes on from: sums of residuals for each row; the weights of ``seen_``, None where all are one; the
+        sum of the residuals' squares; with torch's optimizers their state.
     rating_scale_ : float
         What ratings were divided by: their standard deviation; 1 for ``poisson`` and ``logistic``.
     user_prior_ : tuple of ndarray of shape (3, width, width) and (3, width)
