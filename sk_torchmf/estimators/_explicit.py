@@ -175,7 +175,7 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
             return self._fit(X, y, sample_weight)
         device = self._check()
         start = Start.of(self)
-        data, growth, _ = read_more(self, X, y, sample_weight, _forms.read_rated)
+        data, growth = read_more(self, X, y, sample_weight, _forms.read_rated)
         data = data if data.weights is None else data[data.weights > 0]
         past = recall(self, growth, self._rows(device), partial(self._predict_pairs, device=device), device)
         history = self.history_

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 
 from sk_torchmf import _forms, _labels
+from sk_torchmf.interactions import Interactions
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,26 @@ class Growth:
         if estimator.form_ == _forms.SPARSE:
             estimator.n_features_in_ = len(self.items)
 
-    def matrix(self, seen, values=None):
-        """A CSR array of shape (n_old_users, n_old_items) at its new places, sorted, with other values where given."""
-        values = seen.data if values is None else values
-        user, item = np.repeat(self.user_place, np.diff(seen.indptr)), self.item_place[seen.indices]
-        return sp.csr_array(sp.coo_array((values, (user, item)), shape=self.shape))
+    def codes(self):
+        """For each user, and for each item, the number of its row so far, -1 for a new one."""
+        return tuple(inverse(place, n) for place, n in zip((self.user_place, self.item_place), self.shape, strict=True))
+
+    def joined(self, estimator, data):
+        """What an estimator has seen, at its new places and with its weights, and more: one container without ratings."""
+        seen, own, weights = estimator.seen_, estimator.pair_weights_, data.weights
+        if own is not None or weights is not None:
+            own = np.ones(seen.nnz) if own is None else own
+            weights = np.concatenate([own, np.ones(len(data)) if weights is None else weights])
+        user = np.concatenate([np.repeat(self.user_place, np.diff(seen.indptr)), data.user_ids])
+        item = np.concatenate([self.item_place[seen.indices], data.item_ids])
+        return Interactions(user, item, weights=weights, num_users=self.shape[0], num_items=self.shape[1])
+
+
+def inverse(place, n):
+    """The inverse of an injection into n places, -1 where nothing has come to lie."""
+    code = np.full(n, -1)
+    code[place] = np.arange(len(place))
+    return code
 
 
 def read_more(estimator, X, y, sample_weight, reader):
@@ -63,8 +78,6 @@ def read_more(estimator, X, y, sample_weight, reader):
     data : Interactions
         What ``reader`` returns, in the new row numbers.
     growth : Growth
-    chunk : estimator
-        A shallow copy of the estimator that learned from X alone.
     """
     form = _forms.form_of(X)
     if (form == _forms.TABLE) != (estimator.form_ == _forms.TABLE):
@@ -79,13 +92,13 @@ def read_more(estimator, X, y, sample_weight, reader):
             f"X has {X.shape[1]} features, but {type(estimator).__name__} is expecting at least {estimator.n_items_} features as "
             "input: one column for each of items_, then those of new items."
         )
-    chunk = copy.copy(estimator)
+    chunk = copy.copy(estimator)  # which learns the ids of X alone
     data = copy.copy(reader(chunk, X, y, sample_weight))
     users, user_place, new_users = _labels.merge(estimator.users_, chunk.users_, "user")
     items, item_place, new_items = _labels.merge(estimator.items_, chunk.items_, "item")
     data.user_ids, data.item_ids = new_users[data.user_ids], new_items[data.item_ids]
     data.num_users, data.num_items = len(users), len(items)
-    return data, Growth(users, items, user_place, item_place), chunk
+    return data, Growth(users, items, user_place, item_place)
 
 
 def check_partial(estimator):

@@ -10,6 +10,7 @@ from sk_torchmf.estimators._module_predict import ModulePredictor
 from sk_torchmf.estimators._parts import find_ranking_loss, make_loss, make_module, make_optimizer, make_scheduler
 from sk_torchmf.estimators._training import Trained
 from sk_torchmf.metrics._scorer import ranking_scorer
+from sk_torchmf.nn import POINTWISE, PointwiseLoss
 from sk_torchmf.solvers.hogwild import check_shareable, hogwild
 from sk_torchmf.solvers.minibatch import Epochs, Observations, PairsBatch, Ranked, Trainer
 
@@ -64,10 +65,12 @@ class ModuleTrainer(Trained, ModulePredictor):
         return ranking_scorer("ndcg", k=10)
 
     @contextmanager
-    def _trainable(self, observed, sampler, generator, device, seed):
+    def _trainable(self, observed, sampler, generator, device, seed, trained=None):
         """What trains a fresh module on observations; with a sampler, each against negatives. The generator draws for both."""
         with private_random_state(seed, device):
             trainer, scheduler = self._make(device)
+            if trained is not None:
+                trained.hand_over(trainer, scheduler, self._build)
             if self.n_processes > 1:
                 check_shareable(trainer.optimizer, device, self.n_processes)
                 size = self.batch_size or len(observed)
@@ -97,13 +100,16 @@ class ModuleTrainer(Trained, ModulePredictor):
 
         self._train(None, start, None)
 
+    def _build(self, n_users, n_items):
+        """A fresh module of these sizes."""
+        sizes = {"n_users": n_users, "n_items": n_items}
+        n_categories = {f"n_{name}": len(labels) for name, labels in self.feature_categories_.items()}
+        return make_module(self.module, self._options("module"), sizes, n_categories, list(_features.columns(self.features)))
+
     def _make(self, device):
         """What trains the module on its device, and the scheduler."""
-        sizes = {"n_users": self.n_users_, "n_items": self.n_items_}
-        n_categories = {f"n_{name}": len(labels) for name, labels in self.feature_categories_.items()}
-        names = list(_features.columns(self.features))
         loss = make_loss(self.loss, self._options("loss"))
-        module = make_module(self.module, self._options("module"), sizes, n_categories, names)
+        module = self._build(self.n_users_, self.n_items_)
         module = module.to(device, getattr(torch, self.dtype)).train()
         optimizer = make_optimizer(self.optimizer, self._options("optimizer"), module, self.parameter_options)
         scheduler = make_scheduler(self.scheduler, self._options("scheduler"), optimizer)
@@ -116,6 +122,23 @@ class ModuleTrainer(Trained, ModulePredictor):
         for parameter in module.parameters():
             parameter.grad = None
         estimator.module_ = module.cpu().eval()
+
+    def _remembers(self):
+        """Whether ratings can be stood in for by predictions: known by their ids alone, and of a loss that is least at them."""
+        if self.features is not None or find_ranking_loss(self.loss) is not None:
+            return False
+        if isinstance(self.loss, PointwiseLoss) or self.loss in POINTWISE:
+            return True
+        loss, (low, high) = make_loss(self.loss, self._options("loss")), self.rating_range_
+        span = 0.25 * (high - low) or 1.0
+        try:
+            for rating in (low, (low + high) / 2, high):
+                values = [float(loss(torch.tensor([rating + step]), torch.tensor([rating]), None)) for step in (0.0, -span, span)]
+                if not values[0] < min(values[1:]):
+                    return False
+        except (RuntimeError, ValueError, TypeError):  # a loss of batches of another kind
+            return False
+        return True
 
 
 @contextmanager

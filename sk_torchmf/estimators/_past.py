@@ -89,11 +89,17 @@ def keep(estimator, pairs, residual, weight, rows, past=None):
     squares = residual.double().square()
     estimator.residual_square_ = float((squares if weight is None else squares * weight).sum()) + (past.lost if past else 0.0)
     estimator.seen_ = pairs.tocsr()
-    estimator.pair_weights_ = None
-    if weight is not None or pairs.n_pairs > estimator.seen_.nnz:
-        values = np.ones(pairs.n_pairs) if weight is None else weight.double().cpu().numpy()
-        index = pairs.users.cpu().numpy(), pairs.columns.cpu().numpy()
-        estimator.pair_weights_ = sp.csr_array(sp.coo_array((values, index), shape=pairs.shape)).data
+    seen = Interactions(pairs.users.cpu().numpy(), pairs.columns.cpu().numpy())
+    seen.weights = None if weight is None else weight.double().cpu().numpy()
+    estimator.pair_weights_ = pair_weights(seen, estimator.seen_)
+
+
+def pair_weights(data, seen):
+    """The summed weights of the pairs of a CSR pattern of observations, None where all are one."""
+    if data.weights is None and len(data) == seen.nnz:
+        return None
+    weights = np.ones(len(data)) if data.weights is None else data.weights
+    return sp.csr_array(sp.coo_array((weights, (data.user_ids, data.item_ids)), shape=seen.shape)).data
 
 
 def recall(estimator, growth, rows, predict, device):

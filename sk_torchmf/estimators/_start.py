@@ -87,11 +87,8 @@ class Start:
 
     def grown(self, growth):
         """The rows at the places that ``partial_fit`` moves them to."""
-        return replace(
-            self,
-            users=self.users.placed(_number(growth.user_place, len(growth.users))),
-            items=self.items.placed(_number(growth.item_place, len(growth.items))),
-        )
+        users, items = growth.codes()
+        return replace(self, users=self.users.placed(users), items=self.items.placed(items))
 
     def fill(self, module, known_users, known_items, mean, scale):
         """Fill a fresh module of some users and items, in place; it was made to start at the score ``mean``."""
@@ -103,10 +100,3 @@ class Start:
             rows.fill(getattr(module, f"{role}_factors"), biases, index, planted[:n_factors], scale)
         if hasattr(module, "global_mean") and (self.users.known.any() or self.items.known.any()):
             module.global_mean.fill_(self.constant / scale)
-
-
-def _number(place, n):
-    """The inverse of an injection into n places, -1 where nothing has come to lie."""
-    code = np.full(n, -1)
-    code[place] = np.arange(len(place))
-    return code

@@ -13,7 +13,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf import _forms
 from sk_torchmf._validation import check_device, check_weights
+from sk_torchmf.estimators._callbacks import with_callbacks
+from sk_torchmf.estimators._growth import check_partial, read_more, with_old_state
 from sk_torchmf.estimators._positives import PositivesPredictor
+from sk_torchmf.estimators._start import Start
 from sk_torchmf.estimators._training import TRAINING_CONSTRAINTS, Given
 from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF
@@ -89,6 +92,8 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         Precision of the computation and of the fitted factors.
     device : str or torch.device, default=None
         Where to fit: "cpu" or "cuda"; None follows ``torch.get_default_device()``. The fitted state is NumPy either way.
+    warm_start : bool, default=False
+        ``fit`` starts from the present rows where ids are the same, instead of from random ones; its positives are the new call's.
     random_state : int, RandomState instance or None, default=None
         Seeds the initial factors and the negatives. None draws a fresh seed; no global generator is touched.
     verbose : int, default=0
@@ -113,6 +118,8 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         What was observed in ``fit``.
     user_counts_, item_counts_ : ndarray of shape (n_users_,) and (n_items_,)
         Weight of each id's positives; 0 where it has none.
+    pair_weights_ : ndarray or None
+        Weights of the pairs of ``seen_``, None where all are one; ``partial_fit`` goes on from these.
     confidence_ : float
         The confidence that ``ials`` uses.
     history_ : dict of list
@@ -187,6 +194,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         "item": [Interval(Integral, 0, None, closed="left"), str],
         "dtype": [StrOptions({"float32", "float64"})],
         "device": [str, torch.device, None],
+        "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
         **TRAINING_CONSTRAINTS,
@@ -216,6 +224,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         item=1,
         dtype="float32",
         device=None,
+        warm_start=False,
         random_state=None,
         verbose=0,
     ):
@@ -240,12 +249,13 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         self.item = item
         self.dtype = dtype
         self.device = device
+        self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None):
-        """Fit to positives, from scratch.
+        """Fit to positives, from scratch unless ``warm_start``.
 
         Parameters
         ----------
@@ -268,18 +278,71 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         -------
         self
         """
+        return self._fit(X, y, sample_weight, X_val, y_val)
+
+    @with_callbacks
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Go on with more positives, from the present rows; those so far are known by ``seen_``, and count as before.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As ``fit`` takes them; new users and items are welcome, and a pair that comes again adds its weight. A table has the
+            columns of the first call. Positions, in a container or a sparse matrix, may go beyond those known: row u of a matrix is
+            user u again, and it may have more columns, but not fewer.
+
+        Returns
+        -------
+        self
+            On an estimator that was not fitted, what ``fit`` would give.
+
+        Raises
+        ------
+        ValueError
+            Beside what ``fit`` raises: for another ``n_factors`` than that of the rows, and with ``early_stopping`` or
+            ``checkpoint``. The estimator then is as it was before.
+
+        Notes
+        -----
+        A call takes as many iterations over all positives as ``fit`` does, so give it many at a time. For a few new users there is
+        ``fold_in``.
+        """
+        self._validate_params()
+        check_partial(self)
+        if not hasattr(self, "user_factors_"):
+            return self._fit(X, y, sample_weight)
+        device = self._check()
+        start = Start.of(self)
+        data, growth = read_more(self, X, y, sample_weight, _forms.read_positives)
+        data = growth.joined(self, data)
+        history = self.history_
+        with with_old_state(self):
+            growth.record(self)
+            self._train(None, partial(self._start, data, device, start.grown(growth)), None)
+        self.history_ = {name: history.get(name, []) + values for name, values in self.history_.items()}
+        self.n_iter_ = len(self.history_["loss"])
+        return self
+
+    def _fit(self, X, y, sample_weight, X_val=None, y_val=None):
+        device = self._check()
+        start = Start.of(self) if self.warm_start and hasattr(self, "user_factors_") else None
+        data = _forms.read_weighted(self, X, y, sample_weight)
+        rows = None if data.weights is None else np.flatnonzero(data.weights > 0)
+        data = data if rows is None else data[rows]
+        if start is not None:
+            start = start.named(self.users_, self.items_)
+        given = Given(X, y, sample_weight, data, rows, X_val=X_val, y_val=y_val)
+        self._train(given, partial(self._start, data, device, start), partial(self._observe, data))
+        return self
+
+    def _check(self):
+        """Refuse what cannot be combined; the device."""
         if self.exact and (self.loss == "ials" or RANKING[self.loss].expected is None):
             raise ValueError(
                 f'exact=True is for loss="logistic" and loss="softmax". Got loss="{self.loss}", which '
                 + ("always counts all pairs." if self.loss == "ials" else "is drawn.")
             )
-        device = check_device(self.device)
-        data = _forms.read_weighted(self, X, y, sample_weight)
-        rows = None if data.weights is None else np.flatnonzero(data.weights > 0)
-        data = data if rows is None else data[rows]
-        given = Given(X, y, sample_weight, data, rows, X_val=X_val, y_val=y_val)
-        self._train(given, partial(self._start, data, device), partial(self._observe, data))
-        return self
+        return check_device(self.device)
 
     def _default_scoring(self):
         return ranking_scorer("ndcg", k=10)
@@ -289,19 +352,20 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         weight = np.ones(len(data)) if data.weights is None else data.weights
         matrix = sp.csr_array(sp.coo_array((weight, (data.user_ids, data.item_ids)), shape=(self.n_users_, self.n_items_)))
         self.seen_ = sp.csr_array((np.ones(matrix.nnz, dtype=bool), matrix.indices, matrix.indptr), shape=matrix.shape)
+        self.pair_weights_ = None if (matrix.data == 1).all() else matrix.data
         self.user_counts_ = matrix.sum(axis=1)
         self.item_counts_ = matrix.sum(axis=0)
         return matrix
 
     @contextmanager
-    def _start(self, data, device, seed, kept):
-        """Make the solver, from random factors."""
+    def _start(self, data, device, start, seed, kept):
+        """Make the solver, from random factors where there is no start."""
         matrix = self._observe(data if kept is None else data[kept])
         self._check_size(float(matrix.data.max()))
         n_known = np.count_nonzero(self.user_counts_) * np.count_nonzero(self.item_counts_)
         self.confidence_ = POSITIVES * n_known / matrix.data.sum() if self.confidence is None else self.confidence
         matrix, items = (matrix, np.flatnonzero(self.item_counts_)) if self.loss == "ials" else self._rankable(matrix)
-        yield self._make(matrix, items, device, seed)
+        yield self._make(matrix, items, device, start, seed)
 
     def _check_size(self, largest):
         """Refuse weights so large or so small that float32 could not hold what is made of them."""
@@ -328,7 +392,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
                     f'{np.count_nonzero(self.user_counts_)} users and {np.count_nonzero(self.item_counts_)} items. Use loss="ials".'
                 )
 
-    def _make(self, matrix, known_items, device, seed):
+    def _make(self, matrix, known_items, device, start, seed):
         """The solver of the users of a matrix of weights and some items; all others get the mean row."""
         known_users = np.flatnonzero(np.diff(matrix.indptr))
         if (len(known_users), len(known_items)) != matrix.shape:
@@ -339,7 +403,14 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         generator = torch.Generator("cpu").manual_seed(seed)
         dtype = getattr(torch, self.dtype)
         kind = BiasedMF if self.biased else PlainMF
-        module = kind(n_users, n_items, self.n_factors, init_std=INIT_STD, generator=generator, dtype=dtype).to(device)
+        module = kind(n_users, n_items, self.n_factors, init_std=INIT_STD, generator=generator, dtype=dtype)
+        begun = None
+        if start is not None:
+            start.fill(module, known_users, known_items, 0.0, 1.0)
+            begun = torch.from_numpy(start.items.known[known_items]).to(device)
+            if self.biased:  # here the level is a part of the items' biases
+                module.get_parameter("item_biases").data.add_(start.constant * begun.cpu())
+        module = module.to(device)
 
         def keep(estimator, rows):
             estimator._keep(*(side.cpu().numpy() for side in rows), known_users, known_items)
@@ -360,6 +431,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
             exact=self.exact,
             max_iter=self.max_iter,
             generator=generator,
+            begun=begun if start is not None and start.items.biases is not None else None,
         )
         return descent, descent.max_iter, keep
 

@@ -11,12 +11,15 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
-from sk_torchmf import _forms
+from sk_torchmf import _forms, _labels
 from sk_torchmf._validation import check_count, check_device
 from sk_torchmf.estimators import _features
 from sk_torchmf.estimators._callbacks import with_callbacks
+from sk_torchmf.estimators._grow_module import Learned, optimizer_state
+from sk_torchmf.estimators._growth import check_partial, read_more, with_old_state
 from sk_torchmf.estimators._module_train import ModuleTrainer
 from sk_torchmf.estimators._parts import find_ranking_loss
+from sk_torchmf.estimators._past import keep, pair_weights, recall
 from sk_torchmf.estimators._stream import Stream
 from sk_torchmf.estimators._training import TRAINING_CONSTRAINTS, Given
 from sk_torchmf.nn import NegativeSampler, Pairs
@@ -102,6 +105,8 @@ class TorchFactorization(ModuleTrainer):
         What the module is cast to.
     device : str or torch.device, default=None
         Where to fit; None follows ``torch.get_default_device()``. The fitted module lies on the CPU.
+    warm_start : bool, default=False
+        ``fit`` starts from the parameters of the present module, at the rows of the same ids, and from the optimizer's state.
     random_state : int, RandomState instance or None, default=None
         Seeds the module's initial parameters, its dropout, the order of observations and the negatives. torch's global generators
         are left as they were.
@@ -135,6 +140,9 @@ class TorchFactorization(ModuleTrainer):
         Weighted number of observations of each id.
     rating_range_ : ndarray of shape (2,)
         Not with a ranking loss.
+    sketch_, pair_weights_, residual_square_, optimizer_state_
+        What ``partial_fit`` goes on from: what is remembered of ratings, None where nothing is; the weights of ``seen_``, None
+        where all are one; the optimizer's state and the scheduler's.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Where ``X`` is a frame with such names.
@@ -190,6 +198,7 @@ class TorchFactorization(ModuleTrainer):
         "item": [Interval(Integral, 0, None, closed="left"), str],
         "dtype": [StrOptions({"float32", "float64"})],
         "device": [str, torch.device, None],
+        "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose", Interval(Real, 0, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -223,6 +232,7 @@ class TorchFactorization(ModuleTrainer):
         item=1,
         dtype="float32",
         device=None,
+        warm_start=False,
         random_state=None,
         verbose=0,
         **options,
@@ -251,13 +261,14 @@ class TorchFactorization(ModuleTrainer):
         self.item = item
         self.dtype = dtype
         self.device = device
+        self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
         self._set_options(options)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None):
-        """Train a fresh module on observed ratings or, with a ranking loss, on positives.
+        """Train a module, fresh unless ``warm_start``, on observed ratings or, with a ranking loss, on positives.
 
         Parameters
         ----------
@@ -281,12 +292,87 @@ class TorchFactorization(ModuleTrainer):
         -------
         self
         """
+        return self._fit(X, y, sample_weight, X_val, y_val)
+
+    @with_callbacks
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Go on with more observations: the module and the optimizer's state grow by the rows of new users and items.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As ``fit`` takes them. A table has the columns of the first call. Positions, in a container or a sparse matrix, may go
+            beyond those known: row u of a matrix is user u again, and it may have more columns, but not fewer.
+
+        Returns
+        -------
+        self
+            On an estimator that was not fitted, what ``fit`` would give.
+
+        Raises
+        ------
+        ValueError
+            Beside what ``fit`` raises: for a module whose other sizes have changed, for a new category of a feature, and with
+            ``early_stopping`` or ``checkpoint``. The estimator then is as it was before.
+
+        Notes
+        -----
+        A larger module is made as the first was, and takes over the old one's parameters and buffers at their rows; which
+        dimensions are users and items is found by making it for one more of each. A call trains for ``max_iter`` epochs. Positives
+        of a ranking loss are known by ``seen_``, and all take part. Ratings are not kept: where the score is on their scale and
+        there are no ``features``, what the estimator remembers of them takes part, see ``docs/partial_fit.md``; else training is
+        on the new ones alone, and the old fade.
+        """
+        self._validate_params()
+        check_partial(self)
+        if not hasattr(self, "module_"):
+            return self._fit(X, y, sample_weight)
+        device, ranking = self._check()
+        data, growth = read_more(self, X, y, sample_weight, _forms.read_weighted if ranking else _forms.read_rated)
+        features = _features.read(self, X, reset=False)
+        for name, values in features.items():
+            if values.dtype.kind == "i" and (values < 0).any():
+                raise ValueError(
+                    f"features: {name} has a category that fit did not see, in row {int(np.argmax(values < 0))}. partial_fit grows "
+                    "by users and items alone: drop the row, or fit from scratch."
+                )
+        if data.weights is not None:
+            data, features = _select(data, features, np.flatnonzero(data.weights > 0))
+        seen, past = growth.joined(self, data), None
+        if ranking and not features:
+            data = seen
+        elif not ranking:
+            limits, rating = self.rating_range_, self._check_ratings(data.ratings)
+            if self.sketch_ is not None:
+                none = torch.zeros(self.n_users_, 0), torch.zeros(self.n_items_, 0)
+                past = recall(self, growth, none, self._predict_pairs, torch.device("cpu"))
+                np.clip(past.data.ratings, *limits, out=past.data.ratings)
+                data = past.joined(data, rating)
+            limits = np.array([min(limits[0], rating.min()), max(limits[1], rating.max())])
+        trained = Learned(self.module_, self.optimizer_state_, (self.n_users_, self.n_items_), *growth.codes())
+        history = self.history_
+        with with_old_state(self):
+            growth.record(self)
+            self._train(None, partial(self._start, data, features, device, trained, seen), None)
+            if not ranking:
+                self.rating_range_ = limits
+            self._remember(data, past)
+        self.history_ = {name: history.get(name, []) + values for name, values in self.history_.items()}
+        self.n_iter_ = len(self.history_["loss"])
+        return self
+
+    def _check(self):
+        """Refuse what cannot be combined; the device, and whether the loss ranks."""
         self._check_training()
-        self._forget("module_", "rating_range_")  # a fit that fails leaves no module of other ids behind
-        device = check_device(self.device)
         ranking = find_ranking_loss(self.loss) is not None
         if ranking:
             self._check_ranking()
+        return check_device(self.device), ranking
+
+    def _fit(self, X, y, sample_weight, X_val=None, y_val=None):
+        before = vars(self).copy() if self.warm_start and hasattr(self, "module_") else None
+        self._forget("module_", "rating_range_")  # a fit that fails leaves no module of other ids behind
+        device, ranking = self._check()
         data = (_forms.read_weighted if ranking else _forms.read_rated)(self, X, y, sample_weight)
         features = _features.read(self, X, reset=True)
         rows = None
@@ -295,28 +381,52 @@ class TorchFactorization(ModuleTrainer):
             data, features = _select(data, features, rows)
         if not ranking:
             self._check_ratings(data.ratings)
+        trained = None
+        if before is not None:
+            codes = (_labels.lookup(getattr(self, name), before[name], name[:4]) for name in ("users_", "items_"))
+            sizes = before["n_users_"], before["n_items_"]
+            trained = Learned(before["module_"], before["optimizer_state_"], sizes, *codes)
         given = Given(X, y, sample_weight, data, rows, features, X_val, y_val)
-        self._train(given, partial(self._start, data, features, device), partial(self._observe, data, features))
+        self._train(given, partial(self._start, data, features, device, trained, None), partial(self._observe, data, features))
+        self._remember(data)
         return self
 
-    def _observe(self, data, features):
-        """Set what was seen."""
-        self.seen_ = Pairs(data.user_ids, data.item_ids, self.n_users_, self.n_items_).tocsr()
+    def _observe(self, data, features, seen=None):
+        """Set what was seen: the data, or more than these."""
+        every = data if seen is None else seen
+        self.seen_ = Pairs(every.user_ids, every.item_ids, self.n_users_, self.n_items_).tocsr()
+        self.pair_weights_ = pair_weights(every, self.seen_)
         self.user_counts_, self.item_counts_ = (
-            np.bincount(ids, data.weights, n).astype(np.float64)
-            for ids, n in ((data.user_ids, self.n_users_), (data.item_ids, self.n_items_))
+            np.bincount(ids, every.weights, n).astype(np.float64)
+            for ids, n in ((every.user_ids, self.n_users_), (every.item_ids, self.n_items_))
         )
         self._keep_background(features)
         if find_ranking_loss(self.loss) is None:
             target = self._check_ratings(data.ratings)
             self.rating_range_ = np.array([target.min(), target.max()], dtype=np.float64)
 
+    def _remember(self, data, past=None):
+        """Keep a sketch of ratings, where these can be known by ids alone; ``past`` is what was remembered before."""
+        if not self._remembers():
+            self.sketch_ = None
+            return
+        pairs = Pairs(data.user_ids, data.item_ids, self.n_users_, self.n_items_)
+        order = pairs.order.long()
+        rating = torch.from_numpy(self._check_ratings(data.ratings).astype(np.float32))[order]
+        weight = None if data.weights is None else torch.from_numpy(data.weights.astype(np.float32))[order]
+        none = torch.zeros(self.n_users_, 0), torch.zeros(self.n_items_, 0)
+        keep(self, pairs, rating - self._predict_pairs(pairs), weight, none, past)
+
+    def _predict_pairs(self, pairs):
+        user, item = (ids.numpy().astype(np.int64) for ids in (pairs.users, pairs.columns))
+        return torch.from_numpy(self._respond(self._score(user, item, {}, "mean"), clip=False)).float()
+
     @contextmanager
-    def _start(self, data, features, device, seed, kept):
-        """Make a fresh module and what trains it."""
+    def _start(self, data, features, device, trained, seen, seed, kept):
+        """Make a module, fresh but for what an earlier one has learned, and what trains it."""
         if kept is not None:
             data, features = _select(data, features, kept)
-        self._observe(data, features)
+        self._observe(data, features, seen)
         generator, sampler = torch.Generator("cpu").manual_seed(seed), None
         if find_ranking_loss(self.loss) is not None:
             sampler = NegativeSampler(self.seen_, popularity=self.negatives == "popularity", generator=generator, device=device)
@@ -338,8 +448,13 @@ class TorchFactorization(ModuleTrainer):
             {name: values.astype(self.dtype) if values.dtype.kind == "f" else values for name, values in features.items()},
             device,
         )
-        with self._trainable(observed, sampler, generator, device, seed) as solver:
-            yield solver, self.max_iter, self._keep_on
+        with self._trainable(observed, sampler, generator, device, seed, trained) as solver:
+
+            def keep_on(estimator, module):
+                estimator.optimizer_state_ = optimizer_state(solver.trainer, solver.scheduler)
+                self._keep_on(estimator, module)
+
+            yield solver, self.max_iter, keep_on
 
     @with_callbacks
     def fit_batches(self, batches, *, n_users, n_items):
@@ -386,6 +501,7 @@ class TorchFactorization(ModuleTrainer):
         self.form_ = _forms.INTERACTIONS
         self.n_features_in_, self.feature_categories_ = 2, {}
         self.seen_ = sp.csr_array((n_users, n_items), dtype=bool)
+        self.sketch_ = self.pair_weights_ = self.optimizer_state_ = None
         stream = Stream(batches, (self.n_users_, self.n_items_), self._check_ratings, self.dtype, device)
         self._train_on(stream, device)
         self.user_counts_, self.item_counts_ = stream.counts

@@ -125,6 +125,7 @@ def ranking_solver(
     exact=None,
     max_iter=None,
     generator=None,
+    begun=None,
 ):
     """Make the solver that fits positives above what users have not.
 
@@ -150,6 +151,8 @@ def ranking_solver(
         See ``Descent``; by default 25 for an exact expectation and 40 otherwise.
     generator : torch.Generator, optional
         A CPU generator: draws the negatives.
+    begun : Tensor of shape (n_items,), bool, optional
+        Which items' biases start where the module has them.
 
     Returns
     -------
@@ -169,7 +172,8 @@ def ranking_solver(
     columns = free_columns(k, users.shape[1] > k, loss)
     if users.shape[1] > k:
         biases = popularity_biases(pairs.sums(weight)[1], n_negatives, sampler.share).to(weight)
-        items[:, k + 1], means[1][k + 1] = biases, biases.mean()
+        means[1][k + 1] = biases.mean()
+        items[:, k + 1] = biases if begun is None else torch.where(begun, items[:, k + 1], biases)
     objective = RankingObjective.build(
         pairs,
         weight,
