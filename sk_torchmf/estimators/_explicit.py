@@ -178,6 +178,8 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         data, growth = read_more(self, X, y, sample_weight, _forms.read_rated)
         data = data if data.weights is None else data[data.weights > 0]
         past = recall(self, growth, self._rows(device), partial(self._predict_pairs, device=device), device)
+        if not POINTWISE[self.loss].standardised:  # a likelihood of other numbers has no bound
+            np.clip(past.data.ratings, *self.rating_range_, out=past.data.ratings)
         history = self.history_
         with with_old_state(self):
             plan = Plan(start.grown(growth), growth, past, getattr(self, "optimizer_state_", {}))
@@ -238,7 +240,8 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         options = {"mean": location, "init_std": init_std, "generator": generator, "dtype": rating.dtype}
         model = self._module(*pairs.shape, self.n_factors, **options)
         if plan.start is not None:
-            plan.start.fill(model, known_users, known_items, location, scale)
+            more = 0.0 if past is None or self.solver != "variational" else 1 - len(past.data) / pairs.n_pairs
+            plan.start.fill(model, known_users, known_items, location, scale, more**0.5)
         model = model.to(device)
         lost = past.lost / self.user_counts_.sum() / scale**2 if past else 0.0
 

@@ -33,8 +33,11 @@ class Rows:
         biases = None if self.biases is None else self.biases[code]
         return replace(self, factors=self.factors[code], biases=biases, known=self.known[code] & (code >= 0))
 
-    def fill(self, factors, biases, index, planted, scale):
-        """Fill parameters (m, n_factors) and (m,) or None, in place, which hold random rows about ``planted``."""
+    def fill(self, factors, biases, index, planted, scale, fresh):
+        """Fill parameters (m, n_factors) and (m,) or None, in place, which hold random rows about ``planted``.
+
+        Of these random rows the part ``fresh`` is added to the known ones, in directions in which the known ones hardly differ.
+        """
         known = self.known[index]
         there = torch.from_numpy(np.flatnonzero(known)).to(factors.device)
 
@@ -42,8 +45,13 @@ class Rows:
             return torch.from_numpy(np.asarray(values / unit)).to(factors)
 
         with torch.no_grad():
+            random = factors[there] - planted
             factors.add_(to(self.mean, scale**0.5) - planted)
-            factors[there] = to(self.factors[index][known], scale**0.5)
+            factors[there] = rows = to(self.factors[index][known], scale**0.5)
+            if fresh and len(rows) > 1:
+                variance, basis = torch.linalg.eigh(torch.cov(rows.T).view(2 * rows.shape[1:]))
+                missing = (1 - variance / random.square().mean()).clamp(0, 1).sqrt()
+                factors[there] += fresh * (random @ (basis * missing) @ basis.T)
             if biases is not None and self.biases is not None:
                 biases[there] = to(self.biases[index][known], scale)
 
@@ -90,13 +98,17 @@ class Start:
         users, items = growth.codes()
         return replace(self, users=self.users.placed(users), items=self.items.placed(items))
 
-    def fill(self, module, known_users, known_items, mean, scale):
-        """Fill a fresh module of some users and items, in place; it was made to start at the score ``mean``."""
+    def fill(self, module, known_users, known_items, mean, scale, fresh=0.0):
+        """Fill a fresh module of some users and items, in place; it was made to start at the score ``mean``.
+
+        A solver that learns how much rows differ has none left in directions that it saw no use for; what more ratings say of these
+        it would not find. So a part ``fresh`` of a random start is left there.
+        """
         n_factors = module.user_factors.shape[1]
         for rows, role, index, planted in zip(
             (self.users, self.items), ("user", "item"), (known_users, known_items), module.mean_rows(mean), strict=True
         ):
             biases = getattr(module, f"{role}_biases", None)
-            rows.fill(getattr(module, f"{role}_factors"), biases, index, planted[:n_factors], scale)
+            rows.fill(getattr(module, f"{role}_factors"), biases, index, planted[:n_factors], scale, fresh)
         if hasattr(module, "global_mean") and (self.users.known.any() or self.items.known.any()):
             module.global_mean.fill_(self.constant / scale)

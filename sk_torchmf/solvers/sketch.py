@@ -8,7 +8,7 @@ import torch
 WIDTH = 32  # of a sketch at least, the constant aside
 LEARNED = 0.999  # of the rows' variance that a sketch's own directions hold
 ITERATIONS = 40  # of conjugate gradients
-ACCURACY = 1e-6  # of their residual, in the square
+ACCURACY = 1e-10  # of their residual, in the square
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Sketch:
         def dots(users, items):
             return pairs.dots(torch.cat([users, of_users], 1), torch.cat([of_items, items], 1))
 
-        pull = [torch.from_numpy(side).to(of_users) for side in (self.users, self.items)]  # what is still to be explained
+        pull = [torch.from_numpy(side).to(of_users, copy=True) for side in (self.users, self.items)]
         step = [side / bend for side, bend in zip(pull, bends, strict=True)]
         power = start = sum(float((a * b).sum()) for a, b in zip(pull, step, strict=True))
         found = torch.zeros(pairs.n_pairs, dtype=of_users.dtype, device=of_users.device)
