@@ -344,7 +344,7 @@ class TorchFactorization(ModuleTrainer):
         elif not ranking:
             limits, rating = self.rating_range_, self._check_ratings(data.ratings)
             if self.sketch_ is not None:
-                none = torch.zeros(self.n_users_, 0), torch.zeros(self.n_items_, 0)
+                none = torch.zeros(self.n_users_, 0, device="cpu"), torch.zeros(self.n_items_, 0, device="cpu")
                 past = recall(self, growth, none, self._predict_pairs, torch.device("cpu"))
                 np.clip(past.data.ratings, *limits, out=past.data.ratings)
                 data = past.joined(data, rating)
@@ -414,7 +414,7 @@ class TorchFactorization(ModuleTrainer):
         order = pairs.order.long()
         rating = torch.from_numpy(self._check_ratings(data.ratings).astype(np.float32))[order]
         weight = None if data.weights is None else torch.from_numpy(data.weights.astype(np.float32))[order]
-        none = torch.zeros(self.n_users_, 0), torch.zeros(self.n_items_, 0)
+        none = torch.zeros(self.n_users_, 0, device="cpu"), torch.zeros(self.n_items_, 0, device="cpu")
         keep(self, pairs, rating - self._predict_pairs(pairs), weight, none, past)
 
     def _predict_pairs(self, pairs):
