@@ -89,17 +89,17 @@ class Learned:
 
 
 def _resume(state, trainer, scheduler, old, moves):
-    optimizer, names = trainer.optimizer, {id(p): name for name, p in trainer.module.named_parameters()}
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for at, gathered in state["state"].items():
-        parameter = parameters[at]
-        name, begun = names[id(parameter)], optimizer.state[parameter]
-        for key, value in gathered.items():
-            if isinstance(value, torch.Tensor) and value.shape == old[name].shape and value.ndim:
-                grown = begun[key].clone() if key in begun else torch.zeros_like(parameter, dtype=value.dtype)
-                _move(value, grown, moves[name])
-                value = grown
-            begun[key] = value.clone() if isinstance(value, torch.Tensor) else value
+    optimizer = trainer.optimizer
+    for name, parameter in trainer.module.named_parameters():
+        begun = optimizer.state[parameter] if name in state["moments"] else {}
+        for key, value in state["moments"].get(name, {}).items():
+            if isinstance(value, np.ndarray):
+                value = torch.from_numpy(value.copy())
+                if value.ndim and value.shape == old[name].shape:
+                    grown = begun[key].clone() if key in begun else torch.zeros_like(parameter, dtype=value.dtype)
+                    _move(value, grown, moves[name])
+                    value = grown
+            begun[key] = value
     if scheduler is not None and state["scheduler"] is not None:
         scheduler.load_state_dict(state["scheduler"])
         for group, rate in zip(optimizer.param_groups, state["rates"], strict=True):
@@ -120,16 +120,20 @@ def _move(old, new, move):
 
 
 def optimizer_state(trainer, scheduler):
-    """The state of an optimizer and a scheduler on the CPU, None where its memory cannot grow (LBFGS)."""
-    if isinstance(trainer.optimizer, torch.optim.LBFGS):
+    """The state of an optimizer and a scheduler as NumPy, None where its memory cannot grow (LBFGS).
+
+    A dict of the optimizer's ``kind``, its ``moments`` by the name of the parameter, the ``scheduler``'s state and the ``rates`` of
+    the groups.
+    """
+    optimizer = trainer.optimizer
+    if isinstance(optimizer, torch.optim.LBFGS):
         return None
-    state = {
-        at: {key: value.detach().cpu().clone() if isinstance(value, torch.Tensor) else value for key, value in gathered.items()}
-        for at, gathered in trainer.optimizer.state_dict()["state"].items()
-    }
-    return {
-        "kind": type(trainer.optimizer).__name__,
-        "state": state,
-        "scheduler": None if scheduler is None else scheduler.state_dict(),
-        "rates": [group.get("lr") for group in trainer.optimizer.param_groups],
-    }
+    moments = {}
+    for name, parameter in trainer.module.named_parameters():
+        gathered = optimizer.state.get(parameter, {}).items()
+        moments[name] = {
+            key: value.detach().cpu().numpy().copy() if isinstance(value, torch.Tensor) else value for key, value in gathered
+        }
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    kind = type(optimizer).__name__
+    return {"kind": kind, "moments": moments, "scheduler": None if scheduler is None else scheduler.state_dict(), "rates": rates}
