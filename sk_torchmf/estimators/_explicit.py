@@ -240,7 +240,7 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         options = {"mean": location, "init_std": init_std, "generator": generator, "dtype": rating.dtype}
         model = self._module(*pairs.shape, self.n_factors, **options)
         if plan.start is not None:
-            more = 0.0 if past is None or self.solver != "variational" else 1 - len(past.data) / pairs.n_pairs
+            more = 0.0 if past is None or self.solver != "variational" else max(1 - past.measure[0] / self.user_counts_.sum(), 0.0)
             plan.start.fill(model, known_users, known_items, location, scale, more**0.5)
         model = model.to(device)
         lost = past.lost / self.user_counts_.sum() / scale**2 if past else 0.0
