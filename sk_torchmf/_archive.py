@@ -39,7 +39,7 @@ def check_path(path):
     return name
 
 
-def write(path, meta, arrays):
+def write(path, meta, arrays, *, temporary=None):
     """Write JSON and arrays as one file, in the place of what was there.
 
     A reader, or a process killed on the way, sees the old file or the new one and nothing between: a temporary file
@@ -54,6 +54,9 @@ def write(path, meta, arrays):
     arrays : dict of str to ndarray
         Numbers (bool, integer, float and complex of up to 8 bytes a part), fixed-width text or bytes, times. Names are those of
         the members: ``numpy.load(path)[name]``. Order in memory, C or Fortran, is kept.
+    temporary : str, optional
+        Name of the temporary file, in that folder: for one who writes alone and again and again, so that no more than one is ever
+        left behind.
 
     Raises
     ------
@@ -75,9 +78,10 @@ def write(path, meta, arrays):
     content = json.dumps(header, allow_nan=False).encode()
     arrays = {_check_name(name): _check_array(name, values) for name, values in arrays.items()}
 
-    temporary = os.path.join(folder, f".sk_torchmf-{secrets.token_hex(8)}.tmp")
+    mode = "xb" if temporary is None else "wb"
+    temporary = os.path.join(folder, temporary or f".sk_torchmf-{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, mode) as file:
             with zipfile.ZipFile(file, "w") as archive:
                 archive.writestr(zipfile.ZipInfo(META), content)  # a fixed date: the same model is the same file
                 for name, values in arrays.items():

@@ -56,7 +56,7 @@ def read(estimator, X, y, sample_weight):
         vars(estimator).pop("feature_names_in_", None)  # of an earlier fit on a frame
         users, items = np.arange(data.num_users), np.arange(data.num_items)
     else:
-        X = _check_table(estimator, X, reset=True)
+        X = check_table(estimator, X, reset=True)
         user, users = _labels.encode(_labels.column(X, estimator.user, "user"), "user")
         item, items = _labels.encode(_labels.column(X, estimator.item, "item"), "item")
         rating = None if y is None else check_ratings(y, len(user), "y")
@@ -185,7 +185,7 @@ def read_ids(estimator, X):
         check_positions(estimator)
         user, item = data.user_ids, data.item_ids
     else:
-        X = _check_table(estimator, X, reset=False)
+        X = check_table(estimator, X, reset=False)
         user, item = _labels.column(X, estimator.user, "user"), _labels.column(X, estimator.item, "item")
     return _labels.lookup(user, estimator.users_, "user"), _labels.lookup(item, estimator.items_, "item")
 
@@ -263,7 +263,8 @@ def read_candidates(estimator, items):
     return np.unique(code)
 
 
-def _check_table(estimator, X, reset):
+def check_table(estimator, X, reset):
+    """A table as an array or frame; with ``reset`` its columns are recorded, else they must be those that fit saw."""
     if not _labels.is_frame(X):
         X = check_array(X, dtype=None, ensure_all_finite=False, input_name="X")
     elif 0 in X.shape:

@@ -83,6 +83,42 @@ def lookup(values, labels, role):
     return _find(own, labels)[codes]
 
 
+def merge(labels, more, role):
+    """Insert labels among those there are.
+
+    Parameters
+    ----------
+    labels, more : ndarray of shape (n,) and (m,)
+        Each sorted and distinct.
+    role : str
+        What they name, for messages.
+
+    Returns
+    -------
+    union : ndarray
+        Sorted and distinct, in the type of ``labels`` where that holds them all.
+    place, place_of_more : ndarray of shape (n,) and (m,), int64
+        Where each has come to lie in it.
+    """
+    if is_range(labels) and is_range(more):
+        union = labels if len(labels) >= len(more) else more
+        return union, np.arange(len(labels)), np.arange(len(more))
+    if _is_numeric(labels) and not _is_numeric(more):
+        raise TypeError(f"The {role} ids that fit saw are {labels.dtype}. Got {more[0]!r}; pass ids of that type.")
+    if _is_numeric(more) and not _is_numeric(labels):
+        more = more.astype(str)
+    elif labels.dtype.kind in "iu" and more.dtype.kind == "f" and (more == np.floor(more)).all():
+        more = more.astype(labels.dtype)
+    try:
+        union = np.union1d(labels, more)
+        places = [np.searchsorted(union, one).astype(np.int64) for one in (labels, more)]
+    except TypeError:  # types that do not sort together: compare them as text, as ``encode`` does
+        as_text = [np.array([str(label) for label in one.tolist()]) for one in (labels, more)]
+        union = np.unique(np.concatenate(as_text))
+        places = [np.searchsorted(union, text).astype(np.int64) for text in as_text]
+    return union, *places
+
+
 def _find(own, labels):
     if is_range(labels):
         known = (own >= 0) & (own < len(labels)) & (own == np.floor(own))

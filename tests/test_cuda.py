@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+import test_checkpoint
 import torch
 import tutorial
 from test_nn import PATTERNS, build, check_forward_equals_forward_pairs, draw_pairs, random_rows
@@ -281,3 +282,15 @@ def test_positives_follow_the_default_device(loss):
     np.testing.assert_allclose(model.predict(TEST), expected.predict(TEST), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(folded, expected.fold_in(TRAIN.tocsr()), rtol=1e-6, atol=1e-6)
     assert score == pytest.approx(expected.score(TEST))
+
+
+@pytest.mark.parametrize("kind", ["variational", "als", "adam", "lbfgs", "ials", "bpr", "torch"])
+def test_a_killed_fit_goes_on_on_the_device(kind, monkeypatch, tmp_path):
+    def make(**options):
+        return test_checkpoint.MAKE[kind](device="cuda", dtype="float64", **options)
+
+    data = test_checkpoint.data_for(kind)
+    whole = make().fit(data)
+    resumed, written = test_checkpoint.killed_and_resumed(monkeypatch, make, data, tmp_path / "fit", 3)
+    assert written == [4, 5, 6]
+    np.testing.assert_allclose(resumed.history_["loss"], whole.history_["loss"], rtol=1e-8)  # sums on the device vary in order

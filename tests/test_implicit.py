@@ -657,7 +657,7 @@ def test_verbose_prints_a_line_an_iteration_and_history_has_a_value(loss, capsys
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4 == model.n_iter_ == len(model.history_["loss"]) == len(model.history_["seconds"])
     for number, (line, value) in enumerate(zip(lines, model.history_["loss"], strict=True), start=1):
-        assert line == f"[ImplicitMatrixFactorization] iteration {number}, loss {value:.6g}"
+        assert line.startswith(f"[ImplicitMatrixFactorization] iteration {number}, loss {value:.6g}, ")
     assert all(seconds > 0 for seconds in model.history_["seconds"])
     assert model.history_["loss"][-1] < model.history_["loss"][0]
     small(loss, max_iter=4).fit(TRAIN)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tutorial
 
-from sk_torchmf import TorchFactorization
+from sk_torchmf import BiasedMatrixFactorization, MatrixFactorization, TorchFactorization
 from sk_torchmf.datasets import load_ratings
 
 PATH = os.environ.get("SK_TORCHMF_ML100K")
@@ -36,3 +36,18 @@ def test_the_tutorials_biased_model_reaches_an_rmse_of_0_93():
     test, train = ratings[order[: len(ratings) // 10]], ratings[order[len(ratings) // 10 :]]
     model = TorchFactorization(tutorial.Biased, "MSELoss", "Adam", random_state=0, **SETTINGS).fit(train)
     assert np.sqrt(np.mean((model.predict(test) - test.ratings) ** 2)) <= 0.93  # damped biases alone: 0.935
+
+
+@pytest.mark.parametrize("kind", [MatrixFactorization, BiasedMatrixFactorization])
+@pytest.mark.parametrize("order", ["random", "time", "user"])
+def test_ten_chunks_come_within_four_percent_of_one_fit(kind, order):
+    ratings = load_ratings(PATH).interactions
+    shuffled = np.random.default_rng(0).permutation(len(ratings))
+    test, train = ratings[shuffled[: len(ratings) // 10]], ratings[shuffled[len(ratings) // 10 :]]
+    if order != "random":
+        train = train[np.argsort(train.timestamps if order == "time" else train.user_ids, kind="stable")]
+    streamed = kind(random_state=0)
+    for chunk in np.array_split(np.arange(len(train)), 10):
+        streamed.partial_fit(train[chunk])
+    errors = [np.sqrt(np.mean((model.predict(test) - test.ratings) ** 2)) for model in (streamed, kind(random_state=0).fit(train))]
+    assert errors[0] <= 1.04 * errors[1]

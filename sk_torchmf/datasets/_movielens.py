@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import sys
 import zipfile
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
@@ -16,6 +15,7 @@ import numpy as np
 from sklearn.utils._optional_dependencies import check_pandas_support
 from sklearn.utils._param_validation import StrOptions, validate_params
 
+from sk_torchmf._progress import progress_bar
 from sk_torchmf.datasets._files import as_bunch, read_ratings
 
 
@@ -134,7 +134,7 @@ def _obtain(archive, source, variant, download):
     url, found = URL + archive.name, hashlib.md5(usedforsecurity=False)
     try:
         with _replacing(archive) as file, urlopen(url, timeout=30) as response:
-            with _progress(archive.name, int(response.headers.get("Content-Length") or 0)) as bar:
+            with progress_bar(archive.name, int(response.headers.get("Content-Length") or 0), "B") as bar:
                 while chunk := response.read(2**16):
                     file.write(chunk)
                     found.update(chunk)
@@ -156,30 +156,3 @@ def _replacing(path):
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _progress(name, total):
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return _PercentLines(name, total)
-    return tqdm(desc=name, total=total or None, unit="B", unit_scale=True)
-
-
-class _PercentLines:
-    """The part of tqdm that is used here, as a line on stderr for every tenth."""
-
-    def __init__(self, name, total):
-        self.name, self.total, self.done = name, total, 0
-
-    def __enter__(self):
-        print(f"{self.name}: downloading", file=sys.stderr)
-        return self
-
-    def __exit__(self, *exc):
-        return None
-
-    def update(self, n):
-        before, self.done = self.done, self.done + n
-        if self.total and 10 * self.done // self.total > 10 * before // self.total:
-            print(f"{self.name}: {100 * self.done // self.total}%", file=sys.stderr)

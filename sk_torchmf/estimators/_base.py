@@ -10,12 +10,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sk_torchmf import _forms
 from sk_torchmf._validation import check_memory
 from sk_torchmf.estimators._saving import SavedEstimator
+from sk_torchmf.estimators._training import Trained
 from sk_torchmf.nn import POINTWISE
 
 BLOCK = 2**13  # pairs scored at once: their factors stay in the cache
 
 
-class BaseFactorization(TransformerMixin, SavedEstimator):
+class BaseFactorization(Trained, TransformerMixin, SavedEstimator):
     """Base of the estimators whose score is an inner product of user and item rows, plus biases where there are any."""
 
     # parameters
@@ -85,13 +86,13 @@ class BaseFactorization(TransformerMixin, SavedEstimator):
         """``predict(user)`` of each of many users by row number, -1 for unknown: (n, n_items), float64, a fresh array."""
         return self._respond(self._score_users(code))
 
-    def _score_pairs(self, user, item):
+    def _score_pairs(self, user, item, handle_unknown=None):
         """Scores in the shape of the row numbers ``user`` and ``item``, -1 for unknown; in float64, so that ranks agree."""
         scores = np.empty(user.size)
         for start in range(0, user.size, BLOCK):
             part = slice(start, start + BLOCK)
-            p, b_u = self._user(user.ravel()[part])
-            q, b_i = self._item(item.ravel()[part])
+            p, b_u = self._user(user.ravel()[part], handle_unknown)
+            q, b_i = self._item(item.ravel()[part], handle_unknown)
             scores[part] = np.einsum("nk,nk->n", p, q) + b_u + b_i
         return scores.reshape(user.shape)
 

@@ -1,5 +1,7 @@
 """The fit and score that both explicit estimators share: standardise, call a solver, keep NumPy."""
 
+from contextlib import contextmanager
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -11,13 +13,18 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf import _forms
-from sk_torchmf._validation import check_device, check_seed, check_size
+from sk_torchmf._validation import check_device, check_size
+from sk_torchmf.estimators._callbacks import with_callbacks
+from sk_torchmf.estimators._growth import check_partial, read_more, with_old_state
+from sk_torchmf.estimators._moments import from_numpy, to_numpy
+from sk_torchmf.estimators._past import Plan, keep, recall
 from sk_torchmf.estimators._rated import RatingPredictor
-from sk_torchmf.nn import POINTWISE, Pairs
+from sk_torchmf.estimators._start import Start
+from sk_torchmf.estimators._training import TRAINING_CONSTRAINTS, Given
+from sk_torchmf.nn import POINTWISE, Pairs, pair_dot
 from sk_torchmf.solvers.als import AlternatingLeastSquares
 from sk_torchmf.solvers.autograd import OPTIMIZERS, Minimiser
-from sk_torchmf.solvers.objective import Objective, standardise
-from sk_torchmf.solvers.training import run
+from sk_torchmf.solvers.objective import Measure, Objective
 from sk_torchmf.solvers.variational import Variational
 
 MAX_ITER = {"variational": 10, "als": 15}  # and 50 for torch's optimizers
@@ -25,6 +32,13 @@ MAX_ITER = {"variational": 10, "als": 15}  # and 50 for torch's optimizers
 
 class ExplicitFactorization(RegressorMixin, RatingPredictor):
     """Base of the explicit estimators: parameters, ``fit`` and ``score``."""
+
+    # what fit leaves, beside what predictions need
+    rating_measure_: tuple
+    optimizer_state_: dict  # where torch's optimizers train
+    sketch_: dict
+    pair_weights_: np.ndarray | None
+    residual_square_: float
 
     _parameter_constraints: dict = {
         "n_factors": [Interval(Integral, 1, None, closed="left")],
@@ -41,8 +55,10 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         "item": [Interval(Integral, 0, None, closed="left"), str],
         "dtype": [StrOptions({"float32", "float64"})],
         "device": [str, torch.device, None],
+        "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
+        **TRAINING_CONSTRAINTS,
     }
 
     def __init__(
@@ -56,12 +72,19 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         tol=1e-5,
         learning_rate=None,
         batch_size=None,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=5,
+        refit=True,
+        scoring=None,
+        checkpoint=None,
         handle_unknown="mean",
         clip=False,
         user=0,
         item=1,
         dtype="float32",
         device=None,
+        warm_start=False,
         random_state=None,
         verbose=0,
     ):
@@ -73,18 +96,25 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         self.tol = tol
         self.learning_rate = learning_rate
         self.batch_size = batch_size
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.refit = refit
+        self.scoring = scoring
+        self.checkpoint = checkpoint
         self.handle_unknown = handle_unknown
         self.clip = clip
         self.user = user
         self.item = item
         self.dtype = dtype
         self.device = device
+        self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None):
-        """Fit to observed ratings, from scratch.
+    def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None):
+        """Fit to observed ratings, from scratch unless ``warm_start``.
 
         Parameters
         ----------
@@ -98,65 +128,179 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
             Weights >= 0, one a row of X: an observation's or, where X is sparse, a user's, which counts for each of the user's
             ratings. A weight of 2 is the rating given twice, a weight of 0 its absence. Given, it replaces a
             container's ``weights``.
+        X_val : table, Interactions or sparse matrix, optional
+            Validation data as ``score`` takes them: ratings of known users, or a sparse matrix of new users', each of which is
+            predicted from the others of its row. ``history_`` gets a figure an epoch; with ``early_stopping`` it decides, and no
+            part of X is held out.
+        y_val : array-like of shape (n_val,), optional
+            Their ratings; a container's own by default, None for a sparse matrix.
 
         Returns
         -------
         self
         """
+        return self._fit(X, y, sample_weight, X_val, y_val)
+
+    @with_callbacks
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Go on with more ratings; of those so far the estimator keeps which pairs there were and a sketch of their ratings.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As ``fit`` takes them; new users and items are welcome. A table has the columns of the first call. Positions, in a
+            container or a sparse matrix, may go beyond those known: row u of a matrix is user u again, and it may have more
+            columns, but not fewer.
+
+        Returns
+        -------
+        self
+            On an estimator that was not fitted, what ``fit`` would give.
+
+        Raises
+        ------
+        ValueError
+            Beside what ``fit`` raises: for another ``n_factors`` than that of the rows, and with ``early_stopping`` or
+            ``checkpoint``. The estimator then is as it was before.
+
+        Notes
+        -----
+        The result is close to that of a fit to all ratings at once: training goes on from the present rows, on the new ratings and,
+        at the old pairs, on what is remembered of theirs, see ``docs/partial_fit.md``. It takes about as long as such a fit, so
+        give it many ratings at a time. For a few new users there is ``fold_in``.
+        """
+        self._validate_params()
+        check_partial(self)
+        if not hasattr(self, "user_factors_"):
+            return self._fit(X, y, sample_weight)
+        device = self._check()
+        start = Start.of(self)
+        data, growth = read_more(self, X, y, sample_weight, _forms.read_rated)
+        data = data if data.weights is None else data[data.weights > 0]
+        past = recall(self, growth, self._rows(device), partial(self._predict_pairs, device=device), device)
+        if not POINTWISE[self.loss].standardised:  # a likelihood of other numbers has no bound
+            np.clip(past.data.ratings, *self.rating_range_, out=past.data.ratings)
+        history = self.history_
+        with with_old_state(self):
+            plan = Plan(start.grown(growth), growth, past, getattr(self, "optimizer_state_", {}))
+            growth.record(self)
+            self._train(None, partial(self._start, data, device, plan), None)
+            self._remember(data, device, plan)
+        self.history_ = {name: history.get(name, []) + values for name, values in self.history_.items()}
+        self.n_iter_ = len(self.history_["loss"])
+        return self
+
+    def _fit(self, X, y, sample_weight, X_val=None, y_val=None):
+        device = self._check()
+        plan = Plan(Start.of(self) if self.warm_start and hasattr(self, "user_factors_") else None)
+        data, rows = _forms.read_rated(self, X, y, sample_weight), None
+        if data.weights is not None:
+            rows = np.flatnonzero(data.weights > 0)
+            data = data[rows]
+        if plan.start is not None:
+            plan.start = plan.start.named(self.users_, self.items_)
+        given = Given(X, y, sample_weight, data, rows, X_val=X_val, y_val=y_val)
+        self._train(given, partial(self._start, data, device, plan), partial(self._observe, data, device))
+        self._remember(data, device, plan)
+        return self
+
+    def _check(self):
+        """Refuse what cannot be combined; the device."""
         if self.batch_size is not None and self.solver not in ("adam", "adagrad", "sgd"):
             raise ValueError(
                 f'batch_size must be None with solver="{self.solver}", which takes all ratings at once. Got {self.batch_size}.'
             )
-        device = check_device(self.device)
-        data = _forms.read_rated(self, X, y, sample_weight)
-        self._fit_observed(data if data.weights is None else data[data.weights > 0], device)
-        return self
+        return check_device(self.device)
 
-    def _fit_observed(self, data, device):
-        """Fit the users and items that were observed; the others get the mean row."""
-        loss = POINTWISE[self.loss]
-        rating, weight = loss.check(check_size(np.asarray(data.ratings, dtype=np.float64))), data.weights
-        self.rating_range_ = np.array([rating.min(), rating.max()])
-        location, self.rating_scale_ = standardise(rating, weight, loss)
-        start = float(loss.link(torch.tensor(location / self.rating_scale_, dtype=torch.float64, device="cpu")))
-
+    def _observe(self, data, device):
+        """Set what was seen; the plan of its pairs, and their weights or None."""
+        self.rating_range_ = np.array([data.ratings.min(), data.ratings.max()], dtype=np.float64)
         pairs = Pairs(data.user_ids, data.item_ids, self.n_users_, self.n_items_, device)
         self.seen_ = pairs.tocsr()
+        weight = None if data.weights is None else self._to_pairs(data.weights, pairs)
+        self.user_counts_, self.item_counts_ = (count.cpu().numpy() for count in pairs.sums(weight))
+        return pairs, weight
 
-        def to_pairs(values):
-            return torch.from_numpy(values.astype(self.dtype)).to(device).index_select(0, pairs.order)
+    def _to_pairs(self, values, pairs):
+        return torch.from_numpy(values.astype(self.dtype)).to(pairs.device).index_select(0, pairs.order)
 
-        values = to_pairs(rating).div_(self.rating_scale_), None if weight is None else to_pairs(weight)
-        del rating  # eight bytes a rating, at the peak
-        self.user_counts_, self.item_counts_ = (count.cpu().numpy() for count in pairs.sums(values[1]))
+    @contextmanager
+    def _start(self, data, device, plan, seed, kept):
+        """Make the solver of standardised ratings for the users and items that were observed."""
+        plan.observed = None
+        loss, past = POINTWISE[self.loss], plan.past
+        pairs, weight, rating = self._read_plan(data if kept is None else data[kept], device, plan)
+        scale = self.rating_scale_
+        location = float(loss.link(torch.tensor(self.rating_measure_[1] / scale, dtype=torch.float64, device="cpu")))
+        if kept is None:
+            plan.observed = pairs, weight, rating
         pairs, known_users, known_items = pairs.compressed()
-        solution = self._solve(pairs, *values, loss, start)
-        self.n_iter_ = len(self.history_["loss"])
-        self._keep(solution.centred() if self._biased else solution, known_users, known_items)
-
-    def _solve(self, pairs, rating, weight, loss, start):
-        """Run the solver on standardised ratings from random factors; keep its history, return its solution."""
-        generator = torch.Generator("cpu").manual_seed(check_seed(self.random_state))
+        generator = torch.Generator("cpu").manual_seed(seed)
         init_std = 1.0 if self.solver == "variational" else 0.1
-        model = self._module(*pairs.shape, self.n_factors, mean=start, init_std=init_std, generator=generator, dtype=rating.dtype)
-        model = model.to(rating.device)
-        max_iter = self.max_iter or MAX_ITER.get(self.solver, 50)
-        with torch.device("cpu"):  # where older optimizers keep their count of steps, whatever the default device
-            solver = self._solver(model, pairs, rating, weight, loss, start, generator)
-            self.history_ = run(solver, max_iter=max_iter, tol=self.tol, watch=self._report if self.verbose else None)
-        return solver.solution()
+        options = {"mean": location, "init_std": init_std, "generator": generator, "dtype": rating.dtype}
+        model = self._module(*pairs.shape, self.n_factors, **options)
+        if plan.start is not None:
+            more = 0.0 if past is None or self.solver != "variational" else max(1 - past.measure[0] / self.user_counts_.sum(), 0.0)
+            plan.start.fill(model, known_users, known_items, location, scale, more**0.5)
+        model = model.to(device)
+        lost = past.lost / self.user_counts_.sum() / scale**2 if past else 0.0
 
-    def _solver(self, model, pairs, rating, weight, loss, start, generator):
+        def keep(estimator, solution):
+            estimator._keep(solution.centred() if self._biased else solution, known_users, known_items)
+            if hasattr(solver, "moments"):
+                estimator.optimizer_state_ = to_numpy(solver.moments(), (known_users, known_items), self.seen_.shape)
+            else:
+                vars(estimator).pop("optimizer_state_", None)
+
+        with torch.device("cpu"):  # where older optimizers keep their count of steps, whatever the default device
+            solver = self._solver(model, pairs, rating, weight, loss, location, generator, lost)
+            if plan.optimizer_state:
+                solver.resume(from_numpy(plan.optimizer_state, plan.growth, (known_users, known_items), model))
+            yield solver, self.max_iter or MAX_ITER.get(self.solver, 50), keep
+
+    def _read_plan(self, data, device, plan):
+        """Measure ratings, and plan them with those remembered: pairs, weights or None, and standardised ratings."""
+        loss = POINTWISE[self.loss]
+        rating = loss.check(check_size(np.asarray(data.ratings, dtype=np.float64)))
+        measure = Measure.of(rating, data.weights, loss)
+        if plan.past is not None:
+            measure = Measure(*plan.past.measure).pooled(measure)
+            data = plan.past.joined(data, rating)
+            rating = data.ratings
+        pairs, weight = self._observe(data, device)
+        self.rating_measure_, self.rating_range_, self.rating_scale_ = measure.as_tuple(), measure.limits(), measure.scale(loss)
+        return pairs, weight, self._to_pairs(rating, pairs).div_(self.rating_scale_)
+
+    def _remember(self, data, device, plan):
+        """Keep a sketch of all ratings, those of a slice that was held out too."""
+        pairs, weight, rating = plan.observed or self._read_plan(data, device, plan)
+        loss, scale = POINTWISE[self.loss], self.rating_scale_
+        score = self._score_of_pairs(pairs, device).div_(scale)
+        residual = loss.slope(score, rating).mul_(-scale / (2 if loss.standardised else 1))  # as far as the loss looks at it
+        keep(self, pairs, residual, weight, self._rows(device), plan.past)
+
+    def _rows(self, device):
+        return tuple(torch.from_numpy(rows).to(device) for rows in (self.user_factors_, self.item_factors_))
+
+    def _score_of_pairs(self, pairs, device):
+        """Scores of a plan's pairs, user-major, in rating units and in the precision of the factors."""
+        users, items = self._rows(device)
+        if not self._biased:
+            return pair_dot(users, items, pairs)
+        of_users, of_items = (torch.from_numpy(biases).to(device) for biases in (self.user_biases_, self.item_biases_))
+        return pair_dot(users, items, pairs, of_users, of_items).add_(self.global_mean_)
+
+    def _predict_pairs(self, pairs, device):
+        return self._pointwise().response(self._score_of_pairs(pairs, device))
+
+    def _solver(self, model, pairs, rating, weight, loss, location, generator, lost):
         if self.solver == "variational":
-            return Variational(model, pairs, rating, weight, loss)
-        objective = Objective.build(model, pairs, rating, weight, loss, alpha=self.alpha, mean=start)
+            return Variational(model, pairs, rating, weight, loss, lost=lost)
+        objective = Objective.build(model, pairs, rating, weight, loss, alpha=self.alpha, mean=location)
         if self.solver == "als":
             return AlternatingLeastSquares(model, objective)
         options = {"learning_rate": self.learning_rate, "batch_size": self.batch_size, "generator": generator}
         return Minimiser(model, objective, self.solver, **options)
-
-    def _report(self, iteration, history, solver):
-        print(f"[{type(self).__name__}] iteration {iteration}, loss {history['loss'][-1]:.6g}")
 
     def _keep(self, solution, known_users, known_items):
         """Keep a solution as fitted attributes, in rating units; ids without ratings get the mean row."""

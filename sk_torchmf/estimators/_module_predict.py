@@ -11,9 +11,9 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf import _forms
-from sk_torchmf._validation import check_count
+from sk_torchmf._validation import check_count, check_ratings
 from sk_torchmf.estimators import _features
-from sk_torchmf.estimators._parts import PartEstimator, find_ranking_loss
+from sk_torchmf.estimators._parts import PartEstimator, find_ranking_loss, make_loss
 from sk_torchmf.estimators._ranked import best_candidates, is_scalar, label, select_rows
 from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.nn import POINTWISE, Pairs, PointwiseLoss, Response, ranking_logistic
@@ -204,10 +204,27 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         loss = POINTWISE.get(self.loss) if isinstance(self.loss, str) else self.loss
         return loss if isinstance(loss, PointwiseLoss) else POINTWISE["squared_error"]
 
+    def _read_validation(self, X, y, sample_weight):
+        """Row numbers of the pairs with their features; ratings and weights as tensors."""
+        if sp.issparse(X):
+            raise ValueError(f"X_val: {_NO_NEW_USERS}")
+        codes, features = _forms.read_ids(self, X), _features.read(self, X, reset=False)
+        rating = self._check_ratings(check_ratings(_forms.read_target(X, y), len(codes[0]), "y_val"))
+        weight = None if sample_weight is None else torch.from_numpy(sample_weight / np.mean(sample_weight))
+        return codes, features, torch.from_numpy(rating.astype(self.dtype)), weight
+
+    def _validation_loss(self, codes, features, rating, weight):
+        """The loss of all pairs as one batch."""
+        user, item = codes
+        score = torch.from_numpy(self._score(user, item, features, "mean")).to(rating)
+        with torch.no_grad():
+            value = make_loss(self.loss, self._options("loss"))(score, rating, None if weight is None else weight.to(rating))
+        return float(value)
+
     def _check_ratings(self, ratings):
         return self._pointwise().check(np.asarray(ratings))
 
-    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, features=None):
+    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, features=None, progress=False):
         """Recommend the k best items of each user.
 
         Parameters
@@ -223,6 +240,8 @@ class ModulePredictor(RegressorMixin, PartEstimator):
             Candidates, as item ids; all by default.
         features : dict of str to array-like of shape (n,) or scalar, optional
             The circumstances to recommend under, for a model with features.
+        progress : bool, default=False
+            Show how far it is, on stderr: a bar if tqdm is there.
 
         Returns
         -------
@@ -247,7 +266,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
             return torch.from_numpy(self._score(user, item, context, "mean").reshape(-1, len(candidates)))
 
         seen = select_rows(self.seen_, code) if exclude_seen else None
-        found, scores = best_candidates(score, len(code), candidates, k, seen)
+        found, scores = best_candidates(score, len(code), candidates, k, seen, progress)
         remain = found >= 0
         scores[remain] = self._respond(scores[remain])
         ids = label(found, self.items_)

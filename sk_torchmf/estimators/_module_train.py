@@ -1,19 +1,21 @@
 """How a module of one's own is made and trained; it knows tensors and batches, and not where they come from."""
 
+import copy
 from contextlib import contextmanager
 
 import torch
 
-from sk_torchmf._validation import check_seed
 from sk_torchmf.estimators import _features
 from sk_torchmf.estimators._module_predict import ModulePredictor
-from sk_torchmf.estimators._parts import make_loss, make_module, make_optimizer, make_scheduler
+from sk_torchmf.estimators._parts import find_ranking_loss, make_loss, make_module, make_optimizer, make_scheduler
+from sk_torchmf.estimators._training import Trained
+from sk_torchmf.metrics._scorer import ranking_scorer
+from sk_torchmf.nn import POINTWISE, PointwiseLoss
 from sk_torchmf.solvers.hogwild import check_shareable, hogwild
 from sk_torchmf.solvers.minibatch import Epochs, Observations, PairsBatch, Ranked, Trainer
-from sk_torchmf.solvers.training import run
 
 
-class ModuleTrainer(ModulePredictor):
+class ModuleTrainer(Trained, ModulePredictor):
     """Base of ``TorchFactorization``: what ``fit`` does with what it has read."""
 
     # parameters
@@ -27,9 +29,8 @@ class ModuleTrainer(ModulePredictor):
     n_processes: int
     random_state: object
     verbose: object
-    # what fit leaves
-    history_: dict
-    n_iter_: int
+
+    _epoch, _stops_at_tol = "epoch", False
 
     def _check_ranking(self):
         """Refuse what a ranking loss cannot be combined with."""
@@ -40,21 +41,39 @@ class ModuleTrainer(ModulePredictor):
                 "Use n_processes=1 with a ranking loss."
             )
 
-    def _train(self, observed, sampler, generator, device):
-        """Train on observations; with a sampler, each against negatives. Seeds the generator that both draw from."""
-        seed = check_seed(self.random_state)
-        generator.manual_seed(seed)
+    def _check_training(self):
+        """Refuse what cannot be resumed, and what features leave without a measure."""
+        if self.checkpoint is not None and self.n_processes > 1:
+            raise ValueError(
+                f"checkpoint needs n_processes=1: what n_processes={self.n_processes} find depends on timing. Use checkpoint=None, "
+                "or n_processes=1."
+            )
+
+    def _default_scoring(self):
+        if find_ranking_loss(self.loss) is None:
+            return None
+        if self.features is not None and self.scoring is None:
+            raise ValueError(
+                "Validation of a ranking loss ranks all items of each user, and this model's features are of single pairs. Pass "
+                "scoring, or use early_stopping=False."
+            )
+        return ranking_scorer("ndcg", k=10)
+
+    @contextmanager
+    def _trainable(self, observed, sampler, generator, device, seed, trained=None):
+        """What trains a fresh module on observations; with a sampler, each against negatives. The generator draws for both."""
         with private_random_state(seed, device):
             trainer, scheduler = self._make(device)
+            if trained is not None:
+                trained.hand_over(trainer, scheduler, self._build)
             if self.n_processes > 1:
                 check_shareable(trainer.optimizer, device, self.n_processes)
                 size = self.batch_size or len(observed)
                 with hogwild(trainer, observed, batch_size=size, n_processes=self.n_processes, generator=generator) as epoch:
-                    self._run(Epochs(trainer, epoch, scheduler=scheduler))
+                    yield Epochs(trainer, epoch, scheduler=scheduler)
             else:
                 batches = self._batches(observed, sampler, generator, trainer.module)
-                self._run(Epochs(trainer, batches, scheduler=scheduler, generator=generator))
-        self._keep(trainer.module)
+                yield Epochs(trainer, batches, scheduler=scheduler, generator=generator)
 
     def _batches(self, observed, sampler, generator, module):
         """What to take a step on each, in every epoch."""
@@ -67,34 +86,54 @@ class ModuleTrainer(ModulePredictor):
 
     def _train_on(self, batches, device):
         """Train on batches as they are."""
-        with private_random_state(check_seed(self.random_state), device):
-            trainer, scheduler = self._make(device)
-            self._run(Epochs(trainer, batches, scheduler=scheduler))
-        self._keep(trainer.module)
+
+        @contextmanager
+        def start(seed, kept):
+            with private_random_state(seed, device):
+                trainer, scheduler = self._make(device)
+                yield Epochs(trainer, batches, scheduler=scheduler), self.max_iter, self._keep_on
+
+        self._train(None, start, None)
+
+    def _build(self, n_users, n_items):
+        """A fresh module of these sizes."""
+        sizes = {"n_users": n_users, "n_items": n_items}
+        n_categories = {f"n_{name}": len(labels) for name, labels in self.feature_categories_.items()}
+        return make_module(self.module, self._options("module"), sizes, n_categories, list(_features.columns(self.features)))
 
     def _make(self, device):
         """What trains the module on its device, and the scheduler."""
-        sizes = {"n_users": self.n_users_, "n_items": self.n_items_}
-        n_categories = {f"n_{name}": len(labels) for name, labels in self.feature_categories_.items()}
-        names = list(_features.columns(self.features))
         loss = make_loss(self.loss, self._options("loss"))
-        module = make_module(self.module, self._options("module"), sizes, n_categories, names)
+        module = self._build(self.n_users_, self.n_items_)
         module = module.to(device, getattr(torch, self.dtype)).train()
         optimizer = make_optimizer(self.optimizer, self._options("optimizer"), module, self.parameter_options)
         scheduler = make_scheduler(self.scheduler, self._options("scheduler"), optimizer)
         return Trainer(module, loss, optimizer), scheduler
 
-    def _run(self, solver):
-        self.history_ = run(solver, max_iter=self.max_iter, watch=self._report if self.verbose else None)
-
-    def _keep(self, module):
+    def _keep_on(self, estimator, module):
+        """Keep a trained module: itself, or of an estimator that shows how far training is, a copy."""
+        if estimator is not self:
+            module = copy.deepcopy(module)
         for parameter in module.parameters():
             parameter.grad = None
-        self.module_ = module.cpu().eval()
-        self.n_iter_ = len(self.history_["loss"])
+        estimator.module_ = module.cpu().eval()
 
-    def _report(self, epoch, history, solver):
-        print(f"[{type(self).__name__}] epoch {epoch}, loss {history['loss'][-1]:.6g}")
+    def _remembers(self):
+        """Whether ratings can be stood in for by predictions: known by their ids alone, and of a loss that is least at them."""
+        if self.features is not None or find_ranking_loss(self.loss) is not None:
+            return False
+        if isinstance(self.loss, PointwiseLoss) or self.loss in POINTWISE:
+            return True
+        loss, (low, high) = make_loss(self.loss, self._options("loss")), self.rating_range_
+        span = 0.25 * (high - low) or 1.0
+        try:
+            for rating in (low, (low + high) / 2, high):
+                values = [float(loss(torch.tensor([rating + step]), torch.tensor([rating]), None)) for step in (0.0, -span, span)]
+                if not values[0] < min(values[1:]):
+                    return False
+        except (RuntimeError, ValueError, TypeError):  # a loss of batches of another kind
+            return False
+        return True
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import numpy as np
 import scipy.sparse as sp
 
+from sk_torchmf._progress import progress_bar
 from sk_torchmf.interactions import is_interactions
 from sk_torchmf.nn.ranking import rank
 
@@ -12,7 +13,7 @@ def is_scalar(ids):
     return ids is not None and not sp.issparse(ids) and not is_interactions(ids) and np.ndim(ids) == 0
 
 
-def best_candidates(score, n_users, candidates, k, seen):
+def best_candidates(score, n_users, candidates, k, seen, progress=False):
     """The k best candidates of each user.
 
     Parameters
@@ -25,6 +26,8 @@ def best_candidates(score, n_users, candidates, k, seen):
     k : int
     seen : CSR array of shape (n_users, n_items) or None
         What to leave out.
+    progress : bool
+        Whether to show how far it is.
 
     Returns
     -------
@@ -34,7 +37,8 @@ def best_candidates(score, n_users, candidates, k, seen):
         -inf there.
     """
     excluded = seen if seen is None or len(candidates) == seen.shape[1] else seen[:, candidates]
-    found, scores = rank(score, n_users, len(candidates), k, excluded=excluded)
+    with progress_bar("recommend", n_users, "user", progress) as bar:
+        found, scores = rank(score, n_users, len(candidates), k, excluded=excluded, done=bar.update)
     return (np.where(found < 0, -1, candidates[found]) if len(candidates) else found), scores
 
 

@@ -7,6 +7,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf import _forms
+from sk_torchmf._validation import check_ratings
 from sk_torchmf.estimators._base import BLOCK
 from sk_torchmf.estimators._recommend import Recommender
 from sk_torchmf.nn import POINTWISE
@@ -98,6 +99,23 @@ class RatingPredictor(Recommender):
         ratings = super()._respond(scores)
         return np.clip(ratings, *self.rating_range_) if (self.clip if clip is None else clip) else ratings
 
+    def _read_validation(self, X, y, sample_weight):
+        """Row numbers of the pairs, or None and new users' ratings; ratings and weights."""
+        loss = POINTWISE[self.loss]
+        if sp.issparse(X):
+            data = self._read_new_users(X, y)
+            if len(data) == 0:
+                raise ValueError("X_val has no stored ratings to score.")
+            return None, data, loss.check(data.ratings), None
+        ids = _forms.read_ids(self, X)
+        return ids, None, loss.check(check_ratings(_forms.read_target(X, y), len(ids[0]), "y_val")), sample_weight
+
+    def _validation_loss(self, ids, data, rating, weight):
+        """Mean loss of known users' ratings, or of new users' ratings from their others, in the units of training."""
+        score = self._fold_in(data, leave_one_out=True)[1] if ids is None else self._score_pairs(ids[0], ids[1], "mean")
+        score, rating = (torch.from_numpy(values / self.rating_scale_) for values in (score, rating))
+        return np.average(POINTWISE[self.loss](score, rating).numpy(), weights=weight)
+
     def _pointwise(self):
         return POINTWISE[self.loss]
 
@@ -121,7 +139,7 @@ class RatingPredictor(Recommender):
         """
         return self._respond(self._score_rows(rows), clip)
 
-    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, explore=False, random_state=None):
+    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, explore=False, random_state=None, progress=False):
         """Recommend the k best items of each user.
 
         Parameters
@@ -140,6 +158,8 @@ class RatingPredictor(Recommender):
             For known users and ``solver="variational"``.
         random_state : int, RandomState instance or None, default=None
             Seeds that draw.
+        progress : bool, default=False
+            Show how far it is, on stderr: a bar if tqdm is there.
 
         Returns
         -------
@@ -150,12 +170,12 @@ class RatingPredictor(Recommender):
             Predicted ratings; -inf where no item remains.
         """
         if not explore:
-            return self._recommend(users, k, exclude_seen, items)
+            return self._recommend(users, k, exclude_seen, items, progress)
         check_is_fitted(self)
         if sp.issparse(users) or self.user_posterior_ is None:
             raise ValueError('explore=True needs users that fit saw and solver="variational".')
         rng = check_random_state(random_state) if random_state is not None else np.random.default_rng()
-        return self._recommend(users, k, exclude_seen, items, lambda *side: self._draw(rng, *side))
+        return self._recommend(users, k, exclude_seen, items, progress, lambda *side: self._draw(rng, *side))
 
     def _draw(self, rng, role, code, factors, constant):
         """A draw from the posterior of rows: factors (n, n_factors) and constants (n,) in rating units."""

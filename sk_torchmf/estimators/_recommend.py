@@ -16,7 +16,7 @@ from sk_torchmf.nn.ranking import rank_rows
 class Recommender(BaseFactorization):
     """``recommend`` and its neighbours."""
 
-    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None):
+    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, progress=False):
         """Recommend the k best items of each user.
 
         Parameters
@@ -30,6 +30,8 @@ class Recommender(BaseFactorization):
             Leave out the items a user was observed with in ``fit`` (in the row, for a sparse matrix).
         items : array-like of shape (m,), optional
             Candidates, as item ids; all by default.
+        progress : bool, default=False
+            Show how far it is, on stderr: a bar if tqdm is there.
 
         Returns
         -------
@@ -39,9 +41,9 @@ class Recommender(BaseFactorization):
         scores : ndarray of shape (n, k), float64
             Predictions; -inf where no item remains.
         """
-        return self._recommend(users, k, exclude_seen, items)
+        return self._recommend(users, k, exclude_seen, items, progress)
 
-    def _recommend(self, users, k, exclude_seen, items, draw=None):
+    def _recommend(self, users, k, exclude_seen, items, progress, draw=None):
         """See ``recommend``; ``draw`` moves the factors (n, n_factors) and constants (n,) of a side's row numbers."""
         check_is_fitted(self)
         k = check_count(k, "k")
@@ -60,7 +62,7 @@ class Recommender(BaseFactorization):
         user_rows = torch.from_numpy(np.column_stack([factors, np.ones(len(factors))]))
         item_rows = torch.from_numpy(np.column_stack([item_factors, item_constant]))
         found, scores = best_candidates(
-            lambda block: user_rows[block] @ item_rows.T, len(user_rows), candidates, k, seen if exclude_seen else None
+            lambda block: user_rows[block] @ item_rows.T, len(user_rows), candidates, k, seen if exclude_seen else None, progress
         )
         scores, remain = scores + constant[:, None], found >= 0
         scores[remain] = self._respond(scores[remain])

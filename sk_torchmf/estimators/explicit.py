@@ -27,6 +27,27 @@ class MatrixFactorization(ExplicitFactorization):
         Of the torch optimizers; None chooses one that suits the standardised ratings.
     batch_size : int, default=None
         The torch optimizers (not lbfgs) take a step on about so many ratings, in blocks of whole users; None takes all at once.
+    early_stopping : bool, default=False
+        Hold out a part of each user's ratings, or take ``fit``'s ``X_val``, and stop once the figure on it has not improved by
+        more than ``tol`` times its size for ``n_iter_no_change`` iterations; the best iteration is then used. ``tol`` then says
+        nothing about the training loss.
+    validation_fraction : float, default=0.1
+        How much of each user's pairs to hold out: all observations of a pair or none, at random, but never all that a user has
+        and, where it can be helped, never all of an item.
+    n_iter_no_change : int, default=5
+        How many iterations without a better figure end a fit that stops early.
+    refit : bool, default=True
+        After early stopping on a part of X, fit all of X for as many iterations as were best. False keeps the rows of the best
+        iteration: half the time, but what was held out has not taught the model. On MovieLens-100K (four splits) the RMSE was
+        0.8856 with and 0.8908 without (0.8853 without early stopping; ``adam``: 0.8986, 0.9042).
+    scoring : str or callable, default=None
+        The figure on validation data. None is the mean loss, in the units of ``history_["loss"]`` of ``variational``, of
+        standardised ratings; else a scorer, by scikit-learn's name or ``(estimator, X, y) -> float``, higher being better, such
+        as ``ranking_scorer("ndcg", k=10)``.
+    checkpoint : str or os.PathLike, default=None
+        A file that holds, after each iteration, all that the next depends on. ``fit`` goes on from there where the same fit was
+        killed, and ends with the same numbers, bit for bit on the CPU; the file of another fit, with other parameters or data, is
+        refused. A fit that has ended removes it. One file serves one fit at a time.
     handle_unknown : {"mean", "nan", "error"}, default="mean"
         What to predict for ids that ``fit`` did not see: as the known ids do on average, NaN, or raise ValueError.
     clip : bool, default=False
@@ -37,10 +58,12 @@ class MatrixFactorization(ExplicitFactorization):
         Precision of the computation and of the fitted factors.
     device : str or torch.device, default=None
         Where to fit: "cpu" or "cuda"; None follows ``torch.get_default_device()``. The fitted state is NumPy either way.
+    warm_start : bool, default=False
+        ``fit`` starts from the present rows where ids are the same, instead of from random ones; its ratings are the new call's.
     random_state : int, RandomState instance or None, default=None
         Seeds the initial factors and the order of blocks. None draws a fresh seed; no global generator is touched.
     verbose : int, default=0
-        1 prints a line an iteration.
+        1 prints a line an iteration. For progress bars and loggers see scikit-learn's ``set_callbacks`` (1.9 and later).
 
     Attributes
     ----------
@@ -60,13 +83,28 @@ class MatrixFactorization(ExplicitFactorization):
         Standard deviation of a rating about its expectation, in rating units; None where the solver does not learn it.
     rating_range_ : ndarray of shape (2,)
         Lowest and highest rating.
+    rating_measure_ : tuple of float
+        Sum of the weights of all ratings so far, their mean and variance (for ``huber`` what stands in for these), lowest, highest.
+    sketch_ : dict
+    pair_weights_ : ndarray or None
+    residual_square_ : float
+    optimizer_state_ : dict
+        What ``partial_fit`` goes on from: sums of residuals for each row; the weights of ``seen_``, None where all are one; the
+        sum of the residuals' squares; with torch's optimizers their state.
     rating_scale_ : float
         What ratings were divided by: their standard deviation; 1 for ``poisson`` and ``logistic``.
     user_prior_ : tuple of ndarray of shape (3, width, width) and (3, width)
         What a new user's row is shrunk to and how much, see ``fold_in``; in standardised units.
     history_ : dict of list
-        A value an iteration: ``loss``, ``seconds`` and, for ``variational``, ``noise_std`` of the standardised ratings.
+        A value an iteration: ``loss``, ``seconds``, for ``variational`` ``noise_std`` of the standardised ratings, where there
+        are validation data ``validation_loss`` or ``validation_score``. ``pandas.DataFrame(model.history_)`` is a table of them.
+        After early stopping it tells of the fit that was stopped, not of the refit.
     n_iter_ : int
+        How many iterations ``history_`` has.
+    best_iter_ : int
+        With ``early_stopping``: the iteration with the best validation figure, from 1.
+    best_score_ : float
+        With ``early_stopping``: that figure, the lowest loss or the highest score.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Where ``X`` is a frame with such names.
@@ -133,6 +171,27 @@ class BiasedMatrixFactorization(ExplicitFactorization):
         Of the torch optimizers; None chooses one that suits the standardised ratings.
     batch_size : int, default=None
         The torch optimizers (not lbfgs) take a step on about so many ratings, in blocks of whole users; None takes all at once.
+    early_stopping : bool, default=False
+        Hold out a part of each user's ratings, or take ``fit``'s ``X_val``, and stop once the figure on it has not improved by
+        more than ``tol`` times its size for ``n_iter_no_change`` iterations; the best iteration is then used. ``tol`` then says
+        nothing about the training loss.
+    validation_fraction : float, default=0.1
+        How much of each user's pairs to hold out: all observations of a pair or none, at random, but never all that a user has
+        and, where it can be helped, never all of an item.
+    n_iter_no_change : int, default=5
+        How many iterations without a better figure end a fit that stops early.
+    refit : bool, default=True
+        After early stopping on a part of X, fit all of X for as many iterations as were best. False keeps the rows of the best
+        iteration: half the time, but what was held out has not taught the model. On MovieLens-100K (four splits) the RMSE was
+        0.8856 with and 0.8908 without (0.8853 without early stopping; ``adam``: 0.8986, 0.9042).
+    scoring : str or callable, default=None
+        The figure on validation data. None is the mean loss, in the units of ``history_["loss"]`` of ``variational``, of
+        standardised ratings; else a scorer, by scikit-learn's name or ``(estimator, X, y) -> float``, higher being better, such
+        as ``ranking_scorer("ndcg", k=10)``.
+    checkpoint : str or os.PathLike, default=None
+        A file that holds, after each iteration, all that the next depends on. ``fit`` goes on from there where the same fit was
+        killed, and ends with the same numbers, bit for bit on the CPU; the file of another fit, with other parameters or data, is
+        refused. A fit that has ended removes it. One file serves one fit at a time.
     handle_unknown : {"mean", "nan", "error"}, default="mean"
         What to predict for ids that ``fit`` did not see: as the known ids do on average, NaN, or raise ValueError.
     clip : bool, default=False
@@ -143,10 +202,12 @@ class BiasedMatrixFactorization(ExplicitFactorization):
         Precision of the computation and of the fitted factors.
     device : str or torch.device, default=None
         Where to fit: "cpu" or "cuda"; None follows ``torch.get_default_device()``. The fitted state is NumPy either way.
+    warm_start : bool, default=False
+        ``fit`` starts from the present rows where ids are the same, instead of from random ones; its ratings are the new call's.
     random_state : int, RandomState instance or None, default=None
         Seeds the initial factors and the order of blocks. None draws a fresh seed; no global generator is touched.
     verbose : int, default=0
-        1 prints a line an iteration.
+        1 prints a line an iteration. For progress bars and loggers see scikit-learn's ``set_callbacks`` (1.9 and later).
 
     Attributes
     ----------
@@ -172,13 +233,28 @@ class BiasedMatrixFactorization(ExplicitFactorization):
         Standard deviation of a rating about its expectation, in rating units; None where the solver does not learn it.
     rating_range_ : ndarray of shape (2,)
         Lowest and highest rating.
+    rating_measure_ : tuple of float
+        Sum of the weights of all ratings so far, their mean and variance (for ``huber`` what stands in for these), lowest, highest.
+    sketch_ : dict
+    pair_weights_ : ndarray or None
+    residual_square_ : float
+    optimizer_state_ : dict
+        What ``partial_fit`` goes on from: sums of residuals for each row; the weights of ``seen_``, None where all are one; the
+        sum of the residuals' squares; with torch's optimizers their state.
     rating_scale_ : float
         What ratings were divided by: their standard deviation; 1 for ``poisson`` and ``logistic``.
     user_prior_ : tuple of ndarray of shape (3, width, width) and (3, width)
         What a new user's row is shrunk to and how much, see ``fold_in``; in standardised units.
     history_ : dict of list
-        A value an iteration: ``loss``, ``seconds`` and, for ``variational``, ``noise_std`` of the standardised ratings.
+        A value an iteration: ``loss``, ``seconds``, for ``variational`` ``noise_std`` of the standardised ratings, where there
+        are validation data ``validation_loss`` or ``validation_score``. ``pandas.DataFrame(model.history_)`` is a table of them.
+        After early stopping it tells of the fit that was stopped, not of the refit.
     n_iter_ : int
+        How many iterations ``history_`` has.
+    best_iter_ : int
+        With ``early_stopping``: the iteration with the best validation figure, from 1.
+    best_score_ : float
+        With ``early_stopping``: that figure, the lowest loss or the highest score.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Where ``X`` is a frame with such names.

@@ -1,5 +1,7 @@
 """Matrix factorization of implicit feedback: what users have is ranked above what they have not."""
 
+from contextlib import contextmanager
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -10,13 +12,16 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf import _forms
-from sk_torchmf._validation import check_device, check_seed, check_weights
+from sk_torchmf._validation import check_device, check_weights
+from sk_torchmf.estimators._callbacks import with_callbacks
+from sk_torchmf.estimators._growth import check_partial, read_more, with_old_state
 from sk_torchmf.estimators._positives import PositivesPredictor
+from sk_torchmf.estimators._start import Start
+from sk_torchmf.estimators._training import TRAINING_CONSTRAINTS, Given
 from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF
 from sk_torchmf.solvers.ials import ImplicitLeastSquares
 from sk_torchmf.solvers.ranking import ranking_solver
-from sk_torchmf.solvers.training import run
 
 POSITIVES = 0.1  # what all positives weigh, of all pairs, where nothing else is asked for
 ALPHA = {"ials": 0.01, "logistic": 0.015, "bpr": 0.005, "hinge": 0.01, "adaptive_hinge": 0.02, "softmax": 0.1}
@@ -64,6 +69,26 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     tol : float, default=1e-4
         ``ials`` and exact losses (without a ``temperature``) stop once the objective falls by less than this fraction in five
         iterations in a row; 0 never stops.
+    early_stopping : bool, default=False
+        Hold out a part of each user's positives, or take ``fit``'s ``X_val``, and stop once the figure on it has not improved by
+        more than ``tol`` times its size for ``n_iter_no_change`` iterations; the best iteration is then used. Steps on drawn
+        negatives shrink as if all of ``max_iter`` came.
+    validation_fraction : float, default=0.1
+        How much of each user's pairs to hold out: all observations of a pair or none, at random, but never all that a user has
+        and, where it can be helped, never all of an item.
+    n_iter_no_change : int, default=5
+        How many iterations without a better figure end a fit that stops early.
+    refit : bool, default=True
+        After early stopping on a part of X, fit all of X for as many iterations as were best. False keeps the rows of the best
+        iteration: half the time, but what was held out has not taught the model. On MovieLens-100K (four splits) NDCG@10 was
+        0.344 with and 0.332 without for ``ials`` (0.344 without early stopping; ``bpr``: 0.322, 0.307, 0.331).
+    scoring : str or callable, default=None
+        The figure on validation data. None is NDCG@10, what was trained on being left out of the lists; else a scorer, by
+        scikit-learn's name or ``(estimator, X, y) -> float``, higher being better, such as ``ranking_scorer("ndcg", k=10)``.
+    checkpoint : str or os.PathLike, default=None
+        A file that holds, after each iteration, all that the next depends on. ``fit`` goes on from there where the same fit was
+        killed, and ends with the same numbers, bit for bit on the CPU; the file of another fit, with other parameters or data, is
+        refused. A fit that has ended removes it. One file serves one fit at a time.
     handle_unknown : {"mean", "nan", "error"}, default="mean"
         What to predict for ids that ``fit`` did not see: as the known ids do on average, NaN, or raise ValueError. ``recommend``
         gives an unknown user what the mean user likes best.
@@ -73,10 +98,12 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         Precision of the computation and of the fitted factors.
     device : str or torch.device, default=None
         Where to fit: "cpu" or "cuda"; None follows ``torch.get_default_device()``. The fitted state is NumPy either way.
+    warm_start : bool, default=False
+        ``fit`` starts from the present rows where ids are the same, instead of from random ones; its positives are the new call's.
     random_state : int, RandomState instance or None, default=None
         Seeds the initial factors and the negatives. None draws a fresh seed; no global generator is touched.
     verbose : int, default=0
-        1 prints a line an iteration.
+        1 prints a line an iteration. For progress bars and loggers see scikit-learn's ``set_callbacks`` (1.9 and later).
 
     Attributes
     ----------
@@ -97,11 +124,20 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         What was observed in ``fit``.
     user_counts_, item_counts_ : ndarray of shape (n_users_,) and (n_items_,)
         Weight of each id's positives; 0 where it has none.
+    pair_weights_ : ndarray or None
+        Weights of the pairs of ``seen_``, None where all are one; ``partial_fit`` goes on from these.
     confidence_ : float
         The confidence that ``ials`` uses.
     history_ : dict of list
-        A value an iteration: ``loss`` and ``seconds``.
+        A value an iteration: ``loss``, ``seconds``, where there are validation data ``validation_loss`` or ``validation_score``.
+        ``pandas.DataFrame(model.history_)`` is a table of them. After early stopping it tells of the fit that was stopped, not of
+        the refit.
     n_iter_ : int
+        How many iterations ``history_`` has.
+    best_iter_ : int
+        With ``early_stopping``: the iteration with the best validation figure, from 1.
+    best_score_ : float
+        With ``early_stopping``: that figure, the lowest loss or the highest score.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Where ``X`` is a frame with such names.
@@ -169,8 +205,10 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         "item": [Interval(Integral, 0, None, closed="left"), str],
         "dtype": [StrOptions({"float32", "float64"})],
         "device": [str, torch.device, None],
+        "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
+        **TRAINING_CONSTRAINTS,
     }
 
     def __init__(
@@ -187,11 +225,18 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         exact=None,
         max_iter=None,
         tol=1e-4,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=5,
+        refit=True,
+        scoring=None,
+        checkpoint=None,
         handle_unknown="mean",
         user=0,
         item=1,
         dtype="float32",
         device=None,
+        warm_start=False,
         random_state=None,
         verbose=0,
     ):
@@ -206,17 +251,24 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         self.exact = exact
         self.max_iter = max_iter
         self.tol = tol
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.refit = refit
+        self.scoring = scoring
+        self.checkpoint = checkpoint
         self.handle_unknown = handle_unknown
         self.user = user
         self.item = item
         self.dtype = dtype
         self.device = device
+        self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None):
-        """Fit to positives, from scratch.
+    def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None):
+        """Fit to positives, from scratch unless ``warm_start``.
 
         Parameters
         ----------
@@ -229,11 +281,75 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         sample_weight : array-like, optional
             Weights >= 0, one a row of X: a positive's or, where X is sparse, a user's. They multiply ``y``. A weight of 2 is the
             positive given twice, a weight of 0 its absence. Given, it replaces a container's ``weights``.
+        X_val : table, Interactions or sparse matrix, optional
+            Validation data as ``score`` takes them: further positives of known users, or a sparse matrix of new users. ``history_``
+            gets a figure an epoch; with ``early_stopping`` it decides, and no part of X is held out.
+        y_val : array-like of shape (n_val,), optional
+            What ``scoring`` makes of it; with ``scoring=None`` nothing.
 
         Returns
         -------
         self
         """
+        return self._fit(X, y, sample_weight, X_val, y_val)
+
+    @with_callbacks
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Go on with more positives, from the present rows; those so far are known by ``seen_``, and count as before.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As ``fit`` takes them; new users and items are welcome, and a pair that comes again adds its weight. A table has the
+            columns of the first call. Positions, in a container or a sparse matrix, may go beyond those known: row u of a matrix is
+            user u again, and it may have more columns, but not fewer.
+
+        Returns
+        -------
+        self
+            On an estimator that was not fitted, what ``fit`` would give.
+
+        Raises
+        ------
+        ValueError
+            Beside what ``fit`` raises: for another ``n_factors`` than that of the rows, and with ``early_stopping`` or
+            ``checkpoint``. The estimator then is as it was before.
+
+        Notes
+        -----
+        A call takes as many iterations over all positives as ``fit`` does, so give it many at a time. For a few new users there is
+        ``fold_in``.
+        """
+        self._validate_params()
+        check_partial(self)
+        if not hasattr(self, "user_factors_"):
+            return self._fit(X, y, sample_weight)
+        device = self._check()
+        start = Start.of(self)
+        data, growth = read_more(self, X, y, sample_weight, _forms.read_positives)
+        data = growth.joined(self, data)
+        history = self.history_
+        with with_old_state(self):
+            growth.record(self)
+            self._train(None, partial(self._start, data, device, start.grown(growth)), None)
+        self.history_ = {name: history.get(name, []) + values for name, values in self.history_.items()}
+        self.n_iter_ = len(self.history_["loss"])
+        return self
+
+    def _fit(self, X, y, sample_weight, X_val=None, y_val=None):
+        device = self._check()
+        start = Start.of(self) if self.warm_start and hasattr(self, "user_factors_") else None
+        data = _forms.read_weighted(self, X, y, sample_weight)
+        rows = None if data.weights is None else np.flatnonzero(data.weights > 0)
+        data = data if rows is None else data[rows]
+        if start is not None:
+            start = start.named(self.users_, self.items_)
+        given = Given(X, y, sample_weight, data, rows, X_val=X_val, y_val=y_val)
+        self._train(given, partial(self._start, data, device, start), partial(self._observe, data))
+        return self
+
+    def _check(self):
+        """Refuse what cannot be combined; the device."""
         if self.exact and (self.loss == "ials" or RANKING[self.loss].expected is None):
             raise ValueError(
                 f'exact=True is for loss="logistic" and loss="softmax". Got loss="{self.loss}", which '
@@ -243,19 +359,30 @@ class ImplicitMatrixFactorization(PositivesPredictor):
             raise ValueError(
                 f'temperature={self.temperature} is for loss="softmax", whose scores are then cosines. Got loss="{self.loss}".'
             )
-        device = check_device(self.device)
-        data = _forms.read_positives(self, X, y, sample_weight)
+        return check_device(self.device)
+
+    def _default_scoring(self):
+        return ranking_scorer("ndcg", k=10)
+
+    def _observe(self, data):
+        """Set what was seen; the matrix of its weights."""
         weight = np.ones(len(data)) if data.weights is None else data.weights
         matrix = sp.csr_array(sp.coo_array((weight, (data.user_ids, data.item_ids)), shape=(self.n_users_, self.n_items_)))
-        self._check_size(float(matrix.data.max()))
         self.seen_ = sp.csr_array((np.ones(matrix.nnz, dtype=bool), matrix.indices, matrix.indptr), shape=matrix.shape)
+        self.pair_weights_ = None if (matrix.data == 1).all() else matrix.data
         self.user_counts_ = matrix.sum(axis=1)
         self.item_counts_ = matrix.sum(axis=0)
+        return matrix
+
+    @contextmanager
+    def _start(self, data, device, start, seed, kept):
+        """Make the solver, from random factors where there is no start."""
+        matrix = self._observe(data if kept is None else data[kept])
+        self._check_size(float(matrix.data.max()))
         n_known = np.count_nonzero(self.user_counts_) * np.count_nonzero(self.item_counts_)
         self.confidence_ = POSITIVES * n_known / matrix.data.sum() if self.confidence is None else self.confidence
         matrix, items = (matrix, np.flatnonzero(self.item_counts_)) if self.loss == "ials" else self._rankable(matrix)
-        self._fit_matrix(matrix, items, device)
-        return self
+        yield self._make(matrix, items, device, start, seed)
 
     def _check_size(self, largest):
         """Refuse weights so large or so small that float32 could not hold what is made of them."""
@@ -282,47 +409,52 @@ class ImplicitMatrixFactorization(PositivesPredictor):
                     f'{np.count_nonzero(self.user_counts_)} users and {np.count_nonzero(self.item_counts_)} items. Use loss="ials".'
                 )
 
-    def _fit_matrix(self, matrix, known_items, device):
-        """Fit the users of a matrix of weights and some items; all others get the mean row."""
+    def _make(self, matrix, known_items, device, start, seed):
+        """The solver of the users of a matrix of weights and some items; all others get the mean row."""
         known_users = np.flatnonzero(np.diff(matrix.indptr))
         if (len(known_users), len(known_items)) != matrix.shape:
             matrix = matrix[known_users][:, known_items]
         n_users, n_items = matrix.shape
         pointers, columns = (torch.from_numpy(part.astype(np.int32)).to(device) for part in (matrix.indptr, matrix.indices))
         pairs = Pairs.from_rows(pointers, columns, n_items)
-        generator = torch.Generator("cpu").manual_seed(check_seed(self.random_state))
+        generator = torch.Generator("cpu").manual_seed(seed)
         dtype = getattr(torch, self.dtype)
         kind = BiasedMF if self.biased else PlainMF
-        module = kind(n_users, n_items, self.n_factors, init_std=INIT_STD, generator=generator, dtype=dtype).to(device)
+        module = kind(n_users, n_items, self.n_factors, init_std=INIT_STD, generator=generator, dtype=dtype)
+        begun = None
+        if start is not None:
+            start.fill(module, known_users, known_items, 0.0, 1.0)
+            begun = torch.from_numpy(start.items.known[known_items]).to(device)
+            if self.biased:  # here the level is a part of the items' biases
+                module.get_parameter("item_biases").data.add_(start.constant * begun.cpu())
+        module = module.to(device)
+
+        def keep(estimator, rows):
+            estimator._keep(*(side.cpu().numpy() for side in rows), known_users, known_items)
+
         if self.loss == "ials":
             gain = torch.from_numpy(self.confidence_ * matrix.data).to(device, dtype)  # user-major already
-            solver, max_iter = ImplicitLeastSquares(module, pairs, gain, alpha=self._alpha()), self.max_iter or 15
-        else:
-            weight = np.maximum(matrix.data / matrix.data.mean(), 1e-30)  # greater than zero in float32 too
-            solver = ranking_solver(
-                module,
-                pairs,
-                torch.from_numpy(weight).to(device, dtype),
-                RANKING[self.loss],
-                alpha=self._alpha(),
-                n_negatives=self.n_negatives,
-                popularity=self.negatives == "popularity",
-                exact=self.exact,
-                temperature=self.temperature,
-                max_iter=self.max_iter,
-                generator=generator,
-            )
-            max_iter = solver.max_iter
-        self.history_ = run(solver, max_iter=max_iter, tol=self.tol, watch=self._report if self.verbose else None)
-        self.n_iter_ = len(self.history_["loss"])
-        users, items = (rows.cpu().numpy() for rows in solver.solution())
-        self._keep(users, items, known_users, known_items)
+            ials = ImplicitLeastSquares(module, pairs, gain, alpha=self._alpha())
+            return ials, self.max_iter or 15, keep
+        weight = np.maximum(matrix.data / matrix.data.mean(), 1e-30)  # greater than zero in float32 too
+        descent = ranking_solver(
+            module,
+            pairs,
+            torch.from_numpy(weight).to(device, dtype),
+            RANKING[self.loss],
+            alpha=self._alpha(),
+            n_negatives=self.n_negatives,
+            popularity=self.negatives == "popularity",
+            exact=self.exact,
+            temperature=self.temperature,
+            max_iter=self.max_iter,
+            generator=generator,
+            begun=begun if start is not None and start.items.biases is not None else None,
+        )
+        return descent, descent.max_iter, keep
 
     def _alpha(self):
         return ALPHA[self.loss] if self.alpha is None else self.alpha
-
-    def _report(self, iteration, history, solver):
-        print(f"[{type(self).__name__}] iteration {iteration}, loss {history['loss'][-1]:.6g}")
 
     def score(self, X, y=None, sample_weight=None):
         """NDCG@10 of the recommendations, what ``fit`` saw left out of them.

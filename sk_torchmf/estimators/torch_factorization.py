@@ -1,6 +1,8 @@
 """Any torch module as a factorization: the model, the loss and the optimizer are the user's."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -9,12 +11,17 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
-from sk_torchmf import _forms
+from sk_torchmf import _forms, _labels
 from sk_torchmf._validation import check_count, check_device
 from sk_torchmf.estimators import _features
+from sk_torchmf.estimators._callbacks import with_callbacks
+from sk_torchmf.estimators._grow_module import Learned, optimizer_state
+from sk_torchmf.estimators._growth import check_partial, read_more, with_old_state
 from sk_torchmf.estimators._module_saving import SavedModule
+from sk_torchmf.estimators._past import keep, pair_weights, recall
 from sk_torchmf.estimators._stream import Stream
-from sk_torchmf.nn import NegativeSampler
+from sk_torchmf.estimators._training import TRAINING_CONSTRAINTS, Given
+from sk_torchmf.nn import NegativeSampler, Pairs
 from sk_torchmf.solvers.minibatch import Batch
 
 
@@ -63,6 +70,29 @@ class TorchFactorization(SavedModule):
     n_processes : int, default=1
         More than one train lock-free on shared parameters (Hogwild [1]_): SGD or Adagrad on the CPU, and a loss of ratings.
         Results then depend on timing and differ from run to run.
+    early_stopping : bool, default=False
+        Hold out a part of each user's observations, or take ``fit``'s ``X_val``, and stop once the figure on it has not improved
+        by more than ``tol`` times its size for ``n_iter_no_change`` epochs; the best epoch is then used.
+    validation_fraction : float, default=0.1
+        How much of each user's pairs to hold out: all observations of a pair or none, at random, but never all that a user has
+        and, where it can be helped, never all of an item.
+    n_iter_no_change : int, default=5
+        How many epochs without a better figure end a fit that stops early.
+    tol : float, default=1e-5
+        See ``early_stopping``; the training loss ends no fit.
+    refit : bool, default=True
+        After early stopping on a part of X, fit all of X for as many epochs as were best. False keeps the rows of the best epoch:
+        half the time, but what was held out has not taught the model. On MovieLens-100K (four splits) the RMSE of a biased module
+        was 0.920 with and 0.928 without (1.056 without early stopping, after 30 epochs).
+    scoring : str or callable, default=None
+        The figure on validation data. None is the loss or, with a ranking loss, NDCG@10, what was trained on being left out of
+        the lists; else a scorer, by scikit-learn's name or ``(estimator, X, y) -> float``, higher being better, such as
+        ``ranking_scorer("ndcg", k=10)``.
+    checkpoint : str or os.PathLike, default=None
+        A file that holds, after each epoch, all that the next depends on. ``fit`` goes on from there where the same fit was
+        killed, and ends with the same numbers, bit for bit on the CPU; the file of another fit, with other parameters or data, is
+        refused. A fit that has ended removes it. One file serves one fit at a time. Not with ``n_processes``, nor for what a
+        module keeps elsewhere than in parameters and buffers.
     handle_unknown : {"mean", "nan", "error"}, default="mean"
         What to predict for ids and categories that ``fit`` did not see: from the average score over a sample of those it saw, NaN,
         or raise ValueError.
@@ -74,11 +104,13 @@ class TorchFactorization(SavedModule):
         What the module is cast to.
     device : str or torch.device, default=None
         Where to fit; None follows ``torch.get_default_device()``. The fitted module lies on the CPU.
+    warm_start : bool, default=False
+        ``fit`` starts from the parameters of the present module, at the rows of the same ids, and from the optimizer's state.
     random_state : int, RandomState instance or None, default=None
         Seeds the module's initial parameters, its dropout, the order of observations and the negatives. torch's global generators
         are left as they were.
     verbose : int, default=0
-        1 prints a line an epoch.
+        1 prints a line an epoch. For progress bars and loggers see scikit-learn's ``set_callbacks`` (1.9 and later).
     **options
         ``module__*``, ``loss__*``, ``optimizer__*`` and ``scheduler__*``: arguments of these, parameters as any other.
 
@@ -87,8 +119,15 @@ class TorchFactorization(SavedModule):
     module_ : torch.nn.Module
         Trained, on the CPU, in evaluation mode.
     history_ : dict of list
-        ``loss`` and ``seconds`` of each epoch.
+        A value an epoch: ``loss``, ``seconds``, where there are validation data ``validation_loss`` or ``validation_score``.
+        ``pandas.DataFrame(model.history_)`` is a table of them. After early stopping it tells of the fit that was stopped, not of
+        the refit.
     n_iter_ : int
+        How many epochs ``history_`` has.
+    best_iter_ : int
+        With ``early_stopping``: the epoch with the best validation figure, from 1.
+    best_score_ : float
+        With ``early_stopping``: that figure, the lowest loss or the highest score.
     users_, items_ : ndarray of shape (n_users_,) and (n_items_,)
         The ids of the rows, sorted.
     n_users_, n_items_ : int
@@ -100,6 +139,9 @@ class TorchFactorization(SavedModule):
         Weighted number of observations of each id.
     rating_range_ : ndarray of shape (2,)
         Not with a ranking loss.
+    sketch_, pair_weights_, residual_square_, optimizer_state_
+        What ``partial_fit`` goes on from: what is remembered of ratings, None where nothing is; the weights of ``seen_``, None
+        where all are one; the optimizer's state and the scheduler's.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Where ``X`` is a frame with such names.
@@ -155,8 +197,11 @@ class TorchFactorization(SavedModule):
         "item": [Interval(Integral, 0, None, closed="left"), str],
         "dtype": [StrOptions({"float32", "float64"})],
         "device": [str, torch.device, None],
+        "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose", Interval(Real, 0, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        **TRAINING_CONSTRAINTS,
     }
 
     def __init__(
@@ -173,12 +218,20 @@ class TorchFactorization(SavedModule):
         max_iter=10,
         batch_size=1024,
         n_processes=1,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=5,
+        tol=1e-5,
+        refit=True,
+        scoring=None,
+        checkpoint=None,
         handle_unknown="mean",
         clip=False,
         user=0,
         item=1,
         dtype="float32",
         device=None,
+        warm_start=False,
         random_state=None,
         verbose=0,
         **options,
@@ -194,19 +247,27 @@ class TorchFactorization(SavedModule):
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.n_processes = n_processes
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.refit = refit
+        self.scoring = scoring
+        self.checkpoint = checkpoint
         self.handle_unknown = handle_unknown
         self.clip = clip
         self.user = user
         self.item = item
         self.dtype = dtype
         self.device = device
+        self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
         self._set_options(options)
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None):
-        """Train a fresh module on observed ratings or, with a ranking loss, on positives.
+    def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None):
+        """Train a module, fresh unless ``warm_start``, on observed ratings or, with a ranking loss, on positives.
 
         Parameters
         ----------
@@ -220,23 +281,148 @@ class TorchFactorization(SavedModule):
         sample_weight : array-like, optional
             Weights >= 0, one a row of X: an observation's or, where X is sparse, a user's. The mean of the loss is weighted by
             them, which torch's own losses and functions with ``reduction="none"`` allow. With a ranking loss they multiply ``y``.
+        X_val : table or Interactions, optional
+            Validation data as ``score`` takes them. ``history_`` gets a figure an epoch; with ``early_stopping`` it decides, and no
+            part of X is held out.
+        y_val : array-like of shape (n_val,), optional
+            Their ratings; a container's own by default.
 
         Returns
         -------
         self
         """
-        self._forget("module_", "rating_range_")  # a fit that fails leaves no module of other ids behind
-        device = check_device(self.device)
+        return self._fit(X, y, sample_weight, X_val, y_val)
+
+    @with_callbacks
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Go on with more observations: the module and the optimizer's state grow by the rows of new users and items.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As ``fit`` takes them. A table has the columns of the first call. Positions, in a container or a sparse matrix, may go
+            beyond those known: row u of a matrix is user u again, and it may have more columns, but not fewer.
+
+        Returns
+        -------
+        self
+            On an estimator that was not fitted, what ``fit`` would give.
+
+        Raises
+        ------
+        ValueError
+            Beside what ``fit`` raises: for a module whose other sizes have changed, for a new category of a feature, and with
+            ``early_stopping`` or ``checkpoint``. The estimator then is as it was before.
+
+        Notes
+        -----
+        A larger module is made as the first was, and takes over the old one's parameters and buffers at their rows; which
+        dimensions are users and items is found by making it for one more of each. A call trains for ``max_iter`` epochs. Positives
+        of a ranking loss are known by ``seen_``, and all take part. Ratings are not kept: where the score is on their scale and
+        there are no ``features``, what the estimator remembers of them takes part, see ``docs/partial_fit.md``; else training is
+        on the new ones alone, and the old fade.
+        """
+        self._validate_params()
+        check_partial(self)
+        if not hasattr(self, "module_"):
+            return self._fit(X, y, sample_weight)
+        device, ranking = self._check()
+        data, growth = read_more(self, X, y, sample_weight, _forms.read_weighted if ranking else _forms.read_rated)
+        features = _features.read(self, X, reset=False)
+        for name, values in features.items():
+            if values.dtype.kind == "i" and (values < 0).any():
+                raise ValueError(
+                    f"features: {name} has a category that fit did not see, in row {int(np.argmax(values < 0))}. partial_fit grows "
+                    "by users and items alone: drop the row, or fit from scratch."
+                )
+        if data.weights is not None:
+            data, features = _select(data, features, np.flatnonzero(data.weights > 0))
+        seen, past = growth.joined(self, data), None
+        if ranking and not features:
+            data = seen
+        elif not ranking:
+            limits, rating = self.rating_range_, self._check_ratings(data.ratings)
+            if self.sketch_ is not None:
+                none = torch.zeros(self.n_users_, 0, device="cpu"), torch.zeros(self.n_items_, 0, device="cpu")
+                past = recall(self, growth, none, self._predict_pairs, torch.device("cpu"))
+                np.clip(past.data.ratings, *limits, out=past.data.ratings)
+                data = past.joined(data, rating)
+            limits = np.array([min(limits[0], rating.min()), max(limits[1], rating.max())])
+        trained = Learned(self.module_, self.optimizer_state_, (self.n_users_, self.n_items_), *growth.codes())
+        history = self.history_
+        with with_old_state(self):
+            growth.record(self)
+            self._train(None, partial(self._start, data, features, device, trained, seen), None)
+            if not ranking:
+                self.rating_range_ = limits
+            self._remember(data, past)
+        self.history_ = {name: history.get(name, []) + values for name, values in self.history_.items()}
+        self.n_iter_ = len(self.history_["loss"])
+        return self
+
+    def _check(self):
+        """Refuse what cannot be combined; the device, and whether the loss ranks."""
+        self._check_training()
         ranking = self._ranks()
         if ranking:
             self._check_ranking()
+        return check_device(self.device), ranking
+
+    def _fit(self, X, y, sample_weight, X_val=None, y_val=None):
+        before = vars(self).copy() if self.warm_start and hasattr(self, "module_") else None
+        self._forget("module_", "rating_range_")  # a fit that fails leaves no module of other ids behind
+        device, ranking = self._check()
         data = (_forms.read_weighted if ranking else _forms.read_rated)(self, X, y, sample_weight)
         features = _features.read(self, X, reset=True)
+        rows = None
         if data.weights is not None:
-            data, features = _select(data, features, data.weights > 0)
-        self._observe(data, features)
-        generator, sampler = torch.Generator("cpu"), None
-        if ranking:
+            rows = np.flatnonzero(data.weights > 0)
+            data, features = _select(data, features, rows)
+        if not ranking:
+            self._check_ratings(data.ratings)
+        trained = None
+        if before is not None:
+            codes = (_labels.lookup(getattr(self, name), before[name], name[:4]) for name in ("users_", "items_"))
+            sizes = before["n_users_"], before["n_items_"]
+            trained = Learned(before["module_"], before["optimizer_state_"], sizes, *codes)
+        given = Given(X, y, sample_weight, data, rows, features, X_val, y_val)
+        self._train(given, partial(self._start, data, features, device, trained, None), partial(self._observe, data, features))
+        self._remember(data)
+        return self
+
+    def _observe(self, data, features, seen=None):
+        """Set what was seen: the data, or more than these."""
+        every = data if seen is None else seen
+        super()._observe(every, features)
+        self.pair_weights_ = pair_weights(every, self.seen_)
+        if not self._ranks():
+            target = self._check_ratings(data.ratings)
+            self.rating_range_ = np.array([target.min(), target.max()], dtype=np.float64)
+
+    def _remember(self, data, past=None):
+        """Keep a sketch of ratings, where these can be known by ids alone; ``past`` is what was remembered before."""
+        if not self._remembers():
+            self.sketch_ = None
+            return
+        pairs = Pairs(data.user_ids, data.item_ids, self.n_users_, self.n_items_)
+        order = pairs.order.long()
+        rating = torch.from_numpy(self._check_ratings(data.ratings).astype(np.float32))[order]
+        weight = None if data.weights is None else torch.from_numpy(data.weights.astype(np.float32))[order]
+        none = torch.zeros(self.n_users_, 0, device="cpu"), torch.zeros(self.n_items_, 0, device="cpu")
+        keep(self, pairs, rating - self._predict_pairs(pairs), weight, none, past)
+
+    def _predict_pairs(self, pairs):
+        user, item = (ids.numpy().astype(np.int64) for ids in (pairs.users, pairs.columns))
+        return torch.from_numpy(self._respond(self._score(user, item, {}, "mean"), clip=False)).float()
+
+    @contextmanager
+    def _start(self, data, features, device, trained, seen, seed, kept):
+        """Make a module, fresh but for what an earlier one has learned, and what trains it."""
+        if kept is not None:
+            data, features = _select(data, features, kept)
+        self._observe(data, features, seen)
+        generator, sampler = torch.Generator("cpu").manual_seed(seed), None
+        if self._ranks():
             sampler = NegativeSampler(self.seen_, popularity=self.negatives == "popularity", generator=generator, device=device)
             data, features = _select(data, features, sampler.total[data.user_ids] > 0)
             if len(data) == 0:
@@ -247,7 +433,6 @@ class TorchFactorization(SavedModule):
             target = sampler.n_unobserved[data.user_ids]
         else:
             target = self._check_ratings(data.ratings)
-            self.rating_range_ = np.array([target.min(), target.max()], dtype=np.float64)
 
         observed = Batch.from_arrays(
             data.user_ids.astype(np.int64),
@@ -257,9 +442,15 @@ class TorchFactorization(SavedModule):
             {name: values.astype(self.dtype) if values.dtype.kind == "f" else values for name, values in features.items()},
             device,
         )
-        self._train(observed, sampler, generator, device)
-        return self
+        with self._trainable(observed, sampler, generator, device, seed, trained) as solver:
 
+            def keep_on(estimator, module):
+                estimator.optimizer_state_ = optimizer_state(solver.trainer, solver.scheduler)
+                self._keep_on(estimator, module)
+
+            yield solver, self.max_iter, keep_on
+
+    @with_callbacks
     def fit_batches(self, batches, *, n_users, n_items):
         """Train a fresh module on batches of your own making, for ratings that do not fit in memory.
 
@@ -288,6 +479,10 @@ class TorchFactorization(SavedModule):
             )
         if self.features is not None or self.n_processes > 1:
             raise ValueError("fit_batches takes neither features nor n_processes > 1: a batch holds users, items and ratings.")
+        if self.early_stopping or self.checkpoint is not None:
+            raise ValueError(
+                "fit_batches takes neither early_stopping nor checkpoint: what it has passed it cannot go back to. Use fit."
+            )
         if not callable(batches) and not isinstance(batches, Iterable):
             raise TypeError(f"batches must be iterable, or a function that returns an iterator. Got {type(batches).__name__}.")
         if isinstance(batches, Iterator) and self.max_iter > 1:
@@ -300,6 +495,7 @@ class TorchFactorization(SavedModule):
         self.form_ = _forms.INTERACTIONS
         self.n_features_in_, self.feature_categories_ = 2, {}
         self.seen_ = sp.csr_array((n_users, n_items), dtype=bool)
+        self.sketch_ = self.pair_weights_ = self.optimizer_state_ = None
         stream = Stream(batches, (self.n_users_, self.n_items_), self._check_ratings, self.dtype, device)
         self._train_on(stream, device)
         self.user_counts_, self.item_counts_ = stream.counts

@@ -10,6 +10,7 @@ from sklearn.exceptions import NotFittedError
 
 from sk_torchmf import _labels
 from sk_torchmf._forms import read_ids
+from sk_torchmf._progress import progress_bar
 from sk_torchmf.interactions import as_interactions, is_interactions
 from sk_torchmf.metrics import _ranking
 from sk_torchmf.metrics._lists import check_k
@@ -28,7 +29,7 @@ METRICS: dict[str, Callable] = {
 }
 
 
-def evaluate(estimator, test, metrics=("ndcg", "precision", "recall"), k=10, *, exclude_seen=True, users=None):
+def evaluate(estimator, test, metrics=("ndcg", "precision", "recall"), k=10, *, exclude_seen=True, users=None, progress=False):
     """Rank for every user with a test item, and average what the lists are worth.
 
     Parameters
@@ -48,6 +49,8 @@ def evaluate(estimator, test, metrics=("ndcg", "precision", "recall"), k=10, *, 
     users : array-like of shape (n,) or sparse matrix of shape (n_rows, n_items_), optional
         Evaluate these users only, by id. A matrix holds what is known of new users, to be folded in: ``test`` is then a matrix of
         the same shape, with their test items.
+    progress : bool, default=False
+        Show how far it is, on stderr: a bar if tqdm is there.
 
     Returns
     -------
@@ -94,11 +97,15 @@ def evaluate(estimator, test, metrics=("ndcg", "precision", "recall"), k=10, *, 
     width = max(int(ks.max()), len(estimator.items_) if FULL.intersection(names) else 1)
     size, n_users = max(1, BLOCK // width), relevant.shape[0]
     values = {name: np.empty((n_users, len(ks))) for name in names}
-    for start in range(0, n_users, size):
-        block = slice(start, min(start + size, n_users))
-        ranked, part = _rank(estimator, asked[block], width, exclude_seen), relevant[block]
-        for name in names:
-            values[name][block] = METRICS[name](ranked, part)[:, None] if name in FULL else METRICS[name](ranked, part, ks)
+    if progress:
+        size = min(size, max(1, n_users // 10))
+    with progress_bar("evaluate", n_users, "user", progress) as bar:
+        for start in range(0, n_users, size):
+            block = slice(start, min(start + size, n_users))
+            ranked, part = _rank(estimator, asked[block], width, exclude_seen), relevant[block]
+            for name in names:
+                values[name][block] = METRICS[name](ranked, part)[:, None] if name in FULL else METRICS[name](ranked, part, ks)
+            bar.update(len(ranked))
     return {name: dict(zip(ks.tolist(), _mean(values[name]).tolist(), strict=True)) for name in names}
 
 

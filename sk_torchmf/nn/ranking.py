@@ -51,7 +51,7 @@ def _order(scores):
     return torch.sort(scores, dim=1, descending=True, stable=True).indices
 
 
-def rank(score, n_rows, n_columns, k, *, excluded=None):
+def rank(score, n_rows, n_columns, k, *, excluded=None, done=None):
     """The k best columns of each row, in blocks of rows.
 
     Parameters
@@ -63,6 +63,8 @@ def rank(score, n_rows, n_columns, k, *, excluded=None):
         More than ``n_columns`` will do.
     excluded : scipy CSR array of shape (n_rows, n_columns), optional
         Stored entries are never chosen.
+    done : callable, optional
+        Told how many rows more are done, after each block.
 
     Returns
     -------
@@ -87,6 +89,8 @@ def rank(score, n_rows, n_columns, k, *, excluded=None):
         found = scores.gather(1, best).numpy()
         values[block, : found.shape[1]] = found
         columns[block, : found.shape[1]] = np.where(np.isneginf(found), -1, best.numpy())
+        if done is not None:
+            done(len(found))
     return columns, values
 
 

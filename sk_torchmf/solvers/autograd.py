@@ -94,5 +94,44 @@ class Minimiser(Solver):
         if self.generator is not None:
             self.generator.set_state(state["generator"])
 
+    def moments(self):
+        """What the optimizer has gathered, to go on with when the module has grown.
+
+        Returns
+        -------
+        dict of str to dict of str to Tensor or float
+            By the module's parameters, then by the optimizer's own names: tensors of a parameter's shape, and its number of steps.
+            Empty for lbfgs, whose memory is of no use to a longer vector.
+        """
+        if isinstance(self.optimizer, torch.optim.LBFGS):
+            return {}
+        found = {}
+        for name, parameters in self._by_name().items():
+            states = [self.optimizer.state[parameter] for parameter in parameters]
+            shapes = {key for key, value in states[0].items() if getattr(value, "shape", ()) == parameters[0].shape}
+            own = {key: torch.cat([state[key] for state in states]) for key in shapes}
+            found[name] = own | {key: max(float(state[key]) for state in states) for key in states[0].keys() - shapes}
+        return found
+
+    def resume(self, moments):
+        """Go on with what the optimizer had gathered, rows and columns being those of the module."""
+        for name, gathered in moments.items():
+            parameters = self._by_name()[name]
+            lengths = [len(parameter) for parameter in parameters]
+            for key, value in gathered.items():
+                parts = [torch.tensor(value)] * len(lengths) if isinstance(value, float) else value.split(lengths)
+                for parameter, part in zip(parameters, parts, strict=True):
+                    self.optimizer.state[parameter][key] = part.clone()
+
+    def _by_name(self):
+        """The parameters that make up each of the module's: a user parameter of each block, the item ones that all share."""
+        found: dict[str, list] = {}
+        for block, _ in self.parts:
+            for name, parameter in block.named_parameters():
+                own = found.setdefault(name, [])
+                if not any(parameter is one for one in own):
+                    own.append(parameter)
+        return found
+
     def cure(self):
         return f" (learning_rate={self.learning_rate:.3g}). Lower learning_rate or raise alpha."

@@ -153,6 +153,8 @@ class Descent(Solver):
                 tensor.copy_(value)
         if self.generator is not None:
             self.generator.set_state(state.pop("generator"))
+        if state["kept"] is not None:
+            state["kept"] = tuple([tensor.to(self.rows[0].device) for tensor in tensors] for tensors in state["kept"])
         for name, value in state.items():
             setattr(self, name, value)
 

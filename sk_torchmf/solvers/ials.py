@@ -89,7 +89,7 @@ class ImplicitLeastSquares(Solver):
     def restore(self, state):
         for rows, value in zip(self.rows, state["rows"], strict=True):
             rows.copy_(value)
-        self.scores, self.iteration = state["scores"].clone(), state["iteration"]
+        self.scores, self.iteration = state["scores"].to(self.scores, copy=True), state["iteration"]
 
     def cure(self):
         return ". Lower the weights (y, sample_weight) or raise alpha."

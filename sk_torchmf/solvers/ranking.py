@@ -127,6 +127,7 @@ def ranking_solver(
     temperature=None,
     max_iter=None,
     generator=None,
+    begun=None,
 ):
     """Make the solver that fits positives above what users have not.
 
@@ -154,6 +155,8 @@ def ranking_solver(
         See ``Descent``; by default 25 for an exact expectation and 40 otherwise.
     generator : torch.Generator, optional
         A CPU generator: draws the negatives.
+    begun : Tensor of shape (n_items,), bool, optional
+        Which items' biases start where the module has them.
 
     Returns
     -------
@@ -174,7 +177,8 @@ def ranking_solver(
     columns = free_columns(k, users.shape[1] > k, loss)
     if users.shape[1] > k:
         biases = popularity_biases(pairs.sums(weight)[1], n_negatives, sampler.share).to(weight)
-        items[:, k + 1], means[1][k + 1] = biases, biases.mean()
+        means[1][k + 1] = biases.mean()
+        items[:, k + 1] = biases if begun is None else torch.where(begun, items[:, k + 1], biases)
     known = {"share": sampler.share, "total": sampler.total, "n_unobserved": sampler.n_unobserved}
     if temperature is not None:
         known = {name: torch.from_numpy(values).to(weight) for name, values in known.items()}

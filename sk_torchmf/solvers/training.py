@@ -54,7 +54,7 @@ class Solver:
         return ""
 
 
-def run(solver, *, max_iter, tol=0.0, history=None, watch=None):
+def run(solver, *, max_iter, tol=0.0, history=None, begin=None, watch=None):
     """Train until nothing is to be gained.
 
     Parameters
@@ -66,6 +66,8 @@ def run(solver, *, max_iter, tol=0.0, history=None, watch=None):
         Training stops once the loss has fallen by less than this fraction in each of five epochs in a row; 0 never stops it.
     history : dict of list, optional
         Of the epochs so far, where training goes on; appended to.
+    begin : callable, optional
+        Called before each epoch.
     watch : callable, optional
         Called after each epoch with (number of the epoch, history, solver). Training stops where it returns True.
 
@@ -80,7 +82,12 @@ def run(solver, *, max_iter, tol=0.0, history=None, watch=None):
         Where the loss is not finite.
     """
     history = {} if history is None else history
-    for epoch in range(len(history.get("loss", ())) + 1, max_iter + 1):
+    done = len(history.get("loss", ()))
+    if done and solver.converged(history["loss"], tol):
+        return history
+    for epoch in range(done + 1, max_iter + 1):
+        if begin is not None:
+            begin()
         start = time.perf_counter()
         figures = solver.step()
         seconds = time.perf_counter() - start
@@ -119,4 +126,6 @@ def fill(tensors, values):
     """Copy values into tensors of the same names, in place."""
     with torch.no_grad():
         for name, tensor in tensors.items():
+            if tensor.shape != values[name].shape:
+                raise ValueError(f"{name} has shape {tuple(tensor.shape)}, and that of the state {tuple(values[name].shape)}")
             tensor.copy_(values[name])

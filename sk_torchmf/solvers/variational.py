@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sk_torchmf.nn import Pairs
 from sk_torchmf.solvers.solution import Posterior, Solution
-from sk_torchmf.solvers.training import Solver, copy_state
+from sk_torchmf.solvers.training import Solver
 
 START_NOISE = 0.5  # of the ratings' variance
 START_BIAS = 0.2  # likewise
@@ -102,6 +102,8 @@ class Variational(Solver):
     weight : Tensor of shape (n_pairs,) or None
         Observation weights > 0, user-major.
     loss : PointwiseLoss
+    lost : float, default=0.0
+        Noise that the ratings no longer show, as a variance: that of earlier ratings of which only a sketch is left.
 
     Notes
     -----
@@ -115,8 +117,8 @@ class Variational(Solver):
        matrix of its own and the prior is diagonal; the shared matrix is what makes a half-step as cheap as a gradient.
     """
 
-    def __init__(self, module, pairs, rating, weight, loss):
-        self.module, self.pairs, self.weight, self.loss = module, pairs, weight, loss
+    def __init__(self, module, pairs, rating, weight, loss, *, lost=0.0):
+        self.module, self.pairs, self.weight, self.loss, self.lost = module, pairs, weight, loss, lost
         self.n_factors = module.user_factors.shape[1]
         self.biased = hasattr(module, "user_biases")
         self.score = module.forward_pairs(pairs).detach()
@@ -139,7 +141,8 @@ class Variational(Solver):
             mean_noise = _mean(partial(loss.dispersion, noise=noise), score, self.rating, self.weight)
             mean_noise = min(mean_noise, 1.0)  # at most the ratings' own
         if loss.standardised:
-            self.noise = max(mean_noise + _score_variance(users, items, self.n_factors, self.biased), NOISE_FLOOR)
+            unknown = self.lost + _score_variance(users, items, self.n_factors, self.biased)
+            self.noise = max(mean_noise + unknown, NOISE_FLOOR)
         return {"loss": mean_loss, "noise_std": self.noise**0.5}
 
     def solution(self):
@@ -150,7 +153,8 @@ class Variational(Solver):
                 if self.biased:
                     getattr(self.module, f"{name}_biases").copy_(side.rows[:, k])
         posteriors = tuple(
-            Posterior(side.basis.numpy(), side.curvature.numpy(), side.count[:, 0].double().cpu().numpy()) for side in self.sides
+            Posterior(side.basis.numpy(), side.curvature.numpy(), side.count[:, 0].double().cpu().numpy().copy())
+            for side in self.sides
         )
         users, items = self.sides
         return Solution.from_module(self.module, _user_prior(users, items, self.noise, k), posteriors, self.noise)
@@ -160,11 +164,11 @@ class Variational(Solver):
         return {"sides": sides, "score": self.score, "noise": self.noise}
 
     def restore(self, state):
-        state = copy_state(state)
         for side, learned in zip(self.sides, state["sides"], strict=True):
-            for name, value in learned.items():
-                setattr(side, name, value)
-        self.score, self.noise = state["score"], state["noise"]
+            for name, value in learned.items():  # not in place: at the start two names may be one tensor
+                setattr(side, name, value.to(getattr(side, name), copy=True))
+        self.score.copy_(state["score"])
+        self.noise = state["noise"]
 
     def converged(self, losses, tol):
         return False

@@ -1,0 +1,128 @@
+"""What an estimator keeps of the ratings that it was fitted to, and what it makes of that when more come."""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from sk_torchmf.estimators._growth import Growth
+from sk_torchmf.estimators._start import Start
+from sk_torchmf.interactions import Interactions
+from sk_torchmf.nn import Pairs
+from sk_torchmf.solvers.sketch import Sketch
+
+
+@dataclass(frozen=True)
+class Past:
+    """Earlier ratings, as far as they are remembered.
+
+    Attributes
+    ----------
+    data : Interactions
+        Each pair once; a rating is the model's prediction and what the sketch recalls of the difference.
+    lost : float
+        The sum of the squares, weighted, of what it does not recall.
+    measure : tuple
+        Of the ratings themselves, see ``Measure``; empty where nobody asks for it.
+    """
+
+    data: Interactions
+    lost: float
+    measure: tuple = ()
+
+    def joined(self, data, rating):
+        """These and more, their ratings given, as one container."""
+        data = copy.copy(data)
+        data.ratings = rating
+        parts = self.data, data
+        weights = None
+        if any(part.weights is not None for part in parts):
+            weights = np.concatenate([np.ones(len(part)) if part.weights is None else part.weights for part in parts])
+        user, item, rating = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("user_ids", "item_ids", "ratings")
+        )
+        return Interactions(user, item, rating, weights=weights, num_users=data.num_users, num_items=data.num_items)
+
+
+@dataclass
+class Plan:
+    """What a fit goes on from, and where it leaves what it has observed.
+
+    Attributes
+    ----------
+    start : Start or None
+    growth : Growth or None
+    past : Past or None
+    optimizer_state : dict or None
+        As fitted.
+    observed : tuple or None
+        Plan, weights and ratings of all observations, where training was on all.
+    """
+
+    start: Start | None = None
+    growth: Growth | None = None
+    past: Past | None = None
+    optimizer_state: dict | None = None
+    observed: tuple | None = None
+
+
+def keep(estimator, pairs, residual, weight, rows, past=None):
+    """Keep of ratings their pattern, its weights and a sketch of the residuals, as attributes of the estimator.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Gets ``seen_``, ``pair_weights_``, ``sketch_`` and ``residual_square_``.
+    pairs : Pairs
+    residual : Tensor of shape (n_pairs,)
+        Ratings less predictions, user-major, in rating units.
+    weight : Tensor of shape (n_pairs,) or None
+    rows : tuple of Tensor
+        See ``Sketch.take``.
+    past : Past, optional
+        The earlier ratings among these.
+    """
+    seed = 0 if past is None else estimator.sketch_["seed"] + 2  # a sketch draws two kinds of numbers
+    estimator.sketch_ = vars(Sketch.take(pairs, residual, weight, rows, seed))
+    squares = residual.double().square()
+    estimator.residual_square_ = float((squares if weight is None else squares * weight).sum()) + (past.lost if past else 0.0)
+    estimator.seen_ = pairs.tocsr()
+    seen = Interactions(pairs.users.cpu().numpy(), pairs.columns.cpu().numpy())
+    seen.weights = None if weight is None else weight.double().cpu().numpy()
+    estimator.pair_weights_ = pair_weights(seen, estimator.seen_)
+
+
+def pair_weights(data, seen):
+    """The summed weights of the pairs of a CSR pattern of observations, None where all are one."""
+    if data.weights is None and len(data) == seen.nnz:
+        return None
+    weights = np.ones(len(data)) if data.weights is None else data.weights
+    return sp.csr_array(sp.coo_array((weights, (data.user_ids, data.item_ids)), shape=seen.shape)).data
+
+
+def recall(estimator, growth, rows, predict, device):
+    """The earlier ratings of a fitted estimator at their new places, a Past.
+
+    Parameters
+    ----------
+    estimator : fitted estimator
+    growth : Growth
+    rows : tuple of Tensor
+        What ``keep`` was given, on the device.
+    predict : callable
+        Takes Pairs, returns the predictions of each, user-major, in rating units.
+    device : torch.device
+    """
+    seen, weights = estimator.seen_, estimator.pair_weights_
+    pointers, columns = (torch.from_numpy(part.astype(np.int32)).to(device) for part in (seen.indptr, seen.indices))
+    pairs = Pairs.from_rows(pointers, columns, seen.shape[1])
+    weight = None if weights is None else torch.from_numpy(weights).to(rows[0])
+    found = Sketch(**estimator.sketch_).recall(pairs, weight, rows)
+    rating = (predict(pairs) + found).double().cpu().numpy()
+    squares = found.double().square()
+    recalled = float((squares if weight is None else squares * weight).sum())
+    user, item = growth.user_place[pairs.users.cpu().numpy()], growth.item_place[seen.indices]
+    data = Interactions(user, item, rating, weights=weights, num_users=len(growth.users), num_items=len(growth.items))
+    return Past(data, max(estimator.residual_square_ - recalled, 0.0), getattr(estimator, "rating_measure_", ()))

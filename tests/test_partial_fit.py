@@ -1,0 +1,487 @@
+"""More data after a fit: what is remembered, how rows and optimizers grow, and where training starts."""
+
+import pickle
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+import tutorial
+from data import as_form, planted
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+
+from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, Interactions, MatrixFactorization, TorchFactorization
+from sk_torchmf import _labels as labels_module
+from sk_torchmf.estimators._grow_module import Learned, optimizer_state
+from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs
+from sk_torchmf.solvers import sketch as sketch_module
+from sk_torchmf.solvers.autograd import Minimiser
+from sk_torchmf.solvers.minibatch import Trainer
+from sk_torchmf.solvers.objective import Measure, Objective, standardise
+from sk_torchmf.solvers.sketch import Sketch
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+DATA, TRUTH = planted(3, mean=3.0, n_users=60, n_items=40, n_ratings=1500)
+SPREAD = DATA.ratings.std()
+CHUNKS = np.array_split(np.random.default_rng(1).permutation(len(DATA)), 10)
+TORCH = {"module__n_factors": 4, "module__sparse": False, "optimizer__lr": 0.05, "max_iter": 30, "batch_size": 128}
+MAKERS = {
+    "plain": lambda **params: MatrixFactorization(**{"n_factors": 4, "random_state": 0, **params}),
+    "biased": lambda **params: BiasedMatrixFactorization(**{"n_factors": 4, "random_state": 0, **params}),
+    "als": lambda **params: BiasedMatrixFactorization(**{"n_factors": 4, "solver": "als", "random_state": 0, **params}),
+    "adam": lambda **params: MatrixFactorization(**{"n_factors": 4, "solver": "adam", "random_state": 0, **params}),
+    "implicit": lambda **params: ImplicitMatrixFactorization(**{"n_factors": 4, "random_state": 0, **params}),
+    "torch": lambda **params: TorchFactorization(tutorial.Biased, **{"random_state": 0, **TORCH, **params}),
+}
+every_maker = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
+of_ratings = pytest.mark.parametrize(
+    "make", [m for n, m in MAKERS.items() if n != "implicit"], ids=[n for n in MAKERS if n != "implicit"]
+)
+
+
+def grid(estimator, users=None, items=None):
+    users, items = (own if given is None else given for own, given in ((estimator.users_, users), (estimator.items_, items)))
+    return estimator.predict(np.asarray(users)[:, None], np.asarray(items))
+
+
+def in_chunks(estimator, chunks=CHUNKS):
+    for chunk in chunks:
+        estimator.partial_fit(DATA[chunk])
+    return estimator
+
+
+# labels
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "union"),
+    [
+        ([1, 5], [3, 5, 9], [1, 3, 5, 9]),
+        ([0, 1, 2], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]),
+        (["b", "d"], ["a", "c", "longer"], ["a", "b", "c", "d", "longer"]),
+        ([1, 2], [2.0, 3.0], [1, 2, 3]),
+        (["1", "2"], [3], ["1", "2", "3"]),
+    ],
+)
+def test_labels_are_merged_in_order(old, new, union):
+    old, new = np.array(old), np.array(new)
+    merged, place, place_of_new = labels_module.merge(old, new, "user")
+    assert_array_equal(merged, union)
+    assert_array_equal(merged[place], old)
+    assert_array_equal(merged[place_of_new].astype(new.dtype), new)
+    assert merged.dtype.kind == old.dtype.kind
+
+
+def test_text_does_not_join_numbers():
+    with pytest.raises(TypeError, match="The user ids that fit saw are int64"):
+        labels_module.merge(np.array([1, 2]), np.array(["a"]), "user")
+
+
+# the sketch
+
+
+def sketched(weight):
+    """Users' residuals from fixed items, random rows and what the sketch makes of them, in float64."""
+    rng = np.random.default_rng(0)
+    user, item = (ids.ravel() for ids in np.mgrid[:60, :80])
+    kept = rng.random(4800) < 0.8
+    pairs = Pairs(user[kept], item[kept], 60, 80)
+    rows = torch.from_numpy(rng.normal(size=(60, 3))), torch.from_numpy(rng.normal(size=(80, 3)))
+    residual = torch.from_numpy(rng.normal(size=pairs.n_pairs))
+    weight = torch.from_numpy(rng.uniform(0.5, 2, size=pairs.n_pairs)) if weight else None
+    sketch = Sketch.take(pairs, residual, weight, rows)
+    return pairs, rows, residual, weight, sketch
+
+
+@pytest.mark.parametrize("weight", [False, True])
+def test_what_a_sketch_recalls_has_the_same_sums_and_is_smaller(monkeypatch, weight):
+    monkeypatch.setattr(sketch_module, "ITERATIONS", 2000)
+    monkeypatch.setattr(sketch_module, "ACCURACY", 1e-24)
+    pairs, rows, residual, weight, sketch = sketched(weight)
+    recalled = sketch.recall(pairs, weight, rows)
+    again = Sketch.take(pairs, recalled, weight, rows)
+    assert_allclose(again.users, sketch.users, atol=1e-6 * np.abs(sketch.users).max())
+    assert_allclose(again.items, sketch.items, atol=1e-6 * np.abs(sketch.items).max())
+    w = 1.0 if weight is None else weight
+    assert 0 < (w * recalled**2).sum() < (w * residual**2).sum()
+
+
+def test_with_fixed_items_a_ridge_on_what_is_recalled_and_more_is_that_on_all_ratings(monkeypatch):
+    monkeypatch.setattr(sketch_module, "ITERATIONS", 2000)
+    monkeypatch.setattr(sketch_module, "ACCURACY", 1e-24)
+    pairs, (P, Q), residual, _, sketch = sketched(False)
+    user, item = pairs.users.numpy(), pairs.columns.numpy()
+    predicted = (P[user] * Q[item]).sum(1).numpy()
+    old, recalled = predicted + residual.numpy(), predicted + sketch.recall(pairs, None, (P, Q)).numpy()
+    assert np.abs(old - recalled).max() > 0.1  # they are not the ratings
+    rng = np.random.default_rng(1)
+    more = rng.normal(size=(60, 5))
+    for u in range(60):
+        Y = np.vstack([Q[item[user == u]].numpy(), Q[:5].numpy()])
+        solutions = []
+        for ratings in (old, recalled):
+            r = np.concatenate([ratings[user == u], more[u]])
+            solutions.append(np.linalg.solve(Y.T @ Y + 0.7 * np.eye(3), Y.T @ r))
+        assert_allclose(solutions[1], solutions[0], rtol=1e-5)
+
+
+def test_a_sketch_is_no_larger_than_the_rows():
+    model = BiasedMatrixFactorization(n_factors=40, random_state=0).fit(DATA)
+    assert model.sketch_["users"].shape[1] <= 41
+    assert model.sketch_["items"].shape[1] <= 41
+    held = [values for name, values in vars(model).items() if isinstance(values, np.ndarray) and len(values) == len(DATA)]
+    assert held == []  # no array with a number for each rating
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "huber"])
+def test_two_measures_are_pooled_as_if_taken_at_once(loss):
+    loss, rating, weight = POINTWISE[loss], DATA.ratings, np.random.default_rng(0).uniform(1, 2, len(DATA))
+    parts = [Measure.of(rating[part], weight[part], loss) for part in (slice(0, 400), slice(400, None))]
+    pooled = parts[0].pooled(parts[1])
+    location, scale = standardise(rating, weight, loss)
+    tolerance = 1e-12 if not loss.robust else 0.1  # medians do not add up
+    assert_allclose((pooled.location, pooled.scale(loss)), (location, scale), rtol=tolerance)
+    assert_array_equal(pooled.limits(), [rating.min(), rating.max()])
+
+
+# partial_fit
+
+
+@every_maker
+def test_the_first_call_is_a_fit(make):
+    assert_array_equal(grid(make().partial_fit(DATA)), grid(make().fit(DATA)))
+
+
+@of_ratings
+def test_ten_chunks_come_close_to_one_fit(make):
+    at_once, streamed = make().fit(DATA), in_chunks(make())
+    errors = [np.sqrt(np.mean((grid(model) - TRUTH) ** 2)) for model in (at_once, streamed)]
+    assert errors[1] < max(1.5 * errors[0], 0.3)  # the truth's spread is 1
+    assert streamed.user_counts_.sum() == len(DATA)
+
+
+def test_ten_chunks_of_positives_come_close_to_one_fit():
+    make = MAKERS["implicit"]
+    liked = DATA[DATA.ratings > 3]
+    at_once, streamed = make().fit(liked), make()
+    for chunk in np.array_split(np.random.default_rng(1).permutation(len(liked)), 10):
+        streamed.partial_fit(liked[chunk])
+    assert_allclose(streamed.user_counts_, at_once.user_counts_)
+    assert (streamed.seen_ != at_once.seen_).nnz == 0
+    assert streamed.confidence_ == pytest.approx(at_once.confidence_)
+    assert streamed.history_["loss"][-1] == pytest.approx(at_once.history_["loss"][-1], rel=0.02)  # of the same objective
+
+
+@every_maker
+def test_what_was_seen_adds_up(make):
+    model, at_once = in_chunks(make(max_iter=1), CHUNKS[:3]), make(max_iter=1).fit(DATA[np.concatenate(CHUNKS[:3])])
+    assert (model.seen_ != at_once.seen_).nnz == 0
+    assert_allclose(model.user_counts_, at_once.user_counts_)
+    assert_allclose(model.item_counts_, at_once.item_counts_)
+    for name in ("rating_range_", "rating_scale_"):
+        assert hasattr(model, name) == hasattr(at_once, name)
+        if hasattr(model, name):
+            assert_allclose(getattr(model, name), getattr(at_once, name), rtol=1e-12)
+
+
+@every_maker
+def test_new_labels_are_inserted_and_rows_follow_their_ids(make):
+    X, y = as_form(DATA, "labels")
+    y = y if make is not MAKERS["implicit"] else np.ones(len(y))
+    late_user, late_item = X[:, 0] < "u0020", X[:, 1] < "i0010"  # what sorts first comes last
+    late = late_user | late_item
+    model = make().fit(X[~late], y[~late])
+    users, items = model.users_, model.items_
+    before = grid(model)
+    model.partial_fit(X[late], y[late])
+    assert_array_equal(model.users_, np.unique(X[:, 0]))
+    assert_array_equal(model.items_, np.unique(X[:, 1]))
+    after = grid(model, users, items)
+    assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.5  # rows of other ids are not correlated
+    assert_array_equal(model.seen_.toarray(), sp.csr_array(as_form(DATA, "sparse")[0]).toarray() != 0)
+
+
+@pytest.mark.parametrize("make", [MAKERS[name] for name in ("plain", "biased", "als")], ids=["plain", "biased", "als"])
+def test_a_few_new_users_leave_the_others_where_they_were(make):
+    model = make().fit(DATA)
+    before = grid(model)
+    model.partial_fit(Interactions([60, 61], [0, 1], [3.0, 4.0]))
+    assert model.n_users_ == 62
+    assert np.sqrt(np.mean((grid(model)[:60] - before) ** 2)) < 0.1 * SPREAD
+
+
+@every_maker
+def test_sizes_of_containers_and_matrices_grow(make):
+    small = DATA[(DATA.user_ids < 50) & (DATA.item_ids < 30)]
+    small.num_users, small.num_items = 50, 30
+    model = make(max_iter=2).fit(small)
+    assert_array_equal(grid(model.partial_fit(DATA)).shape, TRUTH.shape)
+    matrix = make(max_iter=2).fit(small.tocsr())
+    matrix.partial_fit(DATA.tocsr()[:20])  # fewer rows, more columns
+    assert (matrix.n_users_, matrix.n_items_, matrix.n_features_in_) == (50, 40, 40)
+    matrix.partial_fit(small)  # positions, as the rows of a matrix are
+    assert (matrix.n_users_, matrix.n_items_) == (50, 40)
+    with pytest.raises(ValueError, match=r"X has 30 features, but .* is expecting at least 40 features"):
+        matrix.partial_fit(small.tocsr())
+
+
+@every_maker
+def test_one_observation_at_a_time(make):
+    model = make(max_iter=3).partial_fit(DATA[:30])
+    for at in (30, 31, 31):
+        model.partial_fit(DATA[[at]])
+    assert model.user_counts_.sum() == 33
+    assert np.isfinite(grid(model)).all()
+
+
+@every_maker
+def test_a_pickle_between_the_chunks_changes_nothing(make):
+    through, straight = make(max_iter=3), make(max_iter=3)
+    for chunk in CHUNKS[:3]:
+        straight.partial_fit(DATA[chunk])
+        through = pickle.loads(pickle.dumps(through.partial_fit(DATA[chunk])))
+    assert_array_equal(grid(through), grid(straight))
+
+
+@every_maker
+def test_history_and_iterations_add_up(make):
+    model = (
+        make(max_iter=2, **({} if make is MAKERS["torch"] else {"tol": 0}))
+        .partial_fit(DATA[CHUNKS[0]])
+        .partial_fit(DATA[CHUNKS[1]])
+    )
+    assert model.n_iter_ == 4
+    assert {len(values) for values in model.history_.values()} == {4}
+
+
+@every_maker
+def test_a_fit_after_chunks_forgets_them(make):
+    assert_array_equal(grid(in_chunks(make(), CHUNKS[:2]).fit(DATA)), grid(make().fit(DATA)))
+    assert clone(in_chunks(make(), CHUNKS[:1])).get_params() == make().get_params()
+
+
+@every_maker
+def test_what_is_refused_leaves_the_estimator_as_it_was(make):
+    X, y = as_form(DATA, "labels")
+    model = make(max_iter=2).fit(X, np.abs(y))
+    before = grid(model)
+    X, y = X[:5].copy(), np.abs(y[:5])
+    X[0, 0] = "newcomer"
+    refused = [
+        ((X[:, :1], y), "1 feature"),
+        ((DATA,), "partial_fit takes ids of the kind that fit saw"),
+        ((X, y * np.nan), "nan|NaN"),
+        ((X[:0], y[:0]), "0 sample"),
+    ]
+    for arguments, message in refused:
+        with pytest.raises(ValueError, match=message):
+            model.partial_fit(*arguments)
+    for params in ({"early_stopping": True}, {"checkpoint": "file"}):
+        with pytest.raises(ValueError, match="partial_fit takes neither early_stopping nor checkpoint"):
+            model.set_params(**params).partial_fit(X, y)
+        model.set_params(early_stopping=False, checkpoint=None)
+    change = {"module__n_factors": 7} if make is MAKERS["torch"] else {"n_factors": 7}
+    with pytest.raises(ValueError, match=r"n_factors=7, but the rows|had .*Leave the module's own sizes"):
+        model.set_params(**change).partial_fit(X, y)
+    assert "newcomer" not in model.users_
+    assert_array_equal(grid(model), before)
+
+
+def test_nothing_to_learn_from_is_refused():
+    with pytest.raises(ValueError, match="no observations"):
+        MAKERS["biased"]().fit(DATA).partial_fit(DATA[:0])
+
+
+def test_a_weight_of_two_counts_twice_in_later_chunks():
+    weighted, repeated = (MAKERS["biased"](dtype="float64", max_iter=3).fit(DATA[:300]) for _ in range(2))
+    more = DATA[300:600]
+    weighted.partial_fit(more, sample_weight=np.full(300, 2.0)).partial_fit(DATA[600:700])
+    repeated.partial_fit(more[np.tile(np.arange(300), 2)]).partial_fit(DATA[600:700])
+    assert_allclose(weighted.pair_weights_, repeated.pair_weights_)
+    assert_allclose(grid(weighted), grid(repeated), atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["huber", "poisson", "logistic"])
+def test_every_loss_goes_on(loss):
+    rating = {"huber": DATA.ratings, "poisson": np.exp(DATA.ratings / 3).round(), "logistic": (DATA.ratings > 3) * 1.0}[loss]
+    data = Interactions(DATA.user_ids, DATA.item_ids, rating)
+    at_once, model = (MAKERS["biased"](loss=loss) for _ in range(2))
+    at_once.fit(data)
+    for chunk in np.array_split(np.random.default_rng(1).permutation(len(data)), 3):
+        model.partial_fit(data[chunk])
+    assert np.corrcoef(grid(model).ravel(), grid(at_once).ravel())[0, 1] > 0.9
+    assert model.rating_scale_ == pytest.approx(at_once.rating_scale_, rel=0.2)
+
+
+# implicit
+
+
+def test_a_positive_that_comes_again_adds_its_weight():
+    model = ImplicitMatrixFactorization(n_factors=2, random_state=0).fit(Interactions([0, 0, 1], [0, 1, 2]), [1.0, 2.0, 1.0])
+    model.partial_fit(Interactions([0, 2], [1, 2]), [3.0, 1.0])
+    assert_array_equal(model.pair_weights_, [1.0, 5.0, 1.0, 1.0])
+    assert_array_equal(model.user_counts_, [6.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("loss", ["bpr", "softmax", "logistic"])
+def test_ranking_losses_go_on(loss):
+    liked = DATA[DATA.ratings > 3]
+    at_once, model = (ImplicitMatrixFactorization(n_factors=4, loss=loss, biased=True, random_state=0) for _ in range(2))
+    at_once.fit(liked)
+    for chunk in np.array_split(np.random.default_rng(1).permutation(len(liked)), 3):
+        model.partial_fit(liked[chunk])
+    hidden = at_once.seen_.toarray()
+    scores = [np.where(hidden, np.nan, grid(one)).ravel() for one in (at_once, model)]
+    kept = np.isfinite(scores[0])
+    assert np.corrcoef(scores[0][kept], scores[1][kept])[0, 1] > 0.8
+
+
+# warm_start
+
+
+@every_maker
+def test_a_warm_start_goes_on_where_a_cold_one_begins_anew(make):
+    params = {"max_iter": 60} if make in (MAKERS["torch"], MAKERS["adam"]) else {"max_iter": 30}
+    found = make(**params).fit(DATA)
+    best = grid(found)
+    warm = found.set_params(warm_start=True, max_iter=1).fit(DATA)
+    cold = make(max_iter=1).fit(DATA)
+    distances = [np.sqrt(np.mean((grid(one) - best) ** 2)) for one in (warm, cold)]
+    assert distances[0] < 0.5 * distances[1]  # Adam's first step is a long one
+
+
+def test_a_warm_start_finds_the_rows_by_their_labels():
+    X, y = as_form(DATA, "labels")
+    model = MAKERS["als"](max_iter=30, tol=0).fit(X, y)
+    best = grid(model)
+    model.set_params(warm_start=True, max_iter=1)
+    swapped = np.array([("z" + label if label < "u0030" else label) for label in X[:, 0]])  # half of the users have new names
+    model.fit(np.column_stack([swapped, X[:, 1]]), y)
+    assert_array_equal(model.users_, np.unique(swapped))
+    rows = np.searchsorted(model.users_, [f"u{u:04}" for u in range(30, 60)])
+    assert np.sqrt(np.mean((grid(model)[rows] - best[30:]) ** 2)) < 0.15 * SPREAD
+    assert model.user_counts_.sum() == len(DATA)  # the new call's alone
+
+
+# optimizers and modules
+
+
+@pytest.mark.parametrize("batch_size", [None, 200])
+@pytest.mark.parametrize("optimizer", ["adam", "adagrad", "sgd"])
+def test_an_optimizer_that_resumes_its_own_moments_takes_the_step_it_would_have_taken(optimizer, batch_size):
+    pairs = Pairs(DATA.user_ids, DATA.item_ids, 60, 40)
+    rating = torch.from_numpy(DATA.ratings)[pairs.order.long()]
+
+    def make():
+        generator = torch.Generator().manual_seed(0)
+        module = BiasedMF(60, 40, 3, mean=3.0, generator=generator, dtype=torch.float64)
+        objective = Objective.build(module, pairs, rating, None, POINTWISE["squared_error"], alpha=0.1, mean=3.0)
+        return module, Minimiser(module, objective, optimizer, batch_size=batch_size, generator=generator, learning_rate=0.01)
+
+    module, solver = make()
+    solver.step()
+    solver.step()
+    other_module, other = make()
+    other.resume(solver.moments())
+    other_module.load_state_dict(module.state_dict())
+    other.generator.set_state(solver.generator.get_state())
+    solver.step()
+    other.step()
+    assert_allclose(other_module.user_factors.detach(), module.user_factors.detach(), rtol=1e-12)
+    assert_allclose(other_module.item_biases.detach(), module.item_biases.detach(), rtol=1e-12)
+
+
+class Odd(torch.nn.Module):
+    """Ids in either dimension, one table for both sides with a row of padding, and as many factors as there may be users."""
+
+    def __init__(self, n_users, n_items, n_factors=3):
+        super().__init__()
+        self.both = torch.nn.Embedding(n_users + n_items + 1, n_factors)
+        self.across = torch.nn.Parameter(torch.randn(n_factors, n_items))
+        self.square = torch.nn.Parameter(torch.randn(n_users, n_items))
+        self.register_buffer("level", torch.zeros(n_factors))
+        self.n_users = n_users
+
+    def forward(self, user, item):
+        own = self.both(user) * self.both(self.n_users + item) + self.both(user) * self.across[:, item].T
+        return own.sum(1) + self.square[user, item]
+
+
+def grown_odd(optimizer=torch.optim.Adam, **options):
+    torch.manual_seed(0)
+    old, new = Odd(3, 4), Odd(5, 6)
+    first = Trainer(old, None, optimizer(old.parameters(), lr=0.1, **options))
+    old(torch.tensor([0, 1, 2]), torch.tensor([3, 1, 0])).sum().backward()
+    first.optimizer.step()
+    trainer = Trainer(new, None, optimizer(new.parameters(), lr=0.1, **options))
+    user_code, item_code = np.array([-1, 0, 1, -1, 2]), np.array([0, 1, -1, 2, 3, -1])
+    fresh = {name: tensor.detach().clone() for name, tensor in new.named_parameters()}
+    Learned(old, optimizer_state(first, None), (3, 4), user_code, item_code).hand_over(trainer, None, Odd)
+    return old, new, first, trainer, fresh
+
+
+def test_a_module_takes_over_rows_wherever_they_are():
+    old, new, _, _, fresh = grown_odd()
+    users, items = [1, 2, 4], [0, 1, 3, 4]
+    table = [*users, *(5 + item for item in items), 11]
+    assert_array_equal(new.both.weight.detach()[table], old.both.weight.detach())
+    assert_array_equal(new.across.detach()[:, items], old.across.detach())
+    assert_array_equal(new.square.detach()[np.ix_(users, items)], old.square.detach())
+    assert_array_equal(new.both.weight.detach()[[0, 3, 7, 10]], fresh["both.weight"][[0, 3, 7, 10]])  # new rows are the fresh ones
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options", "key", "begin"),
+    [
+        (torch.optim.Adam, {}, "exp_avg_sq", 0.0),
+        (torch.optim.SGD, {"momentum": 0.9}, "momentum_buffer", 0.0),
+        (torch.optim.Adagrad, {"initial_accumulator_value": 0.5}, "sum", 0.5),
+    ],
+)
+def test_new_rows_begin_with_the_optimizers_initial_value(optimizer, options, key, begin):
+    old, new, first, trainer, _ = grown_odd(optimizer, **options)
+    before, after = first.optimizer.state[old.across][key], trainer.optimizer.state[new.across][key]
+    assert_array_equal(after[:, [0, 1, 3, 4]], before)
+    assert (after[:, [2, 5]] == begin).all()
+    if "step" in first.optimizer.state[old.across]:
+        assert float(trainer.optimizer.state[new.across]["step"]) == 1
+
+
+def test_a_scheduler_goes_on():
+    params = {"scheduler": "StepLR", "scheduler__step_size": 1, "scheduler__gamma": 0.5, "max_iter": 2}
+    model = MAKERS["torch"](**params).fit(DATA)
+    assert model.partial_fit(DATA[:10]).optimizer_state_["rates"] == [pytest.approx(0.05 * 0.5**4)]
+
+
+def test_a_loss_whose_scores_are_not_ratings_is_trained_on_the_new_ratings_alone():
+    liked = Interactions(DATA.user_ids, DATA.item_ids, (DATA.ratings > 3) * 1.0)
+    assert MAKERS["torch"](loss="BCEWithLogitsLoss").fit(liked).sketch_ is None
+    assert MAKERS["torch"](loss="MSELoss").fit(liked).sketch_ is not None
+    assert MAKERS["torch"](loss=lambda score, rating: (score - rating).abs().mean()).fit(liked).sketch_ is not None
+    assert MAKERS["torch"](loss="BCEWithLogitsLoss").fit(liked).partial_fit(liked[:50]).user_counts_.sum() == len(DATA) + 50
+
+
+def test_a_module_ranks_all_positives_after_more():
+    model = MAKERS["torch"](loss="bpr", max_iter=2).fit(DATA[:700]).partial_fit(DATA[700:])
+    assert model.seen_.nnz == len(DATA)
+
+
+def test_features_go_on_with_the_categories_they_have():
+    X = np.column_stack([*as_form(DATA, "labels")[0].T, np.where(DATA.user_ids % 2, "odd", "even")])
+
+    class WithDay(tutorial.Biased):
+        def __init__(self, n_users, n_items, n_day):
+            super().__init__(n_users, n_items, 3, sparse=False)
+            self.days = torch.nn.Embedding(n_day, 1)
+
+        def forward(self, user, item, day):
+            return super().forward(user, item) + self.days(day)
+
+    model = TorchFactorization(WithDay, features={"day": 2}, max_iter=1, random_state=0).fit(X[:700], DATA.ratings[:700])
+    model.partial_fit(X[700:], DATA.ratings[700:])
+    assert model.seen_.nnz == len(DATA)
+    X[0, 2] = "another"
+    with pytest.raises(ValueError, match="day has a category that fit did not see, in row 0"):
+        model.partial_fit(X, DATA.ratings)
