@@ -47,7 +47,9 @@ def tests(session):
     install_torch(session)
     session.install("-e", ".", *groups("test"))
     _, path = movielens(session) or (None, "")  # empty where there is no download: its test is skipped
-    session.run("pytest", *session.posargs, env=PASSIVE | {"SK_TORCHMF_ML100K": path})
+    workers = () if session.posargs else ("-n", str(min(os.cpu_count() or 1, 4)))
+    threads = {"OMP_NUM_THREADS": "1"} if workers else {}
+    session.run("pytest", *workers, *session.posargs, env=PASSIVE | threads | {"SK_TORCHMF_ML100K": path})
 
 
 @nox.session
