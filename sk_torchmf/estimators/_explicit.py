@@ -273,8 +273,10 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
 
     def _remember(self, data, device, plan):
         """Keep a sketch of all ratings, those of a slice that was held out too."""
-        pairs, weight, rating = plan.observed or self._read_plan(data, device, plan)
         loss, scale = POINTWISE[self.loss], self.rating_scale_
+        pairs, weight, rating = plan.observed or self._read_plan(data, device, plan)
+        if self.rating_scale_ != scale:  # a part was fitted, and the rows are in its units
+            rating, self.rating_scale_ = rating * (self.rating_scale_ / scale), scale
         score = self._score_of_pairs(pairs, device).div_(scale)
         residual = loss.slope(score, rating).mul_(-scale / (2 if loss.standardised else 1))  # as far as the loss looks at it
         keep(self, pairs, residual, weight, self._rows(device), plan.past)

@@ -103,7 +103,8 @@ def _resume(state, trainer, scheduler, old, moves):
     if scheduler is not None and state["scheduler"] is not None:
         scheduler.load_state_dict(state["scheduler"])
         for group, rate in zip(optimizer.param_groups, state["rates"], strict=True):
-            group["lr"] = rate
+            if rate is not None:
+                group["lr"] = rate
 
 
 def _move(old, new, move):
@@ -134,6 +135,6 @@ def optimizer_state(trainer, scheduler):
         moments[name] = {
             key: value.detach().cpu().numpy().copy() if isinstance(value, torch.Tensor) else value for key, value in gathered
         }
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    rates = [float(group["lr"]) if "lr" in group else None for group in optimizer.param_groups]
     kind = type(optimizer).__name__
     return {"kind": kind, "moments": moments, "scheduler": None if scheduler is None else scheduler.state_dict(), "rates": rates}

@@ -85,13 +85,20 @@ def keep(estimator, pairs, residual, weight, rows, past=None):
         The earlier ratings among these.
     """
     seed = 0 if past is None else estimator.sketch_["seed"] + 2  # a sketch draws two kinds of numbers
-    estimator.sketch_ = vars(Sketch.take(pairs, residual, weight, rows, seed))
+    known, rows = _known(pairs, rows)
+    estimator.sketch_ = vars(Sketch.take(known, residual, weight, rows, seed))
     squares = residual.double().square()
     estimator.residual_square_ = float((squares if weight is None else squares * weight).sum()) + (past.lost if past else 0.0)
     estimator.seen_ = pairs.tocsr()
     seen = Interactions(pairs.users.cpu().numpy(), pairs.columns.cpu().numpy())
     seen.weights = None if weight is None else weight.double().cpu().numpy()
     estimator.pair_weights_ = pair_weights(seen, estimator.seen_)
+
+
+def _known(pairs, rows):
+    """The same pairs of the ids that have any, and the rows of these: a sketch is no larger for ids that nobody saw."""
+    pairs, *known = pairs.compressed()
+    return pairs, tuple(side[torch.from_numpy(own).to(side.device)] for side, own in zip(rows, known, strict=True))
 
 
 def pair_weights(data, seen):
@@ -119,7 +126,8 @@ def recall(estimator, growth, rows, predict, device):
     pointers, columns = (torch.from_numpy(part.astype(np.int32)).to(device) for part in (seen.indptr, seen.indices))
     pairs = Pairs.from_rows(pointers, columns, seen.shape[1])
     weight = None if weights is None else torch.from_numpy(weights).to(rows[0])
-    found = Sketch(**estimator.sketch_).recall(pairs, weight, rows)
+    known, rows = _known(pairs, rows)
+    found = Sketch(**estimator.sketch_).recall(known, weight, rows)
     rating = (predict(pairs) + found).double().cpu().numpy()
     squares = found.double().square()
     recalled = float((squares if weight is None else squares * weight).sum())
