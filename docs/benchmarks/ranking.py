@@ -33,7 +33,7 @@ WIDTHS = {"ncf": 192, "gowalla": 64}  # of all parameters of an item, its bias a
 SETTINGS = {
     "ncf": {
         "ials": {"alpha": 0.008, "confidence": 4.0, "max_iter": 12},
-        "logistic": {"alpha": 0.04, "n_negatives": 16, "max_iter": 20},
+        "logistic": {"alpha": 0.03, "n_negatives": 16, "max_iter": 20},
         "bpr": {},
         "hinge": {},
         "adaptive_hinge": {},
@@ -58,7 +58,7 @@ SETTINGS = {
 GRIDS = {
     "ncf": {
         "ials": [{"alpha": [0.005, 0.008, 0.01, 0.013], "confidence": [2.0, 4.0, 8.0], "max_iter": [12]}],
-        "logistic": [{"alpha": [0.02, 0.03, 0.04, 0.055], "n_negatives": [4, 8, 16], "max_iter": [20]}],
+        "logistic": [{"alpha": [0.03, 0.04, 0.06], "n_negatives": [16, 32], "max_iter": [20, 30]}],
         "bpr": [{"alpha": [0.003, 0.006], "n_negatives": [4], "max_iter": [40]}],
         "hinge": [{"alpha": [0.005, 0.01], "n_negatives": [4], "max_iter": [40]}],
         "adaptive_hinge": [{"alpha": [0.01, 0.02], "n_negatives": [4], "max_iter": [40]}],
@@ -241,7 +241,7 @@ def measure_ml100k(data, settings):
 def validation(part, folder):
     """A part of the training data held out, and how it is measured."""
     if part == "ncf":
-        return Positives.ncf(folder).hold_out_one(), measure_ncf
+        return Positives.ncf_validation(folder), measure_ncf
     if part == "ml100k":
         return Positives.ml100k(folder, "u1").hold_out(0.2), measure_ml100k
     return Positives.gowalla(folder).hold_out(0.1), measure_gowalla

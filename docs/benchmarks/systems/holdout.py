@@ -77,19 +77,24 @@ class Positives:
 
     # validation parts: the test part is not looked at
 
-    def hold_out_one(self, n_negatives=99, seed=0):
-        """Hold out one training item of each user, at random, among items that she has not in training."""
+    @classmethod
+    def ncf_validation(cls, folder, n_negatives=99, seed=0):
+        """MovieLens-1M by time: each user's last item, which the test is, left out, and the one before it held out."""
         rng = np.random.default_rng(seed)
-        held_out = self._first(rng, 1)
-        user, item = self.user[held_out], self.item[held_out]
-        negatives = np.empty((len(user), n_negatives), dtype=np.int32)
-        matrix, unseen = self.matrix(), np.ones(self.shape[1], dtype=bool)
-        for row, u in enumerate(user):
-            own = matrix.indices[matrix.indptr[u] : matrix.indptr[u + 1]]
-            unseen[own] = False
+        with np.load(folder / "ml1m.npz") as archive:
+            user, item, time = (archive[name] for name in ("user_ids", "item_ids", "timestamps"))
+        order = np.lexsort((rng.random(len(user)), time, user))
+        user, item = user[order], item[order]
+        matrix = sp.csr_array((np.ones(len(user), dtype=bool), (user, item)), shape=ML1M_SHAPE)
+        last = np.append(user[1:] != user[:-1], True)
+        user, item = user[~last], item[~last]
+        last = np.append(user[1:] != user[:-1], True)
+        negatives = np.empty((last.sum(), n_negatives), dtype=np.int32)
+        for row, u in enumerate(user[last]):
+            unseen = np.ones(ML1M_SHAPE[1], dtype=bool)
+            unseen[matrix.indices[matrix.indptr[u] : matrix.indptr[u + 1]]] = False
             negatives[row] = rng.choice(np.flatnonzero(unseen), n_negatives, replace=False)
-            unseen[own] = True
-        return Positives(self.user[~held_out], self.item[~held_out], user, item, self.shape, negatives)
+        return cls(user[~last], item[~last], user[last], item[last], ML1M_SHAPE, negatives)
 
     def hold_out(self, share, seed=0):
         """Hold out a share of each user's training items, at random: at least one where she has more than one."""
