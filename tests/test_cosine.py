@@ -189,3 +189,18 @@ def test_one_item_for_everyone_and_one_factor_do_not_break():
         model().fit(sp.csr_array(np.ones((3, 1))))
     single = model(n_factors=1).fit(sp.csr_array([[1, 0, 1], [0, 1, 0]]))
     assert np.isfinite(single.predict(0)).all()
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_cosines_go_on_with_more_positives_and_are_saved(biased, tmp_path):
+    half = len(TRAIN) // 2
+    order = np.random.default_rng(0).permutation(len(TRAIN))
+    grown = model(biased=biased).partial_fit(TRAIN[order[:half]]).partial_fit(TRAIN[order[half:]])
+    assert (grown.seen_ != MATRIX.astype(bool)).nnz == 0
+    assert grown.score(TEST) > 0.93
+    watched = model(biased=biased, checkpoint=tmp_path / "fit").fit(TRAIN)
+    assert_array_equal(watched.item_factors_, model(biased=biased).fit(TRAIN).item_factors_)
+    watched.save(tmp_path / "model")  # with its path of a checkpoint, by name
+    again = ImplicitMatrixFactorization.load(tmp_path / "model")
+    assert_array_equal(again.predict(3), watched.predict(3))
+    assert again.checkpoint == str(tmp_path / "fit")

@@ -1,5 +1,7 @@
 """``save`` and ``load`` of estimators: what of one goes into a file, and what of a file may go into one."""
 
+import os
+
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -45,14 +47,14 @@ class SavedEstimator(BaseEstimator):
             Before ``fit``.
         TypeError
             For ids or parameters that are objects of a kind that a file without code cannot hold. Ids may be numbers, str, bytes,
-            times, dates and UUIDs. A ``RandomState`` is kept with its state, a ``torch.device`` as its name; callbacks are left
-            out.
+            times, dates and UUIDs. A ``RandomState`` is kept with its state, a ``torch.device`` and a path as their names;
+            callbacks are left out.
         OSError
             Where the folder does not exist or cannot be written to, or the path is a folder.
         """
         check_path(path)
         check_is_fitted(self)
-        params = self.get_params(deep=False)
+        params = {name: _named(value) for name, value in self.get_params(deep=False).items()}
         values, beside = self._values(params)
         tree, arrays = pack(values)
         write(path, {"estimator": type(self).__name__, "values": tree} | beside, arrays)
@@ -125,7 +127,6 @@ class SavedEstimator(BaseEstimator):
         """What there is to write: values for ``pack``, and JSON beside them."""
         left_out = {*params, *_CALLBACKS, "_metadata_request"}
         state = {name: value for name, value in vars(self).items() if name not in left_out}
-        params = {name: str(value) if isinstance(value, torch.device) else value for name, value in params.items()}
         return {"params": params, "state": state, "requests": _requests(self)}, {}
 
     def _restore(self, path, values):
@@ -174,3 +175,8 @@ def _set_requests(estimator, requests):
         for param, alias in wanted.items():
             part.add_request(param=param, alias=alias)
     estimator._metadata_request = routing
+
+
+def _named(value):
+    """A device and a path by their names, which ``fit`` takes as well; all else as it is."""
+    return str(value) if isinstance(value, torch.device | os.PathLike) else value
