@@ -143,6 +143,9 @@ def test_fold_in_is_near_the_minimum_of_the_users_loss_and_knows_her_items_only(
 
     together = fold(pattern)
     assert_allclose(together.norm(dim=1), TEMPERATURE**-0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(cosine, "USERS", 4)  # the steps of one block are not counted for another
+        assert_allclose(fold(pattern), together, rtol=1e-9)
     monkeypatch.setattr(cosine, "BLOCK", 60)  # two users a block
     assert_allclose(fold(pattern), together, rtol=1e-9)
     ones, share = np.ones((1, 30)), np.ones(30)

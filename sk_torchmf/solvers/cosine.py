@@ -92,10 +92,9 @@ class CosineSoftmax(Solver):
         for group in self.optimizer.param_groups:
             group["lr"] = RATE + (LAST_RATE - RATE) * self.iteration / self.max_iter
         n_users, device = self.pairs.shape[0], self.pairs.device
-        n_columns = min(self.others + USERS, len(self.share))
         order = torch.randperm(n_users, generator=self.generator, device="cpu").to(device)
         loss = torch.zeros((), dtype=torch.float64, device=device)
-        for block in order.split(max(1, min(USERS, BLOCK // n_columns))):
+        for block in order.split(_users(min(self.others + USERS, len(self.share)))):
             loss += self._step_on(block.sort().values)
         self.iteration += 1
         return {"loss": float(loss)}
@@ -160,6 +159,11 @@ class CosineSoftmax(Solver):
         self.iteration = state["iteration"]
 
 
+def _users(n_columns):
+    """How many users a block has that is shown so many items."""
+    return max(1, min(USERS, BLOCK // n_columns))
+
+
 def fold_in_cosine(pairs, items, share, total, n_unobserved, *, n_factors, temperature):
     """Fit new users to fixed items: a user's row depends on what is known of her alone.
 
@@ -180,7 +184,7 @@ def fold_in_cosine(pairs, items, share, total, n_unobserved, *, n_factors, tempe
     """
     directions, found = items.clone(), []
     directions[:, :n_factors] = F.normalize(items[:, :n_factors], dim=1)
-    for rows, _, block in pairs.blocks_of_users(max(1, BLOCK // len(items))):
+    for rows, _, block in pairs.blocks_of_users(_users(len(items))):  # of one step an epoch each: Adam counts them
         weight = items.new_ones(block.n_pairs)
         start = block.user_sums(weight, directions)
         known = weight, share, total[rows], n_unobserved[rows]
