@@ -90,6 +90,18 @@ def spotlight(session):
 
 
 @nox.session
+def docs(session):
+    """Build docs/_build/html, examples run, links checked, warnings errors; without the examples: nox -s docs -- --no-examples."""
+    install_torch(session)
+    session.install("-e", ".", *groups("docs"))
+    _, path = movielens(session) or (None, "")
+    options = ["-D", "plot_gallery=0"] if "--no-examples" in session.posargs else []
+    build = ("sphinx-build", "-W", "--keep-going", "-b", "html", *options, "docs", "docs/_build/html")
+    session.run(*build, env=PASSIVE | {"SK_TORCHMF_ML100K": path})
+    session.run("python", "docs/check_links.py", "docs/_build/html")
+
+
+@nox.session
 def demo(session):
     """Tune, compare and recommend on MovieLens-100K, or on any ratings file: nox -s demo -- --ratings FILE."""
     install_torch(session)

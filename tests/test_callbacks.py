@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ callback = pytest.importorskip("sklearn.callback", reason="scikit-learn has call
 pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = ["variational", "variational logistic", "ials", "bpr", "torch", "torch ranking"]
 every_kind = pytest.mark.parametrize("kind", KINDS)
-PAGE = Path(__file__).parent.parent / "docs" / "training.md"
+ROOT = Path(__file__).parent.parent
 
 
 class Recorder:
@@ -177,17 +176,6 @@ for model in (
     model.set_params(max_iter=3, verbose=1, early_stopping=True, random_state=0).fit(data)
     assert model.n_iter_ == 3
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PAGE.parent.parent, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"(?:iteration|epoch) \d+, loss", done.stdout)) >= 9
-
-
-@pytest.mark.parametrize("number", range(len(re.findall(r"```python\n", PAGE.read_text(encoding="utf-8")))))
-def test_a_code_block_of_the_page_runs(number, capsys):
-    block = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[number]
-    if "ProgressBar" in block:
-        pytest.importorskip("rich")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        exec(compile(block, str(PAGE), "exec"), {"__name__": "docs"})
-    assert capsys.readouterr().out

@@ -143,27 +143,28 @@ def compare_rows(records, reference="Biased, defaults"):
 def tables(results):
     """All tables, as Markdown."""
     by = grouped(results["records"], "experiment")
-    parts = [", ".join(f"{name}: {value}" for name, value in results["machine"].items()) + "\n"]
+    parts = ["# Rating prediction: all tables\n"]
+    parts.append(", ".join(f"{name}: {value}" for name, value in results["machine"].items()) + "\n")
     versions = {record["system"]: record["version"] for record in results["records"]}
     parts.append(", ".join(f"{LABELS[name]} {version}" for name, version in versions.items()) + "\n")
     heading = "system", "settings", "fit (s)", "times ours", "processor (s)", "RMSE", "RMSE, clipped", "undisturbed runs"
     for dataset in ("ml100k", "ml1m"):
         records = [record for record in by["compare",] if record["split"].startswith(dataset)]
         if records:
-            parts += [f"### {dataset}, random 90/10", table(heading, compare_rows(records))]
+            parts += [f"## {dataset}, random 90/10", table(heading, compare_rows(records))]
     if by["folds",]:
         groups = grouped(by["folds",], "label").items()
         rows = [(label, f"{mean(record['rmse'] for record in own):.4f}") for (label,), own in groups]
-        parts += ["### Official folds u1 to u5", table(("sk_torchmf", "mean RMSE"), rows)]
+        parts += ["## Official folds u1 to u5", table(("sk_torchmf", "mean RMSE"), rows)]
     if by["search",]:
         rows = [
             (LABELS[r["system"]], *(f"{value:.2f}" for value in r["seconds"]), f"{r['rmse']:.4f}", r["best"]) for r in by["search",]
         ]
-        parts += ["### Grid search, 12 x 5", table(("system", "first (s)", "workers warm (s)", "best RMSE", "best"), rows)]
+        parts += ["## Grid search, 12 x 5", table(("system", "first (s)", "workers warm (s)", "best RMSE", "best"), rows)]
     for record in by["workers",]:
         rows = [(n, *(f"{value:.1f}" for value in values)) for n, values in record["seconds"].items()]
         heading = "n_jobs", *(f"turn {j + 1} (s)" for j in range(len(rows[0]) - 1))
-        parts += [f"### Grid search on {record['split']}, 4 x 5", table(heading, rows)]
+        parts += [f"## Grid search on {record['split']}, 4 x 5", table(heading, rows)]
     if by["memory",]:
         rows = [
             (
@@ -178,16 +179,16 @@ def tables(results):
             if r["peak_bytes"]
         ]
         heading = "system", "ratings", "fit (s)", "ns a rating", "peak above the data (MiB)", "bytes a rating"
-        parts += ["### Memory", table(heading, rows)]
+        parts += ["## Memory", table(heading, rows)]
     for r in by["fold_in",]:
         parts.append(f"fold_in of {r['n_ratings']} ratings: {r['fold_in_seconds']:.2f} s; score: {r['score_seconds']:.2f} s\n")
     ranking = [record for record in by["widths",] if record["system"] in ("implicit", "lightfm") and record["k"] == 64]
     if ranking:
         groups = grouped(ranking, "system").items()
         rows = [(LABELS[system], f"{seconds(own) / own[0]['passes']:.3f}") for (system,), own in groups]
-        parts += ["### Ranking systems, k = 64", table(("system", "seconds a pass"), rows)]
+        parts += ["## Ranking systems, k = 64", table(("system", "seconds a pass"), rows)]
     if results["failed"]:
-        parts += ["### Not run", table(("what", "why"), results["failed"].items())]
+        parts += ["## Not run", table(("what", "why"), results["failed"].items())]
     return "\n".join(parts)
 
 

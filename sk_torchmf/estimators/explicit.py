@@ -266,7 +266,7 @@ class BiasedMatrixFactorization(ExplicitFactorization):
 
     .. math::
         \sum_{ui} w_{ui} \, \ell(r_{ui}, s_{ui}) + \sum_u \rho(c_u) \lVert p_u - p_0 \rVert^2
-        + \sum_i \rho(c_i) \lVert q_i - q_0 \rVert^2 + 30 \alpha \Big(\sum_u b_u^2 + \sum_i b_i^2\Big), \quad
+        + \sum_i \rho(c_i) \lVert q_i - q_0 \rVert^2 + 30 \alpha \left(\sum_u b_u^2 + \sum_i b_i^2\right), \quad
         \rho(c) = \alpha \left(10 + c^{0.75} \, \bar c^{\,0.25}\right)
 
     where :math:`p_0, q_0` are zero. With exponent 1 instead of 0.75 this is the weighted-lambda rule of [1]_.

@@ -70,7 +70,7 @@ def recall(ranked, relevant, k=10, *, truncated=False):
 def ndcg(ranked, relevant, k=10):
     r"""Normalised discounted cumulative gain of the first k, with gain 1 for a test item.
 
-    .. math:: \sum_{r \le k} \frac{\text{hit}_r}{\log_2(r + 1)} \Big/ \sum_{r \le \min(k, n)} \frac{1}{\log_2(r + 1)}
+    .. math:: \sum_{r \le k} \frac{\text{hit}_r}{\log_2(r + 1)} \;/\; \sum_{r \le \min(k, n)} \frac{1}{\log_2(r + 1)}
 
     for a user with n test items: what the list earns of what the best list would.
 

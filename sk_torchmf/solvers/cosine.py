@@ -19,7 +19,7 @@ FOLD_IN_STEPS = 20
 class CosineSoftmax(Solver):
     r"""Fit positives above what users have not, by the softmax of cosines.
 
-    .. math:: \sum_{ui \in R} w_{ui} \log\Big(1 + \sum_{j \notin R_u} \exp(s_{uj} - s_{ui})\Big),
+    .. math:: \sum_{ui \in R} w_{ui} \log\left(1 + \sum_{j \notin R_u} \exp(s_{uj} - s_{ui})\right),
         \quad s_{ui} = \frac{p_u \cdot q_i}{\tau \lVert p_u \rVert \lVert q_i \rVert} \; (+ b_i)
 
     Parameters

@@ -1,0 +1,145 @@
+"""How Sphinx builds the documentation: ``nox -s docs``."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from docutils import nodes
+from sphinx_gallery.sorting import FunctionSortKey
+
+import sk_torchmf
+from sk_torchmf import datasets
+from sk_torchmf.datasets import fetch_movielens
+
+project = "sk_torchmf"
+author = "the sk_torchmf developers"
+copyright = f"2026, {author}"
+version = release = sk_torchmf.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autosummary",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+    "sphinx-mathjax-offline",
+]
+exclude_patterns = ["_build", "_templates", "examples", "gallery/**/*.py", "sg_execution_times.rst"]
+templates_path = ["_templates"]
+suppress_warnings = ["config.cache"]  # the gallery's order and hook are functions
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+highlight_language = "none"  # of a block that names none: commands
+toc_object_entries_show_parents = "hide"
+
+autosummary_generate = True
+autodoc_typehints = "none"  # docstrings have them
+numpydoc_show_class_members = False  # the templates list them
+numpydoc_validation_checks = set()  # tests/test_docstrings.py does
+
+html_theme = "pydata_sphinx_theme"
+html_title = "sk_torchmf"
+html_copy_source = False
+html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_sidebars = {"index": [], "start": []}
+html_theme_options = {
+    "header_links_before_dropdown": 7,
+    "navigation_with_keys": False,
+    "navbar_align": "left",
+    "navbar_end": ["theme-switcher"],
+    "show_prev_next": True,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "secondary_sidebar_items": ["page-toc"],
+    "back_to_top_button": False,
+}
+
+EXAMPLES = [
+    "explicit_search.py",
+    "implicit_search.py",
+    "string_ids.py",
+    "new_users.py",
+    "own_module.py",
+    "time_bias.py",
+    "spotlight_search.py",
+    "pictures.py",
+    "serving.py",
+]
+
+
+def ratings_at_hand(*args, **options):
+    """MovieLens-100K where it can be had, else planted ratings of its size, said so on the page."""
+    try:
+        return fetch_movielens(*args, **options)
+    except OSError as error:
+        print(f"Planted ratings, since MovieLens-100K was not to be had where this page was made: {error}")
+        planted = datasets.make_ratings(n_users=943, n_items=1682, n_ratings=100_000, random_state=0)
+        planted.timestamps = np.random.default_rng(0).integers(874_724_710, 893_286_638, len(planted.target))
+        if options.get("as_frame"):
+            import pandas as pd
+
+            planted.data = pd.DataFrame(planted.data, columns=["user", "item"]).assign(timestamp=planted.timestamps)
+            planted.target = pd.Series(planted.target, name="rating")
+        return (planted.data, planted.target) if options.get("return_X_y") else planted
+
+
+def choose_ratings(gallery_conf, example, when):
+    """Examples call ``datasets.fetch_movielens`` as anyone would."""
+    datasets.fetch_movielens = ratings_at_hand if when == "before" else fetch_movielens
+
+
+sphinx_gallery_conf = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": "",  # all are run
+    "ignore_pattern": r"demo\.py",
+    "within_subsection_order": FunctionSortKey(lambda name: EXAMPLES.index(Path(name).name)),
+    "reset_modules": ("matplotlib", choose_ratings),
+    "reset_modules_order": "both",
+    "abort_on_example_error": True,
+    "matplotlib_animations": False,
+    "min_reported_time": 1,
+    "show_memory": False,
+    "remove_config_comments": True,
+    "download_all_examples": False,
+    "doc_module": (),
+    "capture_repr": ("_repr_html_", "__repr__"),
+    "image_scrapers": ("matplotlib",),
+}
+
+
+def cache_movielens():
+    """Make of the ratings file named in SK_TORCHMF_ML100K the cache that ``fetch_movielens`` reads."""
+    from sk_torchmf.datasets._files import read_ratings
+
+    path, folder = Path(os.environ["SK_TORCHMF_ML100K"]), Path(__file__).parent / "_build" / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "ml100k.npz", **read_ratings(lambda: path.open(encoding="utf-8"), path))
+    os.environ["SK_TORCHMF_DATA"] = str(folder)
+
+
+if os.environ.get("SK_TORCHMF_ML100K"):
+    cache_movielens()
+
+
+def skip_inherited(app, what, name, member, skip, options):
+    """Leave scikit-learn's and torch's own members to their documentation."""
+    home = getattr(member, "__module__", None) or getattr(getattr(member, "fget", None), "__module__", None)
+    return True if home and not home.startswith("sk_torchmf") else None
+
+
+def remove_mail_links(app, doctree):
+    """``NDCG@10`` is no address."""
+    for link in list(doctree.findall(nodes.reference)):
+        if link.get("refuri", "").startswith("mailto:"):
+            link.replace_self(link.children)
+
+
+def setup(app):
+    app.connect("doctree-read", remove_mail_links)
+    app.connect("autodoc-skip-member", skip_inherited)
