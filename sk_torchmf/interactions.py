@@ -17,7 +17,7 @@ class Interactions:
 
     Parameters
     ----------
-    user_ids, item_ids : array-like of shape (n,), integer
+    user_ids, item_ids : array-like of shape (n,), int
         Row and column numbers, >= 0. Integral floats are cast. A pair may occur more than once: each is an observation.
     ratings : array-like of shape (n,), float or int, optional
         In the rating's own units.
@@ -63,13 +63,18 @@ class Interactions:
         Parameters
         ----------
         matrix : scipy sparse matrix or array of shape (n_users, n_items)
-            Any format and index type; the stored values are the ratings. (BSR stores the zeros that fill its blocks, DIA drops
-            explicit zeros: convert from another format where that matters.)
+            Any format and index type; the stored values are the ratings. BSR stores the zeros that fill its blocks, DIA drops
+            explicit zeros: convert from another format where that matters.
 
         Returns
         -------
         Interactions
             In row order. Duplicate entries of a COO matrix are summed, as SciPy does.
+
+        Raises
+        ------
+        TypeError
+            For what is not sparse.
         """
         if not sp.issparse(matrix):
             raise TypeError(f"matrix must be a scipy sparse matrix or array. Got {type(matrix).__name__}.")
@@ -117,12 +122,24 @@ class Interactions:
         )
 
     def tocoo(self):
-        """Return a ``scipy.sparse.coo_matrix`` of shape (num_users, num_items); ones where there are no ratings."""
+        """Return the ratings as a users x items matrix, as Spotlight does.
+
+        Returns
+        -------
+        scipy.sparse.coo_matrix of shape (num_users, num_items)
+            Ones where there are no ratings. A pair that occurs twice is stored twice.
+        """
         values = np.ones(len(self)) if self.ratings is None else self.ratings
         return sp.coo_matrix((values, (self.user_ids, self.item_ids)), shape=(self.num_users, self.num_items))
 
     def tocsr(self):
-        """Return a ``scipy.sparse.csr_matrix`` of shape (num_users, num_items); duplicate pairs are summed."""
+        """Return the ratings as a users x items matrix, ready to be sliced by user.
+
+        Returns
+        -------
+        scipy.sparse.csr_matrix of shape (num_users, num_items)
+            Ones where there are no ratings. The ratings of a pair that occurs twice are summed.
+        """
         return self.tocoo().tocsr()
 
 

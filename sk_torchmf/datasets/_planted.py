@@ -54,8 +54,10 @@ def make_ratings(
 
     Parameters
     ----------
-    n_users, n_items : int, default=1000 and 500
-        Sizes. A user or item may happen to have no rating.
+    n_users : int, default=1000
+        How many users. A user or item may happen to have no rating.
+    n_items : int, default=500
+        How many items.
     n_ratings : int, default=50_000
         How many distinct (user, item) pairs are rated, at most ``n_users * n_items``. Memory and time grow with this number, not
         with the product.
@@ -69,9 +71,11 @@ def make_ratings(
         Standard deviation of the noise, in rating units.
     mean : float, default=3.5
         :math:`\mu`.
-    user_tail, item_tail : float, default=1.0 and 1.5
-        How unequal users' activity and items' popularity are: the standard deviation of their logarithm, between 0 (all alike) and
-        10. Pairs are drawn without replacement, which flattens them where the matrix is nearly full. MovieLens-1M has 1.0 and 1.8.
+    user_tail : float, default=1.0
+        How unequal users' activity is: the standard deviation of its logarithm, between 0 (all alike) and 10. Pairs are drawn
+        without replacement, which flattens it where the matrix is nearly full. MovieLens-1M has 1.0.
+    item_tail : float, default=1.5
+        Likewise, how unequal items' popularity is. MovieLens-1M has 1.8.
     random_state : int, RandomState or None, default=None
         Seeds a private generator. Pass an int for the same ratings every time.
 

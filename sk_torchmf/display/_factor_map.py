@@ -21,6 +21,7 @@ class FactorMapDisplay:
     Parameters
     ----------
     coordinates : array-like of shape (n, 2)
+        Where each point lies.
     counts : array-like of shape (n,), optional
         How popular each is: the most popular are drawn on top and get labels first. By default all are alike.
     texts : list of str, optional
@@ -30,6 +31,7 @@ class FactorMapDisplay:
     color_label : str, optional
         What ``color`` is.
     axis_labels : tuple of str, default=("Dimension 1", "Dimension 2")
+        What the two coordinates are.
 
     Attributes
     ----------
@@ -92,9 +94,9 @@ class FactorMapDisplay:
             Fitted, with ``item_factors_``; a pipeline or search whose last step is such an estimator will do.
         side : {"item", "user"}, default="item"
             What to draw.
-        labels : mapping, Series or array-like of shape (n_items_,), optional
+        labels : mapping, Series or array-like of shape (n_items,), optional
             What to call each: by id (a Series by its index), or in the order of ``items_``. By default its id.
-        color : mapping, Series or array-like of shape (n_items_,), optional
+        color : mapping, Series or array-like of shape (n_items,), optional
             Likewise, what colours each: numbers get a colour bar, all else is a category and gets a legend, where the five most
             frequent have a colour of their own. By default the number of ratings, on a logarithmic scale.
         color_label : str, optional
@@ -112,6 +114,7 @@ class FactorMapDisplay:
         Returns
         -------
         FactorMapDisplay
+            With what it drew, see its attributes.
 
         Raises
         ------
@@ -160,6 +163,7 @@ class FactorMapDisplay:
         Returns
         -------
         self
+            The display, with what it drew.
         """
         _figure.check_matplotlib(f"{type(self).__name__}.plot")
         _figure.check_axes(ax, 1)

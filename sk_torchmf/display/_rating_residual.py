@@ -82,6 +82,7 @@ class RatingResidualDisplay:
         Returns
         -------
         RatingResidualDisplay
+            With what it drew, see its attributes.
 
         Raises
         ------
@@ -121,6 +122,7 @@ class RatingResidualDisplay:
         Returns
         -------
         RatingResidualDisplay
+            With what it drew, see its attributes.
         """
         _figure.check_matplotlib(f"{cls.__name__}.from_predictions")
         display = cls(y_true=y_true, y_pred=y_pred, user_counts=user_counts, item_counts=item_counts, n_bins=n_bins)
@@ -137,6 +139,7 @@ class RatingResidualDisplay:
         Returns
         -------
         self
+            The display, with what it drew.
         """
         _figure.check_matplotlib(f"{type(self).__name__}.plot")
         self._compute()

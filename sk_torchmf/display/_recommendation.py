@@ -26,15 +26,17 @@ class RecommendationDisplay:
     recommended : list of str
         What each recommended item is called, best first.
     scores : array-like of shape (n_recommended,)
+        Their predictions, the lengths of their bars.
     std : array-like of shape (n_recommended,), optional
         Standard deviation of a rating about its prediction.
     nearest : list of str or None, optional
         What each recommended item resembles.
-    history : list of str, optional
+    history : list of str, default=()
         What the items of the user's history are called.
     history_values : array-like of shape (n_history,), optional
         Ratings, say, of the history.
     titles : tuple of str, default=("History", "Recommended")
+        What stands above the two sides.
     value_labels : tuple of str, default=("Rating", "Predicted rating")
         What the values of the history and the scores are; where both are ratings they have one scale.
     same_scale : bool, default=False
@@ -113,12 +115,12 @@ class RecommendationDisplay:
             are what the model predicts of it.
         y, timestamps : array-like of shape (n,), optional
             Ratings and times of the rows of a table or container; a container has its own by default.
-        labels : mapping, Series or array-like of shape (n_items_,), optional
+        labels : mapping, Series or array-like of shape (n_items,), optional
             What to call each item: by id (a Series by its index), or in the order of ``items_``. By default its id.
         k : int, default=10
             How many recommendations.
-        n_history : int, default=k
-            How many items of the history.
+        n_history : int, optional
+            How many items of the history; ``k`` by default.
         order : {"rating", "recent", "predicted"}, optional
             Which come first; by default by rating where there are ratings, else by time, else by what the model predicts. Ties by
             time.
@@ -133,6 +135,7 @@ class RecommendationDisplay:
         Returns
         -------
         RecommendationDisplay
+            With what it drew, see its attributes.
 
         Raises
         ------
@@ -199,6 +202,7 @@ class RecommendationDisplay:
         Returns
         -------
         self
+            The display, with what it drew.
         """
         _figure.check_matplotlib(f"{type(self).__name__}.plot")
         _figure.check_axes(ax, 2)

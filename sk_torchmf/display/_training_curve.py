@@ -74,10 +74,12 @@ class TrainingCurveDisplay:
         Returns
         -------
         TrainingCurveDisplay
+            With what it drew, see its attributes.
 
         Raises
         ------
         sklearn.exceptions.NotFittedError
+            Before ``fit``.
         TypeError
             For an estimator that keeps no ``history_``.
         ImportError
@@ -115,6 +117,7 @@ class TrainingCurveDisplay:
         Returns
         -------
         self
+            The display, with what it drew.
         """
         _figure.check_matplotlib(f"{type(self).__name__}.plot")
         from matplotlib.ticker import MaxNLocator

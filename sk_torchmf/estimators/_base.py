@@ -236,7 +236,19 @@ class BaseFactorization(Trained, TransformerMixin, SavedEstimator):
         return rows[:, :n_factors], rows[:, -1] + self.global_mean_ if self._biased else np.zeros(len(rows))
 
     def get_feature_names_out(self, input_features=None):
-        """Names of the columns of ``transform``, an ndarray of str objects; ``input_features`` is ignored."""
+        """Name the columns of ``transform``.
+
+        Parameters
+        ----------
+        input_features : array-like of str, optional
+            Ignored: the names depend on the form of X alone.
+
+        Returns
+        -------
+        ndarray of str objects of shape (n_features_out,)
+            ``factor0``, ``factor1`` and so on, and ``bias`` for a biased model, after a fit on a sparse matrix; else
+            ``user_factor0`` and so on, then ``item_factor0`` and so on.
+        """
         check_is_fitted(self)
         n_factors = self.item_factors_.shape[1]
         if self.form_ == _forms.SPARSE:

@@ -138,6 +138,7 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         Returns
         -------
         self
+            The fitted estimator.
         """
         return self._fit(X, y, sample_weight, X_val, y_val)
 
@@ -147,10 +148,14 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
 
         Parameters
         ----------
-        X, y, sample_weight
-            As ``fit`` takes them; new users and items are welcome. A table has the columns of the first call. Positions, in a
+        X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
+            As ``fit`` takes it; new users and items are welcome. A table has the columns of the first call. Positions, in a
             container or a sparse matrix, may go beyond those known: row u of a matrix is user u again, and it may have more
             columns, but not fewer.
+        y : array-like of shape (n,), optional
+            Ratings, as ``fit`` takes them.
+        sample_weight : array-like, optional
+            Weights of the rows of X, as ``fit`` takes them.
 
         Returns
         -------

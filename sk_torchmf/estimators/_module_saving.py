@@ -47,6 +47,7 @@ class SavedModule(SavedEstimator, ModuleTrainer):
         Returns
         -------
         self
+            The estimator itself.
 
         Raises
         ------
@@ -71,6 +72,7 @@ class SavedModule(SavedEstimator, ModuleTrainer):
         Parameters
         ----------
         path : str or os.PathLike
+            What ``save`` was given.
         **params
             What the file cannot hold: ``module=MyModule``, a loss of your own and so on, as they were in ``fit``. Any other
             parameter may be given too and counts more than the file's.

@@ -40,11 +40,38 @@ class PartEstimator(BaseEstimator):
         return {name.removeprefix(f"{part}__"): value for name, value in vars(self).items() if name.startswith(f"{part}__")}
 
     def get_params(self, deep=True):
-        """Get the parameters, those of the parts included, as scikit-learn does."""
+        """Get the parameters, those of the parts included.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Get the parameters of parameters that are estimators, too.
+
+        Returns
+        -------
+        dict of str to object
+            Values by name, ``module__*`` and the like as far as they were given.
+        """
         return super().get_params(deep) | {name: value for name, value in vars(self).items() if self._is_option(name)}
 
     def set_params(self, **params):
-        """Set parameters, those of the parts included; returns self."""
+        """Set parameters, those of the parts included.
+
+        Parameters
+        ----------
+        **params
+            Values by name, ``module__*`` and the like among them.
+
+        Returns
+        -------
+        self
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError
+            For a name that the estimator does not have.
+        """
         known = {name: value for name, value in params.items() if not self._is_option(name)}
         for name in known:
             if name not in self._get_param_names():

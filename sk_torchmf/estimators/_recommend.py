@@ -103,20 +103,24 @@ class Recommender(BaseFactorization):
         Returns
         -------
         users : ndarray of shape (n, k)
+            Nearest first, without the user; filled up as in ``similar_items``.
         similarities : ndarray of shape (n, k), float64
+            Cosines of the factors, between -1 and 1; -inf where no user remains.
         """
         check_is_fitted(self)
         return _similar(users, self.users_, self.user_factors_, check_count(k, "k"), "user")
 
     def embeddings(self):
-        """Vectors whose inner product is the raw score, for a nearest-neighbour index.
+        """Return vectors whose inner product is the raw score, for a nearest-neighbour index.
 
         Returns
         -------
         users : ndarray of shape (n_users, width)
+            In the order of ``users_`` and the precision of the factors. The width is ``n_factors``, and two more for a biased
+            model: ``[P, b_u + mu, 1]``.
         items : ndarray of shape (n_items, width)
-            The width is ``n_factors``, and two more for a biased model: ``[P, b_u + mu, 1]`` and ``[Q, 1, b_i]``. The raw score is
-            the prediction but for the inverse link of ``poisson`` and ``logistic``.
+            In the order of ``items_``; ``[Q, 1, b_i]`` for a biased model. The raw score is the prediction but for the inverse
+            link of ``poisson`` and ``logistic``.
         """
         check_is_fitted(self)
         if not self._biased:

@@ -40,6 +40,7 @@ class SavedEstimator(BaseEstimator):
         Returns
         -------
         self
+            The estimator itself.
 
         Raises
         ------
@@ -70,6 +71,7 @@ class SavedEstimator(BaseEstimator):
         Parameters
         ----------
         path : str or os.PathLike
+            What ``save`` was given.
 
         Returns
         -------

@@ -52,8 +52,10 @@ class MatrixFactorization(ExplicitFactorization):
         What to predict for ids that ``fit`` did not see: as the known ids do on average, NaN, or raise ValueError.
     clip : bool, default=False
         Limit predictions to the range of the training ratings.
-    user, item : int or str, default=0 and 1
-        Which columns of a table hold the ids, by position or by a frame's column name. All others are ignored.
+    user : int or str, default=0
+        Which column of a table holds the user ids, by position or by a frame's column name.
+    item : int or str, default=1
+        Which column holds the item ids. All others are ignored.
     dtype : {"float32", "float64"}, default="float32"
         Precision of the computation and of the fitted factors.
     device : str or torch.device, default=None
@@ -67,17 +69,17 @@ class MatrixFactorization(ExplicitFactorization):
 
     Attributes
     ----------
-    user_factors_ : ndarray of shape (n_users_, n_factors)
-    item_factors_ : ndarray of shape (n_items_, n_factors)
+    user_factors_, item_factors_ : ndarray of shape (n_users, n_factors) and (n_items, n_factors)
         Factors, in units of the square root of a rating.
     mean_user_, mean_item_ : ndarray of shape (n_factors,)
         The factors of an unknown id: the mean of the known ones.
-    users_, items_ : ndarray of shape (n_users_,) and (n_items_,)
+    users_, items_ : ndarray of shape (n_users,) and (n_items,)
         The ids of the rows, sorted.
     n_users_, n_items_ : int
-    seen_ : CSR array of shape (n_users_, n_items_), bool
+        How many ids there are.
+    seen_ : CSR array of shape (n_users, n_items), bool
         What was observed in ``fit``.
-    user_counts_, item_counts_ : ndarray of shape (n_users_,) and (n_items_,)
+    user_counts_, item_counts_ : ndarray of shape (n_users,) and (n_items,)
         Weighted number of ratings of each id; 0 where it was never observed.
     noise_std_ : float or None
         Standard deviation of a rating about its expectation, in rating units; None where the solver does not learn it.
@@ -86,15 +88,20 @@ class MatrixFactorization(ExplicitFactorization):
     rating_measure_ : tuple of float
         Sum of the weights of all ratings so far, their mean and variance (for ``huber`` what stands in for these), lowest, highest.
     sketch_ : dict
-    pair_weights_ : ndarray or None
+        Sums of the residuals of each row's ratings, which is what ``partial_fit`` remembers of them.
     residual_square_ : float
+        The sum of the residuals' squares.
+    pair_weights_ : ndarray of shape (n_pairs,) or None
+        Weights of the pairs of ``seen_``; None where all are one.
     optimizer_state_ : dict
-        What ``partial_fit`` goes on from: sums of residuals for each row; the weights of ``seen_``, None where all are one; the
-        sum of the residuals' squares; with torch's optimizers their state.
+        With torch's optimizers: their state, for ``partial_fit`` to go on from.
     rating_scale_ : float
         What ratings were divided by: their standard deviation; 1 for ``poisson`` and ``logistic``.
     user_prior_ : tuple of ndarray of shape (3, width, width) and (3, width)
-        What a new user's row is shrunk to and how much, see ``fold_in``; in standardised units.
+        What a new user's row is shrunk to and how much, see ``fold_in``; in standardised units. The width is ``n_factors``.
+    user_posterior_, item_posterior_ : tuple or None
+        ``(basis, curvature, noise, count)``, in standardised units: the variances of row u along the columns of ``basis``, of shape
+        (width, width), are ``noise / (count[u] * curvature + noise)``. None where the solver is not ``variational``.
     history_ : dict of list
         A value an iteration: ``loss``, ``seconds``, for ``variational`` ``noise_std`` of the standardised ratings, where there
         are validation data ``validation_loss`` or ``validation_score``. ``pandas.DataFrame(model.history_)`` is a table of them.
@@ -105,9 +112,16 @@ class MatrixFactorization(ExplicitFactorization):
         With ``early_stopping``: the iteration with the best validation figure, from 1.
     best_score_ : float
         With ``early_stopping``: that figure, the lowest loss or the highest score.
+    form_ : {"sparse", "table", "interactions"}
+        The form of X in ``fit``, which ``transform`` takes again.
     n_features_in_ : int
+        Columns of X, as scikit-learn counts them: 2 for a container.
     feature_names_in_ : ndarray of str
         Where ``X`` is a frame with such names.
+
+    See Also
+    --------
+    BiasedMatrixFactorization : With a bias for each user and item.
 
     Notes
     -----
@@ -129,10 +143,6 @@ class MatrixFactorization(ExplicitFactorization):
     ----------
     .. [1] Zhou et al., Large-scale Parallel Collaborative Filtering for the Netflix Prize, AAIM 2008.
     .. [2] Lim, Teh, Variational Bayesian Approach to Movie Rating Prediction, KDD Cup and Workshop 2007.
-
-    See Also
-    --------
-    BiasedMatrixFactorization : With a bias for each user and item.
 
     Examples
     --------
@@ -196,8 +206,10 @@ class BiasedMatrixFactorization(ExplicitFactorization):
         What to predict for ids that ``fit`` did not see: as the known ids do on average, NaN, or raise ValueError.
     clip : bool, default=False
         Limit predictions to the range of the training ratings.
-    user, item : int or str, default=0 and 1
-        Which columns of a table hold the ids, by position or by a frame's column name. All others are ignored.
+    user : int or str, default=0
+        Which column of a table holds the user ids, by position or by a frame's column name.
+    item : int or str, default=1
+        Which column holds the item ids. All others are ignored.
     dtype : {"float32", "float64"}, default="float32"
         Precision of the computation and of the fitted factors.
     device : str or torch.device, default=None
@@ -211,23 +223,22 @@ class BiasedMatrixFactorization(ExplicitFactorization):
 
     Attributes
     ----------
-    user_factors_ : ndarray of shape (n_users_, n_factors)
-    item_factors_ : ndarray of shape (n_items_, n_factors)
+    user_factors_, item_factors_ : ndarray of shape (n_users, n_factors) and (n_items, n_factors)
         Factors, in units of the square root of a rating.
-    user_biases_ : ndarray of shape (n_users_,)
-    item_biases_ : ndarray of shape (n_items_,)
+    user_biases_, item_biases_ : ndarray of shape (n_users,) and (n_items,)
         Biases in rating units, with mean zero over the observed ids.
     global_mean_ : float
         The constant: what is predicted for an unknown user and an unknown item. Each known user and item counts once in it, so it
         differs from the mean of the ratings.
     mean_user_, mean_item_ : ndarray of shape (n_factors,)
         The factors of an unknown id: the mean of the known ones, which is zero.
-    users_, items_ : ndarray of shape (n_users_,) and (n_items_,)
+    users_, items_ : ndarray of shape (n_users,) and (n_items,)
         The ids of the rows, sorted.
     n_users_, n_items_ : int
-    seen_ : CSR array of shape (n_users_, n_items_), bool
+        How many ids there are.
+    seen_ : CSR array of shape (n_users, n_items), bool
         What was observed in ``fit``.
-    user_counts_, item_counts_ : ndarray of shape (n_users_,) and (n_items_,)
+    user_counts_, item_counts_ : ndarray of shape (n_users,) and (n_items,)
         Weighted number of ratings of each id; 0 where it was never observed.
     noise_std_ : float or None
         Standard deviation of a rating about its expectation, in rating units; None where the solver does not learn it.
@@ -236,15 +247,20 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     rating_measure_ : tuple of float
         Sum of the weights of all ratings so far, their mean and variance (for ``huber`` what stands in for these), lowest, highest.
     sketch_ : dict
-    pair_weights_ : ndarray or None
+        Sums of the residuals of each row's ratings, which is what ``partial_fit`` remembers of them.
     residual_square_ : float
+        The sum of the residuals' squares.
+    pair_weights_ : ndarray of shape (n_pairs,) or None
+        Weights of the pairs of ``seen_``; None where all are one.
     optimizer_state_ : dict
-        What ``partial_fit`` goes on from: sums of residuals for each row; the weights of ``seen_``, None where all are one; the
-        sum of the residuals' squares; with torch's optimizers their state.
+        With torch's optimizers: their state, for ``partial_fit`` to go on from.
     rating_scale_ : float
         What ratings were divided by: their standard deviation; 1 for ``poisson`` and ``logistic``.
     user_prior_ : tuple of ndarray of shape (3, width, width) and (3, width)
-        What a new user's row is shrunk to and how much, see ``fold_in``; in standardised units.
+        What a new user's row is shrunk to and how much, see ``fold_in``; in standardised units. The width is ``n_factors + 1``.
+    user_posterior_, item_posterior_ : tuple or None
+        ``(basis, curvature, noise, count)``, in standardised units: the variances of row u along the columns of ``basis``, of shape
+        (width, width), are ``noise / (count[u] * curvature + noise)``. None where the solver is not ``variational``.
     history_ : dict of list
         A value an iteration: ``loss``, ``seconds``, for ``variational`` ``noise_std`` of the standardised ratings, where there
         are validation data ``validation_loss`` or ``validation_score``. ``pandas.DataFrame(model.history_)`` is a table of them.
@@ -255,9 +271,16 @@ class BiasedMatrixFactorization(ExplicitFactorization):
         With ``early_stopping``: the iteration with the best validation figure, from 1.
     best_score_ : float
         With ``early_stopping``: that figure, the lowest loss or the highest score.
+    form_ : {"sparse", "table", "interactions"}
+        The form of X in ``fit``, which ``transform`` takes again.
     n_features_in_ : int
+        Columns of X, as scikit-learn counts them: 2 for a container.
     feature_names_in_ : ndarray of str
         Where ``X`` is a frame with such names.
+
+    See Also
+    --------
+    MatrixFactorization : Without biases.
 
     Notes
     -----
@@ -278,10 +301,6 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     ----------
     .. [1] Zhou et al., Large-scale Parallel Collaborative Filtering for the Netflix Prize, AAIM 2008.
     .. [2] Lim, Teh, Variational Bayesian Approach to Movie Rating Prediction, KDD Cup and Workshop 2007.
-
-    See Also
-    --------
-    MatrixFactorization : Without biases.
 
     Examples
     --------

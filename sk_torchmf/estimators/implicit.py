@@ -51,14 +51,14 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     n_negatives : int, default=4
         Negatives drawn for each positive, anew in each iteration. Where the expectation is exact, the weight of all negatives of a
         positive with ``logistic``, and without effect with ``softmax``.
+    negatives : {"uniform", "popularity"}, default="uniform"
+        Whether all items that a user has not are as likely to be drawn, or those more often that more users have: as their number
+        to the power 0.75.
     temperature : float, default=None
         With ``softmax``: rows have one length, so that scores are cosines divided by the temperature, instead of lengths that
         ``alpha`` regularises; items' biases, if ``biased``, are added. 0.1 is a good start, between 0.07 and 0.2 worth a search.
         Where the catalogue is large and most of it has few users, this with ``biased=True`` ranks best of all losses here, given
         some 100 passes: on Gowalla recall@20 is 0.186, of ``bpr`` 0.167. It is trained on blocks of users, see Notes.
-    negatives : {"uniform", "popularity"}, default="uniform"
-        Whether all items that a user has not are as likely to be drawn, or those more often that more users have: as their number
-        to the power 0.75.
     exact : bool, default=None
         With ``logistic`` and ``softmax``: take the expectation over all negatives, scoring all items for all users in each
         iteration, instead of drawing some. None does so where users times items are at most 2**28, some 270 million, and not with
@@ -92,8 +92,10 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     handle_unknown : {"mean", "nan", "error"}, default="mean"
         What to predict for ids that ``fit`` did not see: as the known ids do on average, NaN, or raise ValueError. ``recommend``
         gives an unknown user what the mean user likes best.
-    user, item : int or str, default=0 and 1
-        Which columns of a table hold the ids, by position or by a frame's column name. All others are ignored.
+    user : int or str, default=0
+        Which column of a table holds the user ids, by position or by a frame's column name.
+    item : int or str, default=1
+        Which column holds the item ids. All others are ignored.
     dtype : {"float32", "float64"}, default="float32"
         Precision of the computation and of the fitted factors.
     device : str or torch.device, default=None
@@ -107,24 +109,25 @@ class ImplicitMatrixFactorization(PositivesPredictor):
 
     Attributes
     ----------
-    user_factors_ : ndarray of shape (n_users_, n_factors)
-    item_factors_ : ndarray of shape (n_items_, n_factors)
-    user_biases_ : ndarray of shape (n_users_,)
+    user_factors_, item_factors_ : ndarray of shape (n_users, n_factors) and (n_items, n_factors)
+        Factors; the score is their inner product, plus biases where there are any.
+    user_biases_ : ndarray of shape (n_users,)
         Where ``biased``; of mean zero, and zero for all losses but ``logistic``, whose scores have a level.
-    item_biases_ : ndarray of shape (n_items_,)
+    item_biases_ : ndarray of shape (n_items,)
         Where ``biased``; of mean zero.
     global_mean_ : float
-        Where ``biased``.
+        Where ``biased``; the level of the scores.
     mean_user_, mean_item_ : ndarray of shape (n_factors,)
         The factors of an unknown id: the mean of the known ones.
-    users_, items_ : ndarray of shape (n_users_,) and (n_items_,)
+    users_, items_ : ndarray of shape (n_users,) and (n_items,)
         The ids of the rows, sorted.
     n_users_, n_items_ : int
-    seen_ : CSR array of shape (n_users_, n_items_), bool
+        How many ids there are.
+    seen_ : CSR array of shape (n_users, n_items), bool
         What was observed in ``fit``.
-    user_counts_, item_counts_ : ndarray of shape (n_users_,) and (n_items_,)
+    user_counts_, item_counts_ : ndarray of shape (n_users,) and (n_items,)
         Weight of each id's positives; 0 where it has none.
-    pair_weights_ : ndarray or None
+    pair_weights_ : ndarray of shape (n_pairs,) or None
         Weights of the pairs of ``seen_``, None where all are one; ``partial_fit`` goes on from these.
     confidence_ : float
         The confidence that ``ials`` uses.
@@ -138,9 +141,16 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         With ``early_stopping``: the iteration with the best validation figure, from 1.
     best_score_ : float
         With ``early_stopping``: that figure, the lowest loss or the highest score.
+    form_ : {"sparse", "table", "interactions"}
+        The form of X in ``fit``, which ``transform`` takes again.
     n_features_in_ : int
+        Columns of X, as scikit-learn counts them: 2 for a container.
     feature_names_in_ : ndarray of str
         Where ``X`` is a frame with such names.
+
+    See Also
+    --------
+    TorchFactorization : Your own module, with the same ranking losses.
 
     Notes
     -----
@@ -167,10 +177,6 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     .. [2] Rendle, Krichene, Zhang, Koren, Revisiting the Performance of iALS on Item Recommendation Benchmarks, RecSys 2022.
     .. [3] Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback, UAI 2009.
     .. [4] Wu et al., On the Effectiveness of Sampled Softmax Loss for Item Recommendation, ACM TOIS 2024.
-
-    See Also
-    --------
-    TorchFactorization : Your own module, with the same ranking losses.
 
     Examples
     --------
@@ -290,6 +296,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         Returns
         -------
         self
+            The fitted estimator.
         """
         return self._fit(X, y, sample_weight, X_val, y_val)
 
@@ -299,10 +306,14 @@ class ImplicitMatrixFactorization(PositivesPredictor):
 
         Parameters
         ----------
-        X, y, sample_weight
-            As ``fit`` takes them; new users and items are welcome, and a pair that comes again adds its weight. A table has the
+        X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
+            As ``fit`` takes it; new users and items are welcome, and a pair that comes again adds its weight. A table has the
             columns of the first call. Positions, in a container or a sparse matrix, may go beyond those known: row u of a matrix is
             user u again, and it may have more columns, but not fewer.
+        y : array-like of shape (n,), optional
+            Weights of the positives, as ``fit`` takes them.
+        sample_weight : array-like, optional
+            Weights of the rows of X, as ``fit`` takes them.
 
         Returns
         -------

@@ -98,8 +98,10 @@ class TorchFactorization(SavedModule):
         or raise ValueError.
     clip : bool, default=False
         Limit predictions to the range of the training ratings. Not with a ranking loss.
-    user, item : int or str, default=0 and 1
-        Which columns of a table hold the ids.
+    user : int or str, default=0
+        Which column of a table holds the user ids, by position or by a frame's column name.
+    item : int or str, default=1
+        Which column holds the item ids.
     dtype : {"float32", "float64"}, default="float32"
         What the module is cast to.
     device : str or torch.device, default=None
@@ -128,21 +130,32 @@ class TorchFactorization(SavedModule):
         With ``early_stopping``: the epoch with the best validation figure, from 1.
     best_score_ : float
         With ``early_stopping``: that figure, the lowest loss or the highest score.
-    users_, items_ : ndarray of shape (n_users_,) and (n_items_,)
+    users_, items_ : ndarray of shape (n_users,) and (n_items,)
         The ids of the rows, sorted.
     n_users_, n_items_ : int
+        How many ids there are.
     feature_categories_ : dict of str to ndarray
         The vocabulary of each categorical feature.
-    seen_ : CSR array of shape (n_users_, n_items_), bool
+    seen_ : CSR array of shape (n_users, n_items), bool
         What was observed in ``fit``.
-    user_counts_, item_counts_ : ndarray of shape (n_users_,) and (n_items_,)
+    user_counts_, item_counts_ : ndarray of shape (n_users,) and (n_items,)
         Weighted number of observations of each id.
     rating_range_ : ndarray of shape (2,)
-        Not with a ranking loss.
-    sketch_, pair_weights_, residual_square_, optimizer_state_
-        What ``partial_fit`` goes on from: what is remembered of ratings, None where nothing is; the weights of ``seen_``, None
-        where all are one; the optimizer's state and the scheduler's.
+        Lowest and highest rating; not with a ranking loss.
+    background_ : dict of str to ndarray
+        Some of the users, items and categories that were observed, as numbers: an unknown one is predicted as these are on average.
+    sketch_ : dict or None
+        Sums of the residuals of each row's ratings, which is what ``partial_fit`` remembers of them; None where it does not.
+    residual_square_ : float
+        Where there is a sketch: the sum of the residuals' squares.
+    pair_weights_ : ndarray of shape (n_pairs,) or None
+        Weights of the pairs of ``seen_``; None where all are one.
+    optimizer_state_ : dict or None
+        The optimizer's state and the scheduler's, for ``partial_fit`` to go on from; None after ``fit_batches``.
+    form_ : {"sparse", "table", "interactions"}
+        The form of X in ``fit``.
     n_features_in_ : int
+        Columns of X, as scikit-learn counts them: 2 for a container.
     feature_names_in_ : ndarray of str
         Where ``X`` is a frame with such names.
 
@@ -290,6 +303,7 @@ class TorchFactorization(SavedModule):
         Returns
         -------
         self
+            The fitted estimator.
         """
         return self._fit(X, y, sample_weight, X_val, y_val)
 
@@ -299,9 +313,13 @@ class TorchFactorization(SavedModule):
 
         Parameters
         ----------
-        X, y, sample_weight
-            As ``fit`` takes them. A table has the columns of the first call. Positions, in a container or a sparse matrix, may go
+        X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
+            As ``fit`` takes it. A table has the columns of the first call. Positions, in a container or a sparse matrix, may go
             beyond those known: row u of a matrix is user u again, and it may have more columns, but not fewer.
+        y : array-like of shape (n,), optional
+            Ratings or, with a ranking loss, weights of the positives, as ``fit`` takes them.
+        sample_weight : array-like, optional
+            Weights of the rows of X, as ``fit`` takes them.
 
         Returns
         -------

@@ -27,6 +27,7 @@ METRICS: dict[str, Callable] = {
     "hit_rate": _ranking.hit_rate,
     "auc": _ranking.auc,
 }
+"""The metrics of one user's list by the names that ``evaluate`` and ``ranking_scorer`` take; higher is better for all of them."""
 
 
 def evaluate(estimator, test, metrics=("ndcg", "precision", "recall"), k=10, *, exclude_seen=True, users=None, progress=False):
@@ -36,7 +37,7 @@ def evaluate(estimator, test, metrics=("ndcg", "precision", "recall"), k=10, *, 
     ----------
     estimator : fitted estimator
         Anything with ``recommend(users, k, exclude_seen)`` and the sorted ids ``users_`` and ``items_``.
-    test : table, Interactions or sparse matrix of shape (n_users_, n_items_)
+    test : table, Interactions or sparse matrix of shape (n_users, n_items)
         The test items, whatever their ratings; a pair counts once. A table has the columns ``fit`` saw. Rows of a matrix are the
         users that ``fit`` saw, unless ``users`` is a matrix too.
     metrics : str or sequence of str, default=("ndcg", "precision", "recall")
@@ -46,7 +47,7 @@ def evaluate(estimator, test, metrics=("ndcg", "precision", "recall"), k=10, *, 
     exclude_seen : bool, default=True
         Leave what a user was observed with in ``fit`` out of the lists. A test item that is among it cannot be hit, and counts as
         missed (for ``auc`` not at all).
-    users : array-like of shape (n,) or sparse matrix of shape (n_rows, n_items_), optional
+    users : array-like of shape (n,) or sparse matrix of shape (n_rows, n_items), optional
         Evaluate these users only, by id. A matrix holds what is known of new users, to be folded in: ``test`` is then a matrix of
         the same shape, with their test items.
     progress : bool, default=False

@@ -43,9 +43,11 @@ def recall(ranked, relevant, k=10, *, truncated=False):
     Parameters
     ----------
     ranked : ndarray of shape (n_users, K), int64
+        Column numbers of distinct items, best first; -1 where a list ends early.
     relevant : scipy sparse array of shape (n_users, n_items)
+        Stored entries are the test items, whatever their value.
     k : int or sequence of int, default=10
-        As ``precision`` takes them.
+        How many places count, at most K.
     truncated : bool, default=False
         Divide by ``min(k, test items)``, so that k hits are a perfect 1, instead of by the number of test items. Both are in use.
 
@@ -77,9 +79,11 @@ def ndcg(ranked, relevant, k=10):
     Parameters
     ----------
     ranked : ndarray of shape (n_users, K), int64
+        Column numbers of distinct items, best first; -1 where a list ends early.
     relevant : scipy sparse array of shape (n_users, n_items)
+        Stored entries are the test items, whatever their value.
     k : int or sequence of int, default=10
-        As ``precision`` takes them.
+        How many places count, at most K.
 
     Returns
     -------
@@ -113,9 +117,11 @@ def average_precision(ranked, relevant, k=10):
     Parameters
     ----------
     ranked : ndarray of shape (n_users, K), int64
+        Column numbers of distinct items, best first; -1 where a list ends early.
     relevant : scipy sparse array of shape (n_users, n_items)
+        Stored entries are the test items, whatever their value.
     k : int or sequence of int, default=10
-        As ``precision`` takes them.
+        How many places count, at most K.
 
     Returns
     -------
@@ -140,9 +146,11 @@ def reciprocal_rank(ranked, relevant, k=10):
     Parameters
     ----------
     ranked : ndarray of shape (n_users, K), int64
+        Column numbers of distinct items, best first; -1 where a list ends early.
     relevant : scipy sparse array of shape (n_users, n_items)
+        Stored entries are the test items, whatever their value.
     k : int or sequence of int, default=10
-        As ``precision`` takes them.
+        How many places count, at most K.
 
     Returns
     -------
@@ -168,9 +176,11 @@ def hit_rate(ranked, relevant, k=10):
     Parameters
     ----------
     ranked : ndarray of shape (n_users, K), int64
+        Column numbers of distinct items, best first; -1 where a list ends early.
     relevant : scipy sparse array of shape (n_users, n_items)
+        Stored entries are the test items, whatever their value.
     k : int or sequence of int, default=10
-        As ``precision`` takes them.
+        How many places count, at most K.
 
     Returns
     -------
@@ -236,6 +246,7 @@ def coverage(ranked, n_items, k=10):
     Returns
     -------
     float, or ndarray of shape (len(k),) for a sequence
+        Between 0 and 1.
 
     Examples
     --------

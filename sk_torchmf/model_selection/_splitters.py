@@ -23,19 +23,39 @@ class _Splitter(BaseCrossValidator):
         Parameters
         ----------
         X : table or Interactions
-            n observations.
-        y, groups : ignored
+            The observations; for ``HeldOutUsers`` a sparse matrix with a user in each row too.
+        y : object, optional
+            Ignored.
+        groups : object, optional
+            Ignored.
 
         Yields
         ------
-        train, test : ndarray of int64
-            Row numbers of observations, ascending.
+        train : ndarray of shape (n_train,), int64
+            Row numbers of X, ascending.
+        test : ndarray of shape (n_test,), int64
+            Likewise.
         """
         for train, test in self._parts(X):
             yield np.flatnonzero(train), np.flatnonzero(test)
 
     def get_n_splits(self, X=None, y=None, groups=None):
-        """How many splits there are; the arguments are ignored."""
+        """Tell how many splits there are.
+
+        Parameters
+        ----------
+        X : object, optional
+            Ignored, as are the others: the number is known without data.
+        y : object, optional
+            Ignored.
+        groups : object, optional
+            Ignored.
+
+        Returns
+        -------
+        int
+            How many times ``split`` yields.
+        """
         return self.n_splits
 
     def _parts(self, X):

@@ -12,48 +12,78 @@ HUBER_DELTA = 1.0
 _TINY = 1e-3
 
 
+def _identity(value):
+    return value
+
+
 @dataclass(frozen=True)
 class PointwiseLoss:
     """A loss of one prediction and one rating, with what a solver and ``predict`` need to know of it.
 
-    Call it as ``loss(score, rating)``: tensors of shape (n,) in, the loss of each pair out, not reduced.
+    Call it as ``loss(score, rating)``: tensors of shape (n,) in, the loss of each pair out, not reduced. All parameters are
+    attributes too.
 
-    Attributes
+    Parameters
     ----------
     name : str
+        What it is called.
     value : callable
-        ``(score, rating) -> loss`` of each pair.
+        ``(score, rating)`` to the loss of each pair.
     curvature : callable
-        ``(score, rating) -> `` an upper bound or safe value > 0 of the second derivative in the score.
-    response : callable
+        ``(score, rating)`` to an upper bound or safe value > 0 of the second derivative in the score.
+    response : callable, default=identity
         Inverse link: the predicted rating of a score.
-    link : callable
+    link : callable, default=identity
         The score of a mean rating.
-    standardised : bool
+    standardised : bool, default=True
         Whether ratings are divided by their spread before fitting. Scores on a log or logit scale have a scale already.
-    robust : bool
+    robust : bool, default=False
         Whether that spread is taken from the middle of the ratings.
     dispersion : callable, optional
-        ``(score, rating, noise) -> `` what each pair says of the variance of the noise, where that is not the loss itself.
-    check : callable
+        ``(score, rating, noise)`` to what each pair says of the variance of the noise, where that is not the loss itself.
+    check : callable, default=identity
         Takes the ratings as an array, returns them as the loss wants them coded, raises ValueError where it cannot use them.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_torchmf.nn import POINTWISE
+    >>> loss = POINTWISE["poisson"]
+    >>> score, rating = torch.tensor([0.0, 1.0]), torch.tensor([2.0, 0.0])
+    >>> loss(score, rating)
+    tensor([1.0000, 2.7183])
+    >>> loss.slope(score, rating), loss.response(score)
+    (tensor([-1.0000,  2.7183]), tensor([1.0000, 2.7183]))
     """
 
     name: str
     value: Callable
     curvature: Callable
-    response: Callable = lambda score: score
-    link: Callable = lambda mean: mean
+    response: Callable = _identity
+    link: Callable = _identity
     standardised: bool = True
     robust: bool = False
     dispersion: Callable | None = None
-    check: Callable = lambda rating: rating
+    check: Callable = _identity
 
     def __call__(self, score, rating):
         return self.value(score, rating)
 
     def slope(self, score, rating):
-        """Derivative of each pair's loss in its score, by autograd: shape (n,)."""
+        """Differentiate each pair's loss in its score, by autograd.
+
+        Parameters
+        ----------
+        score : Tensor of shape (n,)
+            Raw scores.
+        rating : Tensor of shape (n,)
+            Ratings as ``check`` codes them.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            Derivatives; detached, so that they have none themselves.
+        """
         with torch.enable_grad():
             score = score.detach().requires_grad_()
             return torch.autograd.grad(self.value(score, rating).sum(), score)[0]
@@ -137,3 +167,4 @@ logistic = PointwiseLoss(
 """``log(1 + exp(s)) - r s``: the negative log-likelihood of 0 or 1 (-1 or 1 will do, as in Spotlight)."""
 
 POINTWISE = {loss.name: loss for loss in (squared_error, huber, poisson, logistic)}
+"""The losses of ratings by the names that ``loss=`` takes: ``squared_error``, ``huber``, ``poisson``, ``logistic``."""

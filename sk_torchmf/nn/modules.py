@@ -20,6 +20,7 @@ class PlainMF(nn.Module):
     generator : torch.Generator, optional
         A CPU generator: initial factors are drawn on the CPU, so that devices start alike.
     dtype : torch.dtype, default=torch.float32
+        Of the parameters.
 
     Examples
     --------
@@ -46,10 +47,22 @@ class PlainMF(nn.Module):
             self.item_factors.add_(q0)
 
     def mean_rows(self, mean):
-        """The rows p0 and q0, each of shape (n_factors,), whose product is ``mean``: what rows without ratings shrink to.
+        """Make the rows whose product is a mean: what rows without ratings shrink to.
 
         Column 0 holds the square root of the mean's size. A row can shift all its scores only along a direction in which the other
         side's mean row is not zero, so where the mean is near zero each side starts with a direction of its own.
+
+        Parameters
+        ----------
+        mean : float
+            The score of an unknown pair.
+
+        Returns
+        -------
+        p0 : Tensor of shape (n_factors,)
+            The user row.
+        q0 : Tensor of shape (n_factors,)
+            The item row.
         """
         p0, q0 = torch.zeros_like(self.user_factors[0]), torch.zeros_like(self.item_factors[0])
         p0[0] = max(abs(mean), 1.0) ** 0.5
@@ -59,19 +72,62 @@ class PlainMF(nn.Module):
         return p0, q0
 
     def rows(self):
-        """User rows (n_users, width) and item rows (n_items, width) whose inner products are the scores less ``offset``."""
+        """Return the rows whose inner products are the scores.
+
+        Returns
+        -------
+        users : Parameter of shape (n_users, n_factors)
+            The user factors themselves.
+        items : Parameter of shape (n_items, n_factors)
+            The item factors themselves.
+        """
         return self.user_factors, self.item_factors
 
     def forward(self, user, item):
-        """Scores of shape (n,) for index tensors ``user`` and ``item`` of shape (n,)."""
+        """Score pairs.
+
+        Parameters
+        ----------
+        user : Tensor of shape (n,), int64
+            Row numbers of users.
+        item : Tensor of shape (n,), int64
+            Row numbers of items.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            A score for each pair.
+        """
         return (self.user_factors[user] * self.item_factors[item]).sum(-1)
 
     def forward_pairs(self, pairs):
-        """Scores of shape (n_pairs,) at the observed pairs, user-major, by the fused kernels."""
+        """Score the observed pairs, by the fused kernels.
+
+        Parameters
+        ----------
+        pairs : Pairs
+            Which pairs, planned on the device of the parameters.
+
+        Returns
+        -------
+        Tensor of shape (n_pairs,)
+            Scores in user-major order.
+        """
         return pair_dot(self.user_factors, self.item_factors, pairs)
 
     def block(self, rows):
-        """The model of the users in a slice, on the same storage: user parameters are views, item parameters are shared."""
+        """Make the model of some users, on the same storage.
+
+        Parameters
+        ----------
+        rows : slice
+            Which users.
+
+        Returns
+        -------
+        PlainMF or BiasedMF
+            Of the class of this one: user parameters are views of its own, item parameters are its own.
+        """
         part = object.__new__(type(self))
         nn.Module.__init__(part)
         for name, tensor in (*self.named_parameters(), *self.named_buffers()):
@@ -95,6 +151,7 @@ class BiasedMF(PlainMF):
     generator : torch.Generator, optional
         A CPU generator.
     dtype : torch.dtype, default=torch.float32
+        Of the parameters.
 
     Examples
     --------
@@ -112,23 +169,68 @@ class BiasedMF(PlainMF):
         self.register_buffer("global_mean", like.new_tensor(mean))
 
     def mean_rows(self, mean):
-        """Rows p0 and q0 of shape (n_factors + 2,), as ``rows`` lays them out: no factor, no bias."""
+        """Make the rows that those without ratings shrink to, as ``rows`` lays them out: no factor, no bias.
+
+        Parameters
+        ----------
+        mean : float
+            Not used: here the constant carries the mean.
+
+        Returns
+        -------
+        p0 : Tensor of shape (n_factors + 2,)
+            The user row.
+        q0 : Tensor of shape (n_factors + 2,)
+            The item row.
+        """
         p0, q0 = (torch.zeros_like(side[0]) for side in self.rows())
         p0[-1] = q0[-2] = 1.0
         return p0.detach(), q0.detach()
 
     def rows(self):
-        """User rows ``[P, b_u, 1]`` and item rows ``[Q, 1, b_i]``: the biases ride along as two more columns."""
+        """Return the rows whose inner products are the scores less the constant.
+
+        Returns
+        -------
+        users : Tensor of shape (n_users, n_factors + 2)
+            ``[P, b_u, 1]``: the biases ride along as two more columns.
+        items : Tensor of shape (n_items, n_factors + 2)
+            ``[Q, 1, b_i]``.
+        """
         users = torch.cat([self.user_factors, self.user_biases[:, None], torch.ones_like(self.user_biases)[:, None]], 1)
         items = torch.cat([self.item_factors, torch.ones_like(self.item_biases)[:, None], self.item_biases[:, None]], 1)
         return users, items  # (n_users, k + 2), (n_items, k + 2)
 
     def forward(self, user, item):
-        """Scores of shape (n,) for index tensors ``user`` and ``item`` of shape (n,)."""
+        """Score pairs.
+
+        Parameters
+        ----------
+        user : Tensor of shape (n,), int64
+            Row numbers of users.
+        item : Tensor of shape (n,), int64
+            Row numbers of items.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            A score for each pair.
+        """
         return super().forward(user, item) + self.user_biases[user] + self.item_biases[item] + self.global_mean
 
     def forward_pairs(self, pairs):
-        """Scores of shape (n_pairs,) at the observed pairs, user-major, by the fused kernels."""
+        """Score the observed pairs, by the fused kernels.
+
+        Parameters
+        ----------
+        pairs : Pairs
+            Which pairs, planned on the device of the parameters.
+
+        Returns
+        -------
+        Tensor of shape (n_pairs,)
+            Scores in user-major order.
+        """
         factors = self.user_factors, self.item_factors
         return pair_dot(*factors, pairs, self.user_biases, self.item_biases) + self.global_mean
 
@@ -139,10 +241,22 @@ class Response(nn.Module):
     Parameters
     ----------
     scores : torch.nn.Module
+        ``forward(user, item)`` gives scores.
     loss : PointwiseLoss
         Whose inverse link.
     limits : tuple of float, optional
         The lowest and the highest prediction.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_torchmf.nn import PlainMF, Response, poisson
+    >>> scores = PlainMF(n_users=3, n_items=4, n_factors=2, mean=2.0, init_std=0.0)
+    >>> user, item = torch.tensor([0, 2]), torch.tensor([3, 3])
+    >>> Response(scores, poisson)(user, item).detach()  # exp(2)
+    tensor([7.3891, 7.3891])
+    >>> Response(scores, poisson, limits=(0.0, 5.0))(user, item).detach()
+    tensor([5., 5.])
     """
 
     def __init__(self, scores, loss, limits=None):
@@ -150,6 +264,21 @@ class Response(nn.Module):
         self.scores, self.loss, self.limits = scores, loss, limits
 
     def forward(self, user, item, **features):
-        """Predictions for index tensors ``user`` and ``item`` of shape (n,)."""
+        """Predict ratings.
+
+        Parameters
+        ----------
+        user : Tensor of shape (n,), int64
+            Row numbers of users.
+        item : Tensor of shape (n,), int64
+            Row numbers of items.
+        **features
+            Passed on to the module of scores.
+
+        Returns
+        -------
+        Tensor of the shape of the scores
+            Predictions within the limits.
+        """
         response = self.loss.response(self.scores(user, item, **features))
         return response if self.limits is None else response.clamp(*self.limits)

@@ -21,7 +21,7 @@ class Pairs:
 
     Parameters
     ----------
-    user, item : integer ndarray of shape (n_pairs,)
+    user, item : ndarray of shape (n_pairs,), int
         Row and column numbers, in any order.
     n_users, n_items : int
         Sizes; the numbers must be below them.
@@ -76,7 +76,9 @@ class Pairs:
         pointers : Tensor of shape (n_users + 1,), int32
             The items of user u are ``columns[pointers[u]:pointers[u + 1]]``.
         columns : Tensor of shape (n_pairs,), int32
+            The items, on the device of ``pointers``.
         n_items : int
+            How many there are; the numbers must be below it.
 
         Returns
         -------
@@ -122,7 +124,18 @@ class Pairs:
         return self.expand(numbers)
 
     def expand(self, value):
-        """The value of each pair's user: from shape (n_users,) to (n_pairs,), user-major."""
+        """Give each pair the value of its user.
+
+        Parameters
+        ----------
+        value : Tensor of shape (n_users,)
+            A value for each user.
+
+        Returns
+        -------
+        Tensor of shape (n_pairs,)
+            User-major.
+        """
         if value.is_cuda:
             return torch.repeat_interleave(value, self.pointers.diff(), output_size=self.n_pairs)
         return torch.from_numpy(np.repeat(value.numpy(), np.diff(self.pointers.numpy())))  # five times as fast there
@@ -146,7 +159,12 @@ class Pairs:
         return self.row_sums(weight), self.T.row_sums(weight.index_select(0, self.T.order))
 
     def blocks(self, size):
-        """Cut the pairs into blocks of whole users with about ``size`` pairs each, on the same storage.
+        """Cut the pairs into blocks of whole users, on the same storage.
+
+        Parameters
+        ----------
+        size : int
+            About how many pairs a block has.
 
         Yields
         ------
@@ -162,7 +180,22 @@ class Pairs:
         yield from self._cut(pointers, np.unique(np.concatenate([[0], cuts, [self.shape[0]]])))
 
     def blocks_of_users(self, n):
-        """Cut the pairs into blocks of n users; otherwise as ``blocks``."""
+        """Cut the pairs into blocks of n users, on the same storage.
+
+        Parameters
+        ----------
+        n : int
+            How many users a block has, but for the last. A block without pairs is left out.
+
+        Yields
+        ------
+        rows : slice
+            The block's users.
+        span : slice
+            The block's pairs, in user-major order.
+        block : Pairs
+            Their plan; user 0 is ``rows.start``.
+        """
         yield from self._cut(self.pointers.cpu().numpy(), np.append(np.arange(0, self.shape[0], n), self.shape[0]))
 
     def _cut(self, pointers, cuts):
@@ -218,7 +251,13 @@ class Pairs:
         return self._of((len(rows), len(columns)), pointers, number.index_select(0, self.columns), self.order)
 
     def tocsr(self):
-        """The pattern as a SciPy CSR array of shape (n_users, n_items), bool; a pair that occurs twice is stored once."""
+        """Return the pattern as a SciPy array.
+
+        Returns
+        -------
+        scipy.sparse.csr_array of shape (n_users, n_items), bool
+            A pair that occurs twice is stored once.
+        """
         parts = (part.cpu().numpy() for part in (self.T.columns, self.T.pointers))
         by_item = sp.csc_array((np.ones(self.n_pairs, dtype=bool), *parts), shape=self.shape)
         pattern = by_item.tocsr()  # a counting sort, after which each row is in order
@@ -226,9 +265,21 @@ class Pairs:
         return pattern
 
     def dots(self, P, Q, add_to=None):
-        """``P[user] . Q[item]`` at each pair (SDDMM): shape (n_pairs,), user-major; nothing of size n_pairs x k is made.
+        """Multiply user rows by item rows at each pair (SDDMM); nothing of size n_pairs x k is made.
 
-        Added in place to ``add_to`` of that shape where it is given.
+        Parameters
+        ----------
+        P : Tensor of shape (n_users, k)
+            User rows, float32 or float64, on the plan's device.
+        Q : Tensor of shape (n_items, k)
+            Item rows, of the same dtype and device.
+        add_to : Tensor of shape (n_pairs,), optional
+            User-major; the products are added to it in place.
+
+        Returns
+        -------
+        Tensor of shape (n_pairs,)
+            ``P[user] . Q[item]``, user-major; ``add_to`` where it is given.
         """
         dots = P.new_zeros(self.n_pairs) if add_to is None else add_to
         if self.n_pairs > self.shape[0] * self.shape[1]:  # repeated pairs, more than sampled_addmm takes; small by definition
@@ -238,18 +289,55 @@ class Pairs:
         return dots
 
     def row_sums(self, value):
-        """``sum_i value_ui`` for each user: shape (n_users,)."""
+        """Sum a value of the pairs by user.
+
+        Parameters
+        ----------
+        value : Tensor of shape (n_pairs,)
+            User-major.
+
+        Returns
+        -------
+        Tensor of shape (n_users,)
+            ``sum_i value_ui``, in the dtype of ``value``.
+        """
         if value.is_cuda or torch.backends.mkl.is_available():
             return self._matrix(value) @ torch.ones(self.shape[1], dtype=value.dtype, device=value.device)
         ones = torch.ones(self.shape[1], 1, dtype=value.dtype, device=value.device)
         return self.user_sums(value, ones)[:, 0]
 
     def user_sums(self, value, Q):
-        """``sum_i value_ui Q[i]`` for each user (SpMM): shape (n_users, k)."""
+        """Sum item rows by user, weighted by a value of the pairs (SpMM).
+
+        Parameters
+        ----------
+        value : Tensor of shape (n_pairs,)
+            User-major.
+        Q : Tensor of shape (n_items, k)
+            Item rows, of the same dtype and device.
+
+        Returns
+        -------
+        Tensor of shape (n_users, k)
+            ``sum_i value_ui Q[i]``.
+        """
         return F.embedding_bag(self.columns, Q, self.pointers, mode="sum", per_sample_weights=value, include_last_offset=True)
 
     def item_sums(self, value, P):
-        """``sum_u value_ui P[u]`` for each item (SpMM): shape (n_items, k)."""
+        """Sum user rows by item, weighted by a value of the pairs (SpMM).
+
+        Parameters
+        ----------
+        value : Tensor of shape (n_pairs,)
+            User-major, as elsewhere.
+        P : Tensor of shape (n_users, k)
+            User rows, of the same dtype and device.
+
+        Returns
+        -------
+        Tensor of shape (n_items, k)
+            ``sum_u value_ui P[u]``.
+        """
         return self.T.user_sums(value.index_select(0, self.T.order), P)
 
     def _matrix(self, value):
@@ -302,8 +390,9 @@ def pair_dot(P, Q, pairs, b_u=None, b_i=None):
     pairs : Pairs
         Which pairs were observed.
     b_u : Tensor of shape (n_users,), optional
+        Biases of the users; they ride along at the price of a sum.
     b_i : Tensor of shape (n_items,), optional
-        Biases; they ride along at the price of two sums.
+        Biases of the items.
 
     Returns
     -------

@@ -13,16 +13,18 @@ class RankingLoss:
 
     Call it as ``loss(positive, negative, n_unobserved)``: scores of n positives, shape (n,), of the m negatives of each, shape
     (n, m), and how many items each positive's user has not, shape (n,) or a number; the loss of each positive out, not reduced.
+    All parameters are attributes too.
 
-    Attributes
+    Parameters
     ----------
     name : str
+        What it is called.
     value : callable
         What is called.
     curvature : float
         Largest second derivative along a score of one positive's loss, times the items it moves: what a step must not exceed.
     expected : callable, optional
-        ``(scores, user, item, weight, share, total, n_unobserved, n_negatives) -> `` the sum over the positives of a block of
+        ``(scores, user, item, weight, share, total, n_unobserved, n_negatives)`` to the sum over the positives of a block of
         users of their expected loss: from all scores (b, n_items), the positives' rows, columns and weights, each of shape (n,)
         and every pair once, the chance of an item to be drawn up to a factor (n_items,), its sum over what a user has not and
         how many these are, both (b,). None where there is no such form for one pass over the scores.
@@ -109,3 +111,4 @@ softmax = RankingLoss("softmax", value=_softmax, curvature=2.0, expected=expecte
 r"""``-log exp(s_i) / (exp(s_i) + sum_j exp(s_j))`` over all items j the user has not, estimated from the negatives."""
 
 RANKING = {loss.name: loss for loss in (ranking_logistic, bpr, hinge, adaptive_hinge, softmax)}
+"""The losses that rank by the names that ``loss=`` takes: ``logistic``, ``bpr``, ``hinge``, ``adaptive_hinge``, ``softmax``."""

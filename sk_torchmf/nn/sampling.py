@@ -116,7 +116,20 @@ class NegativeSampler:
         return torch.searchsorted(limits, drawn, right=True).clamp_max_(len(limits) - 1)
 
     def find_seen(self, user, item):
-        """Places of the pairs of row numbers, each of shape (n,), that were seen."""
+        """Find which of some pairs were seen.
+
+        Parameters
+        ----------
+        user : Tensor of shape (n,), int64
+            Row numbers, on the CPU.
+        item : Tensor of shape (n,), int64
+            Column numbers, on the CPU.
+
+        Returns
+        -------
+        Tensor of shape (m,), int64
+            The places of those that were, ascending.
+        """
         if len(self._keys) == 0:
             return torch.empty(0, dtype=torch.int64, device="cpu")
         key = user * self.n_items + item

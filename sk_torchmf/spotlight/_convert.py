@@ -66,6 +66,18 @@ def to_spotlight(interactions, *, id_dtype=None):
     ------
     ImportError
         Where Spotlight is not installed, or the unrelated project of that name on PyPI is.
+    TypeError
+        For what is no container of pairs.
+    ValueError
+        For no observations, and for ids that ``id_dtype`` cannot hold.
+
+    Examples
+    --------
+    Where Spotlight is installed, its split of users takes what this gives::
+
+        from spotlight.cross_validation import user_based_train_test_split
+
+        train, test = user_based_train_test_split(to_spotlight(interactions, id_dtype=numpy.int32))
     """
     data = check_container(interactions, "interactions")
     container = _import_interactions()

@@ -40,8 +40,10 @@ class SpotlightEstimator(ModulePredictor):
         ValueError. An id without an observation is one that ``fit`` did not see: Spotlight itself predicts by its initial factors.
     clip : bool, default=False
         Limit predictions to the range of the training ratings. Not where positives are ranked.
-    user, item : int or str, default=0 and 1
-        Which columns of a table hold the ids.
+    user : int or str, default=0
+        Which column of a table holds the user ids, by position or by a frame's column name.
+    item : int or str, default=1
+        Which column holds the item ids.
     random_state : int, RandomState instance or None, default=None
         Seeds the model, which gets a RandomState of its own. Spotlight seeds torch's global generators too; they are put back.
     verbose : int, default=0
@@ -53,18 +55,31 @@ class SpotlightEstimator(ModulePredictor):
     ----------
     model_ : object
         The trained Spotlight model.
-    users_, items_ : ndarray of shape (n_users_,) and (n_items_,)
+    module_ : torch.nn.Module or None
+        Its network; None where it keeps none.
+    users_, items_ : ndarray of shape (n_users,) and (n_items,)
         The ids of the rows, sorted; what the model takes for user 3 is ``users_[3]``.
     n_users_, n_items_ : int
-    seen_ : CSR array of shape (n_users_, n_items_), bool
+        How many ids there are.
+    seen_ : CSR array of shape (n_users, n_items), bool
         What was observed in ``fit``.
-    user_counts_, item_counts_ : ndarray of shape (n_users_,) and (n_items_,)
+    user_counts_, item_counts_ : ndarray of shape (n_users,) and (n_items,)
         Number of observations of each id.
     rating_range_ : ndarray of shape (2,)
         Lowest and highest rating; not where positives are ranked.
+    background_ : dict of str to ndarray
+        Some of the users and items that were observed, as numbers: an unknown one is predicted as these are on average.
+    form_ : {"sparse", "table", "interactions"}
+        The form of X in ``fit``.
     n_features_in_ : int
+        Columns of X, as scikit-learn counts them: 2 for a container.
     feature_names_in_ : ndarray of str
         Where ``X`` is a frame with such names.
+
+    See Also
+    --------
+    BiasedMatrixFactorization : The model of ``ExplicitFactorizationModel``, many times faster.
+    ImplicitMatrixFactorization : That of ``ImplicitFactorizationModel``.
 
     Notes
     -----
@@ -75,11 +90,6 @@ class SpotlightEstimator(ModulePredictor):
     or as many as it takes; a single pair is predicted twice. It cannot work with ``embedding_dim=1``, and stops with "Degenerate
     epoch loss" where the loss of an epoch is exactly zero. It is pickled with its optimizer; with ``model__use_cuda=True`` it
     stays there.
-
-    See Also
-    --------
-    BiasedMatrixFactorization : The model of ``ExplicitFactorizationModel``, many times faster.
-    ImplicitMatrixFactorization : That of ``ImplicitFactorizationModel``.
 
     Examples
     --------
@@ -156,6 +166,7 @@ class SpotlightEstimator(ModulePredictor):
         Returns
         -------
         self
+            The fitted estimator.
         """
         self._forget("model_", "module_", "rating_range_")  # a fit that fails leaves no model of other ids behind
         self._check_clip()

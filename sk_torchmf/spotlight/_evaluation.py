@@ -112,8 +112,10 @@ def precision_recall_score(model, test, train=None, k=10):
 
     Returns
     -------
-    precision, recall : ndarray of shape (n,), or (n, len(k)) for an array, float64
+    precision : ndarray of shape (n,), or (n, len(k)) for an array, float64
         A row for each user with a test item. As in Spotlight axes of length 1 are dropped: of a single user, of an array of one k.
+    recall : ndarray of the same shape, float64
+        Likewise.
 
     Notes
     -----

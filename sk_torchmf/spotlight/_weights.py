@@ -47,7 +47,7 @@ def weights_from_spotlight(model, train=None):
 
     Examples
     --------
-    ``theirs`` being a fitted ``spotlight.factorization.explicit.ExplicitFactorizationModel``, ::
+    ``theirs`` being a fitted ``spotlight.factorization.explicit.ExplicitFactorizationModel``::
 
         model = weights_from_spotlight(theirs, train)
         items, scores = model.recommend(k=5)
