@@ -1,10 +1,12 @@
 """How Sphinx builds the documentation: ``nox -s docs``."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 from docutils import nodes
+from sphinx.pycode import ModuleAnalyzer
 from sphinx_gallery.sorting import FunctionSortKey
 
 import sk_torchmf
@@ -133,6 +135,16 @@ def skip_inherited(app, what, name, member, skip, options):
     return True if home and not home.startswith("sk_torchmf") else None
 
 
+def read_text_below(app, what, name, value, options, lines):
+    """Of a value such as ``nn.bpr`` take the text below its assignment, wherever that is, and not its class's docstring."""
+    own = name.rpartition(".")[2]
+    homes = [home for home in sys.modules if home.startswith("sk_torchmf.") and what == "data"]
+    for home in homes:
+        text = ModuleAnalyzer.for_module(home).find_attr_docs().get(("", own))
+        if text and getattr(sys.modules[home], own, None) is value:
+            lines[:] = text
+
+
 def remove_mail_links(app, doctree):
     """``NDCG@10`` is no address."""
     for link in list(doctree.findall(nodes.reference)):
@@ -143,3 +155,4 @@ def remove_mail_links(app, doctree):
 def setup(app):
     app.connect("doctree-read", remove_mail_links)
     app.connect("autodoc-skip-member", skip_inherited)
+    app.connect("autodoc-process-docstring", read_text_below)
