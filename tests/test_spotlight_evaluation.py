@@ -1,5 +1,6 @@
 """Spotlight's evaluation, by recorded numbers of its own, by plain loops, and by hand."""
 
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -281,3 +282,19 @@ def test_rmse_needs_ratings():
 def test_a_k_that_counts_nothing_is_refused(k):
     with pytest.raises(ValueError, match="k must be an int >= 1"):
         precision_recall_score(Scores(np.zeros((2, 3))), Interactions([1], [1]), k=k)
+
+
+@pytest.mark.parametrize("bar", [True, False])
+@pytest.mark.parametrize("score", [mrr_score, precision_recall_score])
+def test_progress_is_shown_where_it_is_asked_for(score, bar, monkeypatch, capsys):
+    if not bar:
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    model = Scores(RECORDED["scores"])
+    quiet = score(model, recorded("test"))
+    assert capsys.readouterr().err == ""
+    shown = score(model, recorded("test"), progress=True)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert score.__name__ in printed.err
+    assert "100%" in printed.err
+    assert_array_equal(shown, quiet)

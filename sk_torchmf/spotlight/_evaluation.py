@@ -6,6 +6,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf import _forms
+from sk_torchmf._progress import progress_bar
 from sk_torchmf.interactions import as_interactions
 from sk_torchmf.metrics._lists import check_k, find_hits
 from sk_torchmf.nn.ranking import top_k
@@ -45,7 +46,7 @@ def rmse_score(model, test):
     return np.sqrt(((test.ratings - predicted) ** 2).mean())
 
 
-def mrr_score(model, test, train=None):
+def mrr_score(model, test, train=None, *, progress=False):
     r"""Mean reciprocal rank of all of a user's test items, as Spotlight's ``mrr_score``.
 
     Parameters
@@ -56,6 +57,8 @@ def mrr_score(model, test, train=None):
         The test items, ours or Spotlight's; ids are positions, ratings are not looked at, a pair counts once.
     train : Interactions, optional
         Items that are ranked behind all others. One that is a test item too has the mean of the last ranks.
+    progress : bool, default=False
+        Show on stderr how far it is: a bar where tqdm is there, else a line for every tenth of the users.
 
     Returns
     -------
@@ -88,7 +91,7 @@ def mrr_score(model, test, train=None):
     """
     test, train, users = _read(test, train)
     values = np.empty(len(users))
-    for block, scores in _score(model, users, test, train):
+    for block, scores in _score(model, users, test, train, "mrr_score" if progress else None):
         part = test[users[block]]
         reciprocal = 1.0 / _ranks(scores, part)
         ends = part.indptr.tolist()
@@ -96,7 +99,7 @@ def mrr_score(model, test, train=None):
     return values
 
 
-def precision_recall_score(model, test, train=None, k=10):
+def precision_recall_score(model, test, train=None, k=10, *, progress=False):
     """Precision and recall of the first k items, as Spotlight's ``precision_recall_score``.
 
     Parameters
@@ -109,6 +112,8 @@ def precision_recall_score(model, test, train=None, k=10):
         Items that are ranked behind all others; where k is larger than what else there is, they fill up the list.
     k : int or array of int, default=10
         Lengths of the list. More than there are items is as many as there are.
+    progress : bool, default=False
+        As for ``mrr_score``.
 
     Returns
     -------
@@ -138,7 +143,7 @@ def precision_recall_score(model, test, train=None, k=10):
     ks = check_k(k)
     test, train, users = _read(test, train)
     precision, recall = np.empty((2, len(users), len(ks)))
-    for block, scores in _score(model, users, test, train):
+    for block, scores in _score(model, users, test, train, "precision_recall_score" if progress else None):
         part, n_items = test[users[block]], scores.shape[1]
         scores[np.isnan(scores)] = -np.inf  # behind the train items
         longest = min(int(ks.max()), n_items)
@@ -170,19 +175,21 @@ def _rows(data, name):
     return sp.csr_array(as_interactions(check_container(data, name)).tocsr())
 
 
-def _score(model, users, test, train):
+def _score(model, users, test, train, shown=None):
     """Blocks of users, as slices, and their scores (b, n_items), float64, those of train items being the lowest there is."""
     predict = _many_users(model, users) if _is_ours(model) else _one_by_one(model)
     size = max(1, BLOCK // test.shape[1])
-    for start in range(0, len(users), size):
-        block = slice(start, min(start + size, len(users)))
-        scores = predict(users[block])
-        _check_items(test, scores, "test")
-        if train is not None:
-            _check_items(train, scores, "train")
-            rated = train[users[block]]
-            scores[np.repeat(np.arange(len(scores)), np.diff(rated.indptr)), rated.indices] = LOWEST
-        yield block, scores
+    with progress_bar(shown, len(users), "user", shown is not None) as bar:
+        for start in range(0, len(users), size):
+            block = slice(start, min(start + size, len(users)))
+            scores = predict(users[block])
+            _check_items(test, scores, "test")
+            if train is not None:
+                _check_items(train, scores, "train")
+                rated = train[users[block]]
+                scores[np.repeat(np.arange(len(scores)), np.diff(rated.indptr)), rated.indices] = LOWEST
+            yield block, scores
+            bar.update(block.stop - start)
 
 
 def _check_items(data, scores, name):
