@@ -1,29 +1,96 @@
-"""Our calls on the page for those who come from Spotlight run as they stand; Spotlight's do in test_spotlight_interop."""
+"""Our calls on the pages for those who come from elsewhere run as they stand; theirs where the peer is installed."""
 
+import ast
+import re
+from itertools import chain
+
+import numpy as np
+import peers
 import pytest
+import scipy.sparse as sp
+import sklearn.metrics
+import sklearn.model_selection
+import sklearn.utils
+import torch
 import tutorial
 from data import planted
-from migration import CALLS, N_ROWS
-from sklearn.model_selection import train_test_split
-from sklearn.utils import shuffle
+from migration import FOLDER, PAGES
 
 import sk_torchmf
 from sk_torchmf import BiasedMatrixFactorization
-from sk_torchmf.model_selection import HeldOutUsers
 
-DATA = planted(3, mean=3.0, n_users=30, n_items=20, n_ratings=300)[0]
 pytestmark = pytest.mark.usefixtures("one_thread")
+DATA = planted(3, mean=3.0, n_users=30, n_items=20, n_ratings=300)[0]
+CALLS = [pytest.param(page, ours, id=f"{page}-{ours}") for page in PAGES for _, ours in page.calls]
+BLOCKS = [pytest.param(page, block, id=f"{page}-{n}") for page in PAGES for n, block in enumerate(page.our_blocks)]
 
 
-@pytest.mark.parametrize("ours", [ours for _, ours in CALLS])
-def test_our_call_on_the_page_runs(ours):
-    names = {name: getattr(sk_torchmf, name) for name in sk_torchmf.__all__}
-    names |= {name: getattr(sk_torchmf.spotlight, name) for name in sk_torchmf.spotlight.__all__}
-    names |= {"HeldOutUsers": HeldOutUsers, "train_test_split": train_test_split, "shuffle": shuffle, "MyModule": tutorial.Biased}
-    names |= {"data": DATA, "train": DATA[:200], "test": DATA[200:], "user_ids": DATA.user_ids, "item_ids": DATA.item_ids}
-    names |= {"ratings": DATA.ratings, "model": BiasedMatrixFactorization(random_state=0).fit(DATA[:200])}
-    exec(ours, names)
+def public(*modules):
+    return {name: value for module in modules for name, value in vars(module).items() if not name.startswith("_")}
 
 
-def test_every_row_of_the_page_has_both_calls():
-    assert len(CALLS) == N_ROWS > 20
+@pytest.fixture
+def names(tmp_path):
+    """What the pages say their right columns have."""
+
+    def of(page):
+        tools = sklearn.model_selection, sklearn.metrics, sklearn.utils
+        own = sk_torchmf, sk_torchmf.model_selection, sk_torchmf.metrics, sk_torchmf.spotlight
+        every = public(*tools, *own) | {"np": np, "sp": sp, "torch": torch, "MyModule": tutorial.Biased, "path": tmp_path / "model"}
+        return every | globals()[f"of_{page}"](every["path"])
+
+    return of
+
+
+def of_spotlight(path):
+    model = BiasedMatrixFactorization(random_state=0).fit(DATA[:200])
+    ids = {"user_ids": DATA.user_ids, "item_ids": DATA.item_ids, "ratings": DATA.ratings}
+    return {"data": DATA, "train": DATA[:200], "test": DATA[200:], "model": model, **ids}
+
+
+def of_surprise(path):
+    df = peers.frame()
+    X, y = df[["user", "item"]], df["rating"]
+    model = BiasedMatrixFactorization(random_state=0).fit(X[:200], y[:200])
+    model.save(path)
+    file = peers.ratings_file(path.with_suffix(".csv"))
+    return {"df": df, "X": X, "y": y, "X_test": X[200:], "y_test": y[200:], "model": model, "file": file}
+
+
+@pytest.mark.parametrize(("page", "ours"), CALLS)
+def test_our_call_on_the_page_runs(page, ours, names):
+    exec(ours, names(page))
+
+
+@pytest.mark.parametrize(("page", "block"), BLOCKS)
+def test_a_block_of_ours_on_the_page_runs(page, block, names, capsys):
+    exec(block, names(page))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_their_calls_on_the_page_are_python(page):
+    for code in chain((theirs for theirs, _ in page.calls), page.their_blocks):
+        ast.parse(code)
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=str)
+def test_their_calls_on_the_page_run(page, tmp_path, capsys):
+    for code in chain((theirs for theirs, _ in page.calls), page.their_blocks):
+        exec(code, peers.names(page, tmp_path / "model"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_row_of_the_page_has_both_calls(page):
+    assert len(page.calls) == page.n_rows > 15
+
+
+def test_the_index_lists_every_page_there_is():
+    listed = re.search(r"```\{toctree\}\n(.*?)```", (FOLDER / "index.md").read_text(encoding="utf-8"), re.DOTALL)[1].split()
+    there = {path.stem for path in FOLDER.glob("*.md")} - {"index"}
+    assert {name for name in listed if not name.startswith(":")} == there == {str(page) for page in PAGES}
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.md")), ids=lambda path: path.stem)
+def test_links_of_the_page_lead_somewhere(path):
+    links = re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", path.read_text(encoding="utf-8"))
+    assert [link for link in links if not (path.parent / link).exists()] == []

@@ -8,7 +8,7 @@ import pytest
 import torch
 import tutorial
 from data import as_form, planted
-from migration import BLOCKS, CALLS
+from migration import SPOTLIGHT
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 
@@ -257,7 +257,7 @@ def test_weights_of_hashed_embeddings():
 # the migration page
 
 
-@pytest.mark.parametrize("theirs", [theirs for theirs, _ in CALLS])
+@pytest.mark.parametrize("theirs", [theirs for theirs, _ in SPOTLIGHT.calls])
 def test_spotlights_call_on_the_page_runs(theirs):
     import spotlight.cross_validation
     import spotlight.evaluation
@@ -280,6 +280,6 @@ def test_spotlights_call_on_the_page_runs(theirs):
     exec(theirs, names)
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+@pytest.mark.parametrize("block", SPOTLIGHT.their_blocks, ids=range(len(SPOTLIGHT.their_blocks)))
 def test_a_code_block_of_the_page_runs(block, capsys):
     exec(block, {})
