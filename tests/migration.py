@@ -45,5 +45,6 @@ def imports(code):
 PAGES = [
     Page("spotlight", "spotlight"),
     Page("surprise", "surprise"),
+    Page("implicit", "implicit"),
 ]
 SPOTLIGHT = PAGES[0]

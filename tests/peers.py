@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import torch
 from data import planted
 
@@ -38,3 +39,27 @@ def of_surprise(surprise, path):
     every = {name: getattr(module, name) for module in (surprise, model_selection) for name in module.__all__}
     every |= {"df": frame(), "file": ratings_file(path.with_suffix(".csv")), "reader": reader, "data": data, "accuracy": accuracy}
     return every | {"trainset": trainset, "testset": testset, "algo": algo, "knn": knn, "predictions": algo.test(testset)}
+
+
+def clicks():
+    """A CSR matrix of counts, users x items, and the same with ones."""
+    data = planted(3, mean=3.0, n_users=30, n_items=20, n_ratings=300)[0]
+    plays = sp.csr_matrix((1.0 + np.arange(300) % 4, (data.user_ids, data.item_ids)), shape=(30, 20), dtype=np.float32)
+    likes = plays.copy()
+    likes.data[:] = 1
+    return plays, likes
+
+
+def of_implicit(implicit, path):
+    from implicit import als, bpr, evaluation, lmf, nearest_neighbours
+
+    plays, likes = clicks()
+    train, test = evaluation.train_test_split(likes, random_state=0)
+    model, ranking = als.AlternatingLeastSquares(factors=4, random_state=0), bpr.BayesianPersonalizedRanking(factors=4)
+    for each in (model, ranking):
+        each.fit(train, show_progress=False)
+    model.save(str(path))
+    every = {name: value for module in (als, bpr, lmf, evaluation, nearest_neighbours) for name, value in vars(module).items()}
+    user, item = plays.nonzero()
+    every |= {"plays": plays, "likes": likes, "row": likes[3], "sp": sp, "user": user, "item": item, "count": plays.data}
+    return every | {"train": train, "test": test, "model": model, "bpr": ranking}

@@ -17,7 +17,7 @@ from data import planted
 from migration import FOLDER, PAGES
 
 import sk_torchmf
-from sk_torchmf import BiasedMatrixFactorization
+from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, Interactions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = planted(3, mean=3.0, n_users=30, n_items=20, n_ratings=300)[0]
@@ -55,6 +55,16 @@ def of_surprise(path):
     model.save(path)
     file = peers.ratings_file(path.with_suffix(".csv"))
     return {"df": df, "X": X, "y": y, "X_test": X[200:], "y_test": y[200:], "model": model, "file": file}
+
+
+def of_implicit(path):
+    plays, likes = peers.clicks()
+    data = Interactions.from_matrix(plays)
+    model = ImplicitMatrixFactorization(4, random_state=0).fit(likes)
+    model.save(path)
+    parts = {"train": data[:150].tocsr(), "test": data[150:].tocsr()}
+    every = {"plays": plays, "likes": likes, "row": likes[3], "data": data, "model": model}
+    return every | parts | {"user": data.user_ids, "item": data.item_ids, "count": data.ratings}
 
 
 @pytest.mark.parametrize(("page", "ours"), CALLS)
