@@ -46,5 +46,6 @@ PAGES = [
     Page("spotlight", "spotlight"),
     Page("surprise", "surprise"),
     Page("implicit", "implicit"),
+    Page("lightfm", "lightfm"),
 ]
 SPOTLIGHT = PAGES[0]

@@ -63,3 +63,26 @@ def of_implicit(implicit, path):
     user, item = plays.nonzero()
     every |= {"plays": plays, "likes": likes, "row": likes[3], "sp": sp, "user": user, "item": item, "count": plays.data}
     return every | {"train": train, "test": test, "model": model, "bpr": ranking}
+
+
+def tags():
+    """Which of three tags 20 items have, a CSR matrix."""
+    return sp.csr_matrix(np.arange(20)[:, None] % [2, 3, 5] == 0, dtype=np.float32)
+
+
+def of_lightfm(lightfm, path):
+    import pickle
+
+    from lightfm import cross_validation, data, evaluation
+
+    df, dataset = frame(), data.Dataset()
+    dataset.fit(df["user"], df["item"])
+    interactions, weights = dataset.build_interactions(df.itertuples(index=False))
+    signs = sp.coo_matrix((np.where(weights.data > 3, 1, -1), (weights.row, weights.col)), weights.shape)
+    train, test = cross_validation.random_train_test_split(interactions, random_state=0)
+    model, tagged = (lightfm.LightFM(no_components=4, loss="warp") for _ in range(2))
+    tagged.fit(interactions, item_features=tags())
+    path.write_bytes(pickle.dumps(model.fit(train)))
+    every = {name: value for module in (lightfm, cross_validation, data, evaluation) for name, value in vars(module).items()}
+    every |= {"df": df, "dataset": dataset, "interactions": interactions, "weights": weights, "signs": signs, "pickle": pickle}
+    return every | {"train": train, "test": test, "tags": tags(), "model": model, "tagged": tagged}

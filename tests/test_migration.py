@@ -17,7 +17,7 @@ from data import planted
 from migration import FOLDER, PAGES
 
 import sk_torchmf
-from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, Interactions
+from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, Interactions, TorchFactorization
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = planted(3, mean=3.0, n_users=30, n_items=20, n_ratings=300)[0]
@@ -65,6 +65,27 @@ def of_implicit(path):
     parts = {"train": data[:150].tocsr(), "test": data[150:].tocsr()}
     every = {"plays": plays, "likes": likes, "row": likes[3], "data": data, "model": model}
     return every | parts | {"user": data.user_ids, "item": data.item_ids, "count": data.ratings}
+
+
+def of_lightfm(path):
+    df = peers.frame()
+    user, item = (np.unique(df[name], return_inverse=True)[1] for name in ("user", "item"))
+    data = Interactions(user, item, df["rating"], num_items=20)
+    signs = Interactions(user, item, np.where(data.ratings > 3, 1, -1), num_items=20).tocsr()
+    train, test = data[:200].tocsr(), data[200:].tocsr()
+    model = ImplicitMatrixFactorization(4, random_state=0).fit(train)
+    model.save(path)
+    names = {"Hybrid": hybrid(), "tags": peers.tags()}
+    names["hybrid"] = TorchFactorization(names["Hybrid"], "bpr", module__tags=peers.tags().toarray()).fit(data)
+    return names | {"df": df, "X": df[["user", "item"]], "data": data, "signs": signs, "train": train, "test": test, "model": model}
+
+
+def hybrid():
+    """The class that a block of the page defines."""
+    block = next(block for page in PAGES for block in page.our_blocks if "class Hybrid" in block)
+    scope = {"__name__": __name__}
+    exec(block.partition("\nmodel =")[0], scope)
+    return scope["Hybrid"]
 
 
 @pytest.mark.parametrize(("page", "ours"), CALLS)
