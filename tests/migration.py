@@ -47,5 +47,6 @@ PAGES = [
     Page("surprise", "surprise"),
     Page("implicit", "implicit"),
     Page("lightfm", "lightfm"),
+    Page("torch_loop", None),
 ]
 SPOTLIGHT = PAGES[0]

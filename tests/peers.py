@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+import tutorial
 from data import planted
 
 
@@ -86,3 +87,16 @@ def of_lightfm(lightfm, path):
     every = {name: value for module in (lightfm, cross_validation, data, evaluation) for name, value in vars(module).items()}
     every |= {"df": df, "dataset": dataset, "interactions": interactions, "weights": weights, "signs": signs, "pickle": pickle}
     return every | {"train": train, "test": test, "tags": tags(), "model": model, "tagged": tagged}
+
+
+def of_torch_loop(package, path):
+    data = planted(3, mean=3.0, n_users=30, n_items=20, n_ratings=300)[0]
+    user, item, rating = (torch.from_numpy(part) for part in (data.user_ids, data.item_ids, data.ratings.astype(np.float32)))
+    module, criterion = tutorial.Plain(30, 20, sparse=False), torch.nn.MSELoss()
+    dataset = torch.utils.data.TensorDataset(user, item, rating)
+    torch.save(module.state_dict(), path)
+    every = {"user": user, "item": item, "rating": rating, "df": frame(), "n_users": 30, "n_items": 20, "pd": pd}
+    every |= {"MyModule": tutorial.Plain, "module": module, "criterion": criterion, "u": user, "i": item, "r": rating, "epoch": 0}
+    every |= {"optimizer": torch.optim.Adam(module.parameters()), "loss": criterion(module(user, item), rating), "losses": []}
+    every |= {"dataset": dataset, "loader": torch.utils.data.DataLoader(dataset, 64), "best": 1.0, "P": torch.ones(30, 2)}
+    return every | {"Q": torch.ones(20, 2)} | {name: getattr(torch.utils.data, name) for name in torch.utils.data.__all__}
