@@ -116,6 +116,7 @@ def test_their_calls_on_the_page_are_python(page):
         ast.parse(code)
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Surprise leaves files open, and so do people who pickle in one line
 @pytest.mark.parametrize("page", PAGES[1:], ids=str)
 def test_their_calls_on_the_page_run(page, tmp_path, capsys):
     for code in chain((theirs for theirs, _ in page.calls), page.their_blocks):
