@@ -96,7 +96,7 @@ refitted = {
 fig, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
 ax.plot(counts, folded.values(), "-o", color="#0072B2", label="folded in")
 ax.plot(counts, refitted.values(), "--s", color="#D55E00", label="fitted again with all")
-ax.set_xscale("symlog", linthresh=1)
+ax.set_xscale("symlog", linthresh=1, linscale=0.4)
 ax.set_xticks(counts, labels=counts)
 ax.set(xlabel="Ratings known of a new user", ylabel="RMSE on 20 others of hers, in stars", title="What a rating more is worth")
 ax.grid(alpha=0.3)
