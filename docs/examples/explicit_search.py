@@ -33,8 +33,8 @@ print(f"{len(y_train):,} ratings to choose and train on, {len(y_test):,} to test
 # own.
 
 grids = [
-    {"n_factors": [4, 8, 16, 32, 64], "max_iter": [5, 10, 20]},
-    {"solver": ["als"], "n_factors": [16], "alpha": [0.05, 0.1, 0.2]},
+    {"n_factors": [4, 8, 16, 32], "max_iter": [5, 10, 20]},
+    {"solver": ["als"], "n_factors": [8], "alpha": [0.05, 0.1, 0.2]},
 ]
 search = GridSearchCV(
     BiasedMatrixFactorization(solver="variational", random_state=0),
@@ -49,7 +49,8 @@ candidates = candidates.fillna({"solver": "variational"})
 candidates["RMSE"] = -search.cv_results_["mean_test_score"]
 candidates["fold std"] = search.cv_results_["std_test_score"]
 candidates["fit (s)"] = search.cv_results_["mean_fit_time"]
-print(candidates.sort_values("RMSE").to_string(index=False, na_rep="", float_format="{:.4g}".format))
+candidates = candidates.sort_values("RMSE").round(4)
+print(candidates.to_string(index=False, na_rep="", float_format="{:g}".format))
 
 # %%
 # The validation curve
@@ -59,8 +60,9 @@ print(candidates.sort_values("RMSE").to_string(index=False, na_rep="", float_for
 
 fig, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
 curves = candidates[candidates["solver"] == "variational"].groupby("max_iter")
-styles = [("#E69F00", "s"), ("#0072B2", "o"), ("#000000", "^")]  # of Okabe and Ito's colours, for all eyes
+styles = [("#E69F00", "s"), ("#0072B2", "o"), ("#000000", "^")]  # Okabe and Ito's, for all eyes
 for (n_iterations, curve), (color, marker) in zip(curves, styles, strict=True):
+    curve = curve.sort_values("n_factors")
     ax.plot(curve["n_factors"], curve["RMSE"], color=color, marker=marker, label=f"{n_iterations:g}")
 ax.set_xscale("log", base=2)
 ax.xaxis.set_major_formatter("{x:g}")

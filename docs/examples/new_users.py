@@ -98,7 +98,11 @@ ax.plot(counts, folded.values(), "-o", color="#0072B2", label="folded in")
 ax.plot(counts, refitted.values(), "--s", color="#D55E00", label="fitted again with all")
 ax.set_xscale("symlog", linthresh=1, linscale=0.4)
 ax.set_xticks(counts, labels=counts)
-ax.set(xlabel="Ratings known of a new user", ylabel="RMSE on 20 others of hers, in stars", title="What a rating more is worth")
+ax.set(
+    xlabel="Ratings known of a new user",
+    ylabel="RMSE on 20 others of hers, in stars",
+    title="What a rating more is worth",
+)
 ax.grid(alpha=0.3)
 ax.legend()
 plt.show()
@@ -118,9 +122,18 @@ print(
 lines = {}
 for n in counts[1:]:
     more = told[n]
-    more = Interactions(known.shape[0] + more.user_ids, more.item_ids, more.ratings, num_users=known.shape[0] + active.shape[0])
+    more = Interactions(
+        known.shape[0] + more.user_ids,
+        more.item_ids,
+        more.ratings,
+        num_users=known.shape[0] + active.shape[0],
+    )
     grown = copy.deepcopy(model).partial_fit(more)
     predicted, std = grown.predict(known.shape[0] + test.user_ids, test.item_ids, return_std=True)
     within = np.abs(predicted - test.ratings) < std
-    lines[n] = {"RMSE": rmse(predicted), "mean std": std.mean(), "share within one std": within.mean()}
+    lines[n] = {
+        "RMSE": rmse(predicted),
+        "mean std": std.mean(),
+        "share within one std": within.mean(),
+    }
 print(pd.DataFrame(lines).T.rename_axis("ratings known").to_string(float_format="{:.3f}".format))

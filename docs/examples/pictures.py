@@ -19,7 +19,12 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, datasets
-from sk_torchmf.display import FactorMapDisplay, RatingResidualDisplay, RecommendationDisplay, TrainingCurveDisplay
+from sk_torchmf.display import (
+    FactorMapDisplay,
+    RatingResidualDisplay,
+    RecommendationDisplay,
+    TrainingCurveDisplay,
+)
 
 ratings = datasets.fetch_movielens("100k", as_frame=True)
 X, y = ratings.data[["user", "item"]], ratings.target

@@ -34,7 +34,11 @@ try:
 
     candidates["Spotlight"] = (
         SpotlightEstimator(ExplicitFactorizationModel, model__batch_size=1024, random_state=0),
-        {"model__embedding_dim": [8, 32], "model__n_iter": [5, 10], "model__l2": [1e-6, 1e-5]},
+        {
+            "model__embedding_dim": [8, 32],
+            "model__n_iter": [5, 10],
+            "model__l2": [1e-6, 1e-5],
+        },
     )
 except ImportError as error:
     print(f"Spotlight is not here ({error}), so ours goes alone.")
@@ -60,10 +64,22 @@ rows = []
 for name, search in searches.items():
     found = search.cv_results_
     for params, score, std, seconds in zip(
-        found["params"], found["mean_test_score"], found["std_test_score"], found["mean_fit_time"], strict=True
+        found["params"],
+        found["mean_test_score"],
+        found["std_test_score"],
+        found["mean_fit_time"],
+        strict=True,
     ):
         words = ", ".join(f"{key.removeprefix('model__')} {value:g}" for key, value in params.items())
-        rows.append({"model": name, "parameters": words, "RMSE": -score, "fold std": std, "fit (s)": seconds})
+        rows.append(
+            {
+                "model": name,
+                "parameters": words,
+                "RMSE": -score,
+                "fold std": std,
+                "fit (s)": seconds,
+            }
+        )
 table = pd.DataFrame(rows).sort_values("RMSE")
 print(table.to_string(index=False, float_format="{:.3f}".format))
 
@@ -78,7 +94,11 @@ for name, marks in table.groupby("model"):
     color, marker = styles[name]
     ax.scatter(marks["fit (s)"], marks["RMSE"], color=color, marker=marker, label=name)
 ax.set_xlim(left=0)
-ax.set(xlabel="Seconds of a fit", ylabel="RMSE on held-out folds, in stars", title="Candidates of the search")
+ax.set(
+    xlabel="Seconds of a fit",
+    ylabel="RMSE on held-out folds, in stars",
+    title="Candidates of the search",
+)
 ax.grid(alpha=0.3)
 ax.legend()
 plt.show()

@@ -61,18 +61,19 @@ print(pd.DataFrame(dishes, index=["guest-007", "guest-008"], columns=["first", "
 # have some, needs no care. Two other answers can be asked for; neither needs another fit.
 
 new = pd.DataFrame(
-    {"day": "Mon", "guest": ["guest-007", "nobody", "nobody"], "dish": ["dish-003", "dish-003", "haggis"], "waited": 5}
+    {
+        "day": "Mon",
+        "guest": ["guest-007", "nobody", "nobody"],
+        "dish": ["dish-003", "dish-003", "haggis"],
+        "waited": 5,
+    }
 )
-answers = new[["guest", "dish"]].assign(
-    mean=model.set_params(handle_unknown="mean").predict(new),
-    nan=model.set_params(handle_unknown="nan").predict(new),
-)
-print(answers.to_string(index=False, float_format="{:.2f}".format))
 try:
     model.set_params(handle_unknown="error").predict(new)
 except ValueError as error:
     print(error)
-model.set_params(handle_unknown="mean")
+answers = {handling: model.set_params(handle_unknown=handling).predict(new) for handling in ("nan", "mean")}
+print(new[["guest", "dish"]].assign(**answers).to_string(index=False, float_format="{:.2f}".format))
 
 # %%
 # Behind an encoder
@@ -82,7 +83,10 @@ model.set_params(handle_unknown="mean")
 # finds its own.
 
 encode = make_column_transformer(
-    (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), ["guest", "dish"]),
+    (
+        OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1),
+        ["guest", "dish"],
+    ),
     verbose_feature_names_out=False,
 ).set_output(transform="pandas")
 pipeline = make_pipeline(encode, clone(model)).fit(X_train, y_train)
@@ -106,7 +110,11 @@ print(pd.Series(stack.final_estimator_.coef_, index=list(stack.named_estimators_
 # %%
 # The error that remains is not far above the half star of noise.
 
-models = {"context alone": clone(context).fit(X_train, y_train), "factorization alone": model, "stacked": stack}
+models = {
+    "context alone": clone(context).fit(X_train, y_train),
+    "factorization alone": model,
+    "stacked": stack,
+}
 rmse = {name: root_mean_squared_error(y_test, each.predict(X_test)) for name, each in models.items()}
 print(pd.Series(rmse, name="test RMSE").to_frame().to_string(float_format="{:.3f}".format))
 
@@ -117,9 +125,19 @@ fig, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
 waited = pd.cut(X_test["waited"], [0, 5, 10, 20, 30, 45, 60, 120], include_lowest=True)
 for (name, each), color, marker in zip(models.items(), ["#E69F00", "#0072B2", "#000000"], "s^o", strict=True):
     left = (y_test - each.predict(X_test)).groupby(waited, observed=True).mean()
-    ax.plot([interval.mid for interval in left.index], left, color=color, marker=marker, label=name)
+    ax.plot(
+        [interval.mid for interval in left.index],
+        left,
+        color=color,
+        marker=marker,
+        label=name,
+    )
 ax.axhline(0, color="grey", linewidth=0.8)
-ax.set(xlabel="Minutes waited", ylabel="Mean of rating less prediction, in stars", title="What is left to explain")
+ax.set(
+    xlabel="Minutes waited",
+    ylabel="Mean of rating less prediction, in stars",
+    title="What is left to explain",
+)
 ax.grid(alpha=0.3)
 ax.legend()
 plt.show()

@@ -56,7 +56,10 @@ class Biased(nn.Module):
         super().__init__()
         self.mean = nn.Parameter(torch.tensor(mean))
         self.user_biases, self.item_biases = zeros(n_users), zeros(n_items)
-        self.user_factors, self.item_factors = nn.Embedding(n_users, n_factors), nn.Embedding(n_items, n_factors)
+        self.user_factors, self.item_factors = (
+            nn.Embedding(n_users, n_factors),
+            nn.Embedding(n_items, n_factors),
+        )
         for factors in (self.user_factors, self.item_factors):
             nn.init.normal_(factors.weight, std=0.1)
 
@@ -106,9 +109,19 @@ without = TorchFactorization(
     item="item",
     random_state=0,
 )
-models = {"without time": without, "with time": clone(without).set_params(module=TimeBiased, features=["stage", "experience"])}
+models = {
+    "without time": without,
+    "with time": clone(without).set_params(module=TimeBiased, features=["stage", "experience"]),
+}
 for name, model in models.items():
-    search = GridSearchCV(model, grid, scoring="neg_root_mean_squared_error", cv=split, refit=False, error_score="raise")
+    search = GridSearchCV(
+        model,
+        grid,
+        scoring="neg_root_mean_squared_error",
+        cv=split,
+        refit=False,
+        error_score="raise",
+    )
     search.fit(X[known], y[known])
     model.set_params(**search.best_params_)
     print(f"{name}: tuning RMSE {-search.best_score_:.4f} by {search.best_params_}")
@@ -122,7 +135,10 @@ for name, model in models.items():
 
 def predict_by_biases(X, y, X_new, item_damping=25, user_damping=10):
     """Mean plus biases, each a sum of residuals / (number of ratings + damping)."""
-    prediction, residual = np.full(len(X_new), y.mean()), pd.Series(y - y.mean(), index=X.index)
+    prediction, residual = (
+        np.full(len(X_new), y.mean()),
+        pd.Series(y - y.mean(), index=X.index),
+    )
     for side, damping in (("item", item_damping), ("user", user_damping)):
         by_id = residual.groupby(X[side])
         bias = by_id.sum() / (by_id.count() + damping)
@@ -139,7 +155,8 @@ predictions = {"damped biases": [predict_by_biases(X[known], y[known], X[test])]
 predictions |= {name: [model.predict(X[test]) for model in each] for name, each in fitted.items()}
 squares = {name: (np.array(each) - y[test]) ** 2 for name, each in predictions.items()}  # (n_seeds, n_test)
 table = pd.DataFrame(
-    {name: square.mean(axis=1) ** 0.5 for name, square in squares.items()}, index=[f"seed {seed}" for seed in seeds]
+    {name: square.mean(axis=1) ** 0.5 for name, square in squares.items()},
+    index=[f"seed {seed}" for seed in seeds],
 ).T
 table["mean"] = table.mean(axis=1)
 print("Test RMSE", table.to_string(float_format="{:.4f}".format), sep="\n")
@@ -161,11 +178,21 @@ drifts = module.stage_biases.weight.detach().numpy()[:, 0] + slopes * (stages / 
 drifts -= drifts[:, :1]
 
 fig, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
-ax.fill_between(2**stages, *np.quantile(drifts, [0.1, 0.9], axis=0), color="#56B4E9", alpha=0.4, label="four fifths of users")
+ax.fill_between(
+    2**stages,
+    *np.quantile(drifts, [0.1, 0.9], axis=0),
+    color="#56B4E9",
+    alpha=0.4,
+    label="four fifths of users",
+)
 ax.plot(2**stages, drifts.mean(axis=0), "-o", color="#0072B2", label="mean user")
 ax.set_xscale("log", base=2)
 ax.xaxis.set_major_formatter("{x:g}")
-ax.set(xlabel="Ratings given so far", ylabel="Drift of a rating, in stars", title="How ratings drift")
+ax.set(
+    xlabel="Ratings given so far",
+    ylabel="Drift of a rating, in stars",
+    title="How ratings drift",
+)
 ax.grid(alpha=0.3)
 ax.legend()
 plt.show()
