@@ -5,7 +5,7 @@ New users
 Somebody new has rated a few films. Nothing needs to be trained again: her row is solved for, the items being held fixed. How good
 that is, what each rating more is worth, and how sure the model is of it.
 
-``python docs/examples/new_users.py``: half a minute at most.
+``python docs/examples/new_users.py``: ten seconds.
 """
 
 # %%

@@ -133,8 +133,8 @@ print(f"An epoch at that pace: {epochs[1]:.0f} s one by one, {epochs[1024]:.2f} 
 
 # %%
 # With one rating a step nearly all of it is the price of calling torch at all: a product of twenty numbers takes nanoseconds. A
-# batch of 1024 shares that price. What is left is moving rows: two to look up and two gradients to scatter for every rating, and
-# the optimizer sorts the sparse gradients to add up those of the same row.
+# batch of 1024 shares that price. What is left is mostly moving rows: two to look up and two gradients to scatter for every
+# rating, and the optimizer sorts the sparse gradients to add up those of the same row.
 
 fig, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
 place = np.arange(len(lines))

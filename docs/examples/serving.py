@@ -6,7 +6,7 @@ A model is fitted, saved and loaded, and then asked in the ways a service may as
 form that needs neither Python nor torch, and by a nearest-neighbour index. All give the same answers; the time of a request is
 printed for each.
 
-``pip install matplotlib onnx onnxscript onnxruntime faiss-cpu``, then ``python docs/examples/serving.py``: half a minute.
+``pip install matplotlib onnx onnxscript onnxruntime faiss-cpu``, then ``python docs/examples/serving.py``: ten seconds.
 """
 
 import os

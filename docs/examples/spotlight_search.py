@@ -7,7 +7,7 @@ one table: the same folds, the same score, a search over the parameters of each.
 
 Spotlight is not on PyPI, whose project of that name is another one, so this page is mostly built without: what it lacks then is
 Spotlight's import, and the table at the end has what was measured with it. To have both, ``git clone`` Spotlight's repository and
-``SK_TORCHMF_SPOTLIGHT=spotlight python docs/examples/spotlight_search.py``: a minute. Without it: ten seconds.
+``SK_TORCHMF_SPOTLIGHT=spotlight python docs/examples/spotlight_search.py``: a minute. Without it: a few seconds.
 """
 
 # %%
@@ -60,28 +60,18 @@ for name, (estimator, grid) in candidates.items():
         error_score="raise",
     ).fit(known, known.ratings)
 
-rows = []
+parts = []
 for name, search in searches.items():
-    found = search.cv_results_
-    for params, score, std, seconds in zip(
-        found["params"],
-        found["mean_test_score"],
-        found["std_test_score"],
-        found["mean_fit_time"],
-        strict=True,
-    ):
-        words = ", ".join(f"{key.removeprefix('model__')} {value:g}" for key, value in params.items())
-        rows.append(
-            {
-                "model": name,
-                "parameters": words,
-                "RMSE": -score,
-                "fold std": std,
-                "fit (s)": seconds,
-            }
-        )
-table = pd.DataFrame(rows).sort_values("RMSE")
-print(table.to_string(index=False, float_format="{:.3f}".format))
+    part = pd.DataFrame(search.cv_results_["params"]).rename(columns=lambda key: key.removeprefix("model__"))
+    part.insert(0, "model", name)
+    part["RMSE"] = -search.cv_results_["mean_test_score"]
+    part["fold std"] = search.cv_results_["std_test_score"]
+    part["fit (s)"] = search.cv_results_["mean_fit_time"]
+    parts.append(part)
+table = pd.concat(parts).sort_values("RMSE")
+figures = ["RMSE", "fold std", "fit (s)"]
+table = table[[*table.columns.difference(figures, sort=False), *figures]]
+print(table.round(dict.fromkeys(figures, 3)).to_string(index=False, na_rep="", float_format="{:g}".format))
 
 # %%
 # Error and time
@@ -115,7 +105,7 @@ for name, search in searches.items():
 # With Spotlight
 # --------------
 # On MovieLens-100K, with Spotlight at its last commit, 75f4c8c of February 2020, and torch 2.13. On the test part ours has 0.8893,
-# Spotlight's 0.9333. Seconds are medians of three runs on two cores that other programs kept busy: take them for a rough measure.
+# Spotlight's 0.9333. Seconds are medians of three runs on two cores that other programs used too: take them for a rough measure.
 #
 # .. list-table::
 #    :header-rows: 1
@@ -129,59 +119,59 @@ for name, search in searches.items():
 #      - n_factors 16
 #      - 0.909
 #      - 0.008
-#      - 0.33
+#      - 0.13
 #    * - ours
 #      - n_factors 32
 #      - 0.909
 #      - 0.008
-#      - 0.53
+#      - 0.23
 #    * - ours
 #      - n_factors 8
 #      - 0.912
 #      - 0.009
-#      - 0.33
+#      - 0.14
 #    * - ours
 #      - n_factors 64
 #      - 0.915
 #      - 0.008
-#      - 0.63
+#      - 0.29
 #    * - Spotlight
 #      - embedding_dim 8, l2 1e-05, n_iter 10
 #      - 0.949
 #      - 0.005
-#      - 2.1
+#      - 0.92
 #    * - Spotlight
 #      - embedding_dim 32, l2 1e-05, n_iter 5
 #      - 0.949
 #      - 0.004
-#      - 1.3
+#      - 0.57
 #    * - Spotlight
 #      - embedding_dim 32, l2 1e-06, n_iter 5
 #      - 0.950
 #      - 0.003
-#      - 1.4
+#      - 0.68
 #    * - Spotlight
 #      - embedding_dim 8, l2 1e-06, n_iter 10
 #      - 0.951
 #      - 0.005
-#      - 2.3
+#      - 1.01
 #    * - Spotlight
 #      - embedding_dim 8, l2 1e-06, n_iter 5
 #      - 0.953
 #      - 0.002
-#      - 2.6
+#      - 1.02
 #    * - Spotlight
 #      - embedding_dim 8, l2 1e-05, n_iter 5
 #      - 0.954
 #      - 0.002
-#      - 1.0
+#      - 0.48
 #    * - Spotlight
 #      - embedding_dim 32, l2 1e-05, n_iter 10
 #      - 1.017
 #      - 0.004
-#      - 2.6
+#      - 1.20
 #    * - Spotlight
 #      - embedding_dim 32, l2 1e-06, n_iter 10
 #      - 1.025
 #      - 0.005
-#      - 2.7
+#      - 1.30

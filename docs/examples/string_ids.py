@@ -5,7 +5,7 @@ String ids, other columns, a Pipeline
 A table as it comes from a database: names for ids, and columns that are neither ids nor ratings. The estimator takes it as it is;
 what else scikit-learn has, encoders, pipelines, stacking, goes around it.
 
-``python docs/examples/string_ids.py``: ten seconds.
+``python docs/examples/string_ids.py``: a few seconds.
 """
 
 # %%

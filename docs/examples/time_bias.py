@@ -5,7 +5,7 @@ Time as side information
 Do ratings drift as users go on rating? A bias of time is ten lines in a module of one's own. Both models, without time and with,
 are tuned and tested on ratings that are later than those trained on.
 
-``python docs/examples/time_bias.py``: three quarters of a minute.
+``python docs/examples/time_bias.py``: half a minute.
 """
 
 # %%
