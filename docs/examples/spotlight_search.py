@@ -113,65 +113,52 @@ for name, search in searches.items():
 #    * - model
 #      - parameters
 #      - RMSE
-#      - fold std
 #      - fit (s)
 #    * - ours
 #      - n_factors 16
 #      - 0.909
-#      - 0.008
 #      - 0.13
 #    * - ours
 #      - n_factors 32
 #      - 0.909
-#      - 0.008
 #      - 0.23
 #    * - ours
 #      - n_factors 8
 #      - 0.912
-#      - 0.009
 #      - 0.14
 #    * - ours
 #      - n_factors 64
 #      - 0.915
-#      - 0.008
 #      - 0.29
 #    * - Spotlight
 #      - embedding_dim 8, l2 1e-05, n_iter 10
 #      - 0.949
-#      - 0.005
 #      - 0.92
 #    * - Spotlight
 #      - embedding_dim 32, l2 1e-05, n_iter 5
 #      - 0.949
-#      - 0.004
 #      - 0.57
 #    * - Spotlight
 #      - embedding_dim 32, l2 1e-06, n_iter 5
 #      - 0.950
-#      - 0.003
 #      - 0.68
 #    * - Spotlight
 #      - embedding_dim 8, l2 1e-06, n_iter 10
 #      - 0.951
-#      - 0.005
 #      - 1.01
 #    * - Spotlight
 #      - embedding_dim 8, l2 1e-06, n_iter 5
 #      - 0.953
-#      - 0.002
 #      - 1.02
 #    * - Spotlight
 #      - embedding_dim 8, l2 1e-05, n_iter 5
 #      - 0.954
-#      - 0.002
 #      - 0.48
 #    * - Spotlight
 #      - embedding_dim 32, l2 1e-05, n_iter 10
 #      - 1.017
-#      - 0.004
 #      - 1.20
 #    * - Spotlight
 #      - embedding_dim 32, l2 1e-06, n_iter 10
 #      - 1.025
-#      - 0.005
 #      - 1.30
