@@ -183,7 +183,7 @@ def test_a_position_that_is_none_is_an_error():
 
 
 def test_the_example_runs_and_agrees():
-    need("faiss", "onnx", "onnxscript", "onnxruntime")
+    need("faiss", "matplotlib", "onnx", "onnxscript", "onnxruntime")
     example = Path(__file__).parent.parent / "docs" / "examples" / "serving.py"
     if not example.exists():
         pytest.skip("the examples are not in the source archive")
