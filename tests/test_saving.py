@@ -482,6 +482,33 @@ def test_loading_makes_no_tensor_on_another_default_device(tmp_path):
     assert_array_equal(again.predict(DATA), model.predict(DATA))
 
 
+def test_a_scheduler_with_milestones_goes_on_after_a_file(tmp_path):
+    """Its state is a Counter of ints."""
+    milestones = {"scheduler": "MultiStepLR", "scheduler__milestones": [1, 3, 3]}
+    model = torch_model(**milestones).fit(DATA)
+    again = reloaded(model, tmp_path, module=tutorial.Biased)
+    for one in (model, again):
+        one.partial_fit(DATA[:50])
+    assert again.optimizer_state_["rates"] == model.optimizer_state_["rates"] == [pytest.approx(0.1 * 0.1**3)]
+    assert_array_equal(again.predict(DATA), model.predict(DATA))
+
+
+class WithHalf(tutorial.Biased):
+    """A tensor of a dtype that NumPy has not, as its state."""
+
+    def get_extra_state(self):
+        return {0: torch.full((2,), 1.5, dtype=torch.bfloat16)}
+
+    def set_extra_state(self, state):
+        self.found = state[0]
+
+
+def test_a_tensor_without_a_numpy_dtype_comes_back(tmp_path):
+    again = reloaded(torch_model(WithHalf).fit(DATA), tmp_path, module=WithHalf)
+    assert again.module_.found.dtype == torch.bfloat16
+    assert again.module_.found.tolist() == [1.5, 1.5]
+
+
 class Unpackable(tutorial.Biased):
     def get_extra_state(self):
         return {"code": mean_squared}
