@@ -106,8 +106,7 @@ class SavedModule(SavedEstimator, ModuleTrainer):
                 known[name] = place[0]
             elif not _is_data(value):
                 missing[name] = getattr(value, "__name__", None) or type(value).__name__
-        values, _ = super()._values(params)
-        values["params"] = {name: value for name, value in values["params"].items() if name not in known and name not in missing}
+        values, _ = super()._values({name: value for name, value in params.items() if name not in known and name not in missing})
         module = values["state"].pop("module_")
         values["module"] = module.state_dict()
         return values, {"known": known, "missing": missing}
