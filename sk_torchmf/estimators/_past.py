@@ -58,7 +58,7 @@ class Plan:
     optimizer_state : dict or None
         As fitted.
     observed : tuple or None
-        Plan, weights and ratings of all observations, where training was on all.
+        Plan, weights, standardised ratings and, if the solver has them, residuals of all observations, where training was on all.
     """
 
     start: Start | None = None
@@ -69,12 +69,12 @@ class Plan:
 
 
 def keep(estimator, pairs, residual, weight, rows, past=None):
-    """Keep of ratings their pattern, its weights and a sketch of the residuals, as attributes of the estimator.
+    """Keep a sketch of the residuals of ratings, as attributes of the estimator.
 
     Parameters
     ----------
     estimator : estimator
-        Gets ``seen_``, ``pair_weights_``, ``sketch_`` and ``residual_square_``.
+        Gets ``sketch_`` and ``residual_square_``.
     pairs : Pairs
     residual : Tensor of shape (n_pairs,)
         Ratings less predictions, user-major, in rating units.
@@ -87,12 +87,8 @@ def keep(estimator, pairs, residual, weight, rows, past=None):
     seed = 0 if past is None else estimator.sketch_["seed"] + 2  # a sketch draws two kinds of numbers
     known, rows = _known(pairs, rows)
     estimator.sketch_ = vars(Sketch.take(known, residual, weight, rows, seed))
-    squares = residual.double().square()
-    estimator.residual_square_ = float((squares if weight is None else squares * weight).sum()) + (past.lost if past else 0.0)
-    estimator.seen_ = pairs.tocsr()
-    seen = Interactions(pairs.users.cpu().numpy(), pairs.columns.cpu().numpy())
-    seen.weights = None if weight is None else weight.double().cpu().numpy()
-    estimator.pair_weights_ = pair_weights(seen, estimator.seen_)
+    square = float(torch.dot(residual, residual if weight is None else residual * weight))
+    estimator.residual_square_ = square + (past.lost if past else 0.0)
 
 
 def _known(pairs, rows):
