@@ -161,6 +161,32 @@ def test_a_fit_keeps_sums_of_what_its_predictions_leave(loss, params):
     assert_allclose(model.sketch_["items"][:, 0], items, atol=1e-8 * np.abs(left).sum())
 
 
+@pytest.mark.parametrize("unit", [1e-30, 1e30])
+def test_the_noise_of_ratings_whose_squares_float32_has_not_is_kept(unit):
+    model, scaled = MAKERS["biased"]().fit(DATA), MAKERS["biased"]().fit(DATA, unit * DATA.ratings)
+    assert_allclose(scaled.residual_square_ / unit**2, model.residual_square_, rtol=1e-3)  # two fits in float32
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e-15, 1e15, 1e30])
+def test_ratings_of_any_size_are_remembered(unit):
+    model, scaled = MAKERS["biased"](), MAKERS["biased"]()
+    for chunk in CHUNKS[:4]:
+        model.partial_fit(DATA[chunk])
+        scaled.partial_fit(DATA[chunk], unit * DATA.ratings[chunk])
+    assert np.sqrt(np.mean((grid(scaled) / unit - grid(model)) ** 2)) < 0.02 * SPREAD  # forgotten it would be a third
+
+
+def test_rows_that_are_all_alike_are_no_features(monkeypatch):
+    monkeypatch.setattr(sketch_module, "ITERATIONS", 2000)
+    monkeypatch.setattr(sketch_module, "ACCURACY", 1e-24)
+    pairs, rows, residual, _, _ = sketched(False)
+    alike = tuple(side[:1].expand_as(side) for side in rows)
+    recalled = Sketch.take(pairs, residual, None, alike).recall(pairs, None, alike)
+    sums, expected = (np.bincount(pairs.users, values) for values in (recalled, residual))
+    assert_allclose(sums, expected, atol=1e-6 * np.abs(expected).max())
+    assert (recalled**2).sum() < (residual**2).sum()
+
+
 @pytest.mark.parametrize("unit", [1e-5, 1e5])
 def test_what_a_sketch_recalls_does_not_depend_on_the_unit_of_the_rows(unit):
     pairs, rows, residual, weight, sketch = sketched(True)

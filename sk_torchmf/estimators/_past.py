@@ -13,6 +13,8 @@ from sk_torchmf.interactions import Interactions
 from sk_torchmf.nn import Pairs
 from sk_torchmf.solvers.sketch import Sketch
 
+BLOCK = 2**18  # ratings worked on at once
+
 
 @dataclass(frozen=True)
 class Past:
@@ -87,8 +89,14 @@ def keep(estimator, pairs, residual, weight, rows, past=None):
     seed = 0 if past is None else estimator.sketch_["seed"] + 2  # a sketch draws two kinds of numbers
     known, rows = _known(pairs, rows)
     estimator.sketch_ = vars(Sketch.take(known, residual, weight, rows, seed))
-    square = float(torch.dot(residual, residual if weight is None else residual * weight))
-    estimator.residual_square_ = square + (past.lost if past else 0.0)
+    estimator.residual_square_ = _sum_of_squares(residual, weight) + (past.lost if past else 0.0)
+
+
+def _sum_of_squares(values, weight):
+    """In float64, where no square is too large, and a part at a time, which stays in the cache."""
+    weighted = values if weight is None else values * weight
+    parts = zip(values.split(BLOCK), weighted.split(BLOCK), strict=True)
+    return sum(float(torch.dot(part.double(), other.double())) for part, other in parts)
 
 
 def _known(pairs, rows):
@@ -125,8 +133,8 @@ def recall(estimator, growth, rows, predict, device):
     known, rows = _known(pairs, rows)
     found = Sketch(**estimator.sketch_).recall(known, weight, rows)
     rating = (predict(pairs) + found).double().cpu().numpy()
-    squares = found.double().square()
-    recalled = float((squares if weight is None else squares * weight).sum())
     user, item = growth.user_place[pairs.users.cpu().numpy()], growth.item_place[seen.indices]
     data = Interactions(user, item, rating, weights=weights, num_users=len(growth.users), num_items=len(growth.items))
-    return Past(data, max(estimator.residual_square_ - recalled, 0.0), getattr(estimator, "rating_measure_", ()))
+    return Past(
+        data, max(estimator.residual_square_ - _sum_of_squares(found, weight), 0.0), getattr(estimator, "rating_measure_", ())
+    )

@@ -7,7 +7,7 @@ import torch
 
 WIDTH = 32  # of a sketch at least, the constant aside
 LEARNED = 0.999  # of the rows' variance that a sketch's own directions hold
-FAINTEST = 1e-6  # of correlations: what a direction with less tells are the rounding errors of float32 sums
+FAINTEST = 1e-6  # of a feature's variance: what a direction with less tells are the rounding errors of float32 sums
 ITERATIONS = 40  # of conjugate gradients
 ACCURACY = 1e-10  # of their residual, in the square
 
@@ -26,7 +26,7 @@ class Sketch:
     users, items : ndarray of shape (n_users, width) and (n_items, width)
         h.
     user_directions, item_directions : ndarray of shape (n_factors, n_learned)
-        Those of the rows that are features.
+        Those of the rows that are features, of a length that gives these unit variance.
     seed : int
         Of the random features.
     """
@@ -84,8 +84,9 @@ class Sketch:
         raw = [torch.cat([torch.ones_like(side[:, :1]), side], 1).double() for side in _features(rows, directions, self.seed)]
         mixes = [_whitening(side, count) for side, count in zip(raw, counts, strict=True)]
         of_users, of_items = ((side @ mix).to(rows[0]) for side, mix in zip(raw, mixes, strict=True))
-        sums = torch.from_numpy(self.users).to(raw[0]), torch.from_numpy(self.items).to(raw[0])
-        pull = [(side @ mix).to(rows[0]) for side, mix in zip(sums, mixes[::-1], strict=True)]
+        sums = [torch.from_numpy(side).to(raw[0]) for side in (self.users, self.items)]
+        unit = max(float(side.abs().max()) for side in sums) or 1.0  # squares must fit in float32
+        pull = [(side / unit @ mix).to(rows[0]) for side, mix in zip(sums, mixes[::-1], strict=True)]
         bends = [count.to(side)[:, None].clamp_min(torch.finfo(side.dtype).tiny) for side, count in zip(rows, counts, strict=True)]
 
         def dots(users, items):
@@ -106,28 +107,30 @@ class Sketch:
             scaled = [side / bend for side, bend in zip(pull, bends, strict=True)]
             last, power = power, sum(float((a * b).sum()) for a, b in zip(pull, scaled, strict=True))
             step = [a + power / last * b for a, b in zip(scaled, step, strict=True)]
-        return found
+        return found.mul_(unit)
 
 
 def _directions(rows):
-    """Orthonormal directions (n_factors, n_learned) in which rows differ, but for the last of their variance."""
+    """Orthogonal directions (n_factors, n_learned) in which rows differ, but for the last of their variance, each scaled to one."""
     if rows.shape[1] == 0:
         return rows.new_zeros(0, 0)
     deviation = rows - rows.mean(0)
-    variance, basis = torch.linalg.eigh((deviation.T @ deviation).double())
-    share = variance.flip(0).clamp_min(0).cumsum(0) / variance.sum().clamp_min(torch.finfo(variance.dtype).tiny)
-    n_learned = min(int((share < LEARNED).sum()) + 1, rows.shape[1])
-    return basis.flip(1)[:, :n_learned].to(rows)
+    unit = float(deviation.abs().max()) or 1.0
+    deviation = deviation / unit
+    variance, basis = torch.linalg.eigh((deviation.T @ deviation).double() / len(rows))
+    variance, basis = variance.flip(0).clamp_min(torch.finfo(rows.dtype).tiny), basis.flip(1)
+    n_learned = min(int((variance.cumsum(0) < LEARNED * variance.sum()).sum()) + 1, rows.shape[1])
+    return (basis / variance.sqrt() / unit)[:, :n_learned].to(rows)
 
 
 def _features(rows, directions, seed):
-    """Of both sides the rows along some directions, and random numbers: (n, max(n_factors, WIDTH)) each."""
+    """Of both sides the rows, less their mean, along some directions, and random numbers: (n, max(n_factors, WIDTH)) each."""
     found = []
     for at, (side, own) in enumerate(zip(rows, directions, strict=True)):
         n, k = side.shape
         generator = torch.Generator("cpu").manual_seed(seed + at)
         random = torch.randn(n, max(k, WIDTH) - own.shape[1], generator=generator, dtype=side.dtype, device="cpu")
-        found.append(torch.cat([side @ own, random.to(side.device)], 1))
+        found.append(torch.cat([(side - side.mean(0)) @ own, random.to(side.device)], 1))
     return found
 
 
@@ -138,9 +141,6 @@ def _sums(pairs, value, features):
 
 def _whitening(features, count):
     """The matrix (n_features, width), float64, that makes features orthonormal in the mean over the observations."""
-    power = (features * (count / count.sum())[:, None]).T @ features
-    size = power.diagonal().sqrt()
-    size = torch.where(size > 0, size, 1.0)
-    share, basis = torch.linalg.eigh(power / size / size[:, None])  # as correlations, whatever the unit of the ratings
-    kept = share > FAINTEST
-    return basis[:, kept] / share[kept].sqrt() / size[:, None]
+    power, basis = torch.linalg.eigh((features * (count / count.sum())[:, None]).T @ features)
+    kept = power > FAINTEST
+    return basis[:, kept] / power[kept].sqrt()
