@@ -176,11 +176,12 @@ def test_ratings_of_any_size_are_remembered(unit):
     assert np.sqrt(np.mean((grid(scaled) / unit - grid(model)) ** 2)) < 0.02 * SPREAD  # forgotten it would be a third
 
 
-def test_rows_that_are_all_alike_are_no_features(monkeypatch):
+@pytest.mark.parametrize("value", [0.0, 0.1])
+def test_rows_that_are_all_alike_are_no_features(monkeypatch, value):
     monkeypatch.setattr(sketch_module, "ITERATIONS", 2000)
     monkeypatch.setattr(sketch_module, "ACCURACY", 1e-24)
     pairs, rows, residual, _, _ = sketched(False)
-    alike = tuple(side[:1].expand_as(side) for side in rows)
+    alike = tuple(torch.full_like(side, value) for side in rows)
     recalled = Sketch.take(pairs, residual, None, alike).recall(pairs, None, alike)
     sums, expected = (np.bincount(pairs.users, values) for values in (recalled, residual))
     assert_allclose(sums, expected, atol=1e-6 * np.abs(expected).max())
