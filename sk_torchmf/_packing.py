@@ -4,9 +4,11 @@ import datetime
 import math
 import re
 import uuid
+from collections.abc import Mapping
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 
 _PLAIN = (type(None), bool, int, str)
 _SIZES = {"int": (8, 16, 32, 64), "uint": (8, 16, 32, 64), "float": (16, 32, 64)}
@@ -29,7 +31,8 @@ def pack(values):
     ----------
     values : dict of str to object
         None, bool, int, float, str, bytes, date, datetime, UUID, NumPy scalars, arrays (of objects too, if these are such values),
-        CSR matrices, RandomState; lists, tuples and dicts with keys of str of them, nested.
+        CSR matrices, dense tensors, which come back on the CPU, RandomState; lists, tuples and mappings of them, nested. A mapping
+        of any kind comes back as a dict.
 
     Returns
     -------
@@ -41,7 +44,7 @@ def pack(values):
     Raises
     ------
     TypeError
-        For a value of another kind, subclasses included: its place and its type are named.
+        For a value of another kind, most subclasses included: its place and its type are named.
 
     Examples
     --------
@@ -66,11 +69,11 @@ def _pack(value, name, arrays):
     if kind in (list, tuple):
         parts = [_pack(part, f"{name}.{at}", arrays) for at, part in enumerate(value)]
         return parts if kind is list else {"tuple": parts}
-    if kind is dict:
-        for key in value:
-            if type(key) is not str:
-                raise TypeError(f"{name} has the key {key!r}. A saved file holds dicts whose keys are str.")
-        return {"dict": {key: _pack(part, f"{name}.{key}", arrays) for key, part in value.items()}}
+    if isinstance(value, Mapping):
+        packed = {key: _pack(part, f"{name}.{key}", arrays) for key, part in value.items()}
+        if all(type(key) is str for key in packed):
+            return {"dict": packed}
+        return {"items": [[_pack(key, name, arrays), part] for key, part in packed.items()]}
     if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
         if value.dtype.kind == "O":
             labels = value.ravel().tolist()
@@ -78,6 +81,8 @@ def _pack(value, name, arrays):
                 labels = [_pack_object(label, name) for label in labels]
             return {"objects": labels, "shape": list(value.shape)}
         return {"array": _keep(value, name, arrays)}
+    if isinstance(value, torch.Tensor):
+        return _pack_tensor(value.detach().cpu(), name, arrays)
     if kind in _SPARSE.values():
         members = {part: _keep(getattr(value, part), f"{name}.{part}", arrays) for part in ("data", "indices", "indptr")}
         return {kind.__name__: members, "shape": [int(n) for n in value.shape]}
@@ -87,7 +92,7 @@ def _pack(value, name, arrays):
             return {"random_state": _keep(state[1], name, arrays), "rest": _pack(list(state[2:]), name, arrays)}
     raise TypeError(
         f"{name} is a {kind.__module__}.{kind.__qualname__}, which a saved file cannot hold. It holds numbers, text, times, None, "
-        "arrays, CSR matrices and lists, tuples and dicts of them, and no code."
+        "arrays, tensors, CSR matrices and lists, tuples and dicts of them, and no code."
     )
 
 
@@ -109,6 +114,18 @@ def _pack_scalar(value, name, arrays):
     if known is type(value) and (value.dtype.kind != "f" or np.isfinite(value)):
         return {value.dtype.name: value.item()}
     return {"scalar": _keep(np.asarray(value), name, arrays)}
+
+
+def _pack_tensor(value, name, arrays):
+    if value.dtype == torch.bfloat16:  # which NumPy has not
+        return {"bfloat16": _keep(value.view(torch.int16).numpy(), name, arrays)}
+    try:
+        return {"tensor": _keep(value.numpy(), name, arrays)}
+    except (TypeError, RuntimeError):
+        raise TypeError(
+            f"{name} is a {value.layout} tensor of {value.dtype}, which a saved file cannot hold. It holds dense tensors of the "
+            "dtypes that NumPy has, and bfloat16."
+        ) from None
 
 
 def _pack_single(value, name):
@@ -153,7 +170,7 @@ def unpack(tree, arrays):
     """
     try:
         return {name: _unpack(part, arrays) for name, part in tree.items()}
-    except (LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (LookupError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
         raise ValueError(f"a value in it cannot be read ({type(error).__name__}: {error})") from None
 
 
@@ -179,6 +196,12 @@ def _unpack(part, arrays):
         return tuple(_unpack(one, arrays) for one in held)
     if tag == "dict":
         return {key: _unpack(one, arrays) for key, one in held.items()}
+    if tag == "items":
+        return {_unpack(key, arrays): _unpack(one, arrays) for key, one in held}
+    if tag == "tensor":
+        return torch.from_numpy(arrays[held])
+    if tag == "bfloat16":
+        return torch.from_numpy(arrays[held]).view(torch.bfloat16)
     if tag == "objects":
         values = np.empty(len(held), dtype=object)
         if _all_text(held):

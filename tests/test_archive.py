@@ -1,6 +1,7 @@
 """Files of arrays and JSON: what goes in comes out, whole or not at all, and a file that was made to harm does nothing."""
 
 import builtins
+import collections
 import datetime
 import io
 import json
@@ -400,6 +401,9 @@ VALUES = {
     "moment": np.datetime64("2020-01-01T00", "ns"),
     "infinite scalar": np.float32("inf"),
     "a b": {"x/y": np.arange(2), "x y": np.arange(3)},
+    "keys": {0: "a", "0": "b", None: 1, 2.5: {(1, "c"): np.arange(2)}, b"d": [], WHEN: {}},
+    "tensors": [torch.arange(3), torch.tensor(2.5), torch.ones(2, 0), torch.ones(2, 3).T, torch.ones(2, dtype=torch.bfloat16)],
+    "state": {0: {"exp_avg": torch.ones(2), "step": torch.tensor(1.0)}, 1: {"exp_avg": torch.zeros(2)}},
 }
 
 
@@ -416,6 +420,9 @@ def same(ours, theirs):
     elif isinstance(ours, np.ndarray):
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
+    elif isinstance(ours, torch.Tensor):
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours, theirs)
     else:
         assert ours == theirs or (ours != ours and theirs != theirs)
 
@@ -440,6 +447,16 @@ def test_arrays_of_objects_come_back(tmp_path, labels):
     again = through_file({"labels": values}, tmp_path / "file")["labels"]
     same(again, values)
     same(again.tolist(), values.tolist())
+
+
+@pytest.mark.parametrize("values", [collections.Counter("abb"), collections.OrderedDict([(2, 1), (1, 2)])])
+def test_any_mapping_comes_back_as_a_dict_in_its_order(tmp_path, values):
+    same(through_file({"values": values}, tmp_path / "file")["values"], dict(values))
+
+
+def test_a_parameter_with_a_gradient_is_a_tensor_like_any_other(tmp_path):
+    values = torch.nn.Parameter(torch.ones(2))
+    same(through_file({"values": values}, tmp_path / "file")["values"], torch.ones(2))
 
 
 @pytest.mark.parametrize("kind", [sp.csr_array, sp.csr_matrix])
@@ -469,8 +486,10 @@ class Text(str):
         {1},
         range(3),
         Text("a"),
-        {1: 2},
-        torch.ones(2),
+        {"key": len},
+        {len: 1},
+        torch.ones(2).to_sparse(),
+        torch.ones(2, dtype=torch.float8_e5m2),
         np.ma.masked_array([1], [True]),
         sp.coo_array((2, 2)),
         np.random.default_rng(0),
@@ -496,6 +515,7 @@ def test_a_place_in_a_zone_with_a_history_is_refused():
 
 CSR = {"data": "d", "indices": "i", "indptr": "p"}
 PARTS = {"d": np.ones(2), "i": np.array([0, 1]), "p": np.array([0, 1, 2]), "w": np.zeros(624, np.uint32), "f": np.zeros(3)}
+PARTS |= {"t": np.array(["text"]), "b": np.zeros((), np.int8)}
 
 
 @pytest.mark.parametrize(
@@ -525,6 +545,12 @@ PARTS = {"d": np.ones(2), "i": np.array([0, 1]), "p": np.array([0, 1, 2]), "w": 
         ({"objects": [{"array": "d"}], "shape": [1]}, {}),
         ({"tuple": 3}, {}),
         ({"dict": [1]}, {}),
+        ({"items": {"a": 1}}, {}),
+        ({"items": [["a"]]}, {}),
+        ({"items": [[["a"], 1]]}, {}),
+        ({"tensor": "nowhere"}, {}),
+        ({"tensor": "t"}, {}),
+        ({"bfloat16": "b"}, {}),
         ({}, {}),
     ],
 )

@@ -19,8 +19,9 @@ from sk_torchmf import (
     datasets,
     nn,
 )
+from sk_torchmf._packing import unpack
 from sk_torchmf.estimators import _checkpoint
-from sk_torchmf.estimators._checkpoint import Checkpoint, digest_of, fingerprint_of, pack, unpack
+from sk_torchmf.estimators._checkpoint import Checkpoint, digest_of, fingerprint_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = datasets.make_ratings(40, 25, 400, random_state=0).interactions
@@ -57,6 +58,7 @@ MAKE = {
     "bpr": lambda **o: ImplicitMatrixFactorization(4, loss="bpr", biased=True, max_iter=6, random_state=0, **o),
     "softmax": lambda **o: ImplicitMatrixFactorization(4, loss="softmax", max_iter=6, random_state=0, **o),
     "torch": lambda **o: torch_model(scheduler="StepLR", scheduler__step_size=2, **o),
+    "torch milestones": lambda **o: torch_model(scheduler="MultiStepLR", scheduler__milestones=[2, 2, 4], **o),
     "torch plateau": lambda **o: torch_model(optimizer="Adagrad", scheduler="ReduceLROnPlateau", scheduler__patience=0, **o),
     "torch one cycle": lambda **o: torch_model(
         optimizer="SGD", scheduler="OneCycleLR", scheduler__max_lr=0.1, scheduler__total_steps=9, **o
@@ -283,25 +285,18 @@ def test_training_is_the_same_with_a_checkpoint_as_without(tmp_path):
         assert_same(MAKE[kind](checkpoint=tmp_path / "fit").fit(data_for(kind)), MAKE[kind]().fit(data_for(kind)))
 
 
-def test_a_state_comes_back_as_it_was():
-    state = {
-        0: (torch.arange(3), [1, 2.5, None, True, "a"]),
-        "deep": {"bfloat16": torch.ones(2, dtype=torch.bfloat16), "inf": -np.inf, "nan": np.nan, "array": np.arange(2)},
-        "np": np.float32(1.5),
-    }
-    arrays = {}
-    back = unpack(pack(state, arrays), arrays)
-    assert list(back) == [0, "deep", "np"]
-    assert isinstance(back[0], tuple)
-    assert back[0][1] == [1, 2.5, None, True, "a"]
-    assert torch.equal(back[0][0], torch.arange(3))
-    assert torch.equal(back["deep"]["bfloat16"], state["deep"]["bfloat16"])
-    assert back["deep"]["inf"] == -np.inf
-    assert np.isnan(back["deep"]["nan"])
-    assert_array_equal(back["deep"]["array"], np.arange(2))
-    assert back["np"] == 1.5
-    with pytest.raises(TypeError, match="cannot keep a set"):
-        pack({"a": {1}}, {})
+class WithASet(torch.optim.lr_scheduler.ConstantLR):
+    def state_dict(self):
+        return super().state_dict() | {"seen": {1}}
+
+
+def test_a_state_that_a_file_cannot_hold_is_named(tmp_path):
+    words = (
+        r"checkpoint cannot keep what .* state_dict\(\): solver\.scheduler\.seen is a builtins.set.*Use another, or checkpoint=None"
+    )
+    with pytest.raises(TypeError, match=words):
+        torch_model(scheduler=WithASet, checkpoint=tmp_path / "fit").fit(DATA)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_digest_tells_dtype_shape_content_and_absence_apart():

@@ -135,6 +135,67 @@ def test_a_sketch_is_no_larger_than_the_rows():
     assert held == []  # no array with a number for each rating
 
 
+@pytest.mark.parametrize(
+    ("loss", "params"),
+    [
+        ("squared_error", {}),
+        ("huber", {}),
+        ("poisson", {}),
+        ("logistic", {}),
+        ("squared_error", {"solver": "als"}),
+        ("huber", {"solver": "lbfgs", "max_iter": 3}),
+        ("squared_error", {"early_stopping": True, "refit": False}),
+    ],
+)
+def test_a_fit_keeps_sums_of_what_its_predictions_leave(loss, params):
+    ratings = {"poisson": np.exp(DATA.ratings / 3).round(), "logistic": (DATA.ratings > 3) * 1.0}
+    data = Interactions(DATA.user_ids, DATA.item_ids, ratings.get(loss, DATA.ratings))
+    weight = np.random.default_rng(0).uniform(0.5, 2, len(data))
+    model = MAKERS["biased"](loss=loss, dtype="float64", **params).fit(data, sample_weight=weight)
+    left = data.ratings - model.predict(data)
+    if loss == "huber":
+        left = np.clip(left, -model.rating_scale_, model.rating_scale_)
+    assert_allclose(model.residual_square_, (weight * left**2).sum(), rtol=1e-8)
+    users, items = (np.bincount(ids, weight * left) for ids in (data.user_ids, data.item_ids))
+    assert_allclose(model.sketch_["users"][:, 0], users, atol=1e-8 * np.abs(left).sum())
+    assert_allclose(model.sketch_["items"][:, 0], items, atol=1e-8 * np.abs(left).sum())
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e30])
+def test_the_noise_of_ratings_whose_squares_float32_has_not_is_kept(unit):
+    model, scaled = MAKERS["biased"]().fit(DATA), MAKERS["biased"]().fit(DATA, unit * DATA.ratings)
+    assert_allclose(scaled.residual_square_ / unit**2, model.residual_square_, rtol=1e-3)  # two fits in float32
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e-15, 1e15, 1e30])
+def test_ratings_of_any_size_are_remembered(unit):
+    model, scaled = MAKERS["biased"](), MAKERS["biased"]()
+    for chunk in CHUNKS[:4]:
+        model.partial_fit(DATA[chunk])
+        scaled.partial_fit(DATA[chunk], unit * DATA.ratings[chunk])
+    assert np.sqrt(np.mean((grid(scaled) / unit - grid(model)) ** 2)) < 0.02 * SPREAD  # forgotten it would be a third
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1])
+def test_rows_that_are_all_alike_are_no_features(monkeypatch, value):
+    monkeypatch.setattr(sketch_module, "ITERATIONS", 2000)
+    monkeypatch.setattr(sketch_module, "ACCURACY", 1e-24)
+    pairs, rows, residual, _, _ = sketched(False)
+    alike = tuple(torch.full_like(side, value) for side in rows)
+    recalled = Sketch.take(pairs, residual, None, alike).recall(pairs, None, alike)
+    sums, expected = (np.bincount(pairs.users, values) for values in (recalled, residual))
+    assert_allclose(sums, expected, atol=1e-6 * np.abs(expected).max())
+    assert (recalled**2).sum() < (residual**2).sum()
+
+
+@pytest.mark.parametrize("unit", [1e-5, 1e5])
+def test_what_a_sketch_recalls_does_not_depend_on_the_unit_of_the_rows(unit):
+    pairs, rows, residual, weight, sketch = sketched(True)
+    other = tuple(unit * side for side in rows)
+    recalled = Sketch.take(pairs, residual, weight, other).recall(pairs, weight, other)
+    assert_allclose(recalled, sketch.recall(pairs, weight, rows), atol=1e-3)  # conjugate gradients end at 1e-5
+
+
 @pytest.mark.parametrize("loss", ["squared_error", "huber"])
 def test_two_measures_are_pooled_as_if_taken_at_once(loss):
     loss, rating, weight = POINTWISE[loss], DATA.ratings, np.random.default_rng(0).uniform(1, 2, len(DATA))

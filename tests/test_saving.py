@@ -18,10 +18,12 @@ from numpy.testing import assert_array_equal
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import make_scorer, max_error
 from torch import nn
 
 from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, MatrixFactorization, TorchFactorization
 from sk_torchmf._archive import META, read, write
+from sk_torchmf.model_selection import ranking_scorer
 from sk_torchmf.nn import BiasedMF, huber, ranking_logistic
 
 DATA, _ = planted(3, mean=3.0, n_users=40, n_items=25, n_ratings=500)
@@ -225,6 +227,74 @@ def test_numpy_numbers_as_parameters_come_back(value, tmp_path):
 def test_a_parameter_that_a_file_cannot_hold_is_named(tmp_path):
     with pytest.raises(TypeError, match=r"params.tol is a decimal.Decimal, which a saved file cannot hold"):
         fitted("biased").set_params(tol=decimal.Decimal(1)).save(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("kind", "scoring"),
+    [
+        ("implicit", ranking_scorer("ndcg", k=5)),
+        ("biased", ranking_scorer("auc", 3, threshold=3.5, exclude_seen=False, holdout=0.3, random_state=7)),
+        ("biased", "neg_mean_absolute_error"),
+        ("torch", ranking_scorer("ndcg", k=5)),
+    ],
+)
+def test_names_of_scorers_and_ranking_scorers_come_back(kind, scoring, tmp_path):
+    make = torch_model() if kind == "torch" else clone(KINDS[kind])
+    module = {"module": tutorial.Biased} if kind == "torch" else {}
+    model = make.set_params(early_stopping=True, scoring=scoring).fit(DATA)
+    again = reloaded(model, tmp_path, **module)
+    assert type(again.scoring) is type(scoring)
+    assert again.scoring == scoring
+    assert again.best_score_ == model.best_score_
+    assert again.fit(DATA).best_score_ == model.best_score_
+
+
+def test_a_scorer_s_random_state_goes_on_where_it_was(tmp_path):
+    scoring = ranking_scorer("ndcg", k=5, random_state=np.random.RandomState(3))
+    model = clone(KINDS["implicit"]).set_params(scoring=scoring).fit(DATA)
+    again = reloaded(model, tmp_path)
+    assert again.scoring(again, NEW_USERS) == model.scoring(model, NEW_USERS)
+
+
+@pytest.mark.parametrize(
+    ("scoring", "words"),
+    [(lambda *args: 1.0, "scoring is .*<lambda>"), (make_scorer(max_error), r"scoring is make_scorer\(max_error")],
+)
+def test_a_scorer_that_is_code_is_refused_with_the_way_out(scoring, words, tmp_path):
+    model = clone(KINDS["biased"]).set_params(scoring=scoring).fit(DATA)
+    with pytest.raises(TypeError, match=rf"{words}.*which is code.*ranking_scorer.*set_params\(scoring=None\)"):
+        model.save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+    model.set_params(scoring=None).save(tmp_path / "model")
+
+
+def test_a_module_gets_a_scorer_that_is_code_from_the_caller(tmp_path):
+    def scoring(estimator, X, y):
+        return estimator.score(X, y)
+
+    model = torch_model(scoring=scoring).fit(DATA)
+    with pytest.raises(TypeError, match="not scoring"):
+        reloaded(model, tmp_path, module=tutorial.Biased)
+    assert TorchFactorization.load(tmp_path / "model", module=tutorial.Biased, scoring=scoring).scoring is scoring
+
+
+@pytest.mark.parametrize(
+    "scoring",
+    [
+        {"eval": {"dict": {}}},
+        {"os.system": {"dict": {"metric": "true"}}},
+        {"ranking_scorer": {"dict": {"metric": "__class__"}}},
+        {"ranking_scorer": {"dict": {"command": "true"}}},
+        {"ranking_scorer": 3},
+        {"ranking_scorer": {"dict": {}}, "more": {"dict": {}}},
+        {},
+    ],
+)
+def test_a_file_makes_no_other_scorer(scoring, tmp_path):
+    fitted("plain").save(tmp_path / "model")
+    rewrite(tmp_path / "model", lambda meta: meta["values"]["params"]["dict"].update(scoring={"dict": scoring}))
+    with pytest.raises(ValueError, match="is not a whole file"):
+        MatrixFactorization.load(tmp_path / "model")
 
 
 def test_requested_metadata_come_back(tmp_path):
@@ -480,6 +550,33 @@ def test_loading_makes_no_tensor_on_another_default_device(tmp_path):
     with torch.device("meta"):
         again = TorchFactorization.load(tmp_path / "model", module=tutorial.Biased)
     assert_array_equal(again.predict(DATA), model.predict(DATA))
+
+
+def test_a_scheduler_with_milestones_goes_on_after_a_file(tmp_path):
+    """Its state is a Counter of ints."""
+    milestones = {"scheduler": "MultiStepLR", "scheduler__milestones": [1, 3, 3]}
+    model = torch_model(**milestones).fit(DATA)
+    again = reloaded(model, tmp_path, module=tutorial.Biased)
+    for one in (model, again):
+        one.partial_fit(DATA[:50])
+    assert again.optimizer_state_["rates"] == model.optimizer_state_["rates"] == [pytest.approx(0.1 * 0.1**3)]
+    assert_array_equal(again.predict(DATA), model.predict(DATA))
+
+
+class WithHalf(tutorial.Biased):
+    """A tensor of a dtype that NumPy has not, as its state."""
+
+    def get_extra_state(self):
+        return {0: torch.full((2,), 1.5, dtype=torch.bfloat16)}
+
+    def set_extra_state(self, state):
+        self.found = state[0]
+
+
+def test_a_tensor_without_a_numpy_dtype_comes_back(tmp_path):
+    again = reloaded(torch_model(WithHalf).fit(DATA), tmp_path, module=WithHalf)
+    assert again.module_.found.dtype == torch.bfloat16
+    assert again.module_.found.tolist() == [1.5, 1.5]
 
 
 class Unpackable(tutorial.Biased):

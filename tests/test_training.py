@@ -27,6 +27,7 @@ from sk_torchmf import (
     metrics,
     nn,
 )
+from sk_torchmf._packing import pack
 from sk_torchmf.estimators._early_stopping import best_epoch, has_stalled
 from sk_torchmf.estimators._holdout import hold_out
 from sk_torchmf.model_selection import ranking_scorer
@@ -113,10 +114,8 @@ def test_a_state_is_all_that_the_next_steps_depend_on(kind):
     model._train, model._remember = train, lambda *args: None
     model.fit(data_for(kind))
     assert watch is not model._train
-    first, second = ({}, {})
-    from sk_torchmf.estimators._checkpoint import pack
-
-    assert pack(states[0], first) == pack(states[1], second)
+    (tree, first), (other_tree, second) = map(pack, states)
+    assert tree == other_tree
     assert first.keys() == second.keys()
     for name in first:
         assert_array_equal(first[name], second[name])

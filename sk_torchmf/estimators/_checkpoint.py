@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from sk_torchmf import _archive
+from sk_torchmf._packing import pack, unpack
 from sk_torchmf._version import __version__
 
 FORMAT = 1
@@ -59,8 +60,14 @@ class Checkpoint:
 
     def write(self, content):
         """Write, in the place of what was there, whole or not at all."""
-        arrays: dict[str, np.ndarray] = {}
-        meta = {"kind": "checkpoint", "fingerprint": self.fingerprint, "content": pack(content, arrays)}
+        try:
+            tree, arrays = pack(content)
+        except TypeError as error:
+            raise TypeError(
+                f"checkpoint cannot keep what the optimizer or scheduler has in its state_dict(): {error} Use another, or "
+                "checkpoint=None."
+            ) from None
+        meta = {"kind": "checkpoint", "fingerprint": self.fingerprint, "content": tree}
         _archive.write(self.path, meta, arrays, temporary=self.temporary)
 
     def remove(self):
@@ -127,52 +134,3 @@ def digest_of(*arrays):
         found.update(f"{values.dtype.str}{values.shape}".encode())
         found.update(np.ascontiguousarray(values).view(np.uint8).data if values.size else b"")
     return found.hexdigest()
-
-
-def pack(value, arrays):
-    """A state in JSON's types; its tensors and arrays go into ``arrays``."""
-    if value is None or isinstance(value, bool | str) or type(value) is int:
-        return value
-    if isinstance(value, float | np.number):
-        value = value.item() if isinstance(value, np.number) else value
-        return value if isinstance(value, int) or math.isfinite(value) else {"float": repr(value)}
-    if isinstance(value, torch.Tensor):
-        name, tensor = f"array{len(arrays)}", value.detach().cpu()
-        if tensor.dtype == torch.bfloat16:
-            arrays[name] = tensor.contiguous().view(torch.int16).numpy()
-            return {"bfloat16": name}
-        arrays[name] = tensor.numpy()
-        return {"tensor": name}
-    if isinstance(value, np.ndarray):
-        name = f"array{len(arrays)}"
-        arrays[name] = value
-        return {"array": name}
-    if isinstance(value, tuple):
-        return {"tuple": [pack(item, arrays) for item in value]}
-    if isinstance(value, list):
-        return [pack(item, arrays) for item in value]
-    if isinstance(value, Mapping):
-        return {"dict": [[pack(key, arrays), pack(item, arrays)] for key, item in value.items()]}
-    raise TypeError(
-        f"checkpoint cannot keep a {type(value).__name__}, which the optimizer or scheduler has in its state_dict(). Use another, "
-        "or checkpoint=None."
-    )
-
-
-def unpack(value, arrays):
-    """What ``pack`` packed."""
-    if isinstance(value, list):
-        return [unpack(item, arrays) for item in value]
-    if not isinstance(value, dict):
-        return value
-    ((kind, content),) = value.items()
-    if kind == "dict":
-        return {unpack(key, arrays): unpack(item, arrays) for key, item in content}
-    if kind == "tuple":
-        return tuple(unpack(item, arrays) for item in content)
-    if kind == "float":
-        return float(content)
-    if kind == "array":
-        return arrays[content]
-    tensor = torch.from_numpy(arrays[content])
-    return tensor.view(torch.bfloat16) if kind == "bfloat16" else tensor

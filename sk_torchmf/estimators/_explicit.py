@@ -17,7 +17,7 @@ from sk_torchmf._validation import check_device, check_size
 from sk_torchmf.estimators._callbacks import with_callbacks
 from sk_torchmf.estimators._growth import check_partial, read_more, with_old_state
 from sk_torchmf.estimators._moments import from_numpy, to_numpy
-from sk_torchmf.estimators._past import Plan, keep, recall
+from sk_torchmf.estimators._past import Plan, keep, pair_weights, recall
 from sk_torchmf.estimators._rated import RatingPredictor
 from sk_torchmf.estimators._start import Start
 from sk_torchmf.estimators._training import TRAINING_CONSTRAINTS, Given
@@ -222,6 +222,7 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         self.rating_range_ = np.array([data.ratings.min(), data.ratings.max()], dtype=np.float64)
         pairs = Pairs(data.user_ids, data.item_ids, self.n_users_, self.n_items_, device)
         self.seen_ = pairs.tocsr()
+        self.pair_weights_ = pair_weights(data, self.seen_)
         weight = None if data.weights is None else self._to_pairs(data.weights, pairs)
         self.user_counts_, self.item_counts_ = (count.cpu().numpy() for count in pairs.sums(weight))
         return pairs, weight
@@ -237,8 +238,7 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         pairs, weight, rating = self._read_plan(data if kept is None else data[kept], device, plan)
         scale = self.rating_scale_
         location = float(loss.link(torch.tensor(self.rating_measure_[1] / scale, dtype=torch.float64, device="cpu")))
-        if kept is None:
-            plan.observed = pairs, weight, rating
+        every = pairs
         pairs, known_users, known_items = pairs.compressed()
         generator = torch.Generator("cpu").manual_seed(seed)
         init_std = 1.0 if self.solver == "variational" else 0.1
@@ -262,6 +262,8 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
             if plan.optimizer_state:
                 solver.resume(from_numpy(plan.optimizer_state, plan.growth, (known_users, known_items), model))
             yield solver, self.max_iter or MAX_ITER.get(self.solver, 50), keep
+        if kept is None:
+            plan.observed = every, weight, rating, solver.residual() if hasattr(solver, "residual") else None
 
     def _read_plan(self, data, device, plan):
         """Measure ratings, and plan them with those remembered: pairs, weights or None, and standardised ratings."""
@@ -278,13 +280,13 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
 
     def _remember(self, data, device, plan):
         """Keep a sketch of all ratings, those of a slice that was held out too."""
-        loss, scale = POINTWISE[self.loss], self.rating_scale_
-        pairs, weight, rating = plan.observed or self._read_plan(data, device, plan)
+        scale = self.rating_scale_
+        pairs, weight, rating, residual = plan.observed or (*self._read_plan(data, device, plan), None)
         if self.rating_scale_ != scale:  # a part was fitted, and the rows are in its units
             rating, self.rating_scale_ = rating * (self.rating_scale_ / scale), scale
-        score = self._score_of_pairs(pairs, device).div_(scale)
-        residual = loss.slope(score, rating).mul_(-scale / (2 if loss.standardised else 1))  # as far as the loss looks at it
-        keep(self, pairs, residual, weight, self._rows(device), plan.past)
+        if residual is None:
+            residual = POINTWISE[self.loss].residual(self._score_of_pairs(pairs, device).div_(scale), rating)
+        keep(self, pairs, residual.mul_(scale), weight, self._rows(device), plan.past)
 
     def _rows(self, device):
         return tuple(torch.from_numpy(rows).to(device) for rows in (self.user_factors_, self.item_factors_))

@@ -1,6 +1,5 @@
 """``save`` and ``load`` of an estimator whose module, loss and optimizer are the user's: tensors are kept, code is passed again."""
 
-import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
@@ -109,10 +108,9 @@ class SavedModule(SavedEstimator, ModuleTrainer):
                 known[name] = place[0]
             elif not _is_data(value):
                 missing[name] = getattr(value, "__name__", None) or type(value).__name__
-        values, _ = super()._values(params)
-        values["params"] = {name: value for name, value in values["params"].items() if name not in known and name not in missing}
+        values, _ = super()._values({name: value for name, value in params.items() if name not in known and name not in missing})
         module = values["state"].pop("module_")
-        values["module"] = {name: _as_array(value, name) for name, value in module.state_dict().items()}
+        values["module"] = module.state_dict()
         return values, {"known": known, "missing": missing}
 
     @classmethod
@@ -132,11 +130,7 @@ class SavedModule(SavedEstimator, ModuleTrainer):
             module = make_module(self.module, self._options("module"), sizes, n_categories, features)
         module = module.to("cpu", getattr(torch, self.dtype))
         try:
-            tensors = {
-                name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-                for name, value in values["module"].items()
-            }
-            module.load_state_dict(tensors)
+            module.load_state_dict(values["module"])
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
             name, reason = getattr(self.module, "__name__", type(self.module).__name__), " ".join(str(error).split()).rstrip(". ")
             raise ValueError(
@@ -151,12 +145,3 @@ def _is_data(value):
     except TypeError:
         return False
     return True
-
-
-def _as_array(value, name):
-    if not isinstance(value, torch.Tensor):
-        return value  # get_extra_state may give anything; what cannot be packed is refused there
-    try:
-        return value.detach().cpu().numpy()
-    except (TypeError, RuntimeError):
-        raise TypeError(f"module_.{name} is a {value.layout} tensor of {value.dtype}, which NumPy has not.") from None

@@ -13,6 +13,8 @@ from sk_torchmf.interactions import Interactions
 from sk_torchmf.nn import Pairs
 from sk_torchmf.solvers.sketch import Sketch
 
+BLOCK = 2**18  # ratings worked on at once
+
 
 @dataclass(frozen=True)
 class Past:
@@ -58,7 +60,7 @@ class Plan:
     optimizer_state : dict or None
         As fitted.
     observed : tuple or None
-        Plan, weights and ratings of all observations, where training was on all.
+        Plan, weights, standardised ratings and, if the solver has them, residuals of all observations, where training was on all.
     """
 
     start: Start | None = None
@@ -69,12 +71,12 @@ class Plan:
 
 
 def keep(estimator, pairs, residual, weight, rows, past=None):
-    """Keep of ratings their pattern, its weights and a sketch of the residuals, as attributes of the estimator.
+    """Keep a sketch of the residuals of ratings, as attributes of the estimator.
 
     Parameters
     ----------
     estimator : estimator
-        Gets ``seen_``, ``pair_weights_``, ``sketch_`` and ``residual_square_``.
+        Gets ``sketch_`` and ``residual_square_``.
     pairs : Pairs
     residual : Tensor of shape (n_pairs,)
         Ratings less predictions, user-major, in rating units.
@@ -87,12 +89,14 @@ def keep(estimator, pairs, residual, weight, rows, past=None):
     seed = 0 if past is None else estimator.sketch_["seed"] + 2  # a sketch draws two kinds of numbers
     known, rows = _known(pairs, rows)
     estimator.sketch_ = vars(Sketch.take(known, residual, weight, rows, seed))
-    squares = residual.double().square()
-    estimator.residual_square_ = float((squares if weight is None else squares * weight).sum()) + (past.lost if past else 0.0)
-    estimator.seen_ = pairs.tocsr()
-    seen = Interactions(pairs.users.cpu().numpy(), pairs.columns.cpu().numpy())
-    seen.weights = None if weight is None else weight.double().cpu().numpy()
-    estimator.pair_weights_ = pair_weights(seen, estimator.seen_)
+    estimator.residual_square_ = _sum_of_squares(residual, weight) + (past.lost if past else 0.0)
+
+
+def _sum_of_squares(values, weight):
+    """In float64, where no square is too large, and a part at a time, which stays in the cache."""
+    weighted = values if weight is None else values * weight
+    parts = zip(values.split(BLOCK), weighted.split(BLOCK), strict=True)
+    return sum(float(torch.dot(part.double(), other.double())) for part, other in parts)
 
 
 def _known(pairs, rows):
@@ -129,8 +133,8 @@ def recall(estimator, growth, rows, predict, device):
     known, rows = _known(pairs, rows)
     found = Sketch(**estimator.sketch_).recall(known, weight, rows)
     rating = (predict(pairs) + found).double().cpu().numpy()
-    squares = found.double().square()
-    recalled = float((squares if weight is None else squares * weight).sum())
     user, item = growth.user_place[pairs.users.cpu().numpy()], growth.item_place[seen.indices]
     data = Interactions(user, item, rating, weights=weights, num_users=len(growth.users), num_items=len(growth.items))
-    return Past(data, max(estimator.residual_square_ - recalled, 0.0), getattr(estimator, "rating_measure_", ()))
+    return Past(
+        data, max(estimator.residual_square_ - _sum_of_squares(found, weight), 0.0), getattr(estimator, "rating_measure_", ())
+    )

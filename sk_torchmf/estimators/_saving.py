@@ -10,7 +10,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._archive import check_path, naming, read, write
 from sk_torchmf._packing import pack, unpack
+from sk_torchmf.metrics._scorer import RankingScorer, ranking_scorer
 
+SCORERS = {"ranking_scorer": ranking_scorer}  # what makes a scorer, by the name that a file may have for it
 _CALLBACKS = ("_skl_callbacks", "_parent_callback_ctx")  # scikit-learn's; they are code, and not the model's
 
 
@@ -48,8 +50,8 @@ class SavedEstimator(BaseEstimator):
             Before ``fit``.
         TypeError
             For ids or parameters that are objects of a kind that a file without code cannot hold. Ids may be numbers, str, bytes,
-            times, dates and UUIDs. A ``RandomState`` is kept with its state, a ``torch.device`` and a path as their names;
-            callbacks are left out.
+            times, dates and UUIDs. A ``RandomState`` is kept with its state, a ``torch.device`` and a path as their names, as
+            ``scoring`` a name or what ``ranking_scorer`` returns; callbacks are left out.
         OSError
             Where the folder does not exist or cannot be written to, or the path is a folder.
         """
@@ -95,6 +97,9 @@ class SavedEstimator(BaseEstimator):
         with naming(path):
             name, values = meta.get("estimator"), unpack(meta["values"], arrays)
             params, state = dict(values["params"]), dict(values["state"])
+            if isinstance(params.get("scoring"), dict):
+                ((maker, options),) = params["scoring"].items()
+                params["scoring"] = SCORERS[maker](**options)
             if not isinstance(name, str):
                 raise ValueError("it holds no estimator")
         if name != cls.__name__:
@@ -127,7 +132,14 @@ class SavedEstimator(BaseEstimator):
 
     def _values(self, params):
         """What there is to write: values for ``pack``, and JSON beside them."""
-        left_out = {*params, *_CALLBACKS, "_metadata_request"}
+        scoring = params.get("scoring")
+        if callable(scoring):
+            raise TypeError(
+                f"scoring is {getattr(scoring, '__qualname__', scoring)}, which is code, and a saved file holds none. It holds the "
+                "names of scikit-learn's scorers, and what ranking_scorer returns: use one of these, or set_params(scoring=None) "
+                "before save, since only fit looks at it."
+            )
+        left_out = {*self.get_params(deep=False), *_CALLBACKS, "_metadata_request"}
         state = {name: value for name, value in vars(self).items() if name not in left_out}
         return {"params": params, "state": state, "requests": _requests(self)}, {}
 
@@ -180,5 +192,7 @@ def _set_requests(estimator, requests):
 
 
 def _named(value):
-    """A device and a path by their names, which ``fit`` takes as well; all else as it is."""
+    """A device and a path by their names, which ``fit`` takes as well, a ranking scorer by its options; all else as it is."""
+    if isinstance(value, RankingScorer):
+        return {"ranking_scorer": vars(value)}
     return str(value) if isinstance(value, torch.device | os.PathLike) else value

@@ -7,6 +7,7 @@ import torch
 
 WIDTH = 32  # of a sketch at least, the constant aside
 LEARNED = 0.999  # of the rows' variance that a sketch's own directions hold
+FAINTEST = 1e-6  # of a feature's variance: what a direction with less tells are the rounding errors of float32 sums
 ITERATIONS = 40  # of conjugate gradients
 ACCURACY = 1e-10  # of their residual, in the square
 
@@ -24,18 +25,14 @@ class Sketch:
     ----------
     users, items : ndarray of shape (n_users, width) and (n_items, width)
         h.
-    user_mix, item_mix : ndarray of shape (n_features, width), float64
-        What makes orthonormal features, in the mean over the observations, of a side's raw ones.
     user_directions, item_directions : ndarray of shape (n_factors, n_learned)
-        Those of the rows that are features.
+        Those of the rows that are features, of a length that gives these unit variance.
     seed : int
         Of the random features.
     """
 
     users: np.ndarray
     items: np.ndarray
-    user_mix: np.ndarray
-    item_mix: np.ndarray
     user_directions: np.ndarray
     item_directions: np.ndarray
     seed: int
@@ -60,15 +57,13 @@ class Sketch:
         Sketch
             As NumPy.
         """
-        counts = pairs.sums(weight)
-        directions = tuple(_directions(side, count) for side, count in zip(rows, counts, strict=True))
-        raw = [_raw(side, own, seed + at) for at, (side, own) in enumerate(zip(rows, directions, strict=True))]
-        mixes = [_whitening(side, count) for side, count in zip(raw, counts, strict=True)]
-        of_users, of_items = (side @ mix.to(side) for side, mix in zip(raw, mixes, strict=True))
+        directions = [_directions(side) for side in rows]
+        of_users, of_items = _features(rows, directions, seed)
         pulls = residual if weight is None else residual * weight
-        parts = pairs.user_sums(pulls, of_items), pairs.item_sums(pulls, of_users), *mixes, *directions
-        users, items, *known = (part.cpu().numpy() for part in parts)
-        return cls(users, items, known[0], known[1], known[2], known[3], seed)
+        by_item = pulls.index_select(0, pairs.T.order)
+        sums = _sums(pairs, pulls, of_items), _sums(pairs.T, by_item, of_users)
+        users, items, *own = (part.cpu().numpy() for part in (*sums, *directions))
+        return cls(users, items, own[0], own[1], seed)
 
     def recall(self, pairs, weight, rows):
         """The smallest residuals, in the mean square, that have these sums.
@@ -84,24 +79,23 @@ class Sketch:
             Of each pair a sum of a function linear in its item's features and one linear in its user's, by conjugate gradients.
         """
         counts = pairs.sums(weight)
-        mixes = (torch.from_numpy(mix) for mix in (self.user_mix, self.item_mix))
         given = self.user_directions, self.item_directions
-        directions = (torch.from_numpy(own).to(side) for side, own in zip(rows, given, strict=True))
-        of_users, of_items = (
-            _raw(side, own, self.seed + at) @ mix.to(side)
-            for at, (side, own, mix) in enumerate(zip(rows, directions, mixes, strict=True))
-        )
+        directions = [torch.from_numpy(own).to(side) for side, own in zip(rows, given, strict=True)]
+        raw = [torch.cat([torch.ones_like(side[:, :1]), side], 1).double() for side in _features(rows, directions, self.seed)]
+        mixes = [_whitening(side, count) for side, count in zip(raw, counts, strict=True)]
+        of_users, of_items = ((side @ mix).to(rows[0]) for side, mix in zip(raw, mixes, strict=True))
+        sums = [torch.from_numpy(side).to(raw[0]) for side in (self.users, self.items)]
+        unit = max(float(side.abs().max()) for side in sums) or 1.0  # squares must fit in float32
+        pull = [(side / unit @ mix).to(rows[0]) for side, mix in zip(sums, mixes[::-1], strict=True)]
         bends = [count.to(side)[:, None].clamp_min(torch.finfo(side.dtype).tiny) for side, count in zip(rows, counts, strict=True)]
-        width = of_items.shape[1]
 
         def dots(users, items):
             return pairs.dots(torch.cat([users, of_users], 1), torch.cat([of_items, items], 1))
 
-        pull = [torch.from_numpy(side).to(of_users, copy=True) for side in (self.users, self.items)]
         step = [side / bend for side, bend in zip(pull, bends, strict=True)]
         power = start = sum(float((a * b).sum()) for a, b in zip(pull, step, strict=True))
         found = torch.zeros(pairs.n_pairs, dtype=of_users.dtype, device=of_users.device)
-        for _ in range(ITERATIONS if width else 0):
+        for _ in range(ITERATIONS):
             if not power > ACCURACY * start:
                 break
             move = dots(*step)
@@ -113,31 +107,40 @@ class Sketch:
             scaled = [side / bend for side, bend in zip(pull, bends, strict=True)]
             last, power = power, sum(float((a * b).sum()) for a, b in zip(pull, scaled, strict=True))
             step = [a + power / last * b for a, b in zip(scaled, step, strict=True)]
-        return found
+        return found.mul_(unit)
 
 
-def _directions(rows, count):
-    """Orthonormal directions (n_factors, n_learned) in which the rows with a count differ, but for the last of their variance."""
-    known = rows[count > 0].double()
-    if known.shape[1] == 0:
+def _directions(rows):
+    """Orthogonal directions (n_factors, n_learned) in which rows differ, but for the last of their variance, each scaled to one."""
+    if rows.shape[1] == 0:
         return rows.new_zeros(0, 0)
-    variance, basis = torch.linalg.eigh((known - known.mean(0)).T @ (known - known.mean(0)))
-    share = variance.flip(0).clamp_min(0).cumsum(0) / variance.sum().clamp_min(torch.finfo(variance.dtype).tiny)
-    n_learned = min(int((share < LEARNED).sum()) + 1, rows.shape[1])
-    return basis.flip(1)[:, :n_learned].to(rows)
+    deviation = rows - rows.mean(0)
+    unit = float(deviation.abs().max()) or 1.0
+    deviation = deviation / unit
+    variance, basis = torch.linalg.eigh((deviation.T @ deviation).double() / len(rows))
+    variance, basis = variance.flip(0).clamp_min(torch.finfo(rows.dtype).tiny), basis.flip(1)
+    n_learned = min(int((variance.cumsum(0) < LEARNED * variance.sum()).sum()) + 1, rows.shape[1])
+    return (basis / variance.sqrt() / unit)[:, :n_learned].to(rows)
 
 
-def _raw(rows, directions, seed):
-    """One, the rows along some directions, and random numbers: (n, 1 + max(n_factors, WIDTH))."""
-    n, k = rows.shape
-    n_random = max(k, WIDTH) - directions.shape[1]
-    random = torch.randn(n, n_random, generator=torch.Generator("cpu").manual_seed(seed), dtype=rows.dtype, device="cpu")
-    return torch.cat([torch.ones_like(rows[:, :1]) if k else rows.new_ones(n, 1), rows @ directions, random.to(rows.device)], 1)
+def _features(rows, directions, seed):
+    """Of both sides the rows, less their mean, along some directions, and random numbers: (n, max(n_factors, WIDTH)) each."""
+    found = []
+    for at, (side, own) in enumerate(zip(rows, directions, strict=True)):
+        n, k = side.shape
+        generator = torch.Generator("cpu").manual_seed(seed + at)
+        random = torch.randn(n, max(k, WIDTH) - own.shape[1], generator=generator, dtype=side.dtype, device="cpu")
+        found.append(torch.cat([(side - side.mean(0)) @ own, random.to(side.device)], 1))
+    return found
+
+
+def _sums(pairs, value, features):
+    """Sums over each row's pairs of values, and of values times features: (n_rows, 1 + n_features)."""
+    return torch.cat([pairs.row_sums(value)[:, None], pairs.user_sums(value, features)], 1)
 
 
 def _whitening(features, count):
-    """The matrix (n_features, width) that makes features orthonormal in the mean over the observations; on the CPU."""
-    share = (count / count.sum()).to(features)[:, None]
-    power, basis = torch.linalg.eigh(((features * share).T @ features).double())
-    kept = power > 1e-9 * power.max()
-    return (basis[:, kept] / power[kept].sqrt()).cpu()
+    """The matrix (n_features, width), float64, that makes features orthonormal in the mean over the observations."""
+    power, basis = torch.linalg.eigh((features * (count / count.sum())[:, None]).T @ features)
+    kept = power > FAINTEST
+    return basis[:, kept] / power[kept].sqrt()

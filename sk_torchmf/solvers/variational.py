@@ -159,6 +159,10 @@ class Variational(Solver):
         users, items = self.sides
         return Solution.from_module(self.module, _user_prior(users, items, self.noise, k), posteriors, self.noise)
 
+    def residual(self):
+        """What the standardised ratings differ by from their scores, as the loss has it: shape (n_pairs,), user-major."""
+        return self.score.neg() if self.loss.name == "squared_error" else self.loss.residual(self.score, self.rating)
+
     def state(self):
         sides = [{name: getattr(side, name) for name in LEARNED} for side in self.sides]
         return {"sides": sides, "score": self.score, "noise": self.noise}
