@@ -137,4 +137,5 @@ def test_the_index_lists_every_page_there_is():
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.md")), ids=lambda path: path.stem)
 def test_links_of_the_page_lead_somewhere(path):
     links = re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", path.read_text(encoding="utf-8"))
-    assert [link for link in links if not (path.parent / link).exists()] == []
+    sources = {link: re.sub(r"gallery/(\w+)\.rst", r"examples/\1.py", link) for link in links}  # a build makes the gallery of these
+    assert [link for link, source in sources.items() if not (path.parent / source).exists()] == []

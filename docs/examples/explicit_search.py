@@ -75,8 +75,8 @@ plt.show()
 # The test
 # --------
 # The baseline is a mean, and a bias of each item and user as the mean of what is left, damped: a user with three ratings is not
-# taken at her word. A test part of this size leaves a standard error, which is printed too: beside it, what factors gain over
-# biases is much, and what tuning gains over the defaults is nothing.
+# taken at her word. The standard error that a test part of this size leaves is printed too. Compared with it, factors gain much
+# over biases, and tuning gains nothing over the defaults.
 
 
 def predict_by_biases(X, y, X_new, item_damping=25, user_damping=10):

@@ -65,7 +65,7 @@ print(pd.DataFrame({"item": items[0], "predicted": predicted[0]}).to_string(inde
 # How many ratings it takes
 # -------------------------
 # Of each new user with sixty ratings or more, twenty are the test, always the same. Of the others the first 0, 1, 2, ... are told
-# to the model; the order is random. An empty row is the mean user, so that the line begins where the items' own means end.
+# to the model; the order is random. An empty row is the mean user, so the line begins at the error of items' means alone.
 
 active = new[np.diff(new.indptr) >= 60]
 all_theirs = Interactions.from_matrix(active)
@@ -115,8 +115,8 @@ print(
 # %%
 # How sure
 # --------
-# The model knows how far off it may be, but of users that it has rows for. ``partial_fit`` gives them rows: it goes on from what
-# was learned, and needs the new ratings only. It takes as long as a fit, so it is for many new users at a time. The standard
+# The model can say how far off it may be, but only for users that it has rows for. ``partial_fit`` gives them rows: it goes on from
+# what was learned, and needs the new ratings only. It takes as long as a fit, so it is for many new users at a time. The standard
 # deviation that ``predict`` returns falls as more is known, as the error does.
 
 lines = {}

@@ -43,7 +43,8 @@ if films_file.exists():
 # %%
 # Training
 # --------
-# The loss of each iteration. What a loss is differs between solvers, so each curve is relative to its own beginning.
+# The loss of each iteration. What a loss is differs between solvers, so each curve is relative to its own beginning. That of
+# ``variational`` rises again, since it learns its regularisation meanwhile: no curve of training data says which model is best.
 
 solvers = "variational", "als", "adam"
 models = {solver: BiasedMatrixFactorization(solver=solver, random_state=0).fit(X_train, y_train) for solver in solvers}
@@ -52,8 +53,8 @@ training = TrainingCurveDisplay.from_estimator(models, x="seconds", relative=Tru
 # %%
 # Errors
 # ------
-# Held-out ratings, by how much was known of their user and of their item. Each point is as many ratings as it says below it; those
-# of items that training did not see are a group of their own.
+# Held-out ratings, by how many ratings training had of their user (left) and of their item (right). The number in parentheses is
+# how many held-out ratings a point stands for. Items that training did not see, 0, are a group of their own.
 
 model = models["variational"]
 residuals = RatingResidualDisplay.from_estimator(model, X_test, y_test)

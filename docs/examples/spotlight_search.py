@@ -5,8 +5,8 @@ Spotlight's model beside ours
 The ``ExplicitFactorizationModel`` of `Spotlight <https://github.com/maciejkula/spotlight>`_ and ``BiasedMatrixFactorization`` in
 one table: the same folds, the same score, a search over the parameters of each.
 
-Spotlight is not on PyPI, whose project of that name is another one, so this page is mostly built without: what it lacks then is
-Spotlight's import, and the table at the end has what was measured with it. To have both, ``git clone`` Spotlight's repository and
+Spotlight is not on PyPI (the project of that name there is another one), so this page is usually built without it, and our model
+runs alone; the table at the end has what was measured with both. To run both, ``git clone`` Spotlight's repository and
 ``SK_TORCHMF_SPOTLIGHT=spotlight python docs/examples/spotlight_search.py``: a minute. Without it: a few seconds.
 """
 

@@ -13,9 +13,9 @@ are tuned and tested on ratings that are later than those trained on.
 # ---------------------
 # The last tenth of each user's ratings is the test. The tenth before it chooses the parameters; then both train the models.
 #
-# Time is how many ratings a user gave at earlier seconds, on a scale of doublings: it looks at the past alone, ties fall in one
-# part, and stages that are new to one user are old to others, as later months would not be. ``stage`` is a category,
-# ``experience`` a number.
+# Time is measured by how many ratings a user gave at earlier seconds, on a scale of doublings. It looks at the past alone, and
+# ratings of the same second fall in one part. A stage that is new to one user has been reached by others in training. ``stage`` is
+# a category, ``experience`` a number.
 
 import matplotlib.pyplot as plt
 import numpy as np
