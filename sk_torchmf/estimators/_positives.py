@@ -4,6 +4,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from sk_torchmf.estimators._implicit_solver import alpha_of
 from sk_torchmf.estimators._recommend import Recommender
 from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, Pairs, PlainMF
 from sk_torchmf.nn.sampling import POPULARITY_POWER
@@ -24,9 +25,6 @@ class PositivesPredictor(Recommender):
     dtype: str
     # what fit leaves
     confidence_: float
-
-    def _alpha(self):
-        raise NotImplementedError
 
     def _pointwise(self):
         return POINTWISE["logistic" if self.loss == "logistic" else "squared_error"]
@@ -91,7 +89,7 @@ class PositivesPredictor(Recommender):
         offset = torch.from_numpy(biases * known).to(dtype)
         pointers, columns = (torch.from_numpy(part.astype(np.int64)) for part in (seen.indptr, seen.indices))
         gain = torch.from_numpy(self.confidence_ * self._unit() * seen.data).to(dtype)
-        rows = fold_in_ials(pointers, columns, gain, features, offset, alpha=self._alpha(), n_items=int(known.sum()))
+        rows = fold_in_ials(pointers, columns, gain, features, offset, alpha=alpha_of(self), n_items=int(known.sum()))
         return np.column_stack([rows.numpy(), np.zeros(len(rows))]) if self._biased else rows.numpy()
 
     def _fold_in_cosine(self, seen, share):
@@ -121,7 +119,7 @@ class PositivesPredictor(Recommender):
             torch.from_numpy(items).to(dtype),
             centre,
             RANKING[self.loss],
-            alpha=self._alpha(),
+            alpha=alpha_of(self),
             n_factors=k,
             n_negatives=self.n_negatives,
             seen=seen,
