@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from sk_torchmf import _forms
 from sk_torchmf._validation import check_device, check_size
 from sk_torchmf.estimators._callbacks import with_callbacks
-from sk_torchmf.estimators._growth import check_partial, read_more, with_old_state
+from sk_torchmf.estimators._growth import check_partial, growing, read_more
 from sk_torchmf.estimators._moments import from_numpy, to_numpy
 from sk_torchmf.estimators._past import Plan, keep, pair_weights, recall
 from sk_torchmf.estimators._rated import RatingPredictor
@@ -185,26 +185,19 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         past = recall(self, growth, self._rows(device), partial(self._predict_pairs, device=device), device)
         if not POINTWISE[self.loss].standardised:  # a likelihood of other numbers has no bound
             np.clip(past.data.ratings, *self.rating_range_, out=past.data.ratings)
-        history = self.history_
-        with with_old_state(self):
-            plan = Plan(start.grown(growth), growth, past, getattr(self, "optimizer_state_", {}))
-            growth.record(self)
+        plan = Plan(start.grown(growth), growth, past, getattr(self, "optimizer_state_", {}))
+        with growing(self, growth):
             self._train(None, partial(self._start, data, device, plan), None)
             self._remember(data, device, plan)
-        self.history_ = {name: history.get(name, []) + values for name, values in self.history_.items()}
-        self.n_iter_ = len(self.history_["loss"])
         return self
 
     def _fit(self, X, y, sample_weight, X_val=None, y_val=None):
         device = self._check()
         plan = Plan(Start.of(self) if self.warm_start and hasattr(self, "user_factors_") else None)
-        data, rows = _forms.read_rated(self, X, y, sample_weight), None
-        if data.weights is not None:
-            rows = np.flatnonzero(data.weights > 0)
-            data = data[rows]
+        given = Given(X, X_val, y_val, _forms.read_rated(self, X, y, sample_weight))
+        data = given.data
         if plan.start is not None:
             plan.start = plan.start.named(self.users_, self.items_)
-        given = Given(X, y, sample_weight, data, rows, X_val=X_val, y_val=y_val)
         self._train(given, partial(self._start, data, device, plan), partial(self._observe, data, device))
         self._remember(data, device, plan)
         return self

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from sk_torchmf import _forms
 from sk_torchmf._validation import check_weights
 from sk_torchmf.estimators._callbacks import with_callbacks
-from sk_torchmf.estimators._growth import check_partial, read_more, with_old_state
+from sk_torchmf.estimators._growth import check_partial, growing, read_more
 from sk_torchmf.estimators._implicit_solver import check_params, confidence_of, make_solver
 from sk_torchmf.estimators._positives import PositivesPredictor
 from sk_torchmf.estimators._start import Start
@@ -334,24 +334,17 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         start = Start.of(self)
         data, growth = read_more(self, X, y, sample_weight, _forms.read_positives)
         data = growth.joined(self, data)
-        history = self.history_
-        with with_old_state(self):
-            growth.record(self)
+        with growing(self, growth):
             self._train(None, partial(self._start, data, device, start.grown(growth)), None)
-        self.history_ = {name: history.get(name, []) + values for name, values in self.history_.items()}
-        self.n_iter_ = len(self.history_["loss"])
         return self
 
     def _fit(self, X, y, sample_weight, X_val=None, y_val=None):
         device = check_params(self)
         start = Start.of(self) if self.warm_start and hasattr(self, "user_factors_") else None
-        data = _forms.read_weighted(self, X, y, sample_weight)
-        rows = None if data.weights is None else np.flatnonzero(data.weights > 0)
-        data = data if rows is None else data[rows]
+        given = Given(X, X_val, y_val, _forms.read_weighted(self, X, y, sample_weight))
         if start is not None:
             start = start.named(self.users_, self.items_)
-        given = Given(X, y, sample_weight, data, rows, X_val=X_val, y_val=y_val)
-        self._train(given, partial(self._start, data, device, start), partial(self._observe, data))
+        self._train(given, partial(self._start, given.data, device, start), partial(self._observe, given.data))
         return self
 
     def _default_scoring(self):

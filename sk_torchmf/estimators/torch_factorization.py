@@ -16,7 +16,7 @@ from sk_torchmf._validation import check_count, check_device
 from sk_torchmf.estimators import _features
 from sk_torchmf.estimators._callbacks import with_callbacks
 from sk_torchmf.estimators._grow_module import Learned, optimizer_state
-from sk_torchmf.estimators._growth import check_partial, read_more, with_old_state
+from sk_torchmf.estimators._growth import check_partial, growing, read_more
 from sk_torchmf.estimators._module_saving import SavedModule
 from sk_torchmf.estimators._past import keep, pair_weights, recall
 from sk_torchmf.estimators._stream import Stream
@@ -367,15 +367,11 @@ class TorchFactorization(SavedModule):
                 data = past.joined(data, rating)
             limits = np.array([min(limits[0], rating.min()), max(limits[1], rating.max())])
         trained = Learned(self.module_, self.optimizer_state_, (self.n_users_, self.n_items_), *growth.codes())
-        history = self.history_
-        with with_old_state(self):
-            growth.record(self)
+        with growing(self, growth):
             self._train(None, partial(self._start, data, features, device, trained, seen), None)
             if not ranking:
                 self.rating_range_ = limits
             self._remember(data, past)
-        self.history_ = {name: history.get(name, []) + values for name, values in self.history_.items()}
-        self.n_iter_ = len(self.history_["loss"])
         return self
 
     def _check(self):
@@ -391,11 +387,8 @@ class TorchFactorization(SavedModule):
         self._forget("module_", "rating_range_")  # a fit that fails leaves no module of other ids behind
         device, ranking = self._check()
         data = (_forms.read_weighted if ranking else _forms.read_rated)(self, X, y, sample_weight)
-        features = _features.read(self, X, reset=True)
-        rows = None
-        if data.weights is not None:
-            rows = np.flatnonzero(data.weights > 0)
-            data, features = _select(data, features, rows)
+        given = Given(X, X_val, y_val, data, _features.read(self, X, reset=True))
+        data, features = given.data, given.features
         if not ranking:
             self._check_ratings(data.ratings)
         trained = None
@@ -403,7 +396,6 @@ class TorchFactorization(SavedModule):
             codes = (_labels.lookup(getattr(self, name), before[name], name[:4]) for name in ("users_", "items_"))
             sizes = before["n_users_"], before["n_items_"]
             trained = Learned(before["module_"], before["optimizer_state_"], sizes, *codes)
-        given = Given(X, y, sample_weight, data, rows, features, X_val, y_val)
         self._train(given, partial(self._start, data, features, device, trained, None), partial(self._observe, data, features))
         self._remember(data)
         return self
