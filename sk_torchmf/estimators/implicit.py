@@ -4,22 +4,17 @@ from contextlib import contextmanager
 from functools import partial
 from numbers import Integral, Real
 
-import numpy as np
-import scipy.sparse as sp
 import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf import _forms
-from sk_torchmf._validation import check_weights
 from sk_torchmf.estimators._callbacks import with_callbacks
 from sk_torchmf.estimators._growth import check_partial, growing, read_more
 from sk_torchmf.estimators._implicit_solver import check_params, confidence_of, make_solver
 from sk_torchmf.estimators._positives import PositivesPredictor
 from sk_torchmf.estimators._start import Start
 from sk_torchmf.estimators._training import TRAINING_CONSTRAINTS, Given
-from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.nn import RANKING
 
 
@@ -347,19 +342,6 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         self._train(given, partial(self._start, given.data, device, start), partial(self._observe, given.data))
         return self
 
-    def _default_scoring(self):
-        return ranking_scorer("ndcg", k=10)
-
-    def _observe(self, data):
-        """Set what was seen; the matrix of its weights."""
-        weight = np.ones(len(data)) if data.weights is None else data.weights
-        matrix = sp.csr_array(sp.coo_array((weight, (data.user_ids, data.item_ids)), shape=(self.n_users_, self.n_items_)))
-        self.seen_ = sp.csr_array((np.ones(matrix.nnz, dtype=bool), matrix.indices, matrix.indptr), shape=matrix.shape)
-        self.pair_weights_ = None if (matrix.data == 1).all() else matrix.data
-        self.user_counts_ = matrix.sum(axis=1)
-        self.item_counts_ = matrix.sum(axis=0)
-        return matrix
-
     @contextmanager
     def _start(self, data, device, start, seed, kept):
         """Make the solver of what is observed, and what keeps its rows."""
@@ -371,30 +353,3 @@ class ImplicitMatrixFactorization(PositivesPredictor):
             estimator._keep(*(side.cpu().numpy() for side in rows), *known)
 
         yield solver, max_iter, keep
-
-    def score(self, X, y=None, sample_weight=None):
-        """NDCG@10 of the recommendations, what ``fit`` saw left out of them.
-
-        Parameters
-        ----------
-        X : table, Interactions or sparse matrix
-            Rows of a table or container are test items of users by their ids. Rows of a sparse matrix are *new* users: four fifths
-            of each are folded in and the rest is scored, see ``model_selection.ranking_scorer``.
-        y : array-like of shape (n,), optional
-            Weights of the test items: those of 0 are none, and all others count alike.
-        sample_weight : array-like of shape (n,), optional
-            Likewise.
-
-        Returns
-        -------
-        float
-            Between 0 and 1: the mean over the users with test items.
-        """
-        check_is_fitted(self)
-        if not sp.issparse(X):
-            return ranking_scorer("ndcg", k=10)(self, _forms.select_positives(X, y, sample_weight))
-        if y is not None:
-            raise ValueError("y must be None when X is a sparse matrix: its stored entries are the positives.")
-        if sample_weight is not None:
-            X = sp.csr_array(X)[np.flatnonzero(check_weights(sample_weight, X.shape[0], "sample_weight", "user (row of X)"))]
-        return ranking_scorer("ndcg", k=10)(self, X)
