@@ -1,21 +1,18 @@
-"""The fit and score that both explicit estimators share: standardise, call a solver, keep NumPy."""
+"""The fit that both explicit estimators share: standardise, call a solver, keep NumPy."""
 
 from contextlib import contextmanager
 from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
-import scipy.sparse as sp
 import torch
-from sklearn.base import RegressorMixin, _fit_context
-from sklearn.metrics import r2_score
+from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf import _forms
 from sk_torchmf._validation import check_device, check_size
 from sk_torchmf.estimators._callbacks import with_callbacks
-from sk_torchmf.estimators._growth import check_partial, read_more, with_old_state
+from sk_torchmf.estimators._growth import check_partial, growing, read_more
 from sk_torchmf.estimators._moments import from_numpy, to_numpy
 from sk_torchmf.estimators._past import Plan, keep, pair_weights, recall
 from sk_torchmf.estimators._rated import RatingPredictor
@@ -30,8 +27,8 @@ from sk_torchmf.solvers.variational import Variational
 MAX_ITER = {"variational": 10, "als": 15}  # and 50 for torch's optimizers
 
 
-class ExplicitFactorization(RegressorMixin, RatingPredictor):
-    """Base of the explicit estimators: parameters, ``fit`` and ``score``."""
+class ExplicitFactorization(RatingPredictor):
+    """Base of the explicit estimators: parameters, ``fit`` and ``partial_fit``."""
 
     # what fit leaves, beside what predictions need
     rating_measure_: tuple
@@ -185,26 +182,19 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
         past = recall(self, growth, self._rows(device), partial(self._predict_pairs, device=device), device)
         if not POINTWISE[self.loss].standardised:  # a likelihood of other numbers has no bound
             np.clip(past.data.ratings, *self.rating_range_, out=past.data.ratings)
-        history = self.history_
-        with with_old_state(self):
-            plan = Plan(start.grown(growth), growth, past, getattr(self, "optimizer_state_", {}))
-            growth.record(self)
+        plan = Plan(start.grown(growth), growth, past, getattr(self, "optimizer_state_", {}))
+        with growing(self, growth):
             self._train(None, partial(self._start, data, device, plan), None)
             self._remember(data, device, plan)
-        self.history_ = {name: history.get(name, []) + values for name, values in self.history_.items()}
-        self.n_iter_ = len(self.history_["loss"])
         return self
 
     def _fit(self, X, y, sample_weight, X_val=None, y_val=None):
         device = self._check()
         plan = Plan(Start.of(self) if self.warm_start and hasattr(self, "user_factors_") else None)
-        data, rows = _forms.read_rated(self, X, y, sample_weight), None
-        if data.weights is not None:
-            rows = np.flatnonzero(data.weights > 0)
-            data = data[rows]
+        given = Given(X, X_val, y_val, _forms.read_rated(self, X, y, sample_weight))
+        data = given.data
         if plan.start is not None:
             plan.start = plan.start.named(self.users_, self.items_)
-        given = Given(X, y, sample_weight, data, rows, X_val=X_val, y_val=y_val)
         self._train(given, partial(self._start, data, device, plan), partial(self._observe, data, device))
         self._remember(data, device, plan)
         return self
@@ -310,70 +300,3 @@ class ExplicitFactorization(RegressorMixin, RatingPredictor):
             return AlternatingLeastSquares(model, objective)
         options = {"learning_rate": self.learning_rate, "batch_size": self.batch_size, "generator": generator}
         return Minimiser(model, objective, self.solver, **options)
-
-    def _keep(self, solution, known_users, known_items):
-        """Keep a solution as fitted attributes, in rating units; ids without ratings get the mean row."""
-        k, scale = self.n_factors, self.rating_scale_
-        self.user_prior_ = solution.prior
-        self.noise_std_ = scale * solution.noise**0.5 if solution.noise is not None and POINTWISE[self.loss].standardised else None
-        of_users, of_items = solution.posteriors or (None, None)
-        for side, rows, posterior, known, n in (
-            ("user", solution.users, of_users, known_users, self.n_users_),
-            ("item", solution.items, of_items, known_items, self.n_items_),
-        ):
-            if posterior is not None:
-                posterior = posterior.basis, posterior.curvature, solution.noise, _expand(posterior.count, known, n, 0.0)
-            setattr(self, f"{side}_posterior_", posterior)
-            factors = rows[:, :k] * rows.dtype.type(scale**0.5)
-            mean = np.zeros_like(factors[0]) if self._biased else factors.mean(0)
-            setattr(self, f"mean_{side}_", mean)
-            setattr(self, f"{side}_factors_", _expand(factors, known, n, mean))
-            if self._biased:
-                setattr(self, f"{side}_biases_", _expand(rows[:, k] * rows.dtype.type(scale), known, n, 0.0))
-        if self._biased:
-            self.global_mean_ = solution.mean * scale
-
-    def score(self, X, y=None, sample_weight=None):
-        """Coefficient of determination R2 of the predictions.
-
-        Parameters
-        ----------
-        X : table, Interactions or sparse matrix
-            For a table or container each row is predicted. The rows of a sparse matrix are *new* users: each rating is predicted
-            from the other ratings of its row, by closed-form leave-one-out fold-in, so that no rating predicts itself and
-            ``GridSearchCV(estimator, grid).fit(X_sparse)`` needs no wrapper. To score held-out entries of *known* users pass
-            ``Interactions.from_matrix(X_test)``.
-        y : array-like of shape (n,), optional
-            Ratings; a container's own by default, None for a sparse matrix.
-        sample_weight : array-like, optional
-            One weight a row of X.
-
-        Returns
-        -------
-        float
-            At most 1; 0 for predictions no better than the mean of ``y``.
-        """
-        check_is_fitted(self)
-        if sp.issparse(X):
-            data = self._read_new_users(X, y, sample_weight)
-            if len(data) == 0:
-                raise ValueError("X has no stored ratings to score.")
-            predicted = self._respond(self._fold_in(data, leave_one_out=True)[1])
-            return r2_score(POINTWISE[self.loss].check(data.ratings), predicted, sample_weight=data.weights)
-        y = _forms.read_target(X, y)
-        return r2_score(POINTWISE[self.loss].check(y), self.predict(X), sample_weight=sample_weight)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.regressor_tags.poor_score = True
-        return tags
-
-
-def _expand(rows, known, n, fill):
-    """Rows of the known ids among n, ``fill`` elsewhere."""
-    if len(known) == n:
-        return rows
-    full = np.empty((n, *rows.shape[1:]), dtype=rows.dtype)
-    full[:] = fill
-    full[known] = rows
-    return full

@@ -71,6 +71,18 @@ def read(estimator, X, reset):
     return found
 
 
+def read_known(estimator, X):
+    """Read as ``read`` does, for ``partial_fit``: a category that is unknown is refused."""
+    found = read(estimator, X, reset=False)
+    for name, values in found.items():
+        if values.dtype.kind == "i" and (values < 0).any():
+            raise ValueError(
+                f"features: {name} has a category that fit did not see, in row {int(np.argmax(values < 0))}. partial_fit grows "
+                "by users and items alone: drop the row, or fit from scratch."
+            )
+    return found
+
+
 def given(estimator, features, shape):
     """The features passed to ``predict`` or ``recommend`` beside ids: a dict of values that broadcast to ``shape``, flat."""
     wanted = columns(estimator.features)

@@ -111,11 +111,15 @@ def check_partial(estimator):
 
 
 @contextmanager
-def with_old_state(estimator):
-    """An estimator gets its attributes back where what is done with it fails."""
+def growing(estimator, growth):
+    """An estimator of more ids is trained, and its history goes on; where that fails, it gets its attributes back."""
     before = vars(estimator).copy()
     try:
+        growth.record(estimator)
         yield
     except BaseException:
         vars(estimator).update(before)
         raise
+    history = before["history_"]
+    estimator.history_ = {name: history.get(name, []) + values for name, values in estimator.history_.items()}
+    estimator.n_iter_ = len(estimator.history_["loss"])

@@ -1,18 +1,22 @@
-"""How a module of one's own is made and trained; it knows tensors and batches, and not where they come from."""
+"""How a module of one's own is made, and trained on observations that were read."""
 
 import copy
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
+from sk_torchmf._validation import check_device
 from sk_torchmf.estimators import _features
+from sk_torchmf.estimators._grow_module import optimizer_state
 from sk_torchmf.estimators._module_predict import ModulePredictor
 from sk_torchmf.estimators._parts import find_ranking_loss, make_loss, make_module, make_optimizer, make_scheduler
+from sk_torchmf.estimators._past import pair_weights
 from sk_torchmf.estimators._training import Trained
 from sk_torchmf.metrics._scorer import ranking_scorer
-from sk_torchmf.nn import POINTWISE, PointwiseLoss
+from sk_torchmf.nn import NegativeSampler
 from sk_torchmf.solvers.hogwild import check_shareable, hogwild
-from sk_torchmf.solvers.minibatch import Epochs, Observations, PairsBatch, Ranked, Trainer
+from sk_torchmf.solvers.minibatch import Batch, Epochs, Observations, PairsBatch, Ranked, Trainer
 
 
 class ModuleTrainer(Trained, ModulePredictor):
@@ -32,22 +36,21 @@ class ModuleTrainer(Trained, ModulePredictor):
 
     _epoch, _stops_at_tol = "epoch", False
 
-    def _check_ranking(self):
-        """Refuse what a ranking loss cannot be combined with."""
-        self._check_clip()
-        if self.n_processes > 1:
-            raise ValueError(
-                f"n_processes={self.n_processes} needs a loss of ratings: the processes do not share what negatives are drawn by. "
-                "Use n_processes=1 with a ranking loss."
-            )
-
-    def _check_training(self):
-        """Refuse what cannot be resumed, and what features leave without a measure."""
+    def _check(self):
+        """Refuse what cannot be combined; the device, and whether the loss ranks."""
         if self.checkpoint is not None and self.n_processes > 1:
             raise ValueError(
                 f"checkpoint needs n_processes=1: what n_processes={self.n_processes} find depends on timing. Use checkpoint=None, "
                 "or n_processes=1."
             )
+        self._check_clip()
+        ranking = self._ranks()
+        if ranking and self.n_processes > 1:
+            raise ValueError(
+                f"n_processes={self.n_processes} needs a loss of ratings: the processes do not share what negatives are drawn by. "
+                "Use n_processes=1 with a ranking loss."
+            )
+        return check_device(self.device), ranking
 
     def _default_scoring(self):
         if find_ranking_loss(self.loss) is None:
@@ -59,8 +62,53 @@ class ModuleTrainer(Trained, ModulePredictor):
             )
         return ranking_scorer("ndcg", k=10)
 
+    def _observe(self, data, features, seen=None):
+        """Set what was seen: the data or, where ``seen`` has all that are known, more than these."""
+        every = data if seen is None else seen
+        super()._observe(every, features)
+        self.pair_weights_ = pair_weights(every, self.seen_)
+        if not self._ranks():
+            rating = self._check_ratings(data.ratings)
+            limits = [rating.min(), rating.max(), *(() if seen is None else self.rating_range_)]
+            self.rating_range_ = np.array([min(limits), max(limits)], dtype=np.float64)
+
     @contextmanager
-    def _trainable(self, observed, sampler, generator, device, seed, trained=None):
+    def _start(self, data, features, device, trained, seen, seed, kept):
+        """Make a module, fresh but for what an earlier one has learned, and what trains it."""
+        if kept is not None:
+            data, features = select(data, features, kept)
+        self._observe(data, features, seen)
+        generator, sampler = torch.Generator("cpu").manual_seed(seed), None
+        if self._ranks():
+            sampler = NegativeSampler(self.seen_, popularity=self.negatives == "popularity", generator=generator, device=device)
+            data, features = select(data, features, sampler.total[data.user_ids] > 0)
+            if len(data) == 0:
+                raise ValueError(
+                    "Every user of X has every item, so that there is no negative to rank a positive against. Pass a matrix or "
+                    "Interactions with more items, or use a loss of ratings."
+                )
+            target = sampler.n_unobserved[data.user_ids]
+        else:
+            target = self._check_ratings(data.ratings)
+
+        observed = Batch.from_arrays(
+            data.user_ids.astype(np.int64),
+            data.item_ids.astype(np.int64),
+            target.astype(self.dtype),
+            None if data.weights is None else (data.weights / data.weights.mean()).astype(self.dtype),
+            {name: values.astype(self.dtype) if values.dtype.kind == "f" else values for name, values in features.items()},
+            device,
+        )
+        with self._trainable(observed, sampler, generator, device, seed, trained) as solver:
+
+            def keep_on(estimator, module):
+                estimator.optimizer_state_ = optimizer_state(solver.trainer, solver.scheduler)
+                self._keep_on(estimator, module)
+
+            yield solver, self.max_iter, keep_on
+
+    @contextmanager
+    def _trainable(self, observed, sampler, generator, device, seed, trained):
         """What trains a fresh module on observations; with a sampler, each against negatives. The generator draws for both."""
         with private_random_state(seed, device):
             trainer, scheduler = self._make(device)
@@ -83,17 +131,6 @@ class ModuleTrainer(Trained, ModulePredictor):
         if sampler is not None:
             return Ranked(batches, sampler, self.n_negatives, shape)
         return [PairsBatch.of(observed, shape)] if fused else batches
-
-    def _train_on(self, batches, device):
-        """Train on batches as they are."""
-
-        @contextmanager
-        def start(seed, kept):
-            with private_random_state(seed, device):
-                trainer, scheduler = self._make(device)
-                yield Epochs(trainer, batches, scheduler=scheduler), self.max_iter, self._keep_on
-
-        self._train(None, start, None)
 
     def _build(self, n_users, n_items):
         """A fresh module of these sizes."""
@@ -118,23 +155,6 @@ class ModuleTrainer(Trained, ModulePredictor):
             parameter.grad = None
         estimator.module_ = module.cpu().eval()
 
-    def _remembers(self):
-        """Whether ratings can be stood in for by predictions: known by their ids alone, and of a loss that is least at them."""
-        if self.features is not None or find_ranking_loss(self.loss) is not None:
-            return False
-        if isinstance(self.loss, PointwiseLoss) or self.loss in POINTWISE:
-            return True
-        loss, (low, high) = make_loss(self.loss, self._options("loss")), self.rating_range_
-        span = 0.25 * (high - low) or 1.0
-        try:
-            for rating in (low, (low + high) / 2, high):
-                values = [float(loss(torch.tensor([rating + step]), torch.tensor([rating]), None)) for step in (0.0, -span, span)]
-                if not values[0] < min(values[1:]):
-                    return False
-        except (RuntimeError, ValueError, TypeError):  # a loss of batches of another kind
-            return False
-        return True
-
 
 @contextmanager
 def private_random_state(seed, device):
@@ -145,3 +165,8 @@ def private_random_state(seed, device):
         if devices:
             torch.cuda.manual_seed_all(seed)
         yield
+
+
+def select(data, features, kept):
+    """Some of the observations and their features."""
+    return data[kept], {name: values[kept] for name, values in features.items()}

@@ -1,10 +1,15 @@
-"""What a model of positives keeps, and how it folds new users in."""
+"""What a model of positives keeps, how it folds new users in, and its score."""
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+from sklearn.utils.validation import check_is_fitted
 
+from sk_torchmf import _forms
+from sk_torchmf._validation import check_weights
+from sk_torchmf.estimators._implicit_solver import alpha_of
 from sk_torchmf.estimators._recommend import Recommender
+from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, Pairs, PlainMF
 from sk_torchmf.nn.sampling import POPULARITY_POWER
 from sk_torchmf.solvers.cosine import fold_in_cosine
@@ -25,11 +30,18 @@ class PositivesPredictor(Recommender):
     # what fit leaves
     confidence_: float
 
-    def _alpha(self):
-        raise NotImplementedError
-
     def _pointwise(self):
         return POINTWISE["logistic" if self.loss == "logistic" else "squared_error"]
+
+    def _observe(self, data):
+        """Set what was seen; the matrix of its weights."""
+        weight = np.ones(len(data)) if data.weights is None else data.weights
+        matrix = sp.csr_array(sp.coo_array((weight, (data.user_ids, data.item_ids)), shape=(self.n_users_, self.n_items_)))
+        self.seen_ = sp.csr_array((np.ones(matrix.nnz, dtype=bool), matrix.indices, matrix.indptr), shape=matrix.shape)
+        self.pair_weights_ = None if (matrix.data == 1).all() else matrix.data
+        self.user_counts_ = matrix.sum(axis=1)
+        self.item_counts_ = matrix.sum(axis=0)
+        return matrix
 
     def _keep(self, users, items, known_users, known_items):
         """Keep rows [P, b_u, 1] and [Q, 1, b_i], or [P] and [Q], of the known ids; the others get the mean row."""
@@ -91,7 +103,7 @@ class PositivesPredictor(Recommender):
         offset = torch.from_numpy(biases * known).to(dtype)
         pointers, columns = (torch.from_numpy(part.astype(np.int64)) for part in (seen.indptr, seen.indices))
         gain = torch.from_numpy(self.confidence_ * self._unit() * seen.data).to(dtype)
-        rows = fold_in_ials(pointers, columns, gain, features, offset, alpha=self._alpha(), n_items=int(known.sum()))
+        rows = fold_in_ials(pointers, columns, gain, features, offset, alpha=alpha_of(self), n_items=int(known.sum()))
         return np.column_stack([rows.numpy(), np.zeros(len(rows))]) if self._biased else rows.numpy()
 
     def _fold_in_cosine(self, seen, share):
@@ -121,7 +133,7 @@ class PositivesPredictor(Recommender):
             torch.from_numpy(items).to(dtype),
             centre,
             RANKING[self.loss],
-            alpha=self._alpha(),
+            alpha=alpha_of(self),
             n_factors=k,
             n_negatives=self.n_negatives,
             seen=seen,
@@ -130,6 +142,36 @@ class PositivesPredictor(Recommender):
             typical=float(self.user_counts_[self.user_counts_ > 0].mean() / unit),
         )
         return rows[:, : k + self._biased].numpy()
+
+    def _default_scoring(self):
+        return ranking_scorer("ndcg", k=10)
+
+    def score(self, X, y=None, sample_weight=None):
+        """NDCG@10 of the recommendations, what ``fit`` saw left out of them.
+
+        Parameters
+        ----------
+        X : table, Interactions or sparse matrix
+            Rows of a table or container are test items of users by their ids. Rows of a sparse matrix are *new* users: four fifths
+            of each are folded in and the rest is scored, see ``model_selection.ranking_scorer``.
+        y : array-like of shape (n,), optional
+            Weights of the test items: those of 0 are none, and all others count alike.
+        sample_weight : array-like of shape (n,), optional
+            Likewise.
+
+        Returns
+        -------
+        float
+            Between 0 and 1: the mean over the users with test items.
+        """
+        check_is_fitted(self)
+        if not sp.issparse(X):
+            return ranking_scorer("ndcg", k=10)(self, _forms.select_positives(X, y, sample_weight))
+        if y is not None:
+            raise ValueError("y must be None when X is a sparse matrix: its stored entries are the positives.")
+        if sample_weight is not None:
+            X = sp.csr_array(X)[np.flatnonzero(check_weights(sample_weight, X.shape[0], "sample_weight", "user (row of X)"))]
+        return ranking_scorer("ndcg", k=10)(self, X)
 
 
 def _plan(seen):

@@ -1,8 +1,10 @@
-"""What a model of ratings predicts: in rating units, within limits, with its uncertainty; and how it folds new users in."""
+"""What a model of ratings keeps and predicts: in rating units, within limits, with its uncertainty; how it folds new users in."""
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -15,10 +17,11 @@ from sk_torchmf.solvers.als import RowPrior, solve_rows
 from sk_torchmf.solvers.solution import row_variances, score_variance
 
 
-class RatingPredictor(Recommender):
-    """Predictions of ratings."""
+class RatingPredictor(RegressorMixin, Recommender):
+    """Base of the explicit estimators: what follows their ``fit``."""
 
     # parameters
+    n_factors: int
     loss: str
     clip: bool
     solver: str
@@ -30,6 +33,28 @@ class RatingPredictor(Recommender):
     user_prior_: tuple[np.ndarray, np.ndarray] | None  # None in a model that was taken over without its training data
     user_posterior_: tuple | None
     item_posterior_: tuple | None
+
+    def _keep(self, solution, known_users, known_items):
+        """Keep a solution as fitted attributes, in rating units; ids without ratings get the mean row."""
+        k, scale = self.n_factors, self.rating_scale_
+        self.user_prior_ = solution.prior
+        self.noise_std_ = scale * solution.noise**0.5 if solution.noise is not None and POINTWISE[self.loss].standardised else None
+        of_users, of_items = solution.posteriors or (None, None)
+        for side, rows, posterior, known, n in (
+            ("user", solution.users, of_users, known_users, self.n_users_),
+            ("item", solution.items, of_items, known_items, self.n_items_),
+        ):
+            if posterior is not None:
+                posterior = posterior.basis, posterior.curvature, solution.noise, _expand(posterior.count, known, n, 0.0)
+            setattr(self, f"{side}_posterior_", posterior)
+            factors = rows[:, :k] * rows.dtype.type(scale**0.5)
+            mean = np.zeros_like(factors[0]) if self._biased else factors.mean(0)
+            setattr(self, f"mean_{side}_", mean)
+            setattr(self, f"{side}_factors_", _expand(factors, known, n, mean))
+            if self._biased:
+                setattr(self, f"{side}_biases_", _expand(rows[:, k] * rows.dtype.type(scale), known, n, 0.0))
+        if self._biased:
+            self.global_mean_ = solution.mean * scale
 
     def predict(self, user_ids, item_ids=None, *, return_std=False, clip=None):
         """Predict ratings.
@@ -209,3 +234,48 @@ class RatingPredictor(Recommender):
         if not leave_one_out:
             return out.double().numpy() * units
         return out[0].double().numpy() * units, out[1].double().numpy() * scale
+
+    def score(self, X, y=None, sample_weight=None):
+        """Coefficient of determination R2 of the predictions.
+
+        Parameters
+        ----------
+        X : table, Interactions or sparse matrix
+            For a table or container each row is predicted. The rows of a sparse matrix are *new* users: each rating is predicted
+            from the other ratings of its row, by closed-form leave-one-out fold-in, so that no rating predicts itself and
+            ``GridSearchCV(estimator, grid).fit(X_sparse)`` needs no wrapper. To score held-out entries of *known* users pass
+            ``Interactions.from_matrix(X_test)``.
+        y : array-like of shape (n,), optional
+            Ratings; a container's own by default, None for a sparse matrix.
+        sample_weight : array-like, optional
+            One weight a row of X.
+
+        Returns
+        -------
+        float
+            At most 1; 0 for predictions no better than the mean of ``y``.
+        """
+        check_is_fitted(self)
+        if sp.issparse(X):
+            data = self._read_new_users(X, y, sample_weight)
+            if len(data) == 0:
+                raise ValueError("X has no stored ratings to score.")
+            predicted = self._respond(self._fold_in(data, leave_one_out=True)[1])
+            return r2_score(POINTWISE[self.loss].check(data.ratings), predicted, sample_weight=data.weights)
+        y = _forms.read_target(X, y)
+        return r2_score(POINTWISE[self.loss].check(y), self.predict(X), sample_weight=sample_weight)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = True
+        return tags
+
+
+def _expand(rows, known, n, fill):
+    """Rows of the known ids among n, ``fill`` elsewhere."""
+    if len(known) == n:
+        return rows
+    full = np.empty((n, *rows.shape[1:]), dtype=rows.dtype)
+    full[:] = fill
+    full[known] = rows
+    return full

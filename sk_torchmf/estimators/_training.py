@@ -2,7 +2,7 @@
 
 import copy
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any
 
@@ -32,31 +32,34 @@ TRAINING_CONSTRAINTS: dict = {
 
 @dataclass
 class Given:
-    """What ``fit`` was given.
+    """What ``fit`` was given, less the observations of weight zero.
 
     Attributes
     ----------
-    X, y, sample_weight : as given
+    X, X_val, y_val : as given
     data : Interactions
-        The observations that are fitted, as row numbers.
+        The observations as row numbers.
+    features : dict of str to ndarray of shape (n,)
     rows : ndarray of shape (n,) or None
         Which of the observations of X they are; None for all.
-    features : dict of str to ndarray
-    X_val, y_val : as given
     """
 
     X: Any
-    y: Any
-    sample_weight: Any
+    X_val: Any
+    y_val: Any
     data: Interactions
-    rows: np.ndarray | None = None
-    features: dict | None = None
-    X_val: Any = None
-    y_val: Any = None
+    features: dict = field(default_factory=dict)
+    rows: np.ndarray | None = field(init=False, default=None)
+
+    def __post_init__(self):
+        if self.data.weights is not None:
+            self.rows = np.flatnonzero(self.data.weights > 0)
+            self.data = self.data[self.rows]
+            self.features = {name: values[self.rows] for name, values in self.features.items()}
 
     def digest(self):
         """A digest of it all."""
-        data, features = self.data, self.features or {}
+        data = self.data
         validation = (None, None)
         if self.X_val is not None:
             X_val = self.X_val
@@ -64,7 +67,7 @@ class Given:
                 X_val = Interactions.from_matrix(X_val)
             parts = (X_val.user_ids, X_val.item_ids, X_val.ratings) if is_interactions(X_val) else (np.asarray(X_val),)
             validation = (*parts, self.y_val)
-        return digest_of(data.user_ids, data.item_ids, data.ratings, data.weights, *features.values(), *validation)
+        return digest_of(data.user_ids, data.item_ids, data.ratings, data.weights, *self.features.values(), *validation)
 
     def part(self, index, ranking):
         """Some of the observations as a table or container with its target and weights: what ``score`` takes."""

@@ -4,28 +4,18 @@ from contextlib import contextmanager
 from functools import partial
 from numbers import Integral, Real
 
-import numpy as np
-import scipy.sparse as sp
 import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf import _forms
-from sk_torchmf._validation import check_device, check_weights
 from sk_torchmf.estimators._callbacks import with_callbacks
-from sk_torchmf.estimators._growth import check_partial, read_more, with_old_state
+from sk_torchmf.estimators._growth import check_partial, growing, read_more
+from sk_torchmf.estimators._implicit_solver import check_params, confidence_of, make_solver
 from sk_torchmf.estimators._positives import PositivesPredictor
 from sk_torchmf.estimators._start import Start
 from sk_torchmf.estimators._training import TRAINING_CONSTRAINTS, Given
-from sk_torchmf.metrics._scorer import ranking_scorer
-from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF
-from sk_torchmf.solvers.ials import ImplicitLeastSquares
-from sk_torchmf.solvers.ranking import ranking_solver
-
-POSITIVES = 0.1  # what all positives weigh, of all pairs, where nothing else is asked for
-ALPHA = {"ials": 0.01, "logistic": 0.015, "bpr": 0.005, "hinge": 0.01, "adaptive_hinge": 0.02, "softmax": 0.1}
-INIT_STD = 0.3
+from sk_torchmf.nn import RANKING
 
 
 class ImplicitMatrixFactorization(PositivesPredictor):
@@ -335,161 +325,31 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         check_partial(self)
         if not hasattr(self, "user_factors_"):
             return self._fit(X, y, sample_weight)
-        device = self._check()
+        device = check_params(self)
         start = Start.of(self)
         data, growth = read_more(self, X, y, sample_weight, _forms.read_positives)
         data = growth.joined(self, data)
-        history = self.history_
-        with with_old_state(self):
-            growth.record(self)
+        with growing(self, growth):
             self._train(None, partial(self._start, data, device, start.grown(growth)), None)
-        self.history_ = {name: history.get(name, []) + values for name, values in self.history_.items()}
-        self.n_iter_ = len(self.history_["loss"])
         return self
 
     def _fit(self, X, y, sample_weight, X_val=None, y_val=None):
-        device = self._check()
+        device = check_params(self)
         start = Start.of(self) if self.warm_start and hasattr(self, "user_factors_") else None
-        data = _forms.read_weighted(self, X, y, sample_weight)
-        rows = None if data.weights is None else np.flatnonzero(data.weights > 0)
-        data = data if rows is None else data[rows]
+        given = Given(X, X_val, y_val, _forms.read_weighted(self, X, y, sample_weight))
         if start is not None:
             start = start.named(self.users_, self.items_)
-        given = Given(X, y, sample_weight, data, rows, X_val=X_val, y_val=y_val)
-        self._train(given, partial(self._start, data, device, start), partial(self._observe, data))
+        self._train(given, partial(self._start, given.data, device, start), partial(self._observe, given.data))
         return self
-
-    def _check(self):
-        """Refuse what cannot be combined; the device."""
-        if self.exact and (self.loss == "ials" or RANKING[self.loss].expected is None):
-            raise ValueError(
-                f'exact=True is for loss="logistic" and loss="softmax". Got loss="{self.loss}", which '
-                + ("always counts all pairs." if self.loss == "ials" else "is drawn.")
-            )
-        if self.temperature is not None and self.loss != "softmax":
-            raise ValueError(
-                f'temperature={self.temperature} is for loss="softmax", whose scores are then cosines. Got loss="{self.loss}".'
-            )
-        return check_device(self.device)
-
-    def _default_scoring(self):
-        return ranking_scorer("ndcg", k=10)
-
-    def _observe(self, data):
-        """Set what was seen; the matrix of its weights."""
-        weight = np.ones(len(data)) if data.weights is None else data.weights
-        matrix = sp.csr_array(sp.coo_array((weight, (data.user_ids, data.item_ids)), shape=(self.n_users_, self.n_items_)))
-        self.seen_ = sp.csr_array((np.ones(matrix.nnz, dtype=bool), matrix.indices, matrix.indptr), shape=matrix.shape)
-        self.pair_weights_ = None if (matrix.data == 1).all() else matrix.data
-        self.user_counts_ = matrix.sum(axis=1)
-        self.item_counts_ = matrix.sum(axis=0)
-        return matrix
 
     @contextmanager
     def _start(self, data, device, start, seed, kept):
-        """Make the solver, from random factors where there is no start."""
+        """Make the solver of what is observed, and what keeps its rows."""
         matrix = self._observe(data if kept is None else data[kept])
-        self._check_size(float(matrix.data.max()))
-        n_known = np.count_nonzero(self.user_counts_) * np.count_nonzero(self.item_counts_)
-        self.confidence_ = POSITIVES * n_known / matrix.data.sum() if self.confidence is None else self.confidence
-        matrix, items = (matrix, np.flatnonzero(self.item_counts_)) if self.loss == "ials" else self._rankable(matrix)
-        yield self._make(matrix, items, device, start, seed)
-
-    def _check_size(self, largest):
-        """Refuse weights so large or so small that float32 could not hold what is made of them."""
-        what = "weight of a pair"
-        if self.loss == "ials" and self.confidence is not None:
-            largest, what = self.confidence * largest, what + ", times confidence,"
-        if not 1e-30 <= largest <= 1e30:
-            raise ValueError(f"The largest {what} must lie between 1e-30 and 1e30. Got {largest:.3g}. Rescale the weights.")
-
-    def _rankable(self, matrix):
-        """Without the users who have every item that could be drawn; the items that can be."""
-        while True:
-            counts = matrix.sum(axis=0) if self.negatives == "popularity" else self.item_counts_
-            items, lengths = np.flatnonzero(counts), np.diff(matrix.indptr)
-            full = lengths == len(items)
-            if not full.any():
-                return matrix, items
-            weight = np.where(np.repeat(full, lengths), 0.0, matrix.data)
-            matrix = sp.csr_array((weight, matrix.indices, matrix.indptr), shape=matrix.shape, copy=True)  # seen_ has its indices
-            matrix.eliminate_zeros()
-            if matrix.nnz == 0:
-                raise ValueError(
-                    f'Every user has every item, so loss="{self.loss}" has nothing to rank them above. Got '
-                    f'{np.count_nonzero(self.user_counts_)} users and {np.count_nonzero(self.item_counts_)} items. Use loss="ials".'
-                )
-
-    def _make(self, matrix, known_items, device, start, seed):
-        """The solver of the users of a matrix of weights and some items; all others get the mean row."""
-        known_users = np.flatnonzero(np.diff(matrix.indptr))
-        if (len(known_users), len(known_items)) != matrix.shape:
-            matrix = matrix[known_users][:, known_items]
-        n_users, n_items = matrix.shape
-        pointers, columns = (torch.from_numpy(part.astype(np.int32)).to(device) for part in (matrix.indptr, matrix.indices))
-        pairs = Pairs.from_rows(pointers, columns, n_items)
-        generator = torch.Generator("cpu").manual_seed(seed)
-        dtype = getattr(torch, self.dtype)
-        kind = BiasedMF if self.biased else PlainMF
-        module = kind(n_users, n_items, self.n_factors, init_std=INIT_STD, generator=generator, dtype=dtype)
-        begun = None
-        if start is not None:
-            start.fill(module, known_users, known_items, 0.0, 1.0)
-            begun = torch.from_numpy(start.items.known[known_items]).to(device)
-            if self.biased:  # here the level is a part of the items' biases
-                module.get_parameter("item_biases").data.add_(start.constant * begun.cpu())
-        module = module.to(device)
+        self.confidence_ = confidence_of(self, matrix)
+        solver, max_iter, *known = make_solver(self, matrix, self.confidence_, device, start, seed)
 
         def keep(estimator, rows):
-            estimator._keep(*(side.cpu().numpy() for side in rows), known_users, known_items)
+            estimator._keep(*(side.cpu().numpy() for side in rows), *known)
 
-        if self.loss == "ials":
-            gain = torch.from_numpy(self.confidence_ * matrix.data).to(device, dtype)  # user-major already
-            ials = ImplicitLeastSquares(module, pairs, gain, alpha=self._alpha())
-            return ials, self.max_iter or 15, keep
-        weight = np.maximum(matrix.data / matrix.data.mean(), 1e-30)  # greater than zero in float32 too
-        descent = ranking_solver(
-            module,
-            pairs,
-            torch.from_numpy(weight).to(device, dtype),
-            RANKING[self.loss],
-            alpha=self._alpha(),
-            n_negatives=self.n_negatives,
-            popularity=self.negatives == "popularity",
-            exact=self.exact,
-            temperature=self.temperature,
-            max_iter=self.max_iter,
-            generator=generator,
-            begun=begun if start is not None and start.items.biases is not None else None,
-        )
-        return descent, descent.max_iter, keep
-
-    def _alpha(self):
-        return ALPHA[self.loss] if self.alpha is None else self.alpha
-
-    def score(self, X, y=None, sample_weight=None):
-        """NDCG@10 of the recommendations, what ``fit`` saw left out of them.
-
-        Parameters
-        ----------
-        X : table, Interactions or sparse matrix
-            Rows of a table or container are test items of users by their ids. Rows of a sparse matrix are *new* users: four fifths
-            of each are folded in and the rest is scored, see ``model_selection.ranking_scorer``.
-        y : array-like of shape (n,), optional
-            Weights of the test items: those of 0 are none, and all others count alike.
-        sample_weight : array-like of shape (n,), optional
-            Likewise.
-
-        Returns
-        -------
-        float
-            Between 0 and 1: the mean over the users with test items.
-        """
-        check_is_fitted(self)
-        if not sp.issparse(X):
-            return ranking_scorer("ndcg", k=10)(self, _forms.select_positives(X, y, sample_weight))
-        if y is not None:
-            raise ValueError("y must be None when X is a sparse matrix: its stored entries are the positives.")
-        if sample_weight is not None:
-            X = sp.csr_array(X)[np.flatnonzero(check_weights(sample_weight, X.shape[0], "sample_weight", "user (row of X)"))]
-        return ranking_scorer("ndcg", k=10)(self, X)
+        yield solver, max_iter, keep

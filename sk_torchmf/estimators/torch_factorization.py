@@ -1,31 +1,27 @@
 """Any torch module as a factorization: the model, the loss and the optimizer are the user's."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from sk_torchmf import _forms, _labels
-from sk_torchmf._validation import check_count, check_device
 from sk_torchmf.estimators import _features
 from sk_torchmf.estimators._callbacks import with_callbacks
-from sk_torchmf.estimators._grow_module import Learned, optimizer_state
-from sk_torchmf.estimators._growth import check_partial, read_more, with_old_state
+from sk_torchmf.estimators._grow_module import Learned
+from sk_torchmf.estimators._growth import check_partial, growing, read_more
+from sk_torchmf.estimators._module_past import keep_ratings, recall_ratings
 from sk_torchmf.estimators._module_saving import SavedModule
-from sk_torchmf.estimators._past import keep, pair_weights, recall
-from sk_torchmf.estimators._stream import Stream
+from sk_torchmf.estimators._module_stream import StreamTrainer
+from sk_torchmf.estimators._module_train import select
 from sk_torchmf.estimators._training import TRAINING_CONSTRAINTS, Given
-from sk_torchmf.nn import NegativeSampler, Pairs
-from sk_torchmf.solvers.minibatch import Batch
 
 
-class TorchFactorization(SavedModule):
+class TorchFactorization(SavedModule, StreamTrainer):
     r"""Your own ``torch.nn.Module`` as an estimator: you write the model, autograd does the calculus.
 
     Minimises the weighted mean of the loss in mini-batches, and whatever the module's own ``penalty()`` returns. A loss of ratings
@@ -346,56 +342,28 @@ class TorchFactorization(SavedModule):
             return self._fit(X, y, sample_weight)
         device, ranking = self._check()
         data, growth = read_more(self, X, y, sample_weight, _forms.read_weighted if ranking else _forms.read_rated)
-        features = _features.read(self, X, reset=False)
-        for name, values in features.items():
-            if values.dtype.kind == "i" and (values < 0).any():
-                raise ValueError(
-                    f"features: {name} has a category that fit did not see, in row {int(np.argmax(values < 0))}. partial_fit grows "
-                    "by users and items alone: drop the row, or fit from scratch."
-                )
+        features = _features.read_known(self, X)
         if data.weights is not None:
-            data, features = _select(data, features, np.flatnonzero(data.weights > 0))
+            data, features = select(data, features, np.flatnonzero(data.weights > 0))
         seen, past = growth.joined(self, data), None
         if ranking and not features:
             data = seen
-        elif not ranking:
-            limits, rating = self.rating_range_, self._check_ratings(data.ratings)
-            if self.sketch_ is not None:
-                none = torch.zeros(self.n_users_, 0, device="cpu"), torch.zeros(self.n_items_, 0, device="cpu")
-                past = recall(self, growth, none, self._predict_pairs, torch.device("cpu"))
-                np.clip(past.data.ratings, *limits, out=past.data.ratings)
-                data = past.joined(data, rating)
-            limits = np.array([min(limits[0], rating.min()), max(limits[1], rating.max())])
+        elif not ranking and self.sketch_ is not None:
+            past = recall_ratings(self, growth)
+            data = past.joined(data, self._check_ratings(data.ratings))
         trained = Learned(self.module_, self.optimizer_state_, (self.n_users_, self.n_items_), *growth.codes())
-        history = self.history_
-        with with_old_state(self):
-            growth.record(self)
+        with growing(self, growth):
             self._train(None, partial(self._start, data, features, device, trained, seen), None)
-            if not ranking:
-                self.rating_range_ = limits
-            self._remember(data, past)
-        self.history_ = {name: history.get(name, []) + values for name, values in self.history_.items()}
-        self.n_iter_ = len(self.history_["loss"])
+            keep_ratings(self, data, past)
         return self
-
-    def _check(self):
-        """Refuse what cannot be combined; the device, and whether the loss ranks."""
-        self._check_training()
-        ranking = self._ranks()
-        if ranking:
-            self._check_ranking()
-        return check_device(self.device), ranking
 
     def _fit(self, X, y, sample_weight, X_val=None, y_val=None):
         before = vars(self).copy() if self.warm_start and hasattr(self, "module_") else None
         self._forget("module_", "rating_range_")  # a fit that fails leaves no module of other ids behind
         device, ranking = self._check()
         data = (_forms.read_weighted if ranking else _forms.read_rated)(self, X, y, sample_weight)
-        features = _features.read(self, X, reset=True)
-        rows = None
-        if data.weights is not None:
-            rows = np.flatnonzero(data.weights > 0)
-            data, features = _select(data, features, rows)
+        given = Given(X, X_val, y_val, data, _features.read(self, X, reset=True))
+        data, features = given.data, given.features
         if not ranking:
             self._check_ratings(data.ratings)
         trained = None
@@ -403,124 +371,6 @@ class TorchFactorization(SavedModule):
             codes = (_labels.lookup(getattr(self, name), before[name], name[:4]) for name in ("users_", "items_"))
             sizes = before["n_users_"], before["n_items_"]
             trained = Learned(before["module_"], before["optimizer_state_"], sizes, *codes)
-        given = Given(X, y, sample_weight, data, rows, features, X_val, y_val)
         self._train(given, partial(self._start, data, features, device, trained, None), partial(self._observe, data, features))
-        self._remember(data)
+        keep_ratings(self, data)
         return self
-
-    def _observe(self, data, features, seen=None):
-        """Set what was seen: the data, or more than these."""
-        every = data if seen is None else seen
-        super()._observe(every, features)
-        self.pair_weights_ = pair_weights(every, self.seen_)
-        if not self._ranks():
-            target = self._check_ratings(data.ratings)
-            self.rating_range_ = np.array([target.min(), target.max()], dtype=np.float64)
-
-    def _remember(self, data, past=None):
-        """Keep a sketch of ratings, where these can be known by ids alone; ``past`` is what was remembered before."""
-        if not self._remembers():
-            self.sketch_ = None
-            return
-        pairs = Pairs(data.user_ids, data.item_ids, self.n_users_, self.n_items_)
-        order = pairs.order.long()
-        rating = torch.from_numpy(self._check_ratings(data.ratings).astype(np.float32))[order]
-        weight = None if data.weights is None else torch.from_numpy(data.weights.astype(np.float32))[order]
-        none = torch.zeros(self.n_users_, 0, device="cpu"), torch.zeros(self.n_items_, 0, device="cpu")
-        keep(self, pairs, rating - self._predict_pairs(pairs), weight, none, past)
-
-    def _predict_pairs(self, pairs):
-        user, item = (ids.numpy().astype(np.int64) for ids in (pairs.users, pairs.columns))
-        return torch.from_numpy(self._respond(self._score(user, item, {}, "mean"), clip=False)).float()
-
-    @contextmanager
-    def _start(self, data, features, device, trained, seen, seed, kept):
-        """Make a module, fresh but for what an earlier one has learned, and what trains it."""
-        if kept is not None:
-            data, features = _select(data, features, kept)
-        self._observe(data, features, seen)
-        generator, sampler = torch.Generator("cpu").manual_seed(seed), None
-        if self._ranks():
-            sampler = NegativeSampler(self.seen_, popularity=self.negatives == "popularity", generator=generator, device=device)
-            data, features = _select(data, features, sampler.total[data.user_ids] > 0)
-            if len(data) == 0:
-                raise ValueError(
-                    "Every user of X has every item, so that there is no negative to rank a positive against. Pass a matrix or "
-                    "Interactions with more items, or use a loss of ratings."
-                )
-            target = sampler.n_unobserved[data.user_ids]
-        else:
-            target = self._check_ratings(data.ratings)
-
-        observed = Batch.from_arrays(
-            data.user_ids.astype(np.int64),
-            data.item_ids.astype(np.int64),
-            target.astype(self.dtype),
-            None if data.weights is None else (data.weights / data.weights.mean()).astype(self.dtype),
-            {name: values.astype(self.dtype) if values.dtype.kind == "f" else values for name, values in features.items()},
-            device,
-        )
-        with self._trainable(observed, sampler, generator, device, seed, trained) as solver:
-
-            def keep_on(estimator, module):
-                estimator.optimizer_state_ = optimizer_state(solver.trainer, solver.scheduler)
-                self._keep_on(estimator, module)
-
-            yield solver, self.max_iter, keep_on
-
-    @with_callbacks
-    def fit_batches(self, batches, *, n_users, n_items):
-        """Train a fresh module on batches of your own making, for ratings that do not fit in memory.
-
-        Parameters
-        ----------
-        batches : iterable of tuple, or callable
-            Each batch is (user, item, rating) or (user, item, rating, weight): arrays or tensors of shape (n,), whole numbers below
-            ``n_users`` and ``n_items`` first. A list, a ``DataLoader``, an ``IterableDataset`` of batches, or a function that
-            returns an iterator is gone through anew in every epoch; an iterator or generator, which is spent after one, needs
-            ``max_iter=1``. ``batch_size`` is not used. Weights are not divided by their mean, which is not known: a weight of 10 is
-            a step ten times as long.
-        n_users, n_items : int
-            Sizes.
-
-        Returns
-        -------
-        self
-            Memory does not grow with the number of batches, so ``seen_`` is empty: ``recommend`` leaves nothing out.
-        """
-        self._validate_params()
-        self._forget("module_", "feature_names_in_")
-        device = check_device(self.device)
-        if self._ranks():
-            raise ValueError(
-                "fit_batches takes no ranking loss: without all that users have, it could not tell what they have not. Use fit."
-            )
-        if self.features is not None or self.n_processes > 1:
-            raise ValueError("fit_batches takes neither features nor n_processes > 1: a batch holds users, items and ratings.")
-        if self.early_stopping or self.checkpoint is not None:
-            raise ValueError(
-                "fit_batches takes neither early_stopping nor checkpoint: what it has passed it cannot go back to. Use fit."
-            )
-        if not callable(batches) and not isinstance(batches, Iterable):
-            raise TypeError(f"batches must be iterable, or a function that returns an iterator. Got {type(batches).__name__}.")
-        if isinstance(batches, Iterator) and self.max_iter > 1:
-            raise ValueError(
-                f"batches is an iterator, spent after one pass, and max_iter={self.max_iter}. Pass max_iter=1, or what can be gone "
-                "through anew: a list, a DataLoader, a function that returns an iterator."
-            )
-        self.n_users_, self.n_items_ = check_count(n_users, "n_users"), check_count(n_items, "n_items")
-        self.users_, self.items_ = np.arange(self.n_users_), np.arange(self.n_items_)
-        self.form_ = _forms.INTERACTIONS
-        self.n_features_in_, self.feature_categories_ = 2, {}
-        self.seen_ = sp.csr_array((n_users, n_items), dtype=bool)
-        self.sketch_ = self.pair_weights_ = self.optimizer_state_ = None
-        stream = Stream(batches, (self.n_users_, self.n_items_), self._check_ratings, self.dtype, device)
-        self._train_on(stream, device)
-        self.user_counts_, self.item_counts_ = stream.counts
-        self.rating_range_ = np.array(stream.limits)
-        self._keep_background({})
-        return self
-
-
-def _select(data, features, kept):
-    return data[kept], {name: values[kept] for name, values in features.items()}
