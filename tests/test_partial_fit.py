@@ -546,3 +546,30 @@ def test_features_go_on_with_the_categories_they_have():
     X[0, 2] = "another"
     with pytest.raises(ValueError, match="day has a category that fit did not see, in row 0"):
         model.partial_fit(X, DATA.ratings)
+
+
+def biased_upwards(score, rating):
+    """Not least where they are equal: predictions cannot stand in for ratings."""
+    return (score - rating - 1).square().mean()
+
+
+def test_what_was_forgotten_once_is_not_remembered_in_part():
+    """A loss that remembers took sums over the new ratings alone for those of all pairs, and the next call failed on them."""
+    model = MAKERS["torch"](loss=biased_upwards, max_iter=1).fit(DATA[:500])
+    assert model.sketch_ is None
+    model.set_params(loss="squared_error")
+    for start in (500, 1000):
+        model.partial_fit(DATA[start : start + 500])
+        assert model.sketch_ is None
+    assert model.seen_.nnz == len(DATA)
+
+
+@pytest.mark.parametrize(("first", "then"), [("bpr", "squared_error"), ("squared_error", "bpr")])
+def test_the_kind_of_loss_cannot_change_between_calls(first, then):
+    model = MAKERS["torch"](loss=first, max_iter=1).fit(DATA[:500])
+    before = model.predict(DATA)
+    model.set_params(loss=then)
+    with pytest.raises(ValueError, match=rf"partial_fit goes on with the kind of loss that fit had, .*Got .*, '{then}'. Use fit."):
+        model.partial_fit(DATA[500:])
+    assert_array_equal(model.set_params(loss=first).predict(DATA), before)
+    assert model.set_params(loss=then).fit(DATA).n_iter_ == 1

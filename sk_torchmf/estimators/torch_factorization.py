@@ -325,8 +325,9 @@ class TorchFactorization(SavedModule, StreamTrainer):
         Raises
         ------
         ValueError
-            Beside what ``fit`` raises: for a module whose other sizes have changed, for a new category of a feature, and with
-            ``early_stopping`` or ``checkpoint``. The estimator then is as it was before.
+            Beside what ``fit`` raises: for a module whose other sizes have changed, for a new category of a feature, for a loss
+            that ranks after one of ratings and the other way round, and with ``early_stopping`` or ``checkpoint``. The estimator
+            then is as it was before.
 
         Notes
         -----
@@ -341,6 +342,9 @@ class TorchFactorization(SavedModule, StreamTrainer):
         if not hasattr(self, "module_"):
             return self._fit(X, y, sample_weight)
         device, ranking = self._check()
+        if ranking == hasattr(self, "rating_range_"):
+            was, now = ("a loss of ratings", "a loss that ranks")[:: 1 if ranking else -1]
+            raise ValueError(f"partial_fit goes on with the kind of loss that fit had, {was}. Got {now}, {self.loss!r}. Use fit.")
         data, growth = read_more(self, X, y, sample_weight, _forms.read_weighted if ranking else _forms.read_rated)
         features = _features.read_known(self, X)
         if data.weights is not None:
@@ -354,7 +358,8 @@ class TorchFactorization(SavedModule, StreamTrainer):
         trained = Learned(self.module_, self.optimizer_state_, (self.n_users_, self.n_items_), *growth.codes())
         with growing(self, growth):
             self._train(None, partial(self._start, data, features, device, trained, seen), None)
-            keep_ratings(self, data, past)
+            if self.sketch_ is not None:  # else a part of the ratings is forgotten already
+                keep_ratings(self, data, past)
         return self
 
     def _fit(self, X, y, sample_weight, X_val=None, y_val=None):
