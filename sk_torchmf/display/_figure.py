@@ -16,7 +16,7 @@ def check_matplotlib(caller):
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise ImportError(f'{caller} draws with matplotlib, which is not installed: pip install matplotlib') from error
+        raise ImportError(f"{caller} draws with matplotlib, which is not installed: pip install matplotlib") from error
 
 
 def one_axes(ax, figsize):
