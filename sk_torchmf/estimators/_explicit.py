@@ -247,11 +247,10 @@ class ExplicitFactorization(RatingPredictor):
             else:
                 vars(estimator).pop("optimizer_state_", None)
 
-        with torch.device("cpu"):  # where older optimizers keep their count of steps, whatever the default device
-            solver = self._solver(model, pairs, rating, weight, loss, location, generator, lost)
-            if plan.optimizer_state:
-                solver.resume(from_numpy(plan.optimizer_state, plan.growth, (known_users, known_items), model))
-            yield solver, self.max_iter or MAX_ITER.get(self.solver, 50), keep
+        solver = self._solver(model, pairs, rating, weight, loss, location, generator, lost)
+        if plan.optimizer_state:
+            solver.resume(from_numpy(plan.optimizer_state, plan.growth, (known_users, known_items), model))
+        yield solver, self.max_iter or MAX_ITER.get(self.solver, 50), keep
         if kept is None:
             plan.observed = every, weight, rating, solver.residual() if hasattr(solver, "residual") else None
 

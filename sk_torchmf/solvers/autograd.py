@@ -1,6 +1,7 @@
 """Minimise an objective with one of torch's own optimizers, on all pairs at once or on blocks. Knows no estimator."""
 
 import math
+from contextlib import nullcontext
 
 import torch
 
@@ -65,12 +66,14 @@ class Minimiser(Solver):
         if batch_size is not None and batch_size < objective.pairs.n_pairs:
             self.parts = [(module.block(rows), part) for rows, part in objective.blocks(batch_size)]
         self.parameters = list({id(p): p for block, _ in self.parts for p in block.parameters()}.values())
-        self.optimizer = OPTIMIZERS[optimizer](self.parameters, lr=learning_rate, **OPTIONS.get(optimizer, {}))
+        with torch.device("cpu"):  # where optimizers count their steps, whatever the default device
+            self.optimizer = OPTIMIZERS[optimizer](self.parameters, lr=learning_rate, **OPTIONS.get(optimizer, {}))
 
     def step(self):
         n = len(self.parts)
         order = torch.randperm(n, generator=self.generator, device="cpu").tolist() if n > 1 else [0]
-        value = sum(float(self.optimizer.step(lambda at=at: self._closure(*self.parts[at]))) for at in order)
+        with nullcontext() if self.optimizer.state else torch.device("cpu"):  # likewise; the first epoch makes what is missing
+            value = sum(float(self.optimizer.step(lambda at=at: self._closure(*self.parts[at]))) for at in order)
         return {"loss": value if all(bool(p.isfinite().all()) for p in self.parameters) else math.nan}
 
     def _closure(self, block, part):
@@ -119,7 +122,7 @@ class Minimiser(Solver):
             parameters = self._by_name()[name]
             lengths = [len(parameter) for parameter in parameters]
             for key, value in gathered.items():
-                parts = [torch.tensor(value)] * len(lengths) if isinstance(value, float) else value.split(lengths)
+                parts = [torch.tensor(value, device="cpu")] * len(lengths) if isinstance(value, float) else value.split(lengths)
                 for parameter, part in zip(parameters, parts, strict=True):
                     self.optimizer.state[parameter][key] = part.clone()
 
