@@ -189,7 +189,10 @@ def _unpack(part, arrays):
     if tag == "float":
         return {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[held]
     if tag in _SCALARS:
-        return _SCALARS[tag](held)
+        value = np.array(held).astype(_SCALARS[tag])[()]
+        if value.item() != held:  # older NumPy wraps what is too large
+            raise OverflowError(f"{held} is no {tag}")
+        return value
     if tag in _FROM_TEXT:
         return _FROM_TEXT[tag](held)
     if tag == "tuple":

@@ -396,7 +396,7 @@ def test_ranking_losses_go_on(loss):
     hidden = at_once.seen_.toarray()
     scores = [np.where(hidden, np.nan, grid(one)).ravel() for one in (at_once, model)]
     kept = np.isfinite(scores[0])
-    assert np.corrcoef(scores[0][kept], scores[1][kept])[0, 1] > 0.8
+    assert np.corrcoef(scores[0][kept], scores[1][kept])[0, 1] > 0.6  # fits of all by other seeds have 0.69, of a chunk alone 0.49
 
 
 # warm_start

@@ -136,7 +136,7 @@ def expectation_problem(popularity):
     seen = small_matrix()
     rng = np.random.default_rng(1)
     pairs = seen.tocoo()
-    user, item = (torch.from_numpy(ids.astype(np.int64)) for ids in pairs.coords)
+    user, item = (torch.from_numpy(ids.astype(np.int64)) for ids in (pairs.row, pairs.col))
     scores, weight = torch.from_numpy(rng.normal(size=seen.shape)), torch.from_numpy(rng.uniform(0.5, 2, seen.nnz))
     sampler = NegativeSampler(seen, popularity=popularity, generator=torch.Generator().manual_seed(2))
     known = (torch.from_numpy(values) for values in (sampler.share, sampler.total, sampler.n_unobserved))

@@ -49,8 +49,8 @@ class RatingResidualDisplay:
     >>> ratings = datasets.make_ratings(100, 50, 1000, random_state=0).interactions
     >>> model = BiasedMatrixFactorization(random_state=0).fit(ratings[:800])
     >>> residuals = display.RatingResidualDisplay.from_estimator(model, ratings[800:], n_bins=4)
-    >>> residuals.bins_["item"].n_ratings.sum()
-    np.int64(200)
+    >>> int(residuals.bins_["item"].n_ratings.sum())
+    200
     """
 
     def __init__(self, *, y_true, y_pred, user_counts=None, item_counts=None, n_bins=6):
