@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from docutils import nodes
 from sphinx.pycode import ModuleAnalyzer
 from sphinx_gallery.sorting import FunctionSortKey
@@ -12,6 +13,7 @@ from sphinx_gallery.sorting import FunctionSortKey
 import sk_torchmf
 from sk_torchmf import datasets
 from sk_torchmf.datasets import fetch_movielens
+from sk_torchmf.datasets._files import read_ratings
 
 project = "sk_torchmf"
 author = "the sk_torchmf developers"
@@ -40,7 +42,6 @@ toc_object_entries_show_parents = "hide"
 autosummary_generate = True
 autodoc_typehints = "none"  # docstrings have them
 numpydoc_show_class_members = False  # the templates list them
-numpydoc_validation_checks = set()  # tests/test_docstrings.py does
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sk_torchmf"
@@ -74,20 +75,18 @@ EXAMPLES = [
 ]
 
 
-def ratings_at_hand(*args, **options):
+def ratings_at_hand(variant, *, as_frame=False):
     """MovieLens-100K where it can be had, else planted ratings of its size, said so on the page."""
     try:
-        return fetch_movielens(*args, **options)
+        return fetch_movielens(variant, as_frame=as_frame)
     except OSError as error:
         print(f"Planted ratings, since MovieLens-100K was not to be had where this page was made: {error}")
         planted = datasets.make_ratings(n_users=943, n_items=1682, n_ratings=100_000, random_state=0)
         planted.timestamps = np.random.default_rng(0).integers(874_724_710, 893_286_638, len(planted.target))
-        if options.get("as_frame"):
-            import pandas as pd
-
+        if as_frame:
             planted.data = pd.DataFrame(planted.data, columns=["user", "item"]).assign(timestamp=planted.timestamps)
             planted.target = pd.Series(planted.target, name="rating")
-        return (planted.data, planted.target) if options.get("return_X_y") else planted
+        return planted
 
 
 def choose_ratings(gallery_conf, example, when):
@@ -104,21 +103,14 @@ sphinx_gallery_conf = {
     "reset_modules": ("matplotlib", choose_ratings),
     "reset_modules_order": "both",
     "abort_on_example_error": True,
-    "matplotlib_animations": False,
     "min_reported_time": 1,
-    "show_memory": False,
     "remove_config_comments": True,
     "download_all_examples": False,
-    "doc_module": (),
-    "capture_repr": ("_repr_html_", "__repr__"),
-    "image_scrapers": ("matplotlib",),
 }
 
 
 def cache_movielens():
     """Make of the ratings file named in SK_TORCHMF_ML100K the cache that ``fetch_movielens`` reads."""
-    from sk_torchmf.datasets._files import read_ratings
-
     path, folder = Path(os.environ["SK_TORCHMF_ML100K"]), Path(__file__).parent / "_build" / "data"
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "ml100k.npz", **read_ratings(lambda: path.open(encoding="utf-8"), path))

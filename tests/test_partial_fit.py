@@ -389,14 +389,15 @@ def test_a_positive_that_comes_again_adds_its_weight():
 @pytest.mark.parametrize("loss", ["bpr", "softmax", "logistic"])
 def test_ranking_losses_go_on(loss):
     liked = DATA[DATA.ratings > 3]
-    at_once, model = (ImplicitMatrixFactorization(n_factors=4, loss=loss, biased=True, random_state=0) for _ in range(2))
+    make = ImplicitMatrixFactorization(n_factors=4, loss=loss, biased=True, max_iter=120, random_state=0)  # near its minimum
+    at_once, model = (clone(make) for _ in range(2))
     at_once.fit(liked)
     for chunk in np.array_split(np.random.default_rng(1).permutation(len(liked)), 3):
         model.partial_fit(liked[chunk])
     hidden = at_once.seen_.toarray()
     scores = [np.where(hidden, np.nan, grid(one)).ravel() for one in (at_once, model)]
     kept = np.isfinite(scores[0])
-    assert np.corrcoef(scores[0][kept], scores[1][kept])[0, 1] > 0.6  # fits of all by other seeds have 0.69, of a chunk alone 0.49
+    assert np.corrcoef(scores[0][kept], scores[1][kept])[0, 1] > 0.8
 
 
 # warm_start

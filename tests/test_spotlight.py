@@ -168,11 +168,11 @@ def test_every_form_trains_the_same_model(form):
 
 
 def test_predictions_are_the_models_own():
-    fitted = explicit().fit(DATA)
+    fitted = explicit(model__n_iter=25).fit(DATA)
     assert_array_equal(fitted.predict(DATA), fitted.model_.predict(DATA.user_ids, DATA.item_ids))
     assert_array_equal(fitted.predict(4), fitted.model_.predict(4))
     assert fitted.score(DATA) == r2_score(DATA.ratings, fitted.predict(DATA))
-    assert fitted.score(DATA) > 0.1  # it has learned something
+    assert fitted.score(DATA) > 0.3
 
 
 def test_the_model_is_made_of_the_options_and_given_our_container():

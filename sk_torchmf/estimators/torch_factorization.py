@@ -343,7 +343,8 @@ class TorchFactorization(SavedModule, StreamTrainer):
             return self._fit(X, y, sample_weight)
         device, ranking = self._check()
         if ranking == hasattr(self, "rating_range_"):
-            was, now = ("a loss of ratings", "a loss that ranks")[:: 1 if ranking else -1]
+            kinds = "a loss of ratings", "a loss that ranks"
+            was, now = kinds[not ranking], kinds[ranking]
             raise ValueError(f"partial_fit goes on with the kind of loss that fit had, {was}. Got {now}, {self.loss!r}. Use fit.")
         data, growth = read_more(self, X, y, sample_weight, _forms.read_weighted if ranking else _forms.read_rated)
         features = _features.read_known(self, X)
