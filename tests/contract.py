@@ -11,8 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
 from sk_torchmf import Interactions
-from sk_torchmf.estimators import _base
-from sk_torchmf.nn import ranking
+from sk_torchmf.estimators import _prediction as _base
+from sk_torchmf.nn import top_k as ranking
 from sk_torchmf.solvers import als
 
 DATA, _ = planted(3, mean=3.0, n_users=30, n_items=20, n_ratings=300)

@@ -1,11 +1,11 @@
 """The solvers as functions: made, run to the end, and asked for what they found."""
 
 from sk_torchmf.solvers.als import AlternatingLeastSquares
-from sk_torchmf.solvers.autograd import Minimiser
-from sk_torchmf.solvers.descent import Descent
+from sk_torchmf.solvers.base import run
 from sk_torchmf.solvers.ials import ImplicitLeastSquares
+from sk_torchmf.solvers.optimizers import Minimiser
 from sk_torchmf.solvers.ranking import ranking_solver
-from sk_torchmf.solvers.training import run
+from sk_torchmf.solvers.ranking_descent import Descent
 from sk_torchmf.solvers.variational import Variational
 
 

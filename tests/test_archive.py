@@ -18,9 +18,9 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from sk_torchmf import _archive
-from sk_torchmf._archive import FORMAT, META, read, write
-from sk_torchmf._packing import pack, unpack
+from sk_torchmf.storage import archive as _archive
+from sk_torchmf.storage.archive import FORMAT, META, read, write
+from sk_torchmf.storage.packing import pack, unpack
 
 ARRAYS = {
     "bool": np.array([True, False]),

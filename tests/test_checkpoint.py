@@ -19,9 +19,9 @@ from sk_torchmf import (
     datasets,
     nn,
 )
-from sk_torchmf._packing import unpack
-from sk_torchmf.estimators import _checkpoint
-from sk_torchmf.estimators._checkpoint import Checkpoint, digest_of, fingerprint_of
+from sk_torchmf.storage import checkpoint as _checkpoint
+from sk_torchmf.storage.checkpoint import Checkpoint, digest_of, fingerprint_of
+from sk_torchmf.storage.packing import unpack
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = datasets.make_ratings(40, 25, 400, random_state=0).interactions

@@ -14,10 +14,10 @@ from test_torch_ranking import TEST, TRAIN
 from sk_torchmf import ImplicitMatrixFactorization
 from sk_torchmf.model_selection import ranking_scorer
 from sk_torchmf.nn import RANKING, NegativeSampler, Pairs, PlainMF
-from sk_torchmf.solvers import cosine
-from sk_torchmf.solvers.cosine import CosineSoftmax, fold_in_cosine
+from sk_torchmf.solvers import cosine_softmax as cosine
+from sk_torchmf.solvers.base import copy_state, run
+from sk_torchmf.solvers.cosine_softmax import CosineSoftmax, fold_in_cosine
 from sk_torchmf.solvers.ranking import ranking_solver, user_weights
-from sk_torchmf.solvers.training import copy_state, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TEMPERATURE = 0.3

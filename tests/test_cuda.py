@@ -20,7 +20,7 @@ from sk_torchmf import (
     TorchFactorization,
 )
 from sk_torchmf.nn import RANKING, BiasedMF, NegativeSampler, Pairs, PlainMF, pair_dot
-from sk_torchmf.nn.ranking import top_k
+from sk_torchmf.nn.top_k import top_k
 from sk_torchmf.solvers.als import RowPrior, solve_rows
 
 pytestmark = [

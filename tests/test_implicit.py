@@ -21,7 +21,7 @@ from test_torch_ranking import LIKED, TEST, TRAIN
 from sk_torchmf import ImplicitMatrixFactorization, Interactions
 from sk_torchmf.model_selection import HeldOutUsers, UserKFold, ranking_scorer
 from sk_torchmf.nn import RANKING
-from sk_torchmf.nn import ranking as best_of
+from sk_torchmf.nn import top_k as best_of
 from sk_torchmf.solvers import ranking as ranking_solver
 
 LOSSES = ("ials", *RANKING)

@@ -5,7 +5,7 @@ import datetime
 import numpy as np
 import pytest
 
-from sk_torchmf._labels import column, encode, is_range, lookup
+from sk_torchmf.inputs.labels import column, encode, is_range, lookup
 
 pd = pytest.importorskip("pandas")
 pl = pytest.importorskip("polars")

@@ -5,8 +5,9 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF, huber, logistic, pair_dot, poisson, ranking, squared_error
-from sk_torchmf.nn.ranking import rank_rows, top_k
+from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF, huber, logistic, pair_dot, poisson, squared_error
+from sk_torchmf.nn import top_k as ranking
+from sk_torchmf.nn.top_k import rank_rows, top_k
 
 EPSILON = {torch.float32: 2.0**-23, torch.float64: 2.0**-52}
 

@@ -12,13 +12,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
 from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, Interactions, MatrixFactorization, TorchFactorization
-from sk_torchmf import _labels as labels_module
 from sk_torchmf.estimators._grow_module import Learned, optimizer_state
+from sk_torchmf.inputs import labels as labels_module
 from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs
 from sk_torchmf.solvers import sketch as sketch_module
-from sk_torchmf.solvers.autograd import Minimiser
 from sk_torchmf.solvers.minibatch import Trainer
 from sk_torchmf.solvers.objective import Measure, Objective, standardise
+from sk_torchmf.solvers.optimizers import Minimiser
 from sk_torchmf.solvers.sketch import Sketch
 
 pytestmark = pytest.mark.usefixtures("one_thread")

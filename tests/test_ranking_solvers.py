@@ -12,7 +12,8 @@ from test_ranking_losses import POPULARITY, chances
 
 from sk_torchmf import DivergenceError
 from sk_torchmf.nn import RANKING, BiasedMF, NegativeSampler, Pairs, PlainMF, RankingLoss
-from sk_torchmf.solvers import descent, ranking
+from sk_torchmf.solvers import ranking
+from sk_torchmf.solvers import ranking_descent as descent
 from sk_torchmf.solvers.ials import fold_in_ials
 from sk_torchmf.solvers.objective import POWER, Ridge
 from sk_torchmf.solvers.ranking import (

@@ -22,9 +22,9 @@ from sklearn.metrics import make_scorer, max_error
 from torch import nn
 
 from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, MatrixFactorization, TorchFactorization
-from sk_torchmf._archive import META, read, write
 from sk_torchmf.model_selection import ranking_scorer
 from sk_torchmf.nn import BiasedMF, huber, ranking_logistic
+from sk_torchmf.storage.archive import META, read, write
 
 DATA, _ = planted(3, mean=3.0, n_users=40, n_items=25, n_ratings=500)
 COUNTS, _ = planted(3, mean=3.0, n_users=40, n_items=25, n_ratings=500)

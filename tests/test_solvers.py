@@ -9,8 +9,8 @@ from sk_torchmf import DivergenceError
 from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF, squared_error
 from sk_torchmf.solvers import als
 from sk_torchmf.solvers.als import RowPrior, solve_rows
-from sk_torchmf.solvers.autograd import OPTIMIZERS
 from sk_torchmf.solvers.objective import POWER, Objective
+from sk_torchmf.solvers.optimizers import OPTIMIZERS
 
 WIDTH, N_COLUMNS = 3, 7
 

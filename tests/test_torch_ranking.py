@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV, KFold
 from test_ranking_losses import LOOPS
 
 from sk_torchmf import Interactions, TorchFactorization
-from sk_torchmf._forms import read_positives
+from sk_torchmf.inputs.forms import read_positives
 from sk_torchmf.metrics import evaluate
 from sk_torchmf.model_selection import ranking_scorer
 from sk_torchmf.nn import RANKING, RankingLoss, ranking_logistic

@@ -27,11 +27,11 @@ from sk_torchmf import (
     metrics,
     nn,
 )
-from sk_torchmf._packing import pack
-from sk_torchmf.estimators._early_stopping import best_epoch, has_stalled
-from sk_torchmf.estimators._holdout import hold_out
+from sk_torchmf.inputs.holdout import hold_out
 from sk_torchmf.model_selection import ranking_scorer
-from sk_torchmf.solvers.training import Solver, copy_state, run, stalled
+from sk_torchmf.solvers.base import Solver, copy_state, run, stalled
+from sk_torchmf.storage.packing import pack
+from sk_torchmf.training.validation import best_epoch, has_stalled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TABLE = np.column_stack([DATA.user_ids, DATA.item_ids])

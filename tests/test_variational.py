@@ -8,7 +8,7 @@ import torch
 from solving import fit_variational
 
 from sk_torchmf import BiasedMatrixFactorization, Interactions, MatrixFactorization, datasets, nn
-from sk_torchmf.solvers.solution import score_variance
+from sk_torchmf.model.posterior import score_variance
 
 ESTIMATORS = [MatrixFactorization, BiasedMatrixFactorization]
 both = pytest.mark.parametrize("estimator", ESTIMATORS)

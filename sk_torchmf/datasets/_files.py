@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import validate_params
 
-from sk_torchmf._labels import encode
+from sk_torchmf.inputs.labels import encode
 from sk_torchmf.interactions import Interactions
 
 FIELDS = [("user", np.int64), ("item", np.int64), ("rating", np.float64), ("timestamp", np.float64)]

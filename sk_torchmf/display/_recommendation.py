@@ -3,11 +3,11 @@
 import numpy as np
 import scipy.sparse as sp
 
-from sk_torchmf import _labels
 from sk_torchmf._validation import check_count
 from sk_torchmf.display import _figure
 from sk_torchmf.display._history import check_user, nearest_seen, read_history, sort_history
 from sk_torchmf.display._sources import before_final_step, final_step, require, texts_of
+from sk_torchmf.inputs import labels as _labels
 
 BAR = 0.28  # where the bar of a row lies, below the middle
 ORDERS = {"rating": "rated best", "recent": "most recent", "predicted": "predicted best"}

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from sk_torchmf import _labels
+from sk_torchmf.inputs import labels as _labels
 
 
 def final_step(estimator):

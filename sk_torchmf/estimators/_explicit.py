@@ -9,20 +9,20 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sk_torchmf import _forms
 from sk_torchmf._validation import check_device, check_size
-from sk_torchmf.estimators._callbacks import with_callbacks
 from sk_torchmf.estimators._growth import check_partial, growing, read_more
 from sk_torchmf.estimators._moments import from_numpy, to_numpy
 from sk_torchmf.estimators._past import Plan, keep, pair_weights, recall
-from sk_torchmf.estimators._rated import RatingPredictor
-from sk_torchmf.estimators._start import Start
-from sk_torchmf.estimators._training import TRAINING_CONSTRAINTS, Given
+from sk_torchmf.estimators._ratings import RatingPredictor
+from sk_torchmf.inputs import forms
 from sk_torchmf.nn import POINTWISE, Pairs, pair_dot
 from sk_torchmf.solvers.als import AlternatingLeastSquares
-from sk_torchmf.solvers.autograd import OPTIMIZERS, Minimiser
 from sk_torchmf.solvers.objective import Measure, Objective
+from sk_torchmf.solvers.optimizers import OPTIMIZERS, Minimiser
 from sk_torchmf.solvers.variational import Variational
+from sk_torchmf.training.callbacks import with_callbacks
+from sk_torchmf.training.loop import TRAINING_CONSTRAINTS, Given
+from sk_torchmf.training.state import Start
 
 MAX_ITER = {"variational": 10, "als": 15}  # and 50 for torch's optimizers
 
@@ -177,7 +177,7 @@ class ExplicitFactorization(RatingPredictor):
             return self._fit(X, y, sample_weight)
         device = self._check()
         start = Start.of(self)
-        data, growth = read_more(self, X, y, sample_weight, _forms.read_rated)
+        data, growth = read_more(self, X, y, sample_weight, forms.read_rated)
         data = data if data.weights is None else data[data.weights > 0]
         past = recall(self, growth, self._rows(device), partial(self._predict_pairs, device=device), device)
         if not POINTWISE[self.loss].standardised:  # a likelihood of other numbers has no bound
@@ -191,7 +191,7 @@ class ExplicitFactorization(RatingPredictor):
     def _fit(self, X, y, sample_weight, X_val=None, y_val=None):
         device = self._check()
         plan = Plan(Start.of(self) if self.warm_start and hasattr(self, "user_factors_") else None)
-        given = Given(X, X_val, y_val, _forms.read_rated(self, X, y, sample_weight))
+        given = Given(X, X_val, y_val, forms.read_rated(self, X, y, sample_weight))
         data = given.data
         if plan.start is not None:
             plan.start = plan.start.named(self.users_, self.items_)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sk_torchmf.solvers.training import tensors_of
+from sk_torchmf.solvers.base import tensors_of
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sk_torchmf import _forms, _labels
+from sk_torchmf.inputs import forms
+from sk_torchmf.inputs import labels as _labels
 from sk_torchmf.interactions import Interactions
 
 
@@ -36,7 +37,7 @@ class Growth:
         """Tell the estimator its ids and sizes."""
         estimator.users_, estimator.items_ = self.users, self.items
         estimator.n_users_, estimator.n_items_ = self.shape
-        if estimator.form_ == _forms.SPARSE:
+        if estimator.form_ == forms.SPARSE:
             estimator.n_features_in_ = len(self.items)
 
     def codes(self):
@@ -79,15 +80,15 @@ def read_more(estimator, X, y, sample_weight, reader):
         What ``reader`` returns, in the new row numbers.
     growth : Growth
     """
-    form = _forms.form_of(X)
-    if (form == _forms.TABLE) != (estimator.form_ == _forms.TABLE):
+    form = forms.form_of(X)
+    if (form == forms.TABLE) != (estimator.form_ == forms.TABLE):
         raise ValueError(
             f"partial_fit takes ids of the kind that fit saw, which was {estimator.form_}. Got {form}. Pass a table after a table, "
             "and Interactions or a sparse matrix after either of these."
         )
-    if form == _forms.TABLE:
-        _forms.check_table(estimator, X, reset=False)
-    elif form == _forms.SPARSE and X.ndim == 2 and X.shape[1] < estimator.n_items_:
+    if form == forms.TABLE:
+        forms.check_table(estimator, X, reset=False)
+    elif form == forms.SPARSE and X.ndim == 2 and X.shape[1] < estimator.n_items_:
         raise ValueError(
             f"X has {X.shape[1]} features, but {type(estimator).__name__} is expecting at least {estimator.n_items_} features as "
             "input: one column for each of items_, then those of new items."

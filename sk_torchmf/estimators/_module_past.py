@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from sk_torchmf.estimators._parts import find_ranking_loss, make_loss
 from sk_torchmf.estimators._past import keep, recall
+from sk_torchmf.estimators._torch_options import find_ranking_loss, make_loss
 from sk_torchmf.nn import POINTWISE, Pairs, PointwiseLoss
 
 

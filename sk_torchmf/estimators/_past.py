@@ -8,10 +8,10 @@ import scipy.sparse as sp
 import torch
 
 from sk_torchmf.estimators._growth import Growth
-from sk_torchmf.estimators._start import Start
 from sk_torchmf.interactions import Interactions
 from sk_torchmf.nn import Pairs
 from sk_torchmf.solvers.sketch import Sketch
+from sk_torchmf.training.state import Start
 
 BLOCK = 2**18  # ratings worked on at once
 

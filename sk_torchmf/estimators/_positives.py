@@ -5,14 +5,14 @@ import scipy.sparse as sp
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sk_torchmf import _forms
 from sk_torchmf._validation import check_weights
 from sk_torchmf.estimators._implicit_solver import alpha_of
-from sk_torchmf.estimators._recommend import Recommender
+from sk_torchmf.estimators._recommendation import Recommender
+from sk_torchmf.inputs import forms
 from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, Pairs, PlainMF
 from sk_torchmf.nn.sampling import POPULARITY_POWER
-from sk_torchmf.solvers.cosine import fold_in_cosine
+from sk_torchmf.solvers.cosine_softmax import fold_in_cosine
 from sk_torchmf.solvers.ials import fold_in_ials
 from sk_torchmf.solvers.ranking import fold_in_ranking
 
@@ -166,7 +166,7 @@ class PositivesPredictor(Recommender):
         """
         check_is_fitted(self)
         if not sp.issparse(X):
-            return ranking_scorer("ndcg", k=10)(self, _forms.select_positives(X, y, sample_weight))
+            return ranking_scorer("ndcg", k=10)(self, forms.select_positives(X, y, sample_weight))
         if y is not None:
             raise ValueError("y must be None when X is a sparse matrix: its stored entries are the positives.")
         if sample_weight is not None:

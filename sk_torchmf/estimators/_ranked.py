@@ -5,7 +5,7 @@ import scipy.sparse as sp
 
 from sk_torchmf._progress import progress_bar
 from sk_torchmf.interactions import is_interactions
-from sk_torchmf.nn.ranking import rank
+from sk_torchmf.nn.top_k import rank
 
 
 def is_scalar(ids):

@@ -8,9 +8,9 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from sk_torchmf._archive import check_path, naming, read, write
-from sk_torchmf._packing import pack, unpack
 from sk_torchmf.metrics._scorer import RankingScorer, ranking_scorer
+from sk_torchmf.storage.archive import check_path, naming, read, write
+from sk_torchmf.storage.packing import pack, unpack
 
 SCORERS = {"ranking_scorer": ranking_scorer}  # what makes a scorer, by the name that a file may have for it
 _CALLBACKS = ("_skl_callbacks", "_parent_callback_ctx")  # scikit-learn's; they are code, and not the model's

@@ -8,14 +8,14 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sk_torchmf import _forms
-from sk_torchmf.estimators._callbacks import with_callbacks
 from sk_torchmf.estimators._growth import check_partial, growing, read_more
 from sk_torchmf.estimators._implicit_solver import check_params, confidence_of, make_solver
 from sk_torchmf.estimators._positives import PositivesPredictor
-from sk_torchmf.estimators._start import Start
-from sk_torchmf.estimators._training import TRAINING_CONSTRAINTS, Given
+from sk_torchmf.inputs import forms
 from sk_torchmf.nn import RANKING
+from sk_torchmf.training.callbacks import with_callbacks
+from sk_torchmf.training.loop import TRAINING_CONSTRAINTS, Given
+from sk_torchmf.training.state import Start
 
 
 class ImplicitMatrixFactorization(PositivesPredictor):
@@ -327,7 +327,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
             return self._fit(X, y, sample_weight)
         device = check_params(self)
         start = Start.of(self)
-        data, growth = read_more(self, X, y, sample_weight, _forms.read_positives)
+        data, growth = read_more(self, X, y, sample_weight, forms.read_positives)
         data = growth.joined(self, data)
         with growing(self, growth):
             self._train(None, partial(self._start, data, device, start.grown(growth)), None)
@@ -336,7 +336,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     def _fit(self, X, y, sample_weight, X_val=None, y_val=None):
         device = check_params(self)
         start = Start.of(self) if self.warm_start and hasattr(self, "user_factors_") else None
-        given = Given(X, X_val, y_val, _forms.read_weighted(self, X, y, sample_weight))
+        given = Given(X, X_val, y_val, forms.read_weighted(self, X, y, sample_weight))
         if start is not None:
             start = start.named(self.users_, self.items_)
         self._train(given, partial(self._start, given.data, device, start), partial(self._observe, given.data))

@@ -9,16 +9,17 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
-from sk_torchmf import _forms, _labels
-from sk_torchmf.estimators import _features
-from sk_torchmf.estimators._callbacks import with_callbacks
 from sk_torchmf.estimators._grow_module import Learned
 from sk_torchmf.estimators._growth import check_partial, growing, read_more
 from sk_torchmf.estimators._module_past import keep_ratings, recall_ratings
-from sk_torchmf.estimators._module_saving import SavedModule
-from sk_torchmf.estimators._module_stream import StreamTrainer
-from sk_torchmf.estimators._module_train import select
-from sk_torchmf.estimators._training import TRAINING_CONSTRAINTS, Given
+from sk_torchmf.estimators._torch_batches import StreamTrainer
+from sk_torchmf.estimators._torch_saving import SavedModule
+from sk_torchmf.estimators._torch_training import select
+from sk_torchmf.inputs import features as _features
+from sk_torchmf.inputs import forms
+from sk_torchmf.inputs import labels as _labels
+from sk_torchmf.training.callbacks import with_callbacks
+from sk_torchmf.training.loop import TRAINING_CONSTRAINTS, Given
 
 
 class TorchFactorization(SavedModule, StreamTrainer):
@@ -346,7 +347,7 @@ class TorchFactorization(SavedModule, StreamTrainer):
             kinds = "a loss of ratings", "a loss that ranks"
             was, now = kinds[not ranking], kinds[ranking]
             raise ValueError(f"partial_fit goes on with the kind of loss that fit had, {was}. Got {now}, {self.loss!r}. Use fit.")
-        data, growth = read_more(self, X, y, sample_weight, _forms.read_weighted if ranking else _forms.read_rated)
+        data, growth = read_more(self, X, y, sample_weight, forms.read_weighted if ranking else forms.read_rated)
         features = _features.read_known(self, X)
         if data.weights is not None:
             data, features = select(data, features, np.flatnonzero(data.weights > 0))
@@ -367,7 +368,7 @@ class TorchFactorization(SavedModule, StreamTrainer):
         before = vars(self).copy() if self.warm_start and hasattr(self, "module_") else None
         self._forget("module_", "rating_range_")  # a fit that fails leaves no module of other ids behind
         device, ranking = self._check()
-        data = (_forms.read_weighted if ranking else _forms.read_rated)(self, X, y, sample_weight)
+        data = (forms.read_weighted if ranking else forms.read_rated)(self, X, y, sample_weight)
         given = Given(X, X_val, y_val, data, _features.read(self, X, reset=True))
         data, features = given.data, given.features
         if not ranking:

@@ -8,9 +8,9 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.exceptions import NotFittedError
 
-from sk_torchmf import _labels
-from sk_torchmf._forms import read_ids
 from sk_torchmf._progress import progress_bar
+from sk_torchmf.inputs import labels as _labels
+from sk_torchmf.inputs.forms import read_ids
 from sk_torchmf.interactions import as_interactions, is_interactions
 from sk_torchmf.metrics import _ranking
 from sk_torchmf.metrics._lists import check_k

@@ -8,9 +8,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 
 from sk_torchmf._validation import check_count, check_length, check_seed
+from sk_torchmf.inputs.holdout import places
 from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
 from sk_torchmf.metrics._evaluate import check_metric, evaluate
-from sk_torchmf.metrics._order import places
 
 
 def ranking_scorer(metric="ndcg", k=10, *, threshold=None, exclude_seen=True, holdout=0.2, random_state=0):

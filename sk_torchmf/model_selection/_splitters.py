@@ -6,10 +6,10 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.model_selection import BaseCrossValidator
 
-from sk_torchmf import _labels
 from sk_torchmf._validation import check_count, check_seed
+from sk_torchmf.inputs import labels as _labels
+from sk_torchmf.inputs.holdout import places
 from sk_torchmf.interactions import is_interactions
-from sk_torchmf.metrics._order import places
 
 
 class _Splitter(BaseCrossValidator):

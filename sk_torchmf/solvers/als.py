@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sk_torchmf.model.posterior import Solution
+from sk_torchmf.solvers.base import Solver, fill, tensors_of
 from sk_torchmf.solvers.objective import POWER
-from sk_torchmf.solvers.solution import Solution
-from sk_torchmf.solvers.training import Solver, fill, tensors_of
 
 BLOCK = 2**19  # numbers a block of rows may gather: they stay in the cache
 NEWTON_STEPS = 8

@@ -4,7 +4,7 @@ import torch
 
 from sk_torchmf.nn import squared_error
 from sk_torchmf.solvers.als import RowPrior, solve_rows
-from sk_torchmf.solvers.training import Solver
+from sk_torchmf.solvers.base import Solver
 
 
 class ImplicitLeastSquares(Solver):

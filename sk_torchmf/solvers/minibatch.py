@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sk_torchmf.nn import NegativeSampler, Pairs
-from sk_torchmf.solvers.training import Solver, copy_state, fill, tensors_of
+from sk_torchmf.solvers.base import Solver, copy_state, fill, tensors_of
 
 TAKES_SPARSE = ("SGD", "Adagrad", "SparseAdam")
 COMBINED = ("weight_decay", "momentum", "nesterov")  # their options that torch may refuse with sparse gradients

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from sk_torchmf.nn import NegativeSampler, Pairs, RankingLoss, pair_dot
-from sk_torchmf.solvers.cosine import CosineSoftmax
-from sk_torchmf.solvers.descent import Descent
+from sk_torchmf.solvers.base import run
+from sk_torchmf.solvers.cosine_softmax import CosineSoftmax
 from sk_torchmf.solvers.objective import Ridge
-from sk_torchmf.solvers.training import run
+from sk_torchmf.solvers.ranking_descent import Descent
 
 USER_POWER = 0.5  # all of a user's positives together weigh as their number to this power
 BLOCK = 2**20  # scores of all items held at once

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sk_torchmf.model.posterior import Posterior, Solution
 from sk_torchmf.nn import Pairs
-from sk_torchmf.solvers.solution import Posterior, Solution
-from sk_torchmf.solvers.training import Solver
+from sk_torchmf.solvers.base import Solver
 
 START_NOISE = 0.5  # of the ratings' variance
 START_BIAS = 0.2  # likewise

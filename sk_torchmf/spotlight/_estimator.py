@@ -12,11 +12,11 @@ from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sk_torchmf import _forms
 from sk_torchmf._validation import check_seed
-from sk_torchmf.estimators._module_predict import ModulePredictor
-from sk_torchmf.estimators._module_train import private_random_state
-from sk_torchmf.estimators._parts import check_options
+from sk_torchmf.estimators._torch_options import check_options
+from sk_torchmf.estimators._torch_prediction import ModulePredictor
+from sk_torchmf.estimators._torch_training import private_random_state
+from sk_torchmf.inputs import forms
 from sk_torchmf.interactions import Interactions
 from sk_torchmf.nn import POINTWISE
 
@@ -170,7 +170,7 @@ class SpotlightEstimator(ModulePredictor):
         """
         self._forget("model_", "module_", "rating_range_")  # a fit that fails leaves no model of other ids behind
         self._check_clip()
-        data = (_forms.read_positives if self._ranks() else _forms.read_rated)(self, X, y, None)
+        data = (forms.read_positives if self._ranks() else forms.read_rated)(self, X, y, None)
         if data.weights is not None:
             data = data[data.weights > 0]
         if len(data) < 2:

@@ -5,11 +5,11 @@ import scipy.sparse as sp
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sk_torchmf import _forms
 from sk_torchmf._progress import progress_bar
+from sk_torchmf.inputs import forms
 from sk_torchmf.interactions import as_interactions
 from sk_torchmf.metrics._lists import check_k, find_hits
-from sk_torchmf.nn.ranking import top_k
+from sk_torchmf.nn.top_k import top_k
 from sk_torchmf.spotlight._convert import check_container
 
 BLOCK = 2**18  # scores held at once, of at least one user: 2 MiB, and a dozen times that with all that a module needs for them
@@ -202,7 +202,7 @@ def _check_items(data, scores, name):
 def _many_users(model, users):
     """The scores of users by position, of a model of ours."""
     check_is_fitted(model, "users_")
-    _forms.check_positions(model)
+    forms.check_positions(model)
     known = users < model.n_users_
     if model.handle_unknown == "error":
         known &= model.user_counts_[np.where(known, users, 0)] > 0

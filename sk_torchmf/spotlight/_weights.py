@@ -5,8 +5,8 @@ import scipy.sparse as sp
 import torch
 from sklearn.exceptions import NotFittedError
 
-from sk_torchmf import _forms
 from sk_torchmf.estimators import BiasedMatrixFactorization, ImplicitMatrixFactorization
+from sk_torchmf.inputs import forms
 from sk_torchmf.interactions import as_interactions
 from sk_torchmf.spotlight._convert import check_container
 
@@ -97,7 +97,7 @@ def _read_net(model):
 
 def _keep_ids(estimator, n_users, n_items, data):
     """Ids and what was observed of them; all are known where the training data are not."""
-    estimator.form_, estimator.n_features_in_ = _forms.INTERACTIONS, 2
+    estimator.form_, estimator.n_features_in_ = forms.INTERACTIONS, 2
     estimator.n_users_, estimator.n_items_ = n_users, n_items
     estimator.users_, estimator.items_ = np.arange(n_users), np.arange(n_items)
     if data is None:

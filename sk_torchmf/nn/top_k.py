@@ -26,7 +26,7 @@ def top_k(scores, k, *, exact=False):
     Examples
     --------
     >>> import torch
-    >>> from sk_torchmf.nn.ranking import top_k
+    >>> from sk_torchmf.nn.top_k import top_k
     >>> top_k(torch.tensor([[1.0, 3.0, 3.0, 2.0]]), 3)
     tensor([[1, 2, 3]])
     """

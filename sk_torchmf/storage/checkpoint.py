@@ -11,9 +11,9 @@ from functools import partial
 import numpy as np
 import torch
 
-from sk_torchmf import _archive
-from sk_torchmf._packing import pack, unpack
 from sk_torchmf._version import __version__
+from sk_torchmf.storage import archive as _archive
+from sk_torchmf.storage.packing import pack, unpack
 
 FORMAT = 1
 WITHOUT_EFFECT = ("checkpoint", "clip", "handle_unknown", "verbose")  # on training

@@ -10,11 +10,11 @@ from sklearn.metrics import r2_score
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
-from sk_torchmf import _forms
 from sk_torchmf._validation import check_count, check_ratings
-from sk_torchmf.estimators import _features
-from sk_torchmf.estimators._parts import PartEstimator, find_ranking_loss, make_loss
 from sk_torchmf.estimators._ranked import best_candidates, is_scalar, label, select_rows
+from sk_torchmf.estimators._torch_options import PartEstimator, find_ranking_loss, make_loss
+from sk_torchmf.inputs import features as _features
+from sk_torchmf.inputs import forms
 from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.nn import POINTWISE, Pairs, PointwiseLoss, Response, ranking_logistic
 from sk_torchmf.solvers.minibatch import as_scores
@@ -82,7 +82,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         check_is_fitted(self, "module_")
         if item_ids is None and sp.issparse(user_ids):
             raise ValueError(_NO_NEW_USERS)
-        user, item = _forms.read_query(self, user_ids, item_ids)
+        user, item = forms.read_query(self, user_ids, item_ids)
         if item is None:
             return self._predict_users(user, features, clip)[0]
         if features is not None and item_ids is None:
@@ -208,8 +208,8 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         """Row numbers of the pairs with their features; ratings and weights as tensors."""
         if sp.issparse(X):
             raise ValueError(f"X_val: {_NO_NEW_USERS}")
-        codes, features = _forms.read_ids(self, X), _features.read(self, X, reset=False)
-        rating = self._check_ratings(check_ratings(_forms.read_target(X, y), len(codes[0]), "y_val"))
+        codes, features = forms.read_ids(self, X), _features.read(self, X, reset=False)
+        rating = self._check_ratings(check_ratings(forms.read_target(X, y), len(codes[0]), "y_val"))
         weight = None if sample_weight is None else torch.from_numpy(sample_weight / np.mean(sample_weight))
         return codes, features, torch.from_numpy(rating.astype(self.dtype)), weight
 
@@ -255,7 +255,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         k = check_count(k, "k")
         if sp.issparse(users):
             raise ValueError(_NO_NEW_USERS)
-        code, candidates = _forms.read_users(self, users), _forms.read_candidates(self, items)
+        code, candidates = forms.read_users(self, users), forms.read_candidates(self, items)
         values = _features.given(self, features, code.shape)
         if self.handle_unknown == "error":
             self._check_known(values)
@@ -314,8 +314,8 @@ class ModulePredictor(RegressorMixin, PartEstimator):
                     "score ranks all items of each user, and this model's features are of single pairs. Compare X with what "
                     "recommend(users, features=...) gives."
                 )
-            return ranking_scorer("ndcg", k=10)(self, _forms.select_positives(X, y, sample_weight))
-        return r2_score(self._check_ratings(_forms.read_target(X, y)), self.predict(X), sample_weight=sample_weight)
+            return ranking_scorer("ndcg", k=10)(self, forms.select_positives(X, y, sample_weight))
+        return r2_score(self._check_ratings(forms.read_target(X, y)), self.predict(X), sample_weight=sample_weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

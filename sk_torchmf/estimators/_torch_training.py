@@ -7,16 +7,16 @@ import numpy as np
 import torch
 
 from sk_torchmf._validation import check_device
-from sk_torchmf.estimators import _features
 from sk_torchmf.estimators._grow_module import optimizer_state
-from sk_torchmf.estimators._module_predict import ModulePredictor
-from sk_torchmf.estimators._parts import find_ranking_loss, make_loss, make_module, make_optimizer, make_scheduler
 from sk_torchmf.estimators._past import pair_weights
-from sk_torchmf.estimators._training import Trained
+from sk_torchmf.estimators._torch_options import find_ranking_loss, make_loss, make_module, make_optimizer, make_scheduler
+from sk_torchmf.estimators._torch_prediction import ModulePredictor
+from sk_torchmf.inputs import features as _features
 from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.nn import NegativeSampler
 from sk_torchmf.solvers.hogwild import check_shareable, hogwild
 from sk_torchmf.solvers.minibatch import Batch, Epochs, Observations, PairsBatch, Ranked, Trainer
+from sk_torchmf.training.loop import Trained
 
 
 class ModuleTrainer(Trained, ModulePredictor):

@@ -8,13 +8,13 @@ from sklearn.metrics import r2_score
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from sk_torchmf import _forms
 from sk_torchmf._validation import check_ratings
-from sk_torchmf.estimators._base import BLOCK
-from sk_torchmf.estimators._recommend import Recommender
+from sk_torchmf.estimators._prediction import BLOCK
+from sk_torchmf.estimators._recommendation import Recommender
+from sk_torchmf.inputs import forms
+from sk_torchmf.model.posterior import row_variances, score_variance
 from sk_torchmf.nn import POINTWISE
 from sk_torchmf.solvers.als import RowPrior, solve_rows
-from sk_torchmf.solvers.solution import row_variances, score_variance
 
 
 class RatingPredictor(RegressorMixin, Recommender):
@@ -99,7 +99,7 @@ class RatingPredictor(RegressorMixin, Recommender):
         predicted = self._respond(self._score(user_ids, item_ids), clip)
         if not return_std:
             return predicted
-        user, item = _forms.read_query(self, user_ids, item_ids)
+        user, item = forms.read_query(self, user_ids, item_ids)
         user, item = np.broadcast_arrays(user, np.arange(self.n_items_) if item is None else item)
         return predicted, self._predictive_std(user, item, predicted)
 
@@ -132,8 +132,8 @@ class RatingPredictor(RegressorMixin, Recommender):
             if len(data) == 0:
                 raise ValueError("X_val has no stored ratings to score.")
             return None, data, loss.check(data.ratings), None
-        ids = _forms.read_ids(self, X)
-        return ids, None, loss.check(check_ratings(_forms.read_target(X, y), len(ids[0]), "y_val")), sample_weight
+        ids = forms.read_ids(self, X)
+        return ids, None, loss.check(check_ratings(forms.read_target(X, y), len(ids[0]), "y_val")), sample_weight
 
     def _validation_loss(self, ids, data, rating, weight):
         """Mean loss of known users' ratings, or of new users' ratings from their others, in the units of training."""
@@ -262,7 +262,7 @@ class RatingPredictor(RegressorMixin, Recommender):
                 raise ValueError("X has no stored ratings to score.")
             predicted = self._respond(self._fold_in(data, leave_one_out=True)[1])
             return r2_score(POINTWISE[self.loss].check(data.ratings), predicted, sample_weight=data.weights)
-        y = _forms.read_target(X, y)
+        y = forms.read_target(X, y)
         return r2_score(POINTWISE[self.loss].check(y), self.predict(X), sample_weight=sample_weight)
 
     def __sklearn_tags__(self):

@@ -5,12 +5,13 @@ import scipy.sparse as sp
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sk_torchmf import _forms, _labels
 from sk_torchmf._validation import check_count
-from sk_torchmf.estimators._base import BaseFactorization
+from sk_torchmf.estimators._prediction import BaseFactorization
 from sk_torchmf.estimators._ranked import best_candidates, is_scalar, label, select_rows
+from sk_torchmf.inputs import forms
+from sk_torchmf.inputs import labels as _labels
 from sk_torchmf.nn import BiasedMF, PlainMF, Response
-from sk_torchmf.nn.ranking import rank_rows
+from sk_torchmf.nn.top_k import rank_rows
 
 
 class Recommender(BaseFactorization):
@@ -51,10 +52,10 @@ class Recommender(BaseFactorization):
             code, seen = None, sp.csr_array(users)
             factors, constant = self._split(self.fold_in(users))
         else:
-            code = _forms.read_users(self, users)
+            code = forms.read_users(self, users)
             factors, constant = self._user(code, "mean")
             seen = select_rows(self.seen_, code)
-        candidates = _forms.read_candidates(self, items)
+        candidates = forms.read_candidates(self, items)
         item_factors, item_constant = self._item(candidates, "mean")
         if draw is not None:
             factors, constant = draw("user", code, factors, constant)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from sk_torchmf import _labels
+from sk_torchmf.inputs import labels as _labels
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def pack(values):
     Examples
     --------
     >>> import numpy as np
-    >>> from sk_torchmf._packing import pack, unpack
+    >>> from sk_torchmf.storage.packing import pack, unpack
     >>> tree, arrays = pack({"counts": np.arange(3), "ids": np.array(["a", "b"], dtype=object), "size": (1, None)})
     >>> tree
     {'counts': {'array': 'counts'}, 'ids': {'objects': ['a', 'b'], 'shape': [2]}, 'size': {'tuple': [1, None]}}

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from sk_torchmf.exceptions import DivergenceError
+from sk_torchmf.solvers.base import PATIENCE, Solver, copy_state
 from sk_torchmf.solvers.objective import Ridge
-from sk_torchmf.solvers.training import PATIENCE, Solver, copy_state
 
 MOMENTUM = 0.5
 DAMPING = 1.0  # of a row, in positives

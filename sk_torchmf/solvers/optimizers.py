@@ -5,8 +5,8 @@ from contextlib import nullcontext
 
 import torch
 
-from sk_torchmf.solvers.solution import Solution
-from sk_torchmf.solvers.training import Solver, copy_state, fill, tensors_of
+from sk_torchmf.model.posterior import Solution
+from sk_torchmf.solvers.base import Solver, copy_state, fill, tensors_of
 
 OPTIMIZERS = {
     "adam": torch.optim.Adam,

@@ -3,13 +3,13 @@
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sk_torchmf._archive import check_path, naming
-from sk_torchmf._packing import pack
-from sk_torchmf.estimators import _features
-from sk_torchmf.estimators._module_train import ModuleTrainer, private_random_state
-from sk_torchmf.estimators._parts import did_you_mean, make_module
 from sk_torchmf.estimators._saving import SavedEstimator
+from sk_torchmf.estimators._torch_options import did_you_mean, make_module
+from sk_torchmf.estimators._torch_training import ModuleTrainer, private_random_state
+from sk_torchmf.inputs import features as _features
 from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, PlainMF
+from sk_torchmf.storage.archive import check_path, naming
+from sk_torchmf.storage.packing import pack
 
 
 def _classes(place, base, ending=""):

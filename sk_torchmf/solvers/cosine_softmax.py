@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from sk_torchmf.nn.ranking_losses import expected_softmax
-from sk_torchmf.solvers.training import Solver, copy_state, run
+from sk_torchmf.solvers.base import Solver, copy_state, run
 
 USERS = 2**7  # a block
 OTHERS = 2**11  # items that a block is shown beside those of its users

@@ -5,8 +5,9 @@ from numbers import Real
 
 import numpy as np
 
-from sk_torchmf import _forms, _labels
 from sk_torchmf._validation import check_finite, check_length
+from sk_torchmf.inputs import forms
+from sk_torchmf.inputs import labels as _labels
 
 TAKEN = ("self", "user", "item", "users", "items", "factors")  # forward's own, and what module arguments n_* mean already
 WHOLE = 2**24  # up to which float32 tells whole numbers apart
@@ -54,14 +55,14 @@ def read(estimator, X, reset):
     wanted = columns(estimator.features)
     if reset:
         estimator.feature_categories_ = {}
-    form = _forms.form_of(X)
-    if wanted and form == _forms.SPARSE:
+    form = forms.form_of(X)
+    if wanted and form == forms.SPARSE:
         raise ValueError("features need a table or Interactions: a sparse matrix has no further columns.")
-    if form == _forms.TABLE and not _labels.is_frame(X):
+    if form == forms.TABLE and not _labels.is_frame(X):
         X = np.asarray(X)
     found = {}
     for name, key in wanted.items():
-        if form == _forms.TABLE:
+        if form == forms.TABLE:
             values = _labels.column(X, key, f"features[{name!r}]")
         else:
             values = getattr(X, key) if key in ("timestamps", "weights") else None

@@ -7,8 +7,8 @@ import scipy.sparse as sp
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_features, check_array, validate_data
 
-from sk_torchmf import _labels
 from sk_torchmf._validation import check_finite, check_ratings, check_weights
+from sk_torchmf.inputs import labels as _labels
 from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
 
 SPARSE, TABLE, INTERACTIONS = "sparse", "table", "interactions"

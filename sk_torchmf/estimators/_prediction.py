@@ -7,11 +7,11 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sk_torchmf import _forms
 from sk_torchmf._validation import check_memory
 from sk_torchmf.estimators._saving import SavedEstimator
-from sk_torchmf.estimators._training import Trained
+from sk_torchmf.inputs import forms
 from sk_torchmf.nn import POINTWISE
+from sk_torchmf.training.loop import Trained
 
 BLOCK = 2**13  # pairs scored at once: their factors stay in the cache
 
@@ -72,7 +72,7 @@ class BaseFactorization(Trained, TransformerMixin, SavedEstimator):
         check_is_fitted(self)
         if item_ids is None and sp.issparse(user_ids):
             return self._score_rows(self.fold_in(user_ids))
-        user, item = _forms.read_query(self, user_ids, item_ids)
+        user, item = forms.read_query(self, user_ids, item_ids)
         return self._score_users(user)[0] if item is None else self._score_pairs(user, item)
 
     def _score_users(self, code):
@@ -174,7 +174,7 @@ class BaseFactorization(Trained, TransformerMixin, SavedEstimator):
                 f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_items_} features as input: "
                 "one column for each of items_."
             )
-        return _forms.read_matrix(X, y, sample_weight)
+        return forms.read_matrix(X, y, sample_weight)
 
     def transform(self, X):
         """Turn X into features for a later step.
@@ -191,14 +191,14 @@ class BaseFactorization(Trained, TransformerMixin, SavedEstimator):
             (n, 2 * n_factors). The factors of rows that ``fit`` saw know their ratings: train a later step on other rows.
         """
         check_is_fitted(self)
-        if sp.issparse(X) != (self.form_ == _forms.SPARSE):
+        if sp.issparse(X) != (self.form_ == forms.SPARSE):
             raise ValueError(
-                f"transform takes X in the form fit saw ({self.form_}). Got {_forms.form_of(X)}. Use fold_in for a sparse "
+                f"transform takes X in the form fit saw ({self.form_}). Got {forms.form_of(X)}. Use fold_in for a sparse "
                 "matrix of new users."
             )
         if sp.issparse(X):
             return self.fold_in(validate_data(self, X=X, reset=False, skip_check_array=True))
-        user, item = _forms.read_ids(self, X)
+        user, item = forms.read_ids(self, X)
         return np.hstack([self._user(user)[0], self._item(item)[0]])
 
     def inverse_transform(self, rows):
@@ -251,7 +251,7 @@ class BaseFactorization(Trained, TransformerMixin, SavedEstimator):
         """
         check_is_fitted(self)
         n_factors = self.item_factors_.shape[1]
-        if self.form_ == _forms.SPARSE:
+        if self.form_ == forms.SPARSE:
             names = [f"factor{j}" for j in range(n_factors)] + ["bias"] * self._biased
         else:
             names = [f"{side}_factor{j}" for side in ("user", "item") for j in range(n_factors)]

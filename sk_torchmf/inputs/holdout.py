@@ -1,8 +1,6 @@
-"""The validation slice of early stopping: a share of each user's pairs. Knows arrays only."""
+"""A share of each user's pairs, for the validation slice of early stopping, and their order. Knows arrays only."""
 
 import numpy as np
-
-from sk_torchmf.metrics._order import places
 
 
 def hold_out(user, item, fraction, seed):
@@ -48,3 +46,27 @@ def hold_out(user, item, fraction, seed):
     first[candidates[np.diff(items[candidates], prepend=-1) != 0]] = True
     kept = held & ~first
     return (kept if kept.any() else held)[place_of.ravel()]
+
+
+def places(user, key):
+    """Place of each observation among those of its user, in the order of a key.
+
+    Parameters
+    ----------
+    user : ndarray of shape (n,), int
+        Numbers >= 0.
+    key : ndarray of shape (n,)
+        Ties are in the order of the observations.
+
+    Returns
+    -------
+    place : ndarray of shape (n,), int64
+        From 0.
+    count : ndarray of shape (n,), int64
+        How many observations that user has.
+    """
+    order, counts = np.lexsort((key, user)), np.bincount(user)
+    first = np.cumsum(counts) - counts
+    place = np.empty(len(user), dtype=np.int64)
+    place[order] = np.arange(len(user)) - np.repeat(first, counts)
+    return place, counts[user]

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 import numpy as np
 import scipy.sparse as sp
 
-from sk_torchmf import _forms
 from sk_torchmf._validation import check_count, check_device
-from sk_torchmf.estimators._callbacks import with_callbacks
-from sk_torchmf.estimators._module_train import ModuleTrainer, private_random_state
-from sk_torchmf.estimators._stream import Stream
+from sk_torchmf.estimators._torch_training import ModuleTrainer, private_random_state
+from sk_torchmf.inputs import forms
+from sk_torchmf.inputs.chunks import Stream
 from sk_torchmf.solvers.minibatch import Epochs
+from sk_torchmf.training.callbacks import with_callbacks
 
 
 class StreamTrainer(ModuleTrainer):
@@ -59,7 +59,7 @@ class StreamTrainer(ModuleTrainer):
             )
         self.n_users_, self.n_items_ = check_count(n_users, "n_users"), check_count(n_items, "n_items")
         self.users_, self.items_ = np.arange(self.n_users_), np.arange(self.n_items_)
-        self.form_ = _forms.INTERACTIONS
+        self.form_ = forms.INTERACTIONS
         self.n_features_in_, self.feature_categories_ = 2, {}
         self.seen_ = sp.csr_array((n_users, n_items), dtype=bool)
         self.sketch_ = self.pair_weights_ = self.optimizer_state_ = None

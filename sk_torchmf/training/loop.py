@@ -12,13 +12,13 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval
 
 from sk_torchmf._validation import check_seed
-from sk_torchmf.estimators._callbacks import CallbackSupportMixin, Tasks
-from sk_torchmf.estimators._checkpoint import Checkpoint, digest_of, fingerprint_of
-from sk_torchmf.estimators._early_stopping import SCORE, Validation, best_epoch, has_stalled
-from sk_torchmf.estimators._holdout import hold_out
 from sk_torchmf.exceptions import DivergenceError
+from sk_torchmf.inputs.holdout import hold_out
 from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
-from sk_torchmf.solvers.training import copy_state, run
+from sk_torchmf.solvers.base import copy_state, run
+from sk_torchmf.storage.checkpoint import Checkpoint, digest_of, fingerprint_of
+from sk_torchmf.training.callbacks import CallbackSupportMixin, Tasks
+from sk_torchmf.training.validation import SCORE, Validation, best_epoch, has_stalled
 
 TRAINING_CONSTRAINTS: dict = {
     "early_stopping": ["boolean"],

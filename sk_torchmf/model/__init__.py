@@ -1,0 +1,1 @@
+"""A fitted factorization as one value: rows, biases, uncertainty. Knows no estimator and no solver."""
