@@ -43,25 +43,22 @@ class PositivesPredictor(Recommender):
         self.item_counts_ = matrix.sum(axis=0)
         return matrix
 
-    def _keep(self, users, items, known_users, known_items):
-        """Keep rows [P, b_u, 1] and [Q, 1, b_i], or [P] and [Q], of the known ids; the others get the mean row."""
+    def _keep(self, factors, known_users, known_items):
+        """Keep the rows of the known ids; the others get the mean row."""
         for name in ("user_biases_", "item_biases_", "global_mean_"):  # of an earlier fit with biases
             if hasattr(self, name):
                 delattr(self, name)
         self._biased = self.biased
-        k = items.shape[1] - 2 if self.biased else items.shape[1]
-        for side, rows, known, n in (("user", users, known_users, self.n_users_), ("item", items, known_items, self.n_items_)):
-            mean = rows[:, :k].mean(axis=0)
-            factors = np.tile(mean, (n, 1))
-            factors[known] = rows[:, :k]
-            setattr(self, f"{side}_factors_", factors)
-            setattr(self, f"mean_{side}_", mean)
         if self.biased:
-            self.user_biases_, self.item_biases_ = np.zeros(self.n_users_, users.dtype), np.zeros(self.n_items_, items.dtype)
-            levels = [float(biases.mean(dtype=np.float64)) for biases in (users[:, k], items[:, k + 1])]
-            self.user_biases_[known_users] = users[:, k] - levels[0]
-            self.item_biases_[known_items] = items[:, k + 1] - levels[1]
-            self.global_mean_ = sum(levels)
+            factors = factors.with_centred_biases()
+        factors = factors.spread_over((known_users, known_items), (self.user_counts_, self.item_counts_))
+        for role, side in (("user", factors.users), ("item", factors.items)):
+            setattr(self, f"{role}_factors_", side.factors)
+            setattr(self, f"mean_{role}_", side.mean)
+            if self.biased:
+                setattr(self, f"{role}_biases_", side.biases)
+        if self.biased:
+            self.global_mean_ = factors.constant
 
     def _fold_in(self, data):
         """Rows of the users of a container, every observation a positive; the mean user's for one with nothing to learn from."""

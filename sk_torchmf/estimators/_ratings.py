@@ -12,7 +12,7 @@ from sk_torchmf._validation import check_ratings
 from sk_torchmf.estimators._prediction import BLOCK
 from sk_torchmf.estimators._recommendation import Recommender
 from sk_torchmf.inputs import forms
-from sk_torchmf.model.posterior import row_variances, score_variance
+from sk_torchmf.model.posterior import Posterior, score_variance
 from sk_torchmf.nn import POINTWISE
 from sk_torchmf.solvers.als import RowPrior, solve_rows
 
@@ -36,25 +36,19 @@ class RatingPredictor(RegressorMixin, Recommender):
 
     def _keep(self, solution, known_users, known_items):
         """Keep a solution as fitted attributes, in rating units; ids without ratings get the mean row."""
-        k, scale = self.n_factors, self.rating_scale_
-        self.user_prior_ = solution.prior
-        self.noise_std_ = scale * solution.noise**0.5 if solution.noise is not None and POINTWISE[self.loss].standardised else None
-        of_users, of_items = solution.posteriors or (None, None)
-        for side, rows, posterior, known, n in (
-            ("user", solution.users, of_users, known_users, self.n_users_),
-            ("item", solution.items, of_items, known_items, self.n_items_),
-        ):
-            if posterior is not None:
-                posterior = posterior.basis, posterior.curvature, solution.noise, _expand(posterior.count, known, n, 0.0)
-            setattr(self, f"{side}_posterior_", posterior)
-            factors = rows[:, :k] * rows.dtype.type(scale**0.5)
-            mean = np.zeros_like(factors[0]) if self._biased else factors.mean(0)
-            setattr(self, f"mean_{side}_", mean)
-            setattr(self, f"{side}_factors_", _expand(factors, known, n, mean))
+        counts = self.user_counts_, self.item_counts_
+        factors = solution.in_units(self.rating_scale_).spread_over((known_users, known_items), counts)
+        self.user_prior_ = factors.prior
+        standardised = POINTWISE[self.loss].standardised
+        self.noise_std_ = factors.scale * factors.noise**0.5 if factors.noise is not None and standardised else None
+        for role, side in (("user", factors.users), ("item", factors.items)):
+            setattr(self, f"{role}_posterior_", None if side.posterior is None else tuple(side.posterior))
+            setattr(self, f"mean_{role}_", side.mean)
+            setattr(self, f"{role}_factors_", side.factors)
             if self._biased:
-                setattr(self, f"{side}_biases_", _expand(rows[:, k] * rows.dtype.type(scale), known, n, 0.0))
+                setattr(self, f"{role}_biases_", side.biases)
         if self._biased:
-            self.global_mean_ = solution.mean * scale
+            self.global_mean_ = factors.constant
 
     def predict(self, user_ids, item_ids=None, *, return_std=False, clip=None):
         """Predict ratings.
@@ -111,7 +105,9 @@ class RatingPredictor(RegressorMixin, Recommender):
             part = slice(start, start + BLOCK)
             u, i = user.ravel()[part], item.ravel()[part]
             rows = self._user(u, "mean")[0] / scale**0.5, self._item(i, "mean")[0] / scale**0.5
-            variance[part] = score_variance((self.user_posterior_, u, rows[1]), (self.item_posterior_, i, rows[0]))
+            variance[part] = score_variance(
+                (Posterior(*self.user_posterior_), u, rows[1]), (Posterior(*self.item_posterior_), i, rows[0])
+            )
         variance = variance.reshape(user.shape)
         if self.loss == "poisson":
             return np.sqrt(predicted + predicted**2 * variance)
@@ -204,9 +200,8 @@ class RatingPredictor(RegressorMixin, Recommender):
 
     def _draw(self, rng, role, code, factors, constant):
         """A draw from the posterior of rows: factors (n, n_factors) and constants (n,) in rating units."""
-        posterior = getattr(self, f"{role}_posterior_")
         k, scale = factors.shape[1], self.rating_scale_
-        deviation = np.sqrt(row_variances(posterior, code)) * rng.standard_normal((len(code), len(posterior[1]))) @ posterior[0].T
+        deviation = Posterior(*getattr(self, f"{role}_posterior_")).draw(rng, code)
         moved = factors + deviation[:, :k] * scale**0.5
         return moved, constant + deviation[:, k] * scale if self._biased else constant
 
@@ -269,13 +264,3 @@ class RatingPredictor(RegressorMixin, Recommender):
         tags = super().__sklearn_tags__()
         tags.regressor_tags.poor_score = True
         return tags
-
-
-def _expand(rows, known, n, fill):
-    """Rows of the known ids among n, ``fill`` elsewhere."""
-    if len(known) == n:
-        return rows
-    full = np.empty((n, *rows.shape[1:]), dtype=rows.dtype)
-    full[:] = fill
-    full[known] = rows
-    return full

@@ -349,7 +349,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         self.confidence_ = confidence_of(self, matrix)
         solver, max_iter, *known = make_solver(self, matrix, self.confidence_, device, start, seed)
 
-        def keep(estimator, rows):
-            estimator._keep(*(side.cpu().numpy() for side in rows), *known)
+        def keep(estimator, factors):
+            estimator._keep(factors, *known)
 
         yield solver, max_iter, keep

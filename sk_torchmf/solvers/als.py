@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sk_torchmf.model.posterior import Solution
 from sk_torchmf.solvers.base import Solver, fill, tensors_of
 from sk_torchmf.solvers.objective import POWER
 
@@ -55,8 +54,8 @@ class AlternatingLeastSquares(Solver):
 
     Notes
     -----
-    The loss of an epoch is the objective after it. The solution is a Solution without posterior; its prior is the objective's ridge
-    about the mean user.
+    The loss of an epoch is the objective after it. The solution has no posterior; its prior is the objective's ridge about the mean
+    user.
 
     References
     ----------
@@ -98,7 +97,7 @@ class AlternatingLeastSquares(Solver):
             getattr(self.module, f"{own}_biases").copy_(rows[:, self.k])
 
     def solution(self):
-        return Solution.from_point(self.module, self.objective)
+        return self.objective.solution(self.module)
 
     def state(self):
         return tensors_of(self.module)

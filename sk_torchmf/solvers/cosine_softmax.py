@@ -5,6 +5,7 @@ import warnings
 import torch
 import torch.nn.functional as F
 
+from sk_torchmf.model.factors import Factors
 from sk_torchmf.nn.ranking_losses import expected_softmax
 from sk_torchmf.solvers.base import Solver, copy_state, run
 
@@ -75,6 +76,7 @@ class CosineSoftmax(Solver):
         generator,
         frozen=False,
     ):
+        self.n_factors = n_factors
         self.rows = [F.normalize(side[:, :n_factors], dim=1) for side in (users, items)]
         self.biased = users.shape[1] > n_factors
         if self.biased:  # [P, b_u, 1] and [Q, 1, b_i]
@@ -137,6 +139,9 @@ class CosineSoftmax(Solver):
         return columns, share[columns]
 
     def solution(self):
+        return Factors.from_rows(*self.unit_rows(), self.n_factors)
+
+    def unit_rows(self):
         """Rows (n_users, width) and (n_items, width) whose inner products are the scores."""
         users, items = (F.normalize(side.detach(), dim=1) / self.temperature**0.5 for side in self.rows[:2])
         if not self.biased:
@@ -191,5 +196,5 @@ def fold_in_cosine(pairs, items, share, total, n_unobserved, *, n_factors, tempe
         options = {"n_factors": n_factors, "temperature": temperature, "max_iter": FOLD_IN_STEPS, "exact": True, "frozen": True}
         solver = CosineSoftmax(start, items, block, *known, generator=torch.Generator("cpu"), **options)
         run(solver, max_iter=FOLD_IN_STEPS)
-        found.append(solver.solution()[0])
+        found.append(solver.unit_rows()[0])
     return torch.cat(found)

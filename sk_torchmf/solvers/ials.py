@@ -2,6 +2,7 @@
 
 import torch
 
+from sk_torchmf.model.factors import Factors
 from sk_torchmf.nn import squared_error
 from sk_torchmf.solvers.als import RowPrior, solve_rows
 from sk_torchmf.solvers.base import Solver
@@ -47,7 +48,8 @@ class ImplicitLeastSquares(Solver):
     def __init__(self, module, pairs, gain, *, alpha):
         with torch.no_grad():
             self.rows = tuple(rows.clone() for rows in module.rows())  # (n_users, width), (n_items, width)
-        k, width = module.user_factors.shape[1], self.rows[0].shape[1]
+        self.n_factors, width = module.user_factors.shape[1], self.rows[0].shape[1]
+        k = self.n_factors
         self.free = {"user": list(range(k)), "item": list(range(k))}
         if width > k:  # [P, 0, 1] and [Q, 1, b_i]
             self.free["item"].append(k + 1)
@@ -80,8 +82,7 @@ class ImplicitLeastSquares(Solver):
         return float(value)
 
     def solution(self):
-        """Rows of the users and of the items, as the module lays them out: Tensors (n_users, width) and (n_items, width)."""
-        return self.rows
+        return Factors.from_rows(*self.rows, self.n_factors)
 
     def state(self):
         return {"rows": self.rows, "scores": self.scores, "iteration": self.iteration}

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sk_torchmf.model.factors import Factors
 from sk_torchmf.nn import Pairs
 from sk_torchmf.nn.losses import HUBER_DELTA
 
@@ -195,6 +196,16 @@ class Objective:
         value = self.loss(module.forward_pairs(self.pairs), self.rating)
         total = value.sum() if self.weight is None else torch.dot(value, self.weight)
         return total + sum(ridge(rows) for ridge, rows in zip(self.ridges, module.rows(), strict=True))
+
+    def solution(self, module):
+        """The Factors of a module that minimises it; their prior is the ridge about the mean user."""
+        factors = Factors.from_module(module)
+        rows = (
+            factors.users.factors
+            if factors.users.biases is None
+            else np.column_stack([factors.users.factors, factors.users.biases])
+        )
+        return replace(factors, prior=self.ridges[0].prior(rows.mean(0)))
 
     def blocks(self, size):
         """Cut into objectives of whole users, about ``size`` pairs each, that sum to this one.

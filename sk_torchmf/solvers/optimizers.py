@@ -5,7 +5,6 @@ from contextlib import nullcontext
 
 import torch
 
-from sk_torchmf.model.posterior import Solution
 from sk_torchmf.solvers.base import Solver, copy_state, fill, tensors_of
 
 OPTIMIZERS = {
@@ -52,7 +51,7 @@ class Minimiser(Solver):
     Notes
     -----
     The loss of an epoch is the objective at its start (summed over the steps where there are blocks), or NaN where a parameter is
-    no longer finite. The solution is a Solution without posterior; its prior is the objective's ridge about the mean user.
+    no longer finite. The solution has no posterior; its prior is the objective's ridge about the mean user.
     """
 
     epoch = "epoch"
@@ -83,7 +82,7 @@ class Minimiser(Solver):
         return value.detach()
 
     def solution(self):
-        return Solution.from_point(self.module, self.objective)
+        return self.objective.solution(self.module)
 
     def state(self):
         state = {"module": tensors_of(self.module), "optimizer": self.optimizer.state_dict()}

@@ -195,7 +195,7 @@ def ranking_solver(
         draw=None if exact else lambda: sampler.draw(user, n_negatives),
         **known,
     )
-    return Descent(objective, (users, columns[0]), (items, columns[1]), max_iter=max_iter, generator=generator)
+    return Descent(objective, (users, columns[0]), (items, columns[1]), max_iter=max_iter, n_factors=k, generator=generator)
 
 
 def free_columns(k, biased, loss):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sk_torchmf.exceptions import DivergenceError
+from sk_torchmf.model.factors import Factors
 from sk_torchmf.solvers.base import PATIENCE, Solver, copy_state
 from sk_torchmf.solvers.objective import Ridge
 
@@ -67,6 +68,8 @@ class Descent(Solver):
         Rows, and which of their columns move; without any for the items these are held fixed.
     max_iter : int
         Steps there will be: those of a drawn objective shrink towards the last.
+    n_factors : int, optional
+        How many columns of the rows are factors; by default all.
     counts : tuple of Tensor of shape (n_users,) and (n_items,), optional
         Weights of the rows' positives; by default those of the objective.
     adaptive : bool
@@ -89,11 +92,12 @@ class Descent(Solver):
     start.
     """
 
-    def __init__(self, objective, users, items, *, max_iter, counts=None, adaptive=True, generator=None):
+    def __init__(self, objective, users, items, *, max_iter, n_factors=None, counts=None, adaptive=True, generator=None):
         counts = objective.pairs.sums(objective.weight) if counts is None else counts
         user_count, item_count = (count.to(users[0])[:, None] for count in counts)
         (user_rows, user_columns), (item_rows, item_columns) = users, items
         self.objective, self.max_iter, self.adaptive, self.generator = objective, max_iter, adaptive, generator
+        self.n_factors = user_rows.shape[1] if n_factors is None else n_factors
         self.rows, self.frozen = (user_rows, item_rows), not item_columns
         self.sides = [Side(user_rows, user_columns, user_count, objective.ridges[0])]
         self.others = [(item_rows, user_columns, item_count)]
@@ -136,8 +140,7 @@ class Descent(Solver):
         return value, gradients
 
     def solution(self):
-        """Rows of the users and of the items: Tensors of shape (n_users, width) and (n_items, width)."""
-        return self.rows
+        return Factors.from_rows(*self.rows, self.n_factors)
 
     def state(self):
         state = {name: getattr(self, name) for name in ("iteration", "length", "last", "lowest", "kept", "falls")}

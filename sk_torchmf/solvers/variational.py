@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sk_torchmf.model.posterior import Posterior, Solution
+from sk_torchmf.model.factors import Factors
+from sk_torchmf.model.posterior import Posterior
 from sk_torchmf.nn import Pairs
 from sk_torchmf.solvers.base import Solver
 
@@ -108,8 +109,8 @@ class Variational(Solver):
     Notes
     -----
     The figures of an epoch, a pair of half-steps, are ``loss``, the mean loss of the ratings after it, and ``noise_std``, s of the
-    standardised ratings. There is a new optimum in every epoch, so the loss says nothing about when to stop. The solution is a
-    Solution with posteriors.
+    standardised ratings. There is a new optimum in every epoch, so the loss says nothing about when to stop. The solution has
+    posteriors.
 
     References
     ----------
@@ -153,11 +154,11 @@ class Variational(Solver):
                 if self.biased:
                     getattr(self.module, f"{name}_biases").copy_(side.rows[:, k])
         posteriors = tuple(
-            Posterior(side.basis.numpy(), side.curvature.numpy(), side.count[:, 0].double().cpu().numpy().copy())
+            Posterior(side.basis.numpy(), side.curvature.numpy(), self.noise, side.count[:, 0].double().cpu().numpy().copy())
             for side in self.sides
         )
         users, items = self.sides
-        return Solution.from_module(self.module, _user_prior(users, items, self.noise, k), posteriors, self.noise)
+        return Factors.from_module(self.module, _user_prior(users, items, self.noise, k), posteriors, self.noise)
 
     def residual(self):
         """What the standardised ratings differ by from their scores, as the loss has it: shape (n_pairs,), user-major."""

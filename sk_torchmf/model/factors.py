@@ -1,0 +1,309 @@
+"""A fitted factorization as one value: what every built-in solver returns, and what all predictions are made from."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from sk_torchmf.model.posterior import Posterior, score_variance
+from sk_torchmf.nn import BiasedMF, PlainMF
+from sk_torchmf.nn.top_k import rank_rows
+
+BLOCK = 2**13  # pairs scored at once: their factors stay in the cache
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a factorization, users or items.
+
+    Attributes
+    ----------
+    factors : ndarray of shape (n, n_factors)
+    biases : ndarray of shape (n,) or None
+        None in a plain model.
+    mean : ndarray of shape (n_factors,)
+        The factors of an unknown id, whose bias is zero.
+    counts : ndarray of shape (n,) or None
+        Weighted number of observations; 0 where an id was never observed and has the mean row. None where all were observed.
+    posterior : Posterior or None
+        Where the solver knows how uncertain the rows are; in standardised units.
+    """
+
+    factors: np.ndarray
+    biases: np.ndarray | None
+    mean: np.ndarray
+    counts: np.ndarray | None = None
+    posterior: Posterior | None = None
+
+    @classmethod
+    def of(cls, factors, biases=None, posterior=None):
+        """A side whose unknown ids are as its rows on average."""
+        return cls(factors, biases, factors.mean(axis=0), posterior=posterior)
+
+    def __len__(self):
+        return len(self.factors)
+
+    def unknown(self, code):
+        """Which row numbers stand for ids that were never observed, -1 among them."""
+        missing = code < 0
+        return missing if self.counts is None else missing | (self.counts[code] == 0)
+
+    def at(self, code, nan=False):
+        """Factors (n, n_factors) and biases (n,), float64, of row numbers, -1 for unknown; NaN for these if asked for."""
+        rows = self.factors[code].astype(np.float64)
+        biases = np.zeros(len(code)) if self.biases is None else self.biases[code].astype(np.float64)
+        missing = code < 0
+        rows[missing], biases[missing] = self.mean, 0.0
+        if nan:
+            rows[self.unknown(code)] = np.nan
+        return rows, biases
+
+    def with_centred_biases(self):
+        """The side with biases of mean zero, and what the mean was."""
+        level = float(self.biases.mean(dtype=np.float64))
+        return replace(self, biases=self.biases - self.biases.dtype.type(level)), level
+
+    def spread_over(self, known, counts):
+        """The side of more ids: these rows at ``known``, the mean row elsewhere; counts of shape (n,) are of all."""
+        posterior, n = self.posterior, len(counts)
+        if posterior is not None:
+            posterior = posterior._replace(count=_spread(posterior.count, known, n, 0.0))
+        biases = None if self.biases is None else _spread(self.biases, known, n, 0.0)
+        factors = _spread(self.factors, known, n, self.mean)
+        return replace(self, factors=factors, biases=biases, counts=counts, posterior=posterior)
+
+    def with_unknown(self, nan):
+        """Factors and biases or None, with one more row at the end, which is where an index of -1 leads: that of the unknown."""
+        missing = np.append(np.zeros(len(self), bool) if self.counts is None else self.counts == 0, True)
+        found = []
+        for rows, mean in ((self.factors, self.mean), (self.biases, 0.0)):
+            if rows is not None:
+                rows = np.concatenate([rows, np.broadcast_to(np.asarray(mean, dtype=rows.dtype), (1, *rows.shape[1:]))])
+                if nan:
+                    rows[missing] = np.nan
+            found.append(rows)
+        return found
+
+
+@dataclass(frozen=True)
+class Factors:
+    r"""A fitted factorization, :math:`s_{ui} = \mu + b_u + b_i + p_u \cdot q_i`.
+
+    Solvers return it for the ids that they were given, in standardised units; ``in_units`` and ``spread_over`` make of it what an
+    estimator keeps.
+
+    Attributes
+    ----------
+    users, items : Side
+    constant : float
+        :math:`\mu`; 0 in a plain model.
+    prior : tuple of ndarray of shape (3, width, width) and (3, width), or None
+        What a new user's row is shrunk to: its precision and precision times mean, at the powers 0, 0.75 and 1 of its count; in
+        standardised units.
+    noise : float or None
+        Variance of a standardised rating about its score, where the solver knows.
+    scale : float
+        What ratings were divided by: the unit of the scores. Factors are in units of its square root.
+    """
+
+    users: Side
+    items: Side
+    constant: float = 0.0
+    prior: tuple[np.ndarray, np.ndarray] | None = None
+    noise: float | None = None
+    scale: float = 1.0
+
+    @classmethod
+    def from_module(cls, module, prior=None, posteriors=(None, None), noise=None):
+        """Take over the parameters of a PlainMF or BiasedMF."""
+        state = {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
+        sides = [
+            Side.of(state[f"{role}_factors"], state.get(f"{role}_biases"), posterior)
+            for role, posterior in zip(("user", "item"), posteriors, strict=True)
+        ]
+        return cls(*sides, float(state.get("global_mean", 0.0)), prior, noise)
+
+    @classmethod
+    def from_rows(cls, users, items, n_factors):
+        """Take over rows ``[P]`` and ``[Q]`` or, of a biased model, ``[P, b_u, 1]`` and ``[Q, 1, b_i]``: Tensors (n, width)."""
+        users, items = (side.detach().cpu().numpy() for side in (users, items))
+        factors = [side[:, :n_factors].copy() for side in (users, items)]
+        if users.shape[1] == n_factors:
+            return cls(*map(Side.of, factors))
+        return cls(Side.of(factors[0], users[:, n_factors].copy()), Side.of(factors[1], items[:, n_factors + 1].copy()))
+
+    @property
+    def n_factors(self):
+        """How many factors a row has."""
+        return self.users.factors.shape[1]
+
+    @property
+    def biased(self):
+        """Whether there are biases."""
+        return self.users.biases is not None
+
+    def side(self, role):
+        """The side of a role, ``"user"`` or ``"item"``."""
+        return self.users if role == "user" else self.items
+
+    # units and ids
+
+    def in_units(self, scale):
+        """The model in rating units, from standardised ones."""
+        root = scale**0.5
+        sides = []
+        for side in (self.users, self.items):
+            kind = side.factors.dtype.type
+            factors, biases = side.factors * kind(root), None if side.biases is None else side.biases * kind(scale)
+            zero = not side.mean.any()  # a mean that is zero stays so, whatever rounding makes of the rows' own
+            sides.append(replace(side, factors=factors, biases=biases, mean=side.mean if zero else factors.mean(axis=0)))
+        return replace(self, users=sides[0], items=sides[1], constant=self.constant * scale, scale=scale)
+
+    def spread_over(self, known, counts):
+        """The model of more ids than the solver was given.
+
+        Parameters
+        ----------
+        known : tuple of ndarray of int
+            The row numbers, among all users and all items, of those that it was given.
+        counts : tuple of ndarray of shape (n_users,) and (n_items,)
+            Weighted number of observations of all.
+        """
+        users, items = (side.spread_over(*own) for side, *own in zip((self.users, self.items), known, counts, strict=True))
+        return replace(self, users=users, items=items)
+
+    def with_centred_biases(self):
+        """The same biased model with biases of mean zero on both sides: their levels go into the constant."""
+        (users, of_users), (items, of_items) = (side.with_centred_biases() for side in (self.users, self.items))
+        return replace(self, users=users, items=items, constant=self.constant + of_users + of_items)
+
+    def centred(self):
+        r"""The same biased model with factors and biases of mean zero on both sides.
+
+        With :math:`p = p' + \bar p` and :math:`q = q' + \bar q` the cross terms go into the biases and the constant; the scores
+        stay. An unknown id then has no factor and no bias: it scores as the known ones do on average.
+        """
+        p_mean, q_mean = (side.factors.mean(0, dtype=np.float64) for side in (self.users, self.items))
+        users, to_users, shift = _centre(self.users, p_mean, q_mean)
+        items, _, constant = _centre(self.items, q_mean, p_mean)
+        prior = self.prior
+        if prior is not None:
+            back = np.linalg.inv(to_users)  # old coordinates from new
+            precision = back.T @ prior[0] @ back
+            prior = precision, prior[1] @ back + precision @ shift
+        return replace(
+            self, users=users, items=items, constant=self.constant - shift[-1] - constant[-1] - p_mean @ q_mean, prior=prior
+        )
+
+    # scores
+
+    def pair_scores(self, user, item, nan=False):
+        """Scores (n,) of pairs of row numbers, -1 for unknown, in float64 so that ranks agree; NaN for unknown if asked for."""
+        scores = np.empty(len(user))
+        for start in range(0, len(user), BLOCK):
+            part = slice(start, start + BLOCK)
+            (p, b_u), (q, b_i) = self.users.at(user[part], nan), self.items.at(item[part], nan)
+            scores[part] = np.einsum("nk,nk->n", p, q) + (b_u + self.constant) + b_i
+        return scores
+
+    def all_scores(self, factors, biases):
+        """Scores (n, n_items) of users given by factors (n, n_factors) and biases (n,), all in float64."""
+        scores = factors @ self.items.factors.T.astype(np.float64)
+        scores += (biases + self.constant)[:, None]
+        if self.biased:
+            scores += self.items.biases
+        alike = self._mean_items()
+        if len(alike) > 1:
+            scores[:, alike] = scores[:, alike[:1]]
+        return scores
+
+    def _mean_items(self):
+        """Numbers of the items that have the mean row: what a matrix product rounds differently by column must tie all the same."""
+        items = self.items
+        if items.counts is None:
+            return np.empty(0, dtype=np.int64)
+        unseen = np.flatnonzero(items.counts == 0)
+        alike = (items.factors[unseen] == items.mean).all(axis=1)
+        return unseen[alike & (items.biases[unseen] == 0) if self.biased else alike]
+
+    def split(self, rows):
+        """Rows (n, width) of users, as ``fold_in`` gives them, as factors (n, n_factors) and biases (n,)."""
+        return rows[:, : self.n_factors], rows[:, -1] if self.biased else np.zeros(len(rows))
+
+    # uncertainty
+
+    def score_variances(self, user, item):
+        """Posterior variances (n,) of the scores of pairs of row numbers, -1 for unknown, in units of the scores."""
+        variance, root = np.empty(len(user)), self.scale**0.5
+        for start in range(0, len(user), BLOCK):
+            part = slice(start, start + BLOCK)
+            u, i = user[part], item[part]
+            rows = self.users.at(u)[0] / root, self.items.at(i)[0] / root
+            variance[part] = score_variance((self.users.posterior, u, rows[1]), (self.items.posterior, i, rows[0]))
+        return self.scale**2 * variance
+
+    def draw(self, rng, role, code):
+        """Draw rows of a side from their posterior: factors (n, n_factors) and biases (n,) of row numbers, -1 for unknown."""
+        side = self.side(role)
+        factors, biases = side.at(code)
+        deviation = side.posterior.draw(rng, code)
+        moved = factors + deviation[:, : self.n_factors] * self.scale**0.5
+        return moved, biases + deviation[:, self.n_factors] * self.scale if self.biased else biases
+
+    # other forms
+
+    def similar(self, role, code, k):
+        """The k rows of a side that point most nearly the same way as some of it: numbers (n, k), -1 for none, and cosines."""
+        rows = self.side(role).factors.astype(np.float64)
+        length = np.linalg.norm(rows, axis=1, keepdims=True)
+        rows = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+        itself = sp.csr_array((np.ones(len(code), dtype=bool), code, np.arange(len(code) + 1)), shape=(len(code), len(rows)))
+        return rank_rows(rows[code], rows, k, excluded=itself)
+
+    def embeddings(self):
+        """Rows whose inner products are the scores: ``[P]`` and ``[Q]`` or, biased, ``[P, b_u + mu, 1]`` and ``[Q, 1, b_i]``."""
+        users, items = self.users.factors, self.items.factors
+        if not self.biased:
+            return users.copy(), items.copy()
+        of_users = np.column_stack([users, self.users.biases + self.constant, np.ones(len(users))])
+        of_items = np.column_stack([items, np.ones(len(items)), self.items.biases])
+        return of_users.astype(users.dtype, copy=False), of_items.astype(items.dtype, copy=False)
+
+    def to_module(self, nan=False):
+        """A PlainMF or BiasedMF with these parameters, and one more row on each side for the unknown; NaN there if asked for."""
+        state = {}
+        for role in ("user", "item"):
+            factors, biases = self.side(role).with_unknown(nan)
+            state |= {f"{role}_factors": factors} | ({f"{role}_biases": biases} if self.biased else {})
+        if self.biased:
+            state["global_mean"] = np.asarray(self.constant)
+        sizes = len(self.users) + 1, len(self.items) + 1, self.n_factors
+        dtype = torch.from_numpy(self.users.factors[:0]).dtype
+        module = (BiasedMF if self.biased else PlainMF)(*sizes, generator=torch.Generator("cpu"), dtype=dtype)
+        module.load_state_dict({name: torch.from_numpy(values) for name, values in state.items()})
+        return module
+
+
+def _spread(rows, known, n, fill):
+    """Rows of the known ids among n, ``fill`` elsewhere."""
+    if len(known) == n:
+        return rows
+    full = np.empty((n, *rows.shape[1:]), dtype=rows.dtype)
+    full[:] = fill
+    full[known] = rows
+    return full
+
+
+def _centre(side, mean, other_mean):
+    """Rows (p, b) to (p - mean, b + (p - mean) . other_mean - constant): the new side, the matrix and shift of that map."""
+    rows = np.column_stack([side.factors, side.biases])
+    matrix = np.eye(rows.shape[1])
+    matrix[-1, :-1] = other_mean
+    shift = -np.append(mean, mean @ other_mean + rows[:, -1].mean(dtype=np.float64))
+    moved = (rows @ matrix.T + shift).astype(rows.dtype)
+    posterior = side.posterior
+    if posterior is not None:
+        posterior = posterior._replace(basis=matrix @ posterior.basis)
+    centred = replace(side, factors=moved[:, :-1], biases=moved[:, -1], mean=np.zeros_like(moved[0, :-1]), posterior=posterior)
+    return centred, matrix, shift
