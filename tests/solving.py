@@ -31,8 +31,9 @@ def fit_variational(module, pairs, rating, weight, loss, **options):
 
 
 def fit_ials(module, pairs, gain, *, alpha, max_iter, tol=1e-4, report=None):
-    rows, history = _solved(ImplicitLeastSquares(module, pairs, gain, alpha=alpha), report, max_iter=max_iter, tol=tol)
-    return *rows, history
+    solver = ImplicitLeastSquares(module, pairs, gain, alpha=alpha)
+    history = _solved(solver, report, max_iter=max_iter, tol=tol)[1]
+    return *solver.rows, history
 
 
 def descend(objective, users, items, *, max_iter, report=None, tol=0.0, **made):
@@ -41,5 +42,5 @@ def descend(objective, users, items, *, max_iter, report=None, tol=0.0, **made):
 
 def fit_ranking(module, pairs, weight, loss, *, tol=0.0, report=None, **made):
     solver = ranking_solver(module, pairs, weight, loss, **made)
-    rows, history = _solved(solver, report, max_iter=solver.max_iter, tol=tol)
-    return *rows, history
+    history = _solved(solver, report, max_iter=solver.max_iter, tol=tol)[1]
+    return *solver.rows, history

@@ -73,7 +73,7 @@ def test_epochs_bring_the_loss_down_and_scores_are_cosines_over_the_temperature(
     solver = solver_of(pairs, weight)
     history = run(solver, max_iter=30)
     assert history["loss"][-1] < 0.7 * history["loss"][0]
-    for side in solver.solution():
+    for side in solver.unit_rows():
         assert side.shape[1] == K
         assert_allclose(side.norm(dim=1), TEMPERATURE**-0.5, rtol=1e-12)
 
@@ -123,7 +123,7 @@ def test_a_restored_solver_goes_on_bit_for_bit(monkeypatch, frozen):
     history = run(first, max_iter=4)
     second.restore(copy_state(first.state()))
     run(second, max_iter=9, history=copy.deepcopy(history))
-    for expected, found in zip(whole.solution(), second.solution(), strict=True):
+    for expected, found in zip(whole.unit_rows(), second.unit_rows(), strict=True):
         assert torch.equal(expected, found)
     assert frozen == torch.equal(second.rows[1], made().rows[1])
 

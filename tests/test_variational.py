@@ -8,7 +8,7 @@ import torch
 from solving import fit_variational
 
 from sk_torchmf import BiasedMatrixFactorization, Interactions, MatrixFactorization, datasets, nn
-from sk_torchmf.model.posterior import score_variance
+from sk_torchmf.model.posterior import Posterior, score_variance
 
 ESTIMATORS = [MatrixFactorization, BiasedMatrixFactorization]
 both = pytest.mark.parametrize("estimator", ESTIMATORS)
@@ -125,7 +125,7 @@ def test_predictive_variance_is_that_of_draws_from_the_posterior(estimator):
 
 def test_score_variance_of_unknown_rows_is_the_priors():
     basis, curvature = np.diag([2.0, 3.0]), np.array([1.0, 1.0])
-    posterior = basis, curvature, 0.5, np.array([1e12])
+    posterior = Posterior(basis, curvature, 0.5, np.array([1e12]))
     unknown, sure = np.array([-1]), np.array([0])
     q = np.array([[1.0, 2.0]])
     of_items = posterior, sure, np.zeros((1, 2))
@@ -159,8 +159,8 @@ def test_the_squared_errors_own_road_equals_the_one_through_autograd(kind, weigh
     for loss in (nn.squared_error, through_autograd):
         module = kind(20, 15, 4, init_std=1.0, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         solutions.append(fit_variational(module, pairs, rating, weight, loss, max_iter=6)[0])
-    for name in ("users", "items"):
-        np.testing.assert_allclose(*(getattr(solution, name) for solution in solutions), rtol=1e-9, atol=1e-11)
+    for role in ("user", "item"):
+        np.testing.assert_allclose(*(solution.side(role).factors for solution in solutions), rtol=1e-9, atol=1e-11)
     assert solutions[0].noise == pytest.approx(solutions[1].noise, rel=1e-9)
 
 

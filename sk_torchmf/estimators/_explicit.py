@@ -242,7 +242,7 @@ class ExplicitFactorization(RatingPredictor):
 
         def keep(estimator, solution):
             estimator._keep(solution.centred() if self._biased else solution, known_users, known_items)
-            if hasattr(solver, "moments"):
+            if self.solver in OPTIMIZERS:
                 estimator.optimizer_state_ = to_numpy(solver.moments(), (known_users, known_items), self.seen_.shape)
             else:
                 vars(estimator).pop("optimizer_state_", None)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sk_torchmf.solvers.base import Solver, fill, tensors_of
+from sk_torchmf.solvers.base import Solver, by_name, by_side, fill, tensors_of
 from sk_torchmf.solvers.objective import POWER
 
 BLOCK = 2**19  # numbers a block of rows may gather: they stay in the cache
@@ -62,6 +62,8 @@ class AlternatingLeastSquares(Solver):
     .. [1] Zhou et al., Large-scale Parallel Collaborative Filtering for the Netflix Prize, AAIM 2008.
     """
 
+    max_iter = 15
+
     def __init__(self, module, objective):
         self.module, self.objective = module, objective
         self.k = module.user_factors.shape[1]
@@ -100,12 +102,12 @@ class AlternatingLeastSquares(Solver):
         return self.objective.solution(self.module)
 
     def state(self):
-        return tensors_of(self.module)
+        return by_side(tensors_of(self.module))
 
     def restore(self, state):
-        fill(tensors_of(self.module), state)
+        fill(tensors_of(self.module), by_name(state))
 
-    def cure(self):
+    def advice(self):
         return ". Raise alpha, or check the ratings for extreme values."
 
 

@@ -18,26 +18,42 @@ class Solver:
     ----------
     epoch : str
         What an epoch is called in messages.
+    max_iter : int
+        How many epochs a fit takes where nothing else is asked for.
     """
 
     epoch = "iteration"
+    max_iter = 10
 
     def step(self):
-        """Train for one epoch; returns its figures, a dict of floats, ``loss`` among them."""
+        """Train for one epoch.
+
+        Returns
+        -------
+        dict of str to float
+            The epoch's figures, ``loss`` among them.
+        """
         raise NotImplementedError
 
     def solution(self):
-        """What was found so far; later steps may change it in place."""
+        """What was found so far; later steps may change it in place.
+
+        Returns
+        -------
+        Factors
+            In standardised units, of the users and items that the solver was given. A solver of any module returns the module.
+        """
         raise NotImplementedError
 
     def state(self):
-        """All that the next step and the solution depend on, beside the arguments the solver was made with.
+        """All that the next step and the solution depend on, beside the arguments that the solver was made with.
 
         Returns
         -------
         dict
-            Of tensors, arrays, numbers, strings, None, and dicts, lists and tuples of such. The tensors are the solver's own: the
-            next step changes them. ``copy_state`` copies.
+            ``{"user": {...}, "item": {...}, "rest": {...}}``. Under ``user`` and ``item`` are tensors with a row for each user or
+            item, in the solver's order; under ``rest`` is everything else: tensors, arrays, numbers, strings, None, and dicts,
+            lists and tuples of such. The tensors are the solver's own, and the next step changes them: ``copy_state`` copies.
         """
         raise NotImplementedError
 
@@ -45,13 +61,30 @@ class Solver:
         """Go back to a state, of this solver or of one made alike; the state is copied."""
         raise NotImplementedError
 
+    def moments(self):
+        """What was gathered beside the rows that a solver of other users and items can go on with.
+
+        Returns
+        -------
+        dict
+            In the form of ``state``: tensors with a row for each user or item, and numbers. Its parts are empty for a solver that
+            gathers nothing.
+        """
+        return {"user": {}, "item": {}, "rest": {}}
+
+    def resume(self, moments):
+        """Go on with moments whose rows are those of this solver's users and items."""
+
     def converged(self, losses, tol):
         """Whether the losses so far say that further epochs are not worth their time."""
         return stalled(losses, tol)
 
-    def cure(self):
+    def advice(self):
         """How a message about a loss that is not finite goes on: what led to it, and what to do."""
         return ""
+
+    def close(self):
+        """Give back what the solver holds beside memory, files and processes; its solution stays."""
 
 
 def run(solver, *, max_iter, tol=0.0, history=None, begin=None, watch=None):
@@ -92,7 +125,7 @@ def run(solver, *, max_iter, tol=0.0, history=None, begin=None, watch=None):
         figures = solver.step()
         seconds = time.perf_counter() - start
         if not math.isfinite(figures["loss"]):
-            raise DivergenceError(f"Loss became {figures['loss']:.4g} in {solver.epoch} {epoch}{solver.cure()}")
+            raise DivergenceError(f"Loss became {figures['loss']:.4g} in {solver.epoch} {epoch}{solver.advice()}")
         for name, value in (figures | {"seconds": seconds}).items():
             history.setdefault(name, []).append(value)
         if watch is not None and watch(epoch, history, solver):
@@ -120,6 +153,24 @@ def copy_state(state):
 def tensors_of(module):
     """A module's parameters and buffers by name, detached: the state of what is trained in place."""
     return {name: tensor.detach() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+
+
+def by_side(named):
+    """Sort what is named ``user_...``, ``item_...`` or otherwise into the three parts of a state."""
+    parts: dict[str, dict] = {"user": {}, "item": {}, "rest": {}}
+    for name, value in named.items():
+        role, _, own = name.partition("_")
+        if role in ("user", "item"):
+            parts[role][own] = value
+        else:
+            parts["rest"][name] = value
+    return parts
+
+
+def by_name(parts):
+    """The reverse of ``by_side``."""
+    own = {f"{role}_{name}": value for role in ("user", "item") for name, value in parts[role].items()}
+    return own | parts["rest"]
 
 
 def fill(tensors, values):

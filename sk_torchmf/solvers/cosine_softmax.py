@@ -139,7 +139,8 @@ class CosineSoftmax(Solver):
         return columns, share[columns]
 
     def solution(self):
-        return Factors.from_rows(*self.unit_rows(), self.n_factors)
+        users, items = self.unit_rows()
+        return Factors.from_rows(users, items, self.n_factors)
 
     def unit_rows(self):
         """Rows (n_users, width) and (n_items, width) whose inner products are the scores."""
@@ -151,17 +152,17 @@ class CosineSoftmax(Solver):
 
     def state(self):
         rows = [side.detach() for side in self.rows]
-        state = {"rows": rows, "iteration": self.iteration, "optimizer": self.optimizer.state_dict()}
-        return state | {"generator": self.generator.get_state()}
+        rest = {"iteration": self.iteration, "optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state()}
+        return {"user": {"rows": rows[0]}, "item": dict(zip(("rows", "biases"), rows[1:], strict=False)), "rest": rest}
 
     def restore(self, state):
-        state = copy_state(state)
+        values, rest = [*state["user"].values(), *state["item"].values()], state["rest"]
         with torch.no_grad():
-            for side, values in zip(self.rows, state["rows"], strict=True):
-                side.copy_(values)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
-        self.iteration = state["iteration"]
+            for side, value in zip(self.rows, values, strict=True):
+                side.copy_(value)
+        self.optimizer.load_state_dict(copy_state(rest["optimizer"]))
+        self.generator.set_state(rest["generator"])
+        self.iteration = rest["iteration"]
 
 
 def _users(n_columns):

@@ -45,6 +45,8 @@ class ImplicitLeastSquares(Solver):
     .. [2] Rendle, Krichene, Zhang, Koren, Revisiting the Performance of iALS on Item Recommendation Benchmarks, RecSys 2022.
     """
 
+    max_iter = 15
+
     def __init__(self, module, pairs, gain, *, alpha):
         with torch.no_grad():
             self.rows = tuple(rows.clone() for rows in module.rows())  # (n_users, width), (n_items, width)
@@ -82,17 +84,20 @@ class ImplicitLeastSquares(Solver):
         return float(value)
 
     def solution(self):
-        return Factors.from_rows(*self.rows, self.n_factors)
+        users, items = self.rows
+        return Factors.from_rows(users, items, self.n_factors)
 
     def state(self):
-        return {"rows": self.rows, "scores": self.scores, "iteration": self.iteration}
+        users, items = self.rows
+        return {"user": {"rows": users}, "item": {"rows": items}, "rest": {"scores": self.scores, "iteration": self.iteration}}
 
     def restore(self, state):
-        for rows, value in zip(self.rows, state["rows"], strict=True):
-            rows.copy_(value)
-        self.scores, self.iteration = state["scores"].to(self.scores, copy=True), state["iteration"]
+        for rows, role in zip(self.rows, ("user", "item"), strict=True):
+            rows.copy_(state[role]["rows"])
+        self.scores.copy_(state["rest"]["scores"])
+        self.iteration = state["rest"]["iteration"]
 
-    def cure(self):
+    def advice(self):
         return ". Lower the weights (y, sample_weight) or raise alpha."
 
 

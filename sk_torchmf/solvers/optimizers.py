@@ -5,7 +5,7 @@ from contextlib import nullcontext
 
 import torch
 
-from sk_torchmf.solvers.base import Solver, copy_state, fill, tensors_of
+from sk_torchmf.solvers.base import Solver, by_name, by_side, copy_state, fill, tensors_of
 
 OPTIMIZERS = {
     "adam": torch.optim.Adam,
@@ -55,6 +55,7 @@ class Minimiser(Solver):
     """
 
     epoch = "epoch"
+    max_iter = 50
 
     def __init__(self, module, objective, optimizer, *, learning_rate=None, batch_size=None, generator=None):
         self.module, self.objective, self.generator = module, objective, generator
@@ -85,45 +86,50 @@ class Minimiser(Solver):
         return self.objective.solution(self.module)
 
     def state(self):
-        state = {"module": tensors_of(self.module), "optimizer": self.optimizer.state_dict()}
+        state = by_side(tensors_of(self.module))
+        state["rest"]["optimizer"] = self.optimizer.state_dict()
         if self.generator is not None:
-            state["generator"] = self.generator.get_state()
+            state["rest"]["generator"] = self.generator.get_state()
         return state
 
     def restore(self, state):
-        fill(tensors_of(self.module), state["module"])
-        self.optimizer.load_state_dict(copy_state(state["optimizer"]))
+        fill(tensors_of(self.module), by_name(state))
+        self.optimizer.load_state_dict(copy_state(state["rest"]["optimizer"]))
         if self.generator is not None:
-            self.generator.set_state(state["generator"])
+            self.generator.set_state(state["rest"]["generator"])
 
     def moments(self):
         """What the optimizer has gathered, to go on with when the module has grown.
 
         Returns
         -------
-        dict of str to dict of str to Tensor or float
-            By the module's parameters, then by the optimizer's own names: tensors of a parameter's shape, and its number of steps.
-            Empty for lbfgs, whose memory is of no use to a longer vector.
+        dict
+            What the optimizer calls ``exp_avg`` of the parameter ``user_factors`` is ``factors.exp_avg`` under ``user``, and its
+            number of steps is ``user_factors.step`` under ``rest``; likewise for items. The parts are empty before the first step,
+            and always for lbfgs, whose memory is of no use to a longer vector.
         """
+        moments = super().moments()
         if isinstance(self.optimizer, torch.optim.LBFGS):
-            return {}
-        found = {}
+            return moments
         for name, parameters in self._by_name().items():
-            states = [self.optimizer.state[parameter] for parameter in parameters]
-            shapes = {key for key, value in states[0].items() if getattr(value, "shape", ()) == parameters[0].shape}
-            own = {key: torch.cat([state[key] for state in states]) for key in shapes}
-            found[name] = own | {key: max(float(state[key]) for state in states) for key in states[0].keys() - shapes}
-        return found
+            role, _, own = name.partition("_")
+            states = [self.optimizer.state.get(parameter, {}) for parameter in parameters]
+            for key, value in states[0].items():
+                if value.shape == parameters[0].shape:
+                    moments[role][f"{own}.{key}"] = torch.cat([state[key] for state in states])
+                else:
+                    moments["rest"][f"{name}.{key}"] = max(float(state[key]) for state in states)
+        return moments
 
     def resume(self, moments):
-        """Go on with what the optimizer had gathered, rows and columns being those of the module."""
-        for name, gathered in moments.items():
-            parameters = self._by_name()[name]
-            lengths = [len(parameter) for parameter in parameters]
-            for key, value in gathered.items():
-                parts = [torch.tensor(value, device="cpu")] * len(lengths) if isinstance(value, float) else value.split(lengths)
-                for parameter, part in zip(parameters, parts, strict=True):
-                    self.optimizer.state[parameter][key] = part.clone()
+        parameters = self._by_name()
+        for full, value in by_name(moments).items():
+            name, _, key = full.partition(".")
+            own = parameters[name]
+            lengths = [len(parameter) for parameter in own]
+            parts = [torch.tensor(value, device="cpu")] * len(own) if isinstance(value, float) else value.split(lengths)
+            for parameter, part in zip(own, parts, strict=True):
+                self.optimizer.state[parameter][key] = part.clone()
 
     def _by_name(self):
         """The parameters that make up each of the module's: a user parameter of each block, the item ones that all share."""
@@ -135,5 +141,5 @@ class Minimiser(Solver):
                     own.append(parameter)
         return found
 
-    def cure(self):
+    def advice(self):
         return f" (learning_rate={self.learning_rate:.3g}). Lower learning_rate or raise alpha."

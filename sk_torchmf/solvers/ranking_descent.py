@@ -16,6 +16,7 @@ DAMPING = 1.0  # of a row, in positives
 GROWTH = 1.2  # of steps, while the objective falls
 RISE = 1.01  # a step after which the objective is that many times its lowest is taken back
 LONGEST = 1.0  # change of a row's scores in a step
+COURSE = ("iteration", "length", "last", "lowest", "falls")  # of a descent: what steers its steps
 NOISE = 3.0  # standard errors by which a drawn objective may seem to rise
 
 
@@ -143,27 +144,35 @@ class Descent(Solver):
         return Factors.from_rows(*self.rows, self.n_factors)
 
     def state(self):
-        state = {name: getattr(self, name) for name in ("iteration", "length", "last", "lowest", "kept", "falls")}
-        state["sides"] = [(side.rows, side.velocity) for side in self.sides]
+        state: dict[str, dict] = {"user": {}, "item": {}, "rest": {name: getattr(self, name) for name in COURSE}}
+        for at, (role, side) in enumerate(
+            zip(("user", "item"), self.sides, strict=False)
+        ):  # items that are held fixed have no state
+            state[role] = {"rows": side.rows, "velocity": side.velocity}
+            if self.kept is not None:
+                state[role] |= {"kept_rows": self.kept[0][at], "kept_gradient": self.kept[1][at]}
         if self.generator is not None:
-            state["generator"] = self.generator.get_state()
+            state["rest"]["generator"] = self.generator.get_state()
         return state
 
     def restore(self, state):
         state = copy_state(state)
-        for side, values in zip(self.sides, state.pop("sides"), strict=True):
-            for tensor, value in zip((side.rows, side.velocity), values, strict=True):
-                tensor.copy_(value)
+        kept = []
+        for role, side in zip(("user", "item"), self.sides, strict=False):
+            side.rows.copy_(state[role]["rows"])
+            side.velocity.copy_(state[role]["velocity"])
+            if "kept_rows" in state[role]:
+                kept.append([state[role][name].to(side.rows) for name in ("kept_rows", "kept_gradient")])
+        rows, gradients = ([pair[at] for pair in kept] for at in (0, 1))
+        self.kept = (rows, gradients) if kept else None
+        for name in COURSE:
+            setattr(self, name, state["rest"][name])
         if self.generator is not None:
-            self.generator.set_state(state.pop("generator"))
-        if state["kept"] is not None:
-            state["kept"] = tuple([tensor.to(self.rows[0].device) for tensor in tensors] for tensors in state["kept"])
-        for name, value in state.items():
-            setattr(self, name, value)
+            self.generator.set_state(state["rest"]["generator"])
 
     def converged(self, losses, tol):
         exact = self.objective.draw is None  # a drawn objective may seem to stand still
         return exact and len(self.falls) == PATIENCE and all(fall < tol for fall in self.falls)
 
-    def cure(self):
+    def advice(self):
         return ". Lower the weights (y, sample_weight) or raise alpha."

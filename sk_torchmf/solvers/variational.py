@@ -17,7 +17,7 @@ START_BIAS = 0.2  # likewise
 NOISE_FLOOR = 1e-6
 LONGEST_STEP = 2.0  # of a row's line search, in Newton steps
 BLOCK = 2**20  # pairs worked on at once
-LEARNED = ("rows", "count", "spread", "doubt", "basis", "curvature", "moment")  # of a side, in an epoch
+LEARNED = ("spread", "doubt", "basis", "curvature", "moment")  # of a side as a whole, in an epoch
 
 
 @dataclass
@@ -118,6 +118,8 @@ class Variational(Solver):
        matrix of its own and the prior is diagonal; the shared matrix is what makes a half-step as cheap as a gradient.
     """
 
+    max_iter = 10
+
     def __init__(self, module, pairs, rating, weight, loss, *, lost=0.0):
         self.module, self.pairs, self.weight, self.loss, self.lost = module, pairs, weight, loss, lost
         self.n_factors = module.user_factors.shape[1]
@@ -165,20 +167,24 @@ class Variational(Solver):
         return self.score.neg() if self.loss.name == "squared_error" else self.loss.residual(self.score, self.rating)
 
     def state(self):
-        sides = [{name: getattr(side, name) for name in LEARNED} for side in self.sides]
-        return {"sides": sides, "score": self.score, "noise": self.noise}
+        state = {"rest": {"score": self.score, "noise": self.noise}}
+        for role, side in zip(("user", "item"), self.sides, strict=True):
+            state[role] = {"rows": side.rows, "count": side.count}
+            state["rest"] |= {f"{role}_{name}": getattr(side, name) for name in LEARNED}
+        return state
 
     def restore(self, state):
-        for side, learned in zip(self.sides, state["sides"], strict=True):
-            for name, value in learned.items():  # not in place: at the start two names may be one tensor
-                setattr(side, name, value.to(getattr(side, name), copy=True))
-        self.score.copy_(state["score"])
-        self.noise = state["noise"]
+        rest = state["rest"]
+        for role, side in zip(("user", "item"), self.sides, strict=True):
+            for name, value in (state[role] | {name: rest[f"{role}_{name}"] for name in LEARNED}).items():
+                setattr(side, name, value.to(getattr(side, name), copy=True))  # not in place: at the start two names are one tensor
+        self.score.copy_(rest["score"])
+        self.noise = rest["noise"]
 
     def converged(self, losses, tol):
         return False
 
-    def cure(self):
+    def advice(self):
         return ". Check the ratings for extreme values."
 
 
