@@ -4,8 +4,7 @@ from sk_torchmf.solvers.als import AlternatingLeastSquares
 from sk_torchmf.solvers.base import run
 from sk_torchmf.solvers.ials import ImplicitLeastSquares
 from sk_torchmf.solvers.optimizers import Minimiser
-from sk_torchmf.solvers.ranking import ranking_solver
-from sk_torchmf.solvers.ranking_descent import Descent
+from sk_torchmf.solvers.ranking_descent import Descent, ranking_solver
 from sk_torchmf.solvers.variational import Variational
 
 

@@ -16,8 +16,9 @@ from sk_torchmf.model_selection import ranking_scorer
 from sk_torchmf.nn import RANKING, NegativeSampler, Pairs, PlainMF
 from sk_torchmf.solvers import cosine_softmax as cosine
 from sk_torchmf.solvers.base import copy_state, run
-from sk_torchmf.solvers.cosine_softmax import CosineSoftmax, fold_in_cosine
-from sk_torchmf.solvers.ranking import ranking_solver, user_weights
+from sk_torchmf.solvers.cosine_softmax import CosineSoftmax
+from sk_torchmf.solvers.fold_in import fold_in_cosine
+from sk_torchmf.solvers.ranking_descent import ranking_solver, user_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TEMPERATURE = 0.3

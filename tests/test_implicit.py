@@ -22,7 +22,7 @@ from sk_torchmf import ImplicitMatrixFactorization, Interactions
 from sk_torchmf.model_selection import HeldOutUsers, UserKFold, ranking_scorer
 from sk_torchmf.nn import RANKING
 from sk_torchmf.nn import top_k as best_of
-from sk_torchmf.solvers import ranking as ranking_solver
+from sk_torchmf.solvers import ranking_descent as ranking_solver
 
 LOSSES = ("ials", *RANKING)
 EXACT = ("logistic", "softmax")

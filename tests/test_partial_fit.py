@@ -17,8 +17,9 @@ from sk_torchmf.inputs import labels as labels_module
 from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs
 from sk_torchmf.solvers import sketch as sketch_module
 from sk_torchmf.solvers.minibatch import Trainer
-from sk_torchmf.solvers.objective import Measure, Objective, standardise
+from sk_torchmf.solvers.objective import Objective
 from sk_torchmf.solvers.optimizers import Minimiser
+from sk_torchmf.solvers.scaling import Measure, standardise
 from sk_torchmf.solvers.sketch import Sketch
 
 pytestmark = pytest.mark.usefixtures("one_thread")

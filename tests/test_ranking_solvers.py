@@ -12,17 +12,11 @@ from test_ranking_losses import POPULARITY, chances
 
 from sk_torchmf import DivergenceError
 from sk_torchmf.nn import RANKING, BiasedMF, NegativeSampler, Pairs, PlainMF, RankingLoss
-from sk_torchmf.solvers import ranking
+from sk_torchmf.solvers import fold_in
 from sk_torchmf.solvers import ranking_descent as descent
-from sk_torchmf.solvers.ials import fold_in_ials
+from sk_torchmf.solvers.fold_in import fold_in_ials, fold_in_ranking
 from sk_torchmf.solvers.objective import POWER, Ridge
-from sk_torchmf.solvers.ranking import (
-    RankingObjective,
-    fold_in_ranking,
-    free_columns,
-    popularity_biases,
-    user_weights,
-)
+from sk_torchmf.solvers.ranking_descent import RankingObjective, free_columns, popularity_biases, user_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 K, ALPHA = 3, 0.05
@@ -273,7 +267,7 @@ def check_finite_differences(value, rows, gradients, step=1e-5):
 @pytest.mark.parametrize("name", EXPECTED)
 @pytest.mark.parametrize("block", [1, 30, 2**20], ids=["a user a block", "three", "one block"])
 def test_the_expected_objective_is_a_plain_loop_and_its_gradient_its_differences(kind, popularity, name, block, monkeypatch):
-    monkeypatch.setattr(ranking, "BLOCK", block)
+    monkeypatch.setattr(descent, "BLOCK", block)
     has, pairs, weight = positives()
     module = start(kind, pairs)
     rows, means = random_like(module.rows()), module.mean_rows(0.0)
@@ -658,5 +652,5 @@ def test_fold_in_draws_nothing_that_the_user_has_and_anew_in_each_step():
         masks.append(there := np.isfinite(negative))
         assert not seen[np.repeat(user, 5)[there.ravel()], negative[there].round().astype(int)].any()
     assert 0.3 < np.mean(masks) < 0.5  # of the twelve items, what the user has not
-    assert len(drawn) == ranking.FOLD_IN_STEPS > 1
+    assert len(drawn) == fold_in.STEPS > 1
     assert (masks[0] != masks[1]).any()

@@ -17,8 +17,9 @@ from sk_torchmf.estimators._ratings import RatingPredictor
 from sk_torchmf.inputs import forms
 from sk_torchmf.nn import POINTWISE, Pairs, pair_dot
 from sk_torchmf.solvers.als import AlternatingLeastSquares
-from sk_torchmf.solvers.objective import Measure, Objective
+from sk_torchmf.solvers.objective import Objective
 from sk_torchmf.solvers.optimizers import OPTIMIZERS, Minimiser
+from sk_torchmf.solvers.scaling import Measure
 from sk_torchmf.solvers.variational import Variational
 from sk_torchmf.training.callbacks import with_callbacks
 from sk_torchmf.training.loop import TRAINING_CONSTRAINTS, Given

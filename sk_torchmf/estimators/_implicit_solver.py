@@ -7,7 +7,7 @@ import torch
 from sk_torchmf._validation import check_device
 from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF
 from sk_torchmf.solvers.ials import ImplicitLeastSquares
-from sk_torchmf.solvers.ranking import ranking_solver
+from sk_torchmf.solvers.ranking_descent import ranking_solver
 
 POSITIVES = 0.1  # what all positives weigh, of all pairs, where nothing else is asked for
 ALPHA = {"ials": 0.01, "logistic": 0.015, "bpr": 0.005, "hinge": 0.01, "adaptive_hinge": 0.02, "softmax": 0.1}

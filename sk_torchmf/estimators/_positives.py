@@ -12,9 +12,7 @@ from sk_torchmf.inputs import forms
 from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, Pairs, PlainMF
 from sk_torchmf.nn.sampling import POPULARITY_POWER
-from sk_torchmf.solvers.cosine_softmax import fold_in_cosine
-from sk_torchmf.solvers.ials import fold_in_ials
-from sk_torchmf.solvers.ranking import fold_in_ranking
+from sk_torchmf.solvers.fold_in import fold_in_cosine, fold_in_ials, fold_in_ranking
 
 
 class PositivesPredictor(Recommender):

@@ -67,9 +67,9 @@ class StreamTrainer(ModuleTrainer):
 
         @contextmanager
         def start(seed, kept):
-            with private_random_state(seed, device):
+            with private_random_state(seed, device) as random:
                 trainer, scheduler = self._make(device)
-                yield Epochs(trainer, stream, scheduler=scheduler), self.max_iter, self._keep_on
+            yield Epochs(trainer, stream, scheduler=scheduler, random=random), self.max_iter, self._keep_on
 
         self._train(None, start, None)
         self.user_counts_, self.item_counts_ = stream.counts

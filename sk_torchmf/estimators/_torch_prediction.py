@@ -17,7 +17,7 @@ from sk_torchmf.inputs import features as _features
 from sk_torchmf.inputs import forms
 from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.nn import POINTWISE, Pairs, PointwiseLoss, Response, ranking_logistic
-from sk_torchmf.solvers.minibatch import as_scores
+from sk_torchmf.solvers.batches import as_scores
 
 BLOCK = 2**16  # pairs scored at once
 BACKGROUND = 64  # known ids that stand in for an unknown one

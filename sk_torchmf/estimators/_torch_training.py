@@ -14,8 +14,9 @@ from sk_torchmf.estimators._torch_prediction import ModulePredictor
 from sk_torchmf.inputs import features as _features
 from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.nn import NegativeSampler
-from sk_torchmf.solvers.hogwild import check_shareable, hogwild
-from sk_torchmf.solvers.minibatch import Batch, Epochs, Observations, PairsBatch, Ranked, Trainer
+from sk_torchmf.solvers.batches import Batch, Observations, PairsBatch, Ranked
+from sk_torchmf.solvers.hogwild import Hogwild, check_shareable
+from sk_torchmf.solvers.minibatch import Epochs, Trainer, private_random_state
 from sk_torchmf.training.loop import Trained
 
 
@@ -110,18 +111,22 @@ class ModuleTrainer(Trained, ModulePredictor):
     @contextmanager
     def _trainable(self, observed, sampler, generator, device, seed, trained):
         """What trains a fresh module on observations; with a sampler, each against negatives. The generator draws for both."""
-        with private_random_state(seed, device):
+        with private_random_state(seed, device) as random:
             trainer, scheduler = self._make(device)
             if trained is not None:
                 trained.hand_over(trainer, scheduler, self._build)
             if self.n_processes > 1:
                 check_shareable(trainer.optimizer, device, self.n_processes)
                 size = self.batch_size or len(observed)
-                with hogwild(trainer, observed, batch_size=size, n_processes=self.n_processes, generator=generator) as epoch:
-                    yield Epochs(trainer, epoch, scheduler=scheduler)
+                batches = Hogwild(trainer, observed, batch_size=size, n_processes=self.n_processes, generator=generator)
+                solver = Epochs(trainer, batches, scheduler=scheduler, random=random)
             else:
                 batches = self._batches(observed, sampler, generator, trainer.module)
-                yield Epochs(trainer, batches, scheduler=scheduler, generator=generator)
+                solver = Epochs(trainer, batches, scheduler=scheduler, generator=generator, random=random)
+        try:
+            yield solver
+        finally:
+            solver.close()
 
     def _batches(self, observed, sampler, generator, module):
         """What to take a step on each, in every epoch."""
@@ -154,17 +159,6 @@ class ModuleTrainer(Trained, ModulePredictor):
         for parameter in module.parameters():
             parameter.grad = None
         estimator.module_ = module.cpu().eval()
-
-
-@contextmanager
-def private_random_state(seed, device):
-    """Seed torch's global generators for what draws from them, initial parameters and dropout, and put them back."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.random.default_generator.manual_seed(seed)
-        if devices:
-            torch.cuda.manual_seed_all(seed)
-        yield
 
 
 def select(data, features, kept):

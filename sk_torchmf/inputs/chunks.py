@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from sk_torchmf._validation import check_below, check_ids, check_length, check_ratings, check_weights
-from sk_torchmf.solvers.minibatch import Batch
+from sk_torchmf.solvers.batches import Batch
 
 
 class Stream:

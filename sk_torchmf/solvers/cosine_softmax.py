@@ -7,14 +7,13 @@ import torch.nn.functional as F
 
 from sk_torchmf.model.factors import Factors
 from sk_torchmf.nn.ranking_losses import expected_softmax
-from sk_torchmf.solvers.base import Solver, copy_state, run
+from sk_torchmf.solvers.base import Solver, copy_state
 
 USERS = 2**7  # a block
 OTHERS = 2**11  # items that a block is shown beside those of its users
 BLOCK = 2**24  # scores of a block at most
 RATE, LAST_RATE = 0.1, 0.01  # of Adam, in the first epoch and after the last; rows start at length 1
 BETAS = 0.9, 0.99
-FOLD_IN_STEPS = 20
 
 
 class CosineSoftmax(Solver):
@@ -96,7 +95,7 @@ class CosineSoftmax(Solver):
         n_users, device = self.pairs.shape[0], self.pairs.device
         order = torch.randperm(n_users, generator=self.generator, device="cpu").to(device)
         loss = torch.zeros((), dtype=torch.float64, device=device)
-        for block in order.split(_users(min(self.others + USERS, len(self.share)))):
+        for block in order.split(users_of_a_block(min(self.others + USERS, len(self.share)))):
             loss += self._step_on(block.sort().values)
         self.iteration += 1
         return {"loss": float(loss)}
@@ -165,37 +164,6 @@ class CosineSoftmax(Solver):
         self.iteration = rest["iteration"]
 
 
-def _users(n_columns):
+def users_of_a_block(n_columns):
     """How many users a block has that is shown so many items."""
     return max(1, min(USERS, BLOCK // n_columns))
-
-
-def fold_in_cosine(pairs, items, share, total, n_unobserved, *, n_factors, temperature):
-    """Fit new users to fixed items: a user's row depends on what is known of her alone.
-
-    Parameters
-    ----------
-    pairs : Pairs
-        What is known of each user, each pair once; every user has one, and one that can be drawn and that she has not.
-    items : Tensor of shape (n_items, width)
-    share, total, n_unobserved : Tensor of shape (n_items,), (n_rows,) and (n_rows,)
-    n_factors : int
-    temperature : float
-        As in ``CosineSoftmax``; all items are shown.
-
-    Returns
-    -------
-    Tensor of shape (n_rows, width)
-        Rows whose inner products with those of items, both as ``CosineSoftmax`` gives them, are the scores.
-    """
-    directions, found = items.clone(), []
-    directions[:, :n_factors] = F.normalize(items[:, :n_factors], dim=1)
-    for rows, _, block in pairs.blocks_of_users(_users(len(items))):  # of one step an epoch each: Adam counts them
-        weight = items.new_ones(block.n_pairs)
-        start = block.user_sums(weight, directions)
-        known = weight, share, total[rows], n_unobserved[rows]
-        options = {"n_factors": n_factors, "temperature": temperature, "max_iter": FOLD_IN_STEPS, "exact": True, "frozen": True}
-        solver = CosineSoftmax(start, items, block, *known, generator=torch.Generator("cpu"), **options)
-        run(solver, max_iter=FOLD_IN_STEPS)
-        found.append(solver.unit_rows()[0])
-    return torch.cat(found)

@@ -3,7 +3,6 @@
 import copy
 import tempfile
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import PicklingError
@@ -12,7 +11,8 @@ import numpy as np
 import torch
 from joblib import Parallel, cpu_count, delayed, parallel_config
 
-from sk_torchmf.solvers.minibatch import Batch, Observations, Trainer, one_pass
+from sk_torchmf.solvers.batches import Batch, Observations
+from sk_torchmf.solvers.minibatch import Trainer, one_pass
 
 SHARED = (torch.optim.SGD, torch.optim.Adagrad)  # without state, or with state that lies in shared memory
 
@@ -36,9 +36,8 @@ def check_shareable(optimizer, device, n_processes):
             )
 
 
-@contextmanager
-def hogwild(trainer, data, *, batch_size, n_processes, generator):
-    """Share a module's parameters between processes; gives a function for ``Epochs`` that runs one epoch on all of them.
+class Hogwild:
+    """An epoch on several processes, for ``Epochs``: they share a module's parameters, which lie in files until ``close``.
 
     Every process takes a part of the observations in a random order and writes to the parameters without a lock [1]_, so
     that results depend on timing. Modules travel by value, those of ``__main__`` and of notebooks too.
@@ -57,43 +56,48 @@ def hogwild(trainer, data, *, batch_size, n_processes, generator):
     ----------
     .. [1] Recht, Re, Wright, Niu, Hogwild: A Lock-Free Approach to Parallelizing Stochastic Gradient Descent, NIPS 2011.
     """
-    parameters = list(trainer.module.parameters())
-    state, tensors = trainer.optimizer.state, _tensors(trainer.module)
-    trainer.check(data[:batch_size])  # while no other process moves the parameters
-    with tempfile.TemporaryDirectory(prefix="sk_torchmf") as folder:
-        share = _Folder(Path(folder))
+
+    def __init__(self, trainer, data, *, batch_size, n_processes, generator):
+        self.batch_size, self.n_processes, self.generator = batch_size, n_processes, generator
+        parameters = list(trainer.module.parameters())
+        self.tensors = _tensors(trainer.module)
+        trainer.check(data[:batch_size])  # while no other process moves the parameters
+        self.folder = tempfile.TemporaryDirectory(prefix="sk_torchmf")
+        share = _Folder(Path(self.folder.name))
         observed = [None if part is None else share(part) for part in (data.user, data.item, data.rating, data.weight)]
         features = {name: share(value) for name, value in data.features.items()}
-        order = share(torch.arange(len(data)))
-        shared = [share(tensor) for tensor in tensors]
+        self.order = share(torch.arange(len(data)))
+        shared = [share(tensor) for tensor in self.tensors]
+        state = trainer.optimizer.state
         sums = [share(state[p]["sum"]) if "sum" in state[p] else None for p in parameters]
-        for tensor in tensors:
+        self.arrays = shared, sums, observed, features, self.order
+        for tensor in self.tensors:
             tensor.data = tensor.data.new_empty(0)
-        shell = copy.deepcopy(trainer.module)  # travels without its numbers
-        for tensor, array in zip(tensors, shared, strict=True):
+        self.shell = copy.deepcopy(trainer.module)  # travels without its numbers
+        for tensor, array in zip(self.tensors, shared, strict=True):
             tensor.data = torch.from_numpy(array)
-        threads = max(1, cpu_count() // n_processes)
-        with parallel_config("loky", inner_max_num_threads=threads), Parallel(n_jobs=n_processes) as parallel:
 
-            def run_epoch(trainer):
-                order[:] = torch.randperm(len(data), generator=generator, device="cpu").numpy()
-                seeds = torch.randint(2**31 - 1, (n_processes,), generator=generator, device="cpu").tolist()
-                groups = _describe(trainer.optimizer, parameters)
-                task = _Epoch(shell, trainer.loss, type(trainer.optimizer), groups, batch_size)
-                arrays = shared, sums, observed, features, order
-                try:
-                    done = parallel(delayed(task)(*arrays, slice(n, None, n_processes), seed) for n, seed in enumerate(seeds))
-                except PicklingError as error:
-                    name = type(trainer.module).__name__
-                    raise ValueError(f"module {name} or its loss cannot travel to another process: {error}.") from error
-                trainer.optimizer.step()  # without gradients it moves nothing; a scheduler wants to see it
-                return tuple(map(sum, zip(*done, strict=True)))
+    def __call__(self, trainer):
+        """Run an epoch; the summed loss and the number of pairs."""
+        n = self.n_processes
+        self.order[:] = torch.randperm(len(self.order), generator=self.generator, device="cpu").numpy()
+        seeds = torch.randint(2**31 - 1, (n,), generator=self.generator, device="cpu").tolist()
+        groups = _describe(trainer.optimizer, list(trainer.module.parameters()))
+        task = _Epoch(self.shell, trainer.loss, type(trainer.optimizer), groups, self.batch_size)
+        try:
+            with parallel_config("loky", inner_max_num_threads=max(1, cpu_count() // n)):
+                done = Parallel(n_jobs=n)(delayed(task)(*self.arrays, slice(at, None, n), seed) for at, seed in enumerate(seeds))
+        except PicklingError as error:
+            name = type(trainer.module).__name__
+            raise ValueError(f"module {name} or its loss cannot travel to another process: {error}.") from error
+        trainer.optimizer.step()  # without gradients it moves nothing; a scheduler wants to see it
+        return tuple(map(sum, zip(*done, strict=True)))
 
-            try:
-                yield run_epoch
-            finally:
-                for tensor in tensors:
-                    tensor.data = tensor.data.clone()  # off the files, which end here
+    def close(self):
+        """Take the module's parameters off the files, and delete these."""
+        for tensor in self.tensors:
+            tensor.data = tensor.data.clone()
+        self.folder.cleanup()
 
 
 class _Folder:

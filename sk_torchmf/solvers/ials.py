@@ -3,8 +3,6 @@
 import torch
 
 from sk_torchmf.model.factors import Factors
-from sk_torchmf.nn import squared_error
-from sk_torchmf.solvers.als import RowPrior, solve_rows
 from sk_torchmf.solvers.base import Solver
 
 
@@ -127,34 +125,3 @@ def _half_step(plan, gain, mass, other_mass, rows, others, scores, free, *, alph
     length = relaxation * (slope * step).sum(1, keepdim=True) / bend.clamp_min(torch.finfo(bend.dtype).tiny)
     rows[:, free] = own.addcmul_(direction, length)
     return scores.addcmul_(plan.expand(length[:, 0]), change)
-
-
-def fold_in_ials(pointers, columns, gain, features, offset, *, alpha, n_items):
-    """Fit users to fixed items, exactly, as ``ImplicitLeastSquares`` would.
-
-    Parameters
-    ----------
-    pointers, columns : Tensor of shape (n_rows + 1,) and (n_pairs,), int64
-        What is known of each user, in CSR form.
-    gain : Tensor of shape (n_pairs,)
-        > 0.
-    features : Tensor of shape (n_items, n_factors)
-        Item factors.
-    offset : Tensor of shape (n_items,)
-        Their biases.
-    alpha : float
-    n_items : int
-        How many of the items anyone has; the others have no feature and no offset.
-
-    Returns
-    -------
-    Tensor of shape (n_rows, n_factors)
-    """
-    k = features.shape[1]
-    eye = torch.eye(k, dtype=features.dtype, device=features.device)
-    everywhere = features.T @ features + alpha * n_items * eye
-    precision = torch.stack([everywhere, torch.zeros_like(eye), alpha * eye])
-    shift = features.new_zeros(3, k)
-    shift[0] = -features.T @ offset
-    rating = (1 + gain) / gain  # with weight g: the same minimum as 1 with weight 1 + g, in place of 0 with weight 1
-    return solve_rows(pointers, columns, rating, gain, features, offset, RowPrior(precision, shift), squared_error)

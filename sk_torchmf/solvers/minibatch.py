@@ -1,160 +1,18 @@
-"""An ordinary training loop: batches in, a trained module out. Knows torch's conventions, and neither the model nor estimators."""
+"""Train any module on batches, a step each. Knows torch's conventions, and neither the model nor estimators."""
 
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from sk_torchmf.nn import NegativeSampler, Pairs
 from sk_torchmf.solvers.base import Solver, copy_state, fill, tensors_of
 
 TAKES_SPARSE = ("SGD", "Adagrad", "SparseAdam")
 COMBINED = ("weight_decay", "momentum", "nesterov")  # their options that torch may refuse with sparse gradients
-
-
-@dataclass(slots=True)
-class Batch:
-    """Observations to take one step on.
-
-    Attributes
-    ----------
-    user, item : Tensor of shape (n,), int64
-        Of shape (n + n m,) in a batch that is ``ranked_against`` m negatives of each observation.
-    rating : Tensor of shape (n,)
-        What the loss gets beside the scores; of a ranking loss, how many items each positive's user has not.
-    weight : Tensor of shape (n,) or None
-    features : dict of str to Tensor of shape (n,)
-        What ``forward`` gets beside user and item; as long as these.
-    """
-
-    user: Tensor
-    item: Tensor
-    rating: Tensor
-    weight: Tensor | None = None
-    features: dict = field(default_factory=dict)
-
-    @classmethod
-    def from_arrays(cls, user, item, rating, weight, features, device="cpu"):
-        """Take over NumPy arrays of the right dtypes; ``weight`` may be None."""
-        user, item, rating = (torch.from_numpy(values).to(device) for values in (user, item, rating))
-        weight = None if weight is None else torch.from_numpy(weight).to(device)
-        return cls(user, item, rating, weight, {name: torch.from_numpy(values).to(device) for name, values in features.items()})
-
-    def __len__(self):
-        return len(self.rating)
-
-    def score(self, module):
-        """The module's scores, one for each user and item."""
-        return as_scores(module(self.user, self.item, **self.features), len(self.user), type(module).__name__)
-
-    def ranked_against(self, negative):
-        """The batch with negatives (n, m), each scored with the features of its positive: first n scores, then n rows of m."""
-
-        def repeated(values):
-            return torch.cat([values, values.repeat_interleave(negative.shape[1])])
-
-        features = {name: repeated(values) for name, values in self.features.items()}
-        item = torch.cat([self.item, negative.flatten()])
-        return Batch(repeated(self.user), item, self.rating, self.weight, features)
-
-    def __getitem__(self, index):
-        """Some of the observations, by slice or index tensor."""
-        weight = None if self.weight is None else self.weight[index]
-        features = {name: value[index] for name, value in self.features.items()}
-        return Batch(self.user[index], self.item[index], self.rating[index], weight, features)
-
-
-@dataclass(slots=True)
-class PairsBatch:
-    """All observations as a plan, for modules with ``forward_pairs``.
-
-    Attributes
-    ----------
-    pairs : Pairs
-    rating, weight : Tensor of shape (n,), or None
-        As in ``Batch``, in the order of the scores.
-    place : Tensor of shape (n_pairs,), int, optional
-        Places of the scores in user-major order, which is theirs by default.
-    """
-
-    pairs: Pairs
-    rating: Tensor
-    weight: Tensor | None = None
-    place: Tensor | None = None
-
-    @classmethod
-    def of(cls, batch, shape):
-        """Plan a batch without features; ``shape`` is (n_users, n_items)."""
-        user, item = (tensor.cpu().numpy() for tensor in (batch.user, batch.item))
-        pairs = Pairs(user, item, shape[0], shape[1], batch.rating.device)
-        if len(batch) < pairs.n_pairs:  # ranked: the loss wants positives first, and of each its negatives together
-            return cls(pairs, batch.rating, batch.weight, pairs.inverse_order)
-        weight = None if batch.weight is None else batch.weight.index_select(0, pairs.order)
-        return cls(pairs, batch.rating.index_select(0, pairs.order), weight)
-
-    def __len__(self):
-        return len(self.rating)
-
-    def score(self, module):
-        """The module's scores by the fused kernels, one for each pair."""
-        score = as_scores(module.forward_pairs(self.pairs), self.pairs.n_pairs, type(module).__name__)
-        return score if self.place is None else score.index_select(0, self.place)
-
-
-@dataclass(frozen=True)
-class Observations:
-    """A loader over tensors on the device: every iteration is a pass in a fresh random order, a slice a batch.
-
-    Attributes
-    ----------
-    data : Batch
-        All observations.
-    size : int
-        Of a batch; the last may be smaller.
-    generator : torch.Generator
-        A CPU generator, which draws the order.
-    """
-
-    data: Batch
-    size: int
-    generator: torch.Generator
-
-    def __iter__(self):
-        n = len(self.data)
-        order = torch.randperm(n, generator=self.generator, device="cpu").to(self.data.rating.device)
-        shuffled = self.data[order]
-        for start in range(0, n, self.size):
-            yield shuffled[start : start + self.size]
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """A loader that gives every batch of another fresh negatives.
-
-    Attributes
-    ----------
-    batches : iterable of Batch
-        Gone through once an iteration.
-    sampler : NegativeSampler
-    n_negatives : int
-        Of each positive.
-    shape : tuple of int, optional
-        (n_users, n_items), for batches planned for modules with ``forward_pairs``.
-    """
-
-    batches: Iterable
-    sampler: NegativeSampler
-    n_negatives: int
-    shape: tuple | None = None
-
-    def __iter__(self):
-        for batch in self.batches:
-            ranked = batch.ranked_against(self.sampler.draw(batch.user, self.n_negatives))
-            yield ranked if self.shape is None else PairsBatch.of(ranked, self.shape)
 
 
 @dataclass
@@ -266,44 +124,42 @@ class Trainer:
         )
 
 
-def as_scores(score, n, name):
-    """A module's output as shape (n,): (n, 1) will do, and a single number for a single pair."""
-    if not isinstance(score, Tensor):
-        raise TypeError(f"{name} must return a tensor, one number a pair. Got {type(score).__name__}.")
-    shape = tuple(score.shape)
-    if shape == (n,):
-        return score
-    if shape == (n, 1) or (n == 1 and score.numel() == 1):
-        return score.reshape(n)
-    raise ValueError(f"{name} must return one number a pair, shape ({n},) or ({n}, 1). Got shape {shape}.")
-
-
 class Epochs(Solver):
     """Train a module in place, a step a batch.
 
     Parameters
     ----------
     trainer : Trainer
-    batches : iterable of Batch, or callable
+    batches : iterable of Batch, or Hogwild
         Iterated once an epoch; or called once an epoch with the trainer, and returns the summed loss and the number of pairs.
     scheduler : torch.optim.lr_scheduler.LRScheduler, optional
         Takes a step after each epoch.
     generator : torch.Generator, optional
-        What the batches draw from: a part of the state, as are torch's global generators, which dropout draws from.
+        What the batches draw from: a part of the state.
+    random : private_random_state, optional
+        Of torch's global generators, which dropout draws from, during the steps: a part of the state. By default they go on from
+        where they are now.
 
     Notes
     -----
     The loss of an epoch is the mean over its pairs of the loss that each step started from. The solution is the module. What a
-    module keeps elsewhere than in parameters and buffers is no part of the state.
+    module keeps elsewhere than in parameters and buffers is no part of the state. Which rows of a module are those of users is not
+    known here, so all of the state is under ``rest``.
     """
 
     epoch = "epoch"
 
-    def __init__(self, trainer, batches, *, scheduler=None, generator=None):
+    def __init__(self, trainer, batches, *, scheduler=None, generator=None, random=None):
         self.trainer, self.batches, self.scheduler, self.generator = trainer, batches, scheduler, generator
+        device = next((parameter.device for parameter in trainer.module.parameters() if parameter.is_cuda), torch.device("cpu"))
+        self.random = private_random_state(None, device) if random is None else random
         self.n_epochs = 0
 
     def step(self):
+        with self.random:
+            return self._step()
+
+    def _step(self):
         self.n_epochs += 1
         total, n = self.batches(self.trainer) if callable(self.batches) else one_pass(self.trainer, self.batches)
         if n == 0:
@@ -320,37 +176,90 @@ class Epochs(Solver):
         return self.trainer.module
 
     def state(self):
-        state = {"n_epochs": self.n_epochs, "module": tensors_of(self.trainer.module)}
-        state["optimizer"] = self.trainer.optimizer.state_dict()
+        rest = {"n_epochs": self.n_epochs, "module": tensors_of(self.trainer.module), "random": self.random.states}
+        rest["optimizer"] = self.trainer.optimizer.state_dict()
         if self.scheduler is not None:
-            state["scheduler"] = self.scheduler.state_dict()
+            rest["scheduler"] = self.scheduler.state_dict()
         if self.generator is not None:
-            state["generator"] = self.generator.get_state()
-        state["random"] = torch.random.get_rng_state()
-        if self._on_cuda():
-            state["cuda"] = torch.cuda.get_rng_state()
-        return state
+            rest["generator"] = self.generator.get_state()
+        return {"user": {}, "item": {}, "rest": rest}
 
     def restore(self, state):
-        state = copy_state(state)
-        self.n_epochs = state["n_epochs"]
-        fill(tensors_of(self.trainer.module), state["module"])
-        self.trainer.optimizer.load_state_dict(state["optimizer"])
+        rest = copy_state(state["rest"])
+        self.n_epochs, self.random.states = rest["n_epochs"], rest["random"]
+        fill(tensors_of(self.trainer.module), rest["module"])
+        self.trainer.optimizer.load_state_dict(rest["optimizer"])
         if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
+            self.scheduler.load_state_dict(rest["scheduler"])
         if self.generator is not None:
-            self.generator.set_state(state["generator"])
-        torch.random.set_rng_state(state["random"])
-        if "cuda" in state and self._on_cuda():
-            torch.cuda.set_rng_state(state["cuda"])
+            self.generator.set_state(rest["generator"])
 
-    def _on_cuda(self):
-        return any(parameter.is_cuda for parameter in self.trainer.module.parameters())
-
-    def cure(self):
+    def advice(self):
         rates = sorted({group["lr"] for group in self.trainer.optimizer.param_groups if "lr" in group})
         shown = ", ".join(f"{float(rate):.3g}" for rate in rates)
         return f" (optimizer__lr={shown}). Lower optimizer__lr."
+
+    def close(self):
+        if callable(self.batches):
+            self.batches.close()
+
+
+class private_random_state:
+    """torch's global generators in a state of their own for the length of a ``with``, and again where they were for the next.
+
+    Outside they are as if nothing had been drawn within: for modules that draw their parameters or their dropout from them.
+
+    Parameters
+    ----------
+    seed : int or None
+        What they start from; None for where they are now.
+    device : torch.device
+        CUDA's generator is meant too where this is a GPU.
+
+    Attributes
+    ----------
+    states : list of Tensor
+        Of the generators, CPU first, as the last ``with`` has left them.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sk_torchmf.solvers.minibatch import private_random_state
+    >>> before = torch.get_rng_state()
+    >>> with private_random_state(0, torch.device("cpu")) as random:
+    ...     first = torch.rand(2)
+    >>> with random:
+    ...     second = torch.rand(2)
+    >>> bool((torch.get_rng_state() == before).all())
+    True
+    >>> with private_random_state(0, torch.device("cpu")):
+    ...     bool((torch.rand(4) == torch.cat([first, second])).all())
+    True
+    """
+
+    def __init__(self, seed, device):
+        self.devices = [device] if device.type == "cuda" else []
+        if seed is None:
+            self.states = self._now()
+        else:
+            self.states = [torch.Generator(place).manual_seed(seed).get_state() for place in ("cpu", *self.devices)]
+
+    def __enter__(self):
+        self._outside = self._now()
+        self._set(self.states)
+        return self
+
+    def __exit__(self, *error):
+        self.states = self._now()
+        self._set(self._outside)
+
+    def _now(self):
+        return [torch.random.get_rng_state(), *map(torch.cuda.get_rng_state, self.devices)]
+
+    def _set(self, states):
+        torch.random.set_rng_state(states[0])
+        for device, state in zip(self.devices, states[1:], strict=False):  # of a fit that went on from a GPU to a CPU no more
+            torch.cuda.set_rng_state(state, device)
 
 
 def one_pass(trainer, batches):

@@ -122,14 +122,16 @@ class Minimiser(Solver):
         return moments
 
     def resume(self, moments):
-        parameters = self._by_name()
-        for full, value in by_name(moments).items():
-            name, _, key = full.partition(".")
-            own = parameters[name]
-            lengths = [len(parameter) for parameter in own]
-            parts = [torch.tensor(value, device="cpu")] * len(own) if isinstance(value, float) else value.split(lengths)
-            for parameter, part in zip(own, parts, strict=True):
-                self.optimizer.state[parameter][key] = part.clone()
+        gathered = by_name(moments)
+        for name, parameters in self._by_name().items():
+            for full, value in gathered.items():
+                of, _, key = full.partition(".")
+                if of != name:
+                    continue
+                steps = [torch.tensor(value, device="cpu")] * len(parameters) if isinstance(value, float) else None
+                parts = steps or value.split([len(parameter) for parameter in parameters])
+                for parameter, part in zip(parameters, parts, strict=True):
+                    self.optimizer.state[parameter][key] = part.clone()
 
     def _by_name(self):
         """The parameters that make up each of the module's: a user parameter of each block, the item ones that all share."""

@@ -1,0 +1,179 @@
+"""New users against fixed items: of each kind of model the row that its fit would give them. Knows no estimator."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from sk_torchmf.nn import NegativeSampler, squared_error
+from sk_torchmf.solvers.als import RowPrior, solve_rows
+from sk_torchmf.solvers.base import run
+from sk_torchmf.solvers.cosine_softmax import CosineSoftmax, users_of_a_block
+from sk_torchmf.solvers.ranking_descent import Descent, RankingObjective, free_columns, user_weights
+
+STEPS = 20  # of what has no closed form
+
+
+def fold_in_ratings(data, factors, loss, *, leave_one_out=False):
+    """Fit users' rows to their ratings of fixed items, in closed form for the squared error.
+
+    Parameters
+    ----------
+    data : Interactions
+        The ratings of new users, one user's after another's, ``num_users`` of them; items are those of the factors.
+    factors : Factors
+        A model of ratings with a ``prior``.
+    loss : PointwiseLoss
+    leave_one_out : bool, default=False
+        Whether to return the held-out scores too.
+
+    Returns
+    -------
+    rows : ndarray of shape (num_users, width), float64
+        Factors, followed by the bias in a biased model, in the units of ``factors``. Without ratings the mean of the prior.
+    scores : ndarray of shape (n_ratings,), float64, only with ``leave_one_out``
+        What each rating's score is by its user's other ratings, see ``solve_rows``; in the units of the scores.
+    """
+    items, scale = factors.items, factors.scale
+    features, offset = items.factors / scale**0.5, np.zeros(len(items))
+    units = np.full(factors.n_factors, scale**0.5)
+    if factors.biased:
+        features = np.column_stack([features, np.ones(len(items))])
+        offset, units = (items.biases + factors.constant) / scale, np.append(units, scale)
+    rating = loss.check(data.ratings) / scale
+    weight = np.ones(len(data)) if data.weights is None else data.weights
+    pointers = np.concatenate([[0], np.cumsum(np.bincount(data.user_ids, minlength=data.num_users))])
+    dtype = torch.from_numpy(items.factors[:0]).dtype
+    ratings, weights, rows, offsets = (torch.from_numpy(values).to(dtype) for values in (rating, weight, features, offset))
+    precision, shift = factors.prior
+    prior = RowPrior.from_arrays(precision, shift, like=rows)
+    pattern = torch.from_numpy(pointers), torch.from_numpy(data.item_ids.astype(np.int64))
+    found = solve_rows(*pattern, ratings, weights, rows, offsets, prior, loss, leave_one_out=leave_one_out)
+    if not leave_one_out:
+        return found.double().numpy() * units
+    return found[0].double().numpy() * units, found[1].double().numpy() * scale
+
+
+def fold_in_ials(pointers, columns, gain, features, offset, *, alpha, n_items):
+    """Fit users to fixed items, exactly, as ``ImplicitLeastSquares`` would.
+
+    Parameters
+    ----------
+    pointers, columns : Tensor of shape (n_rows + 1,) and (n_pairs,), int64
+        What is known of each user, in CSR form.
+    gain : Tensor of shape (n_pairs,)
+        > 0.
+    features : Tensor of shape (n_items, n_factors)
+        Item factors.
+    offset : Tensor of shape (n_items,)
+        Their biases.
+    alpha : float
+    n_items : int
+        How many of the items anyone has; the others have no feature and no offset.
+
+    Returns
+    -------
+    Tensor of shape (n_rows, n_factors)
+    """
+    k = features.shape[1]
+    eye = torch.eye(k, dtype=features.dtype, device=features.device)
+    everywhere = features.T @ features + alpha * n_items * eye
+    precision = torch.stack([everywhere, torch.zeros_like(eye), alpha * eye])
+    shift = features.new_zeros(3, k)
+    shift[0] = -features.T @ offset
+    rating = (1 + gain) / gain  # with weight g: the same minimum as 1 with weight 1 + g, in place of 0 with weight 1
+    return solve_rows(pointers, columns, rating, gain, features, offset, RowPrior(precision, shift), squared_error)
+
+
+def fold_in_ranking(pairs, users, items, centre, loss, *, alpha, n_factors, n_negatives, seen, share, item_count, typical):
+    """Fit new users to fixed items, in place, by a fixed number of steps: a user's row depends on what is known of her alone.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        What is known of each user, each pair once; every user has one, and one that can be drawn and that she has not.
+    users : Tensor of shape (n_rows, width)
+        Where to start.
+    items : Tensor of shape (n_items, width)
+        Rows as the module lays them out.
+    centre : Tensor of shape (width,)
+        The row that users shrink to.
+    loss, alpha, n_factors, n_negatives
+        As in ``ranking_solver``; the expectation is exact where the loss has it.
+    seen : CSR array of shape (n_rows, n_items)
+        The pairs.
+    share : ndarray of shape (n_items,)
+        The chance of an item to be drawn, up to a factor.
+    item_count : ndarray of shape (n_items,)
+        Weight of each item's positives in ``fit``.
+    typical : float
+        Mean weight of a user's positives in ``fit``.
+
+    Notes
+    -----
+    Where negatives are drawn they depend on the positive's item and the step alone, not on the user's place among others; those
+    that she has are left out.
+    """
+    user, sampler = pairs.users.long(), NegativeSampler(seen)
+    own = pairs.sums()[0]
+    weight = user_weights(own, typical).to(users)[user]
+    chance, generator = torch.from_numpy(share), torch.Generator("cpu").manual_seed(0)
+
+    def draw():
+        table = torch.multinomial(chance, len(share) * n_negatives, replacement=True, generator=generator)
+        drawn = table.view(-1, n_negatives)[pairs.columns.long().cpu()]  # (n_pairs, n_negatives)
+        places = sampler.find_seen(user.cpu().repeat_interleave(n_negatives), drawn.view(-1))
+        drawn.view(-1)[places] = -1
+        return drawn.to(users.device)
+
+    known = (share > 0).astype(np.float64)
+    objective = RankingObjective.build(
+        pairs,
+        weight,
+        loss,
+        (centre, items[0]),
+        alpha=alpha,
+        n_factors=n_factors,
+        n_negatives=n_negatives,
+        draw=None if loss.expected is not None else draw,
+        share=share,
+        total=share.sum() - seen @ share,
+        n_unobserved=known.sum() - seen @ known,
+        typical=typical,
+    )
+    columns = free_columns(n_factors, items.shape[1] > n_factors, loss)[0]
+    counts = pairs.sums(weight)[0], torch.from_numpy(item_count).to(items.device)
+    descent = Descent(objective, (users, columns), (items, []), max_iter=STEPS, counts=counts, adaptive=False)
+    run(descent, max_iter=STEPS)
+    return users
+
+
+def fold_in_cosine(pairs, items, share, total, n_unobserved, *, n_factors, temperature):
+    """Fit new users to fixed items: a user's row depends on what is known of her alone.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        What is known of each user, each pair once; every user has one, and one that can be drawn and that she has not.
+    items : Tensor of shape (n_items, width)
+    share, total, n_unobserved : Tensor of shape (n_items,), (n_rows,) and (n_rows,)
+    n_factors : int
+    temperature : float
+        As in ``CosineSoftmax``; all items are shown.
+
+    Returns
+    -------
+    Tensor of shape (n_rows, width)
+        Rows whose inner products with those of items, both as ``CosineSoftmax`` gives them, are the scores.
+    """
+    directions, found = items.clone(), []
+    directions[:, :n_factors] = F.normalize(items[:, :n_factors], dim=1)
+    size = users_of_a_block(len(items))
+    for rows, _, block in pairs.blocks_of_users(size):  # of one step an epoch each: Adam counts them
+        weight = items.new_ones(block.n_pairs)
+        start = block.user_sums(weight, directions)
+        known = weight, share, total[rows], n_unobserved[rows]
+        options = {"n_factors": n_factors, "temperature": temperature, "max_iter": STEPS, "exact": True, "frozen": True}
+        solver = CosineSoftmax(start, items, block, *known, generator=torch.Generator("cpu"), **options)
+        run(solver, max_iter=STEPS)
+        found.append(solver.unit_rows()[0])
+    return torch.cat(found)
