@@ -292,7 +292,8 @@ class WithASet(torch.optim.lr_scheduler.ConstantLR):
 
 def test_a_state_that_a_file_cannot_hold_is_named(tmp_path):
     words = (
-        r"checkpoint cannot keep what .* state_dict\(\): solver\.rest\.scheduler\.seen is a builtins.set.*Use another, or checkpoint=None"
+        r"checkpoint cannot keep what .* state_dict\(\): solver\.rest\.scheduler\.seen is a builtins.set.*"
+        r"Use another, or checkpoint=None"
     )
     with pytest.raises(TypeError, match=words):
         torch_model(scheduler=WithASet, checkpoint=tmp_path / "fit").fit(DATA)

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF, huber, logistic, pair_dot, poisson, squared_error
+from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF, PointwiseLoss, huber, logistic, pair_dot, poisson, squared_error
 from sk_torchmf.nn import top_k as ranking
 from sk_torchmf.nn.top_k import rank_rows, top_k
 
@@ -350,6 +350,22 @@ def test_state_of_a_module_can_be_loaded_into_another():
 
 SCORES = np.array([-3.0, -0.7, 0.0, 0.3, 1.0, 2.5])
 RATINGS = np.array([0.0, 0.25, 0.5, 1.0])
+
+
+def test_the_variance_of_a_rating_is_that_of_its_distribution_with_an_uncertain_mean():
+    prediction, variance = np.array([0.2, 0.9]), np.array([0.5, 2.0])
+    expected = {
+        "squared_error": [0.5, 2.0],
+        "huber": [0.5, 2.0],
+        "poisson": [0.2 + 0.04 * 0.5, 0.9 + 0.81 * 2],  # E[var] + var[E], the mean of variance p^2 v to first order
+        "logistic": [0.2 * 0.8, 0.9 * 0.1],
+    }
+    assert expected.keys() == POINTWISE.keys()
+    for name, loss in POINTWISE.items():
+        np.testing.assert_allclose(loss.variance(prediction, variance), expected[name], rtol=1e-12)
+    assert PointwiseLoss("own", value=lambda s, r: s - r, curvature=lambda s, r: s).variance is None
+
+
 HAND_WRITTEN = {
     "squared_error": lambda s, r: (r - s) ** 2,
     "huber": lambda s, r: np.where(abs(s - r) <= 1, (s - r) ** 2, 2 * abs(s - r) - 1),

@@ -29,6 +29,32 @@ LOOPS = {  # the loss of one positive with score s, negatives with scores t, of 
 }
 
 
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_bias_of_the_user_counts_where_the_loss_says_so(name):
+    positive, negative = torch.tensor([0.3, -0.2]), torch.tensor([[0.5, 0.1], [-0.4, 0.9]])
+    moved = RANKING[name](positive + 0.7, negative + 0.7, 5) - RANKING[name](positive, negative, 5)
+    assert RANKING[name].user_bias == (not torch.allclose(moved, torch.zeros(2), atol=1e-6))
+
+
+def test_only_the_logistic_loss_predicts_a_chance():
+    score = torch.tensor([0.0, math.log(3.0)])
+    assert_allclose(RANKING["logistic"].response(score), [0.5, 0.75])
+    for name in LOOPS.keys() - {"logistic"}:
+        assert RANKING[name].response(score) is score
+
+
+def test_a_loss_has_its_own_default_alpha():
+    assert {name: loss.alpha for name, loss in RANKING.items()} == {
+        "logistic": 0.015,
+        "bpr": 0.005,
+        "hinge": 0.01,
+        "adaptive_hinge": 0.02,
+        "softmax": 0.1,
+    }
+    own = RankingLoss("own", RANKING["bpr"].value, 0.7)
+    assert (own.alpha, own.user_bias) == (0.01, False)
+
+
 @pytest.fixture
 def scores():
     rng = np.random.default_rng(0)

@@ -10,7 +10,7 @@ from sk_torchmf.solvers.ials import ImplicitLeastSquares
 from sk_torchmf.solvers.ranking_descent import ranking_solver
 
 POSITIVES = 0.1  # what all positives weigh, of all pairs, where nothing else is asked for
-ALPHA = {"ials": 0.01, "logistic": 0.015, "bpr": 0.005, "hinge": 0.01, "adaptive_hinge": 0.02, "softmax": 0.1}
+ALPHA = {"ials": 0.01} | {name: loss.alpha for name, loss in RANKING.items()}
 INIT_STD = 0.3
 
 

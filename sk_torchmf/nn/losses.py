@@ -43,6 +43,10 @@ class PointwiseLoss:
         ``(score, rating, noise)`` to what each pair says of the variance of the noise, where that is not the loss itself.
     check : callable, default=identity
         Takes the ratings as an array, returns them as the loss wants them coded, raises ValueError where it cannot use them.
+    variance : callable, optional
+        ``(prediction, score_variance)`` to the variance of a rating about its prediction, without the noise that a solver learns:
+        NumPy arrays of one shape, predictions in the units of the ratings, variances in these units squared; a score on a log or
+        logit scale has no unit. None where it is not known.
 
     Examples
     --------
@@ -54,6 +58,8 @@ class PointwiseLoss:
     tensor([1.0000, 2.7183])
     >>> loss.slope(score, rating), loss.response(score)
     (tensor([-1.0000,  2.7183]), tensor([1.0000, 2.7183]))
+    >>> loss.variance(4.0, 0.25)  # of a count with the mean 4, and of that mean
+    8.0
     """
 
     name: str
@@ -65,6 +71,7 @@ class PointwiseLoss:
     robust: bool = False
     dispersion: Callable | None = None
     check: Callable = _identity
+    variance: Callable | None = None
 
     def __call__(self, score, rating):
         return self.value(score, rating)
@@ -116,6 +123,11 @@ def _named(name):
     return POINTWISE[name]
 
 
+def _score_variance(prediction, score_variance):
+    """Where predictions are scores the one's variance is the other's."""
+    return score_variance
+
+
 def _huber(score, rating):
     error = (score - rating).abs()
     return torch.where(error <= HUBER_DELTA, error.square(), 2 * HUBER_DELTA * error - HUBER_DELTA**2)
@@ -149,6 +161,7 @@ squared_error = PointwiseLoss(
     "squared_error",
     value=lambda score, rating: (score - rating).square(),
     curvature=lambda score, rating: torch.full_like(score, 2.0),
+    variance=_score_variance,
 )
 """``(r - s)^2``: Spotlight's regression loss."""
 
@@ -158,6 +171,7 @@ huber = PointwiseLoss(
     curvature=lambda score, rating: 2 * HUBER_DELTA / (score - rating).abs().clamp_min(HUBER_DELTA),
     robust=True,
     dispersion=_huber_dispersion,
+    variance=_score_variance,
 )
 """``(r - s)^2`` up to ``|r - s| = 1``, then ``2 |r - s| - 1`` (Huber 1964); 1 is the ratings' spread about their median."""
 
@@ -169,6 +183,7 @@ poisson = PointwiseLoss(
     link=lambda mean: torch.log(mean.clamp_min(_TINY)),
     standardised=False,
     check=_check_counts,
+    variance=lambda prediction, score_variance: prediction + prediction**2 * score_variance,  # a Poisson variable's, its mean moves
 )
 """``exp(s) - r s``: the negative log-likelihood of counts, as Spotlight's poisson loss."""
 
@@ -180,6 +195,7 @@ logistic = PointwiseLoss(
     link=lambda mean: torch.logit(mean, eps=_TINY),
     standardised=False,
     check=_check_binary,
+    variance=lambda prediction, score_variance: prediction * (1 - prediction),  # of 0 or 1, whatever is known of its chance
 )
 """``log(1 + exp(s)) - r s``: the negative log-likelihood of 0 or 1 (-1 or 1 will do, as in Spotlight)."""
 

@@ -1,10 +1,14 @@
-"""Losses that rank: what a user has above what she has not, drawn or in expectation. They know scores only."""
+"""Losses that rank: what a user has above what the user has not, drawn or in expectation. They know scores only."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+
+
+def _identity(value):
+    return value
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,12 @@ class RankingLoss:
         users of their expected loss: from all scores (b, n_items), the positives' rows, columns and weights, each of shape (n,)
         and every pair once, the chance of an item to be drawn up to a factor (n_items,), its sum over what a user has not and
         how many these are, both (b,). None where there is no such form for one pass over the scores.
+    alpha : float, default=0.01
+        The regularisation that suits it where nothing is known of the data.
+    user_bias : bool, default=False
+        Whether a user's bias changes the loss; where only differences of a user's scores count it cancels.
+    response : callable, default=identity
+        Inverse link: the prediction of a score.
 
     Examples
     --------
@@ -41,6 +51,9 @@ class RankingLoss:
     value: Callable
     curvature: float
     expected: Callable | None = None
+    alpha: float = 0.01
+    user_bias: bool = False
+    response: Callable = _identity
 
     def __call__(self, positive, negative, n_unobserved):
         return self.value(positive, negative, n_unobserved)
@@ -58,7 +71,9 @@ def _named(name):
 
 def _expected_logistic(scores, user, item, weight, share, total, n_unobserved, n_negatives):
     positive = scores[user, item]
-    mass = n_negatives / total * torch.zeros_like(total).index_add_(0, user, weight)  # of a user's negatives, spread over her share
+    mass = (
+        n_negatives / total * torch.zeros_like(total).index_add_(0, user, weight)
+    )  # of a user's negatives, spread over the user's share
     negatives = torch.dot(F.softplus(scores) @ share, mass)
     their_own = torch.dot(F.softplus(positive), share[item] * mass[user])  # which are no negatives
     return torch.dot(F.softplus(-positive), weight) + negatives - their_own
@@ -83,6 +98,9 @@ ranking_logistic = RankingLoss(
     value=lambda positive, negative, n_unobserved: F.softplus(-positive) + F.softplus(negative).sum(1),
     curvature=0.7,
     expected=_expected_logistic,
+    alpha=0.015,
+    user_bias=True,
+    response=torch.sigmoid,
 )
 r"""``log(1 + exp(-s_i)) + sum_j log(1 + exp(s_j))``: logistic regression of positives against m negatives each (Johnson 2014)."""
 
@@ -90,6 +108,7 @@ bpr = RankingLoss(
     "bpr",
     value=lambda positive, negative, n_unobserved: F.softplus(negative - positive[:, None]).mean(1),
     curvature=0.7,
+    alpha=0.005,
 )
 r"""``-log sigmoid(s_i - s_j)``, averaged over the negatives j (Rendle et al. 2009)."""
 
@@ -104,10 +123,11 @@ adaptive_hinge = RankingLoss(
     "adaptive_hinge",
     value=lambda positive, negative, n_unobserved: (1 + negative.amax(1) - positive).clamp_min(0),
     curvature=2.0,
+    alpha=0.02,
 )
 r"""``max(0, 1 - s_i + max_j s_j)``: of its negatives a positive meets the one that scores highest (Weston et al. 2011)."""
 
-softmax = RankingLoss("softmax", value=_softmax, curvature=2.0, expected=expected_softmax)
+softmax = RankingLoss("softmax", value=_softmax, curvature=2.0, expected=expected_softmax, alpha=0.1)
 r"""``-log exp(s_i) / (exp(s_i) + sum_j exp(s_j))`` over all items j the user has not, estimated from the negatives."""
 
 RANKING = {loss.name: loss for loss in (ranking_logistic, bpr, hinge, adaptive_hinge, softmax)}

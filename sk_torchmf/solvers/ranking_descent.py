@@ -364,7 +364,7 @@ def free_columns(k, biased, loss):
     users, items = list(range(k)), list(range(k))
     if biased:
         items.append(k + 1)
-        if loss.name == "logistic":  # in all others a user's bias cancels
+        if loss.user_bias:
             users.append(k)
     return users, items
 
