@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
 from sk_torchmf import Interactions
-from sk_torchmf.estimators import _prediction as _base
+from sk_torchmf.model import factors
 from sk_torchmf.nn import top_k as ranking
 from sk_torchmf.solvers import als
 
@@ -371,7 +371,7 @@ class EstimatorContract:
 class FactorContract(EstimatorContract):
     """What estimators do besides whose score is an inner product of rows: new users, features for a later step, neighbours."""
 
-    blockwise = (_base, ranking, als)  # modules that work in blocks of their BLOCK
+    blockwise = (factors, ranking, als)  # modules that work in blocks of their BLOCK
 
     def response(self, scores):
         """The prediction of a raw score."""

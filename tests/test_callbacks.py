@@ -36,10 +36,10 @@ class Recorder:
     def on_fit_task_begin(self, estimator, context):
         self.calls.append(("begin", context.task_name, context.task_id, context.max_subtasks))
 
-    def on_fit_task_end(self, estimator, context):
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
         self.calls.append(("end", context.task_name, context.task_id))
         if context.task_name == "epoch":
-            self.losses.append(estimator.history_["loss"][-1])
+            self.losses.append(fitted_estimator.history_["loss"][-1])
             return len(self.losses) == self.stop_at
         return False
 

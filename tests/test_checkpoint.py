@@ -105,7 +105,7 @@ def die_after(monkeypatch, n_writes):
 
     def counted(self, content):
         write(self, content)
-        written.append(len(content["history"]["loss"]))
+        written.append(len(content["progress"]["history"]["loss"]))
         if len(written) == n_writes:
             raise Killed
 
@@ -381,4 +381,4 @@ def _epochs(path):
     if not os.path.exists(path):
         return 0
     meta, arrays = _checkpoint._archive.read(path)
-    return len(unpack(meta["content"], arrays)["history"]["loss"])
+    return len(unpack(meta["content"], arrays)["progress"]["history"]["loss"])

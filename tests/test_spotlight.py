@@ -344,12 +344,17 @@ def test_verbose_is_the_models_own(capsys):
     assert capsys.readouterr().out == "epoch 0\nepoch 1\n"
 
 
-def test_a_fit_that_fails_leaves_no_model():
-    estimator = explicit().fit(DATA)
+def test_a_fit_that_fails_leaves_the_model_that_was_there():
+    estimator = explicit()
     with pytest.raises(ValueError, match="n_iters"):
         estimator.set_params(model__n_iters=1).fit(DATA)
     with pytest.raises(NotFittedError):
         estimator.predict(0)
+    estimator = explicit().fit(DATA)
+    before = estimator.predict(DATA)
+    with pytest.raises(ValueError, match="n_iters"):
+        estimator.set_params(model__n_iters=1).fit(DATA)
+    assert_array_equal(estimator.predict(DATA), before)
 
 
 NOT_LISTED = "model__* are parameters that no signature can list: a misspelt keyword is a TypeError at once, as of any function"

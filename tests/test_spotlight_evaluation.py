@@ -92,10 +92,13 @@ def test_blocks_of_users_give_what_a_user_at_a_time_does(make, train, monkeypatc
     mrr, precision, recall = ranking_by_loop(model, TEST, train, KS)
     assert len(np.unique(mrr)) > 10  # not one number for all
     monkeypatch.setattr(_evaluation, "BLOCK", 60)  # two users at once
-    monkeypatch.setattr(type(model), "predict", None)
+    predict, asked = type(model).predict, []
+    monkeypatch.setattr(type(model), "predict", lambda self, *ids: asked.append(len(ids[0])) or predict(self, *ids))
     assert_array_equal(mrr_score(model, TEST, train), mrr)
     for value, expected in zip(precision_recall_score(model, TEST, train, k=KS), (precision, recall), strict=True):
         assert_array_equal(value, expected)
+    assert max(asked) == 2
+    assert sum(asked) == 2 * len(mrr)
 
 
 @every_estimator
@@ -112,7 +115,7 @@ def test_items_that_nobody_has_tie_exactly():
     items = np.arange(1600) % 800
     data = Interactions(rng.integers(100, size=1600), items, rng.normal(3, 1, size=1600), num_users=100, num_items=1003)
     model = MatrixFactorization(n_factors=32, max_iter=2, random_state=0).fit(data)
-    for scores in [*(model.predict(user) for user in range(100)), *model._predict_users(np.arange(-1, 100))]:
+    for scores in [*(model.predict(user) for user in range(100)), *model.predict(np.arange(-1, 100)[:, None], model.items_)]:
         assert np.ptp(scores[:800]) > 0
         assert np.ptp(scores[800:]) == 0  # a product with one vector rounds equal rows differently, by their place
 

@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV, KFold
 from test_ranking_losses import LOOPS
 
 from sk_torchmf import Interactions, TorchFactorization
-from sk_torchmf.inputs.forms import read_positives
+from sk_torchmf.inputs.forms import read_weighted
 from sk_torchmf.metrics import evaluate
 from sk_torchmf.model_selection import ranking_scorer
 from sk_torchmf.nn import RANKING, RankingLoss, ranking_logistic
@@ -144,13 +144,12 @@ def test_a_weight_of_zero_is_absence():
 
 def test_ids_of_weight_zero_keep_their_row():
     X, y = np.array([["a", "x"], ["b", "y"], ["a", "z"], ["c", "x"]], dtype=object), [2.0, 0.0, 1.0, 1.0]
-    estimator = small()
-    data = read_positives(estimator, X, y, [1.0, 1.0, 1.0, 3.0])
+    data = read_weighted(X, y, [1.0, 1.0, 1.0, 3.0], 0, 1).observed()[0].data
     assert (data.ratings, data.num_users, data.num_items) == (None, 3, 3)
     assert_array_equal(data.user_ids, [0, 0, 2])
     assert_array_equal(data.item_ids, [0, 2, 0])
     assert_array_equal(data.weights, [2.0, 1.0, 3.0])
-    assert read_positives(estimator, X, None, None).weights is None
+    assert read_weighted(X, None, None, 0, 1).data.weights is None
     model = small(optimizer="Adam", module__sparse=False).fit(X, y)
     assert_array_equal(model.users_, ["a", "b", "c"])
     assert_array_equal(model.user_counts_, [3.0, 0.0, 1.0])

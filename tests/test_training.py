@@ -47,7 +47,7 @@ class Scripted(Solver):
         self.at += 1
         return {"loss": self.losses[self.at - 1], "twice": 2 * self.losses[self.at - 1]}
 
-    def cure(self):
+    def advice(self):
         return ". Do not script it."
 
 
@@ -99,24 +99,19 @@ def test_tol_of_zero_never_stops_even_a_loss_that_rises():
 def test_a_state_is_all_that_the_next_steps_depend_on(kind):
     """The same solver set back, and another one made alike, go the same way again."""
     states, model = [], MAKE[kind]()
-
-    class Seen(Exception):
-        """Training has been watched, and nothing was fitted."""
-
-    def train(given, start, observe):
-        with start(0, None) as (solver, _, _), start(0, None) as (other, _, _):
-            run(solver, max_iter=2)
-            state = copy_state(solver.state())
-            for one in (solver, other):
-                one.restore(state)
-                run(one, max_iter=3)
-                states.append(copy_state(one.state()))
-                one.restore(state)
-        raise Seen
-
-    model._train = train
-    with pytest.raises(Seen):
-        model.fit(data_for(kind))
+    reading, _ = model._read(data_for(kind), None, None).observed()
+    part = model._part(reading, model._check(), 0, None)
+    solver, other = part.make_solver(), part.make_solver()
+    run(solver, max_iter=2)
+    state = copy_state(solver.state())
+    assert state.keys() == {"user", "item", "rest"}
+    for side in ("user", "item"):
+        assert len({len(rows) for rows in state[side].values()}) <= 1
+    for one in (solver, other):
+        one.restore(state)
+        run(one, max_iter=3)
+        states.append(copy_state(one.state()))
+        one.restore(state)
     (tree, first), (other_tree, second) = map(pack, states)
     assert tree == other_tree
     assert first.keys() == second.keys()
@@ -231,12 +226,11 @@ def test_refit_is_a_fit_of_all_with_the_best_number_of_epochs(kind):
             def __call__(self, epoch, history, solver):
                 return epoch == self.n
 
-        given = []
-        again._train = lambda *args: given.append(args)
-        again.fit(data)
-        with given[0][1](np.random.RandomState(0).randint(2**31 - 1), None) as (solver, max_iter, keep):
-            run(solver, max_iter=max_iter, watch=Stop(model.best_iter_))
-            keep(again, solver.solution())
+        reading = again._read(data, None, None)
+        part = again._part(reading, again._check(), np.random.RandomState(0).randint(2**31 - 1), None)
+        solver = part.make_solver()
+        run(solver, max_iter=again.max_iter, watch=Stop(model.best_iter_))
+        again._publish(reading.attributes() | part.attributes(solver))
     else:
         again.set_params(max_iter=model.best_iter_, **({} if kind == "torch" else {"tol": 0})).fit(data)
     for found, expected in zip(numbers(model), numbers(again), strict=True):

@@ -3,11 +3,13 @@
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sk_torchmf.estimators._saving import SavedEstimator
-from sk_torchmf.estimators._torch_options import did_you_mean, make_module
-from sk_torchmf.estimators._torch_training import ModuleTrainer, private_random_state
-from sk_torchmf.inputs import features as _features
+from sk_torchmf.estimators._fitting import Fitting
+from sk_torchmf.estimators._saving import is_fitted_attribute
+from sk_torchmf.estimators._torch_options import did_you_mean
+from sk_torchmf.estimators._torch_prediction import ModulePredictor
+from sk_torchmf.estimators._torch_training import build_module
 from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, PlainMF
+from sk_torchmf.solvers.minibatch import private_random_state
 from sk_torchmf.storage.archive import check_path, naming
 from sk_torchmf.storage.packing import pack
 
@@ -28,10 +30,10 @@ TABLES: dict[str, dict] = {
 }
 
 
-class SavedModule(SavedEstimator, ModuleTrainer):
+class SavedModule(ModulePredictor, Fitting):
     """Base of ``TorchFactorization``: files."""
 
-    def save(self, path):
+    def save(self, path, *, ratings=True):
         """Write the fitted estimator to a file, without pickle and without code.
 
         Kept are the parameters and buffers of the module (its ``state_dict``), all other fitted attributes and the parameters. A
@@ -42,6 +44,9 @@ class SavedModule(SavedEstimator, ModuleTrainer):
         ----------
         path : str or os.PathLike
             Any extension or none. It is written whole or not at all, in the place of what was there.
+        ratings : bool, default=True
+            Whether the file holds what only ``partial_fit`` needs: the observations so far with their weights and features, and
+            the optimizer's state. Without them it is smaller, and ``partial_fit`` of what is loaded is refused; all else works.
 
         Returns
         -------
@@ -59,7 +64,7 @@ class SavedModule(SavedEstimator, ModuleTrainer):
         """
         check_path(path)
         check_is_fitted(self, "module_")
-        return super().save(path)
+        return super().save(path, ratings=ratings)
 
     @classmethod
     def load(cls, path, **params):
@@ -124,10 +129,8 @@ class SavedModule(SavedEstimator, ModuleTrainer):
         return params | known | given
 
     def _restore(self, path, values):
-        n_categories = {f"n_{name}": len(labels) for name, labels in self.feature_categories_.items()}
-        sizes, features = {"n_users": self.n_users_, "n_items": self.n_items_}, list(_features.columns(self.features))
         with private_random_state(0, torch.device("cpu")):  # a constructor draws parameters, which are not kept
-            module = make_module(self.module, self._options("module"), sizes, n_categories, features)
+            module = build_module(self, (self.n_users_, self.n_items_), self.feature_categories_)
         module = module.to("cpu", getattr(torch, self.dtype))
         try:
             module.load_state_dict(values["module"])
@@ -136,7 +139,8 @@ class SavedModule(SavedEstimator, ModuleTrainer):
             raise ValueError(
                 f"The tensors of {path} do not fit module {name}: {reason}. Pass the module and the module__* that fit had."
             ) from None
-        self.module_ = module.eval()
+        state = {name: value for name, value in vars(self).items() if is_fitted_attribute(name)}
+        return self._publish(state | {"module_": module.eval()})
 
 
 def _is_data(value):

@@ -1,7 +1,237 @@
 """Matrix factorization of explicit ratings, plain and biased, as two regressors."""
 
-from sk_torchmf.estimators._explicit import ExplicitFactorization
-from sk_torchmf.nn import BiasedMF, PlainMF
+from dataclasses import replace
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from sk_torchmf._validation import check_device, check_size
+from sk_torchmf.estimators._fitting import FIT_CONSTRAINTS, observed_attributes
+from sk_torchmf.estimators._prediction import attributes_of
+from sk_torchmf.estimators._ratings import RatingPredictor
+from sk_torchmf.inputs.forms import read_rated
+from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF
+from sk_torchmf.solvers import RATING_SOLVERS
+from sk_torchmf.solvers.scaling import standardise
+from sk_torchmf.training.callbacks import with_callbacks
+from sk_torchmf.training.loop import Part
+
+
+class RatingPart(Part):
+    """Some of the ratings, standardised, and the solver that fits a built-in module to them."""
+
+    def __init__(self, params, reading, device, seed, start):
+        self.params, self.device, self.seed, self.start = params, device, seed, start
+        self.loss = POINTWISE[params.loss]
+        data = reading.data
+        rating = self.loss.check(check_size(np.asarray(data.ratings, dtype=np.float64)))
+        self.location, self.scale = standardise(rating, data.weights, self.loss)
+        n_users, n_items = reading.shape
+        pairs = Pairs(data.user_ids, data.item_ids, n_users, n_items, device)
+
+        def to_pairs(values):
+            return torch.from_numpy(values.astype(params.dtype)).to(device).index_select(0, pairs.order)
+
+        self.rating, self.weight = to_pairs(rating), None if data.weights is None else to_pairs(data.weights)
+        self.pairs, *self.known = pairs.compressed()
+        self.counts = tuple(count.cpu().numpy() for count in pairs.sums(self.weight))
+        self.observed = observed_attributes(pairs, self.rating, self.weight) | {
+            "rating_range_": np.array([rating.min(), rating.max()], dtype=np.float64),
+            **dict(zip(("user_counts_", "item_counts_"), self.counts, strict=True)),
+        }
+
+    def make_solver(self):
+        params, row = self.params, RATING_SOLVERS[self.params.solver]
+        mean = float(self.loss.link(torch.tensor(self.location / self.scale, dtype=torch.float64, device="cpu")))
+        generator = torch.Generator("cpu").manual_seed(self.seed)
+        options = {"init_std": row.init_std, "generator": generator, "dtype": self.rating.dtype}
+        module = params._module(*self.pairs.shape, params.n_factors, mean=mean, **options)
+        if self.start is not None:
+            self.start.fill(module, self.known, mean, self.scale)
+        return row.build(
+            module.to(self.device),
+            self.pairs,
+            self.rating / self.scale,
+            self.weight,
+            self.loss,
+            alpha=params.alpha,
+            mean=mean,
+            learning_rate=params.learning_rate,
+            batch_size=params.batch_size,
+            generator=generator,
+        )
+
+    def attributes(self, solver, last=False):
+        factors = solver.solution()
+        with np.errstate(over="ignore", invalid="ignore"):  # on the way to a divergence, which the next step raises
+            factors = (factors.centred() if factors.biased else factors).in_units(self.scale)
+        factors = factors.spread_over(self.known, self.counts)
+        noise = None if factors.noise is None or not self.loss.standardised else self.scale * factors.noise**0.5
+        posteriors = (None if side.posterior is None else side.posterior.as_tuple() for side in (factors.users, factors.items))
+        return (
+            self.observed
+            | attributes_of(factors)
+            | {
+                "rating_scale_": self.scale,
+                "noise_std_": noise,
+                "user_prior_": factors.prior,
+                **dict(zip(("user_posterior_", "item_posterior_"), posteriors, strict=True)),
+            }
+        )
+
+
+class ExplicitFactorization(RatingPredictor):
+    """Base of the explicit estimators: parameters, ``fit`` and ``partial_fit``."""
+
+    _parameter_constraints: dict = {
+        "n_factors": [Interval(Integral, 1, None, closed="left")],
+        "loss": [StrOptions(set(POINTWISE))],
+        "solver": [StrOptions(set(RATING_SOLVERS))],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left"), None],
+        "learning_rate": [Interval(Real, 0, None, closed="neither"), None],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "clip": ["boolean"],
+        **FIT_CONSTRAINTS,
+    }
+
+    def __init__(
+        self,
+        n_factors=32,
+        *,
+        loss="squared_error",
+        solver="variational",
+        alpha=0.1,
+        max_iter=None,
+        tol=1e-5,
+        learning_rate=None,
+        batch_size=None,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=5,
+        refit=True,
+        scoring=None,
+        checkpoint=None,
+        handle_unknown="mean",
+        clip=False,
+        user=0,
+        item=1,
+        dtype="float32",
+        device=None,
+        warm_start=False,
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_factors = n_factors
+        self.loss = loss
+        self.solver = solver
+        self.alpha = alpha
+        self.max_iter = max_iter
+        self.tol = tol
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.refit = refit
+        self.scoring = scoring
+        self.checkpoint = checkpoint
+        self.handle_unknown = handle_unknown
+        self.clip = clip
+        self.user = user
+        self.item = item
+        self.dtype = dtype
+        self.device = device
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None):
+        """Fit to observed ratings, from scratch unless ``warm_start``.
+
+        Parameters
+        ----------
+        X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
+            A sparse matrix has a user in each row, and every stored entry is a rating, explicit zeros included. A table has an
+            observation in each row, ids of any type in the columns ``user`` and ``item``; a container likewise, ids being
+            positions.
+        y : array-like of shape (n,), optional
+            Ratings. Required for a table, None for a sparse matrix; for a container they override its ``ratings``.
+        sample_weight : array-like, optional
+            Weights >= 0, one a row of X: an observation's or, where X is sparse, a user's, which counts for each of the user's
+            ratings. A weight of 2 is the rating given twice, a weight of 0 its absence. Given, it replaces a
+            container's ``weights``.
+        X_val : table, Interactions or sparse matrix, optional
+            Validation data as ``score`` takes them: ratings of known users, or a sparse matrix of new users', each of which is
+            predicted from the others of its row. ``history_`` gets a figure an epoch; with ``early_stopping`` it decides, and no
+            part of X is held out.
+        y_val : array-like of shape (n_val,), optional
+            Their ratings; a container's own by default, None for a sparse matrix.
+
+        Returns
+        -------
+        self
+            The fitted estimator.
+        """
+        return self._fit(X, y, sample_weight, X_val, y_val)
+
+    @with_callbacks
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Go on with more ratings; of those so far the estimator keeps which pairs there were and a sketch of their ratings.
+
+        Parameters
+        ----------
+        X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
+            As ``fit`` takes it; new users and items are welcome. A table has the columns of the first call. Positions, in a
+            container or a sparse matrix, may go beyond those known: row u of a matrix is user u again, and it may have more
+            columns, but not fewer.
+        y : array-like of shape (n,), optional
+            Ratings, as ``fit`` takes them.
+        sample_weight : array-like, optional
+            Weights of the rows of X, as ``fit`` takes them.
+
+        Returns
+        -------
+        self
+            On an estimator that was not fitted, what ``fit`` would give.
+
+        Raises
+        ------
+        ValueError
+            Beside what ``fit`` raises: for another ``n_factors`` than that of the rows, and with ``early_stopping`` or
+            ``checkpoint``. The estimator then is as it was before.
+
+        Notes
+        -----
+        The result is close to that of a fit to all ratings at once: training goes on from the present rows, on the new ratings and,
+        at the old pairs, on what is remembered of theirs, see ``docs/partial_fit.md``. It takes about as long as such a fit, so
+        give it many ratings at a time. For a few new users there is ``fold_in``.
+        """
+        return self._partial_fit(X, y, sample_weight)
+
+    def _has_biases(self):
+        return self._module is BiasedMF
+
+    def _check(self):
+        if self.batch_size is not None and not RATING_SOLVERS[self.solver].takes_batches:
+            raise ValueError(
+                f'batch_size must be None with solver="{self.solver}", which takes all ratings at once. Got {self.batch_size}.'
+            )
+        return check_device(self.device)
+
+    def _read(self, X, y, sample_weight):
+        return read_rated(X, y, sample_weight, self.user, self.item, type(self).__name__)
+
+    def _part(self, reading, device, seed, start):
+        return RatingPart(self, reading, device, seed, start)
+
+    def _start_from(self, codes, new_share=0.0):
+        start = super()._start_from(codes)
+        return replace(start, new_share=new_share) if RATING_SOLVERS[self.solver].learns_prior else start
 
 
 class MatrixFactorization(ExplicitFactorization):
@@ -155,7 +385,7 @@ class MatrixFactorization(ExplicitFactorization):
     array([8. , 1.5])
     """
 
-    _module, _biased = PlainMF, False
+    _module = PlainMF
 
 
 class BiasedMatrixFactorization(ExplicitFactorization):
@@ -318,4 +548,4 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     array(['milk'], dtype=object)
     """
 
-    _module, _biased = BiasedMF, True
+    _module = BiasedMF

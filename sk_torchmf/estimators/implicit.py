@@ -1,21 +1,88 @@
 """Matrix factorization of implicit feedback: what users have is ranked above what they have not."""
 
-from contextlib import contextmanager
-from functools import partial
 from numbers import Integral, Real
 
+import numpy as np
+import scipy.sparse as sp
 import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sk_torchmf.estimators._growth import check_partial, growing, read_more
-from sk_torchmf.estimators._implicit_solver import check_params, confidence_of, make_solver
+from sk_torchmf._validation import check_device
+from sk_torchmf.estimators._fitting import FIT_CONSTRAINTS
 from sk_torchmf.estimators._positives import PositivesPredictor
-from sk_torchmf.inputs import forms
-from sk_torchmf.nn import RANKING
+from sk_torchmf.estimators._prediction import attributes_of
+from sk_torchmf.inputs.forms import read_weighted
+from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF
+from sk_torchmf.solvers.ials import ImplicitLeastSquares
+from sk_torchmf.solvers.ranking_descent import ranking_solver
 from sk_torchmf.training.callbacks import with_callbacks
-from sk_torchmf.training.loop import TRAINING_CONSTRAINTS, Given
-from sk_torchmf.training.state import Start
+from sk_torchmf.training.loop import Part
+
+POSITIVES = 0.1  # what all positives weigh, of all pairs, where nothing else is asked for
+INIT_STD = 0.3
+
+
+class PositivesPart(Part):
+    """Some of the positives as a matrix of weights, and the solver that fits a built-in module to it."""
+
+    def __init__(self, params, reading, device, seed, start):
+        self.params, self.device, self.seed, self.start = params, device, seed, start
+        data = reading.data
+        weight = np.ones(len(data)) if data.weights is None else data.weights
+        matrix = sp.csr_array(sp.coo_array((weight, (data.user_ids, data.item_ids)), shape=reading.shape))
+        self.counts = matrix.sum(axis=1), matrix.sum(axis=0)
+        self.confidence = _confidence(params, matrix)
+        self.observed = {
+            "seen_": sp.csr_array((np.ones(matrix.nnz, dtype=bool), matrix.indices, matrix.indptr), shape=matrix.shape),
+            "pair_weights_": None if (matrix.data == 1).all() else matrix.data,
+            **dict(zip(("user_counts_", "item_counts_"), self.counts, strict=True)),
+        }
+        self.matrix, items = (matrix, np.flatnonzero(matrix.sum(axis=0))) if params.loss == "ials" else _rankable(params, matrix)
+        self.known = np.flatnonzero(np.diff(self.matrix.indptr)), items
+
+    def make_solver(self):
+        """Make the solver for the users and items that have something to learn from; all others get the mean row."""
+        params, matrix = self.params, self.matrix
+        if tuple(map(len, self.known)) != matrix.shape:
+            matrix = matrix[self.known[0]][:, self.known[1]]
+        pointers, columns = (torch.from_numpy(part.astype(np.int32)).to(self.device) for part in (matrix.indptr, matrix.indices))
+        plan = Pairs.from_rows(pointers, columns, matrix.shape[1])
+        generator = torch.Generator("cpu").manual_seed(self.seed)
+        dtype, begun = getattr(torch, params.dtype), None
+        kind = BiasedMF if params.biased else PlainMF
+        n_users, n_items = matrix.shape
+        module = kind(n_users, n_items, params.n_factors, init_std=INIT_STD, generator=generator, dtype=dtype)
+        if self.start is not None:
+            _, begun = self.start.fill(module, self.known, 0.0)
+            begun = torch.from_numpy(begun).to(self.device)
+            if params.biased:  # here the level is a part of the items' biases
+                module.get_parameter("item_biases").data.add_(self.start.factors.constant * begun.cpu())
+        module = module.to(self.device)
+        if params.loss == "ials":
+            gain = torch.from_numpy(self.confidence * matrix.data).to(self.device, dtype)  # user-major already
+            return ImplicitLeastSquares(module, plan, gain, alpha=params._alpha())
+        weight = np.maximum(matrix.data / matrix.data.mean(), 1e-30)  # greater than zero in float32 too
+        return ranking_solver(
+            module,
+            plan,
+            torch.from_numpy(weight).to(self.device, dtype),
+            RANKING[params.loss],
+            alpha=params._alpha(),
+            n_negatives=params.n_negatives,
+            popularity=params.negatives == "popularity",
+            exact=params.exact,
+            temperature=params.temperature,
+            max_iter=params.max_iter,
+            generator=generator,
+            begun=begun if self.start is not None and self.start.factors.biased else None,
+        )
+
+    def attributes(self, solver, last=False):
+        factors = solver.solution()
+        if factors.biased:
+            factors = factors.with_centred_biases()
+        return self.observed | {"confidence_": self.confidence} | attributes_of(factors.spread_over(self.known, self.counts))
 
 
 class ImplicitMatrixFactorization(PositivesPredictor):
@@ -195,16 +262,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         "temperature": [Interval(Real, 0, None, closed="neither"), None],
         "exact": ["boolean", None],
         "max_iter": [Interval(Integral, 1, None, closed="left"), None],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "handle_unknown": [StrOptions({"mean", "nan", "error"})],
-        "user": [Interval(Integral, 0, None, closed="left"), str],
-        "item": [Interval(Integral, 0, None, closed="left"), str],
-        "dtype": [StrOptions({"float32", "float64"})],
-        "device": [str, torch.device, None],
-        "warm_start": ["boolean"],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-        **TRAINING_CONSTRAINTS,
+        **FIT_CONSTRAINTS,
     }
 
     def __init__(
@@ -321,35 +379,60 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         A call takes as many iterations over all positives as ``fit`` does, so give it many at a time. For a few new users there is
         ``fold_in``.
         """
-        self._validate_params()
-        check_partial(self)
-        if not hasattr(self, "user_factors_"):
-            return self._fit(X, y, sample_weight)
-        device = check_params(self)
-        start = Start.of(self)
-        data, growth = read_more(self, X, y, sample_weight, forms.read_positives)
-        data = growth.joined(self, data)
-        with growing(self, growth):
-            self._train(None, partial(self._start, data, device, start.grown(growth)), None)
-        return self
+        return self._partial_fit(X, y, sample_weight)
 
-    def _fit(self, X, y, sample_weight, X_val=None, y_val=None):
-        device = check_params(self)
-        start = Start.of(self) if self.warm_start and hasattr(self, "user_factors_") else None
-        given = Given(X, X_val, y_val, forms.read_weighted(self, X, y, sample_weight))
-        if start is not None:
-            start = start.named(self.users_, self.items_)
-        self._train(given, partial(self._start, given.data, device, start), partial(self._observe, given.data))
-        return self
+    def _check(self):
+        if self.exact and (self.loss == "ials" or RANKING[self.loss].expected is None):
+            raise ValueError(
+                f'exact=True is for loss="logistic" and loss="softmax". Got loss="{self.loss}", which '
+                + ("always counts all pairs." if self.loss == "ials" else "is drawn.")
+            )
+        if self.temperature is not None and self.loss != "softmax":
+            raise ValueError(
+                f'temperature={self.temperature} is for loss="softmax", whose scores are then cosines. Got loss="{self.loss}".'
+            )
+        return check_device(self.device)
 
-    @contextmanager
-    def _start(self, data, device, start, seed, kept):
-        """Make the solver of what is observed, and what keeps its rows."""
-        matrix = self._observe(data if kept is None else data[kept])
-        self.confidence_ = confidence_of(self, matrix)
-        solver, max_iter, *known = make_solver(self, matrix, self.confidence_, device, start, seed)
+    def _read(self, X, y, sample_weight):
+        return read_weighted(X, y, sample_weight, self.user, self.item)
 
-        def keep(estimator, factors):
-            estimator._keep(factors, *known)
+    def _part(self, reading, device, seed, start):
+        return PositivesPart(self, reading, device, seed, start)
 
-        yield solver, max_iter, keep
+
+def _confidence(params, matrix):
+    """The confidence that is asked for, or else suits a matrix of weights, which float32 must be able to hold."""
+    largest, what = float(matrix.data.max()), "weight of a pair"
+    if params.loss == "ials" and params.confidence is not None:
+        largest, what = params.confidence * largest, what + ", times confidence,"
+    if not 1e-30 <= largest <= 1e30:
+        raise ValueError(f"The largest {what} must lie between 1e-30 and 1e30. Got {largest:.3g}. Rescale the weights.")
+    if params.confidence is not None:
+        return params.confidence
+    n_users, n_items = _n_known(matrix)
+    return POSITIVES * (n_users * n_items) / matrix.data.sum()
+
+
+def _rankable(params, matrix):
+    """Without the users who have every item that could be drawn; the items that can be."""
+    rest = matrix
+    while True:
+        counts = (rest if params.negatives == "popularity" else matrix).sum(axis=0)
+        items, lengths = np.flatnonzero(counts), np.diff(rest.indptr)
+        full = lengths == len(items)
+        if not full.any():
+            return rest, items
+        weight = np.where(np.repeat(full, lengths), 0.0, rest.data)
+        rest = sp.csr_array((weight, rest.indices, rest.indptr), shape=rest.shape, copy=True)  # others have its indices
+        rest.eliminate_zeros()
+        if rest.nnz == 0:
+            n_users, n_items = _n_known(matrix)
+            raise ValueError(
+                f'Every user has every item, so loss="{params.loss}" has nothing to rank them above. Got {n_users} users and '
+                f'{n_items} items. Use loss="ials".'
+            )
+
+
+def _n_known(matrix):
+    """How many users and items have any positive."""
+    return tuple(np.count_nonzero(matrix.sum(axis=axis)) for axis in (1, 0))

@@ -1,7 +1,7 @@
 """Any torch module as a factorization: the model, the loss and the optimizer are the user's."""
 
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import replace
 from numbers import Integral, Real
 
 import numpy as np
@@ -9,17 +9,15 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
-from sk_torchmf.estimators._grow_module import Learned
-from sk_torchmf.estimators._growth import check_partial, growing, read_more
-from sk_torchmf.estimators._module_past import keep_ratings, recall_ratings
+from sk_torchmf._validation import check_device
+from sk_torchmf.estimators._fitting import FIT_CONSTRAINTS, reading_of
 from sk_torchmf.estimators._torch_batches import StreamTrainer
 from sk_torchmf.estimators._torch_saving import SavedModule
-from sk_torchmf.estimators._torch_training import select
-from sk_torchmf.inputs import features as _features
-from sk_torchmf.inputs import forms
-from sk_torchmf.inputs import labels as _labels
+from sk_torchmf.estimators._torch_training import ModulePart, ModuleStart
+from sk_torchmf.inputs import features as side_columns
+from sk_torchmf.inputs.forms import read_rated, read_weighted
+from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.training.callbacks import with_callbacks
-from sk_torchmf.training.loop import TRAINING_CONSTRAINTS, Given
 
 
 class TorchFactorization(SavedModule, StreamTrainer):
@@ -189,6 +187,8 @@ class TorchFactorization(SavedModule, StreamTrainer):
     (3,)
     """
 
+    _epoch, _stops_at_tol = "epoch", False
+
     _parameter_constraints: dict = {
         "module": [callable, torch.nn.Module],  # which fit refuses with better words
         "loss": [str, callable],
@@ -201,17 +201,9 @@ class TorchFactorization(SavedModule, StreamTrainer):
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "n_processes": [Interval(Integral, 1, None, closed="left")],
-        "handle_unknown": [StrOptions({"mean", "nan", "error"})],
         "clip": ["boolean"],
-        "user": [Interval(Integral, 0, None, closed="left"), str],
-        "item": [Interval(Integral, 0, None, closed="left"), str],
-        "dtype": [StrOptions({"float32", "float64"})],
-        "device": [str, torch.device, None],
-        "warm_start": ["boolean"],
-        "random_state": ["random_state"],
+        **FIT_CONSTRAINTS,
         "verbose": ["verbose", Interval(Real, 0, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        **TRAINING_CONSTRAINTS,
     }
 
     def __init__(
@@ -338,46 +330,60 @@ class TorchFactorization(SavedModule, StreamTrainer):
         there are no ``features``, what the estimator remembers of them takes part, see ``docs/partial_fit.md``; else training is
         on the new ones alone, and the old fade.
         """
-        self._validate_params()
-        check_partial(self)
-        if not hasattr(self, "module_"):
-            return self._fit(X, y, sample_weight)
-        device, ranking = self._check()
-        if ranking == hasattr(self, "rating_range_"):
-            kinds = "a loss of ratings", "a loss that ranks"
-            was, now = kinds[not ranking], kinds[ranking]
-            raise ValueError(f"partial_fit goes on with the kind of loss that fit had, {was}. Got {now}, {self.loss!r}. Use fit.")
-        data, growth = read_more(self, X, y, sample_weight, forms.read_weighted if ranking else forms.read_rated)
-        features = _features.read_known(self, X)
-        if data.weights is not None:
-            data, features = select(data, features, np.flatnonzero(data.weights > 0))
-        seen, past = growth.joined(self, data), None
-        if ranking and not features:
-            data = seen
-        elif not ranking and self.sketch_ is not None:
-            past = recall_ratings(self, growth)
-            data = past.joined(data, self._check_ratings(data.ratings))
-        trained = Learned(self.module_, self.optimizer_state_, (self.n_users_, self.n_items_), *growth.codes())
-        with growing(self, growth):
-            self._train(None, partial(self._start, data, features, device, trained, seen), None)
-            if self.sketch_ is not None:  # else a part of the ratings is forgotten already
-                keep_ratings(self, data, past)
-        return self
+        return self._partial_fit(X, y, sample_weight)
 
-    def _fit(self, X, y, sample_weight, X_val=None, y_val=None):
-        before = vars(self).copy() if self.warm_start and hasattr(self, "module_") else None
-        self._forget("module_", "rating_range_")  # a fit that fails leaves no module of other ids behind
-        device, ranking = self._check()
-        data = (forms.read_weighted if ranking else forms.read_rated)(self, X, y, sample_weight)
-        given = Given(X, X_val, y_val, data, _features.read(self, X, reset=True))
-        data, features = given.data, given.features
-        if not ranking:
-            self._check_ratings(data.ratings)
-        trained = None
-        if before is not None:
-            codes = (_labels.lookup(getattr(self, name), before[name], name[:4]) for name in ("users_", "items_"))
-            sizes = before["n_users_"], before["n_items_"]
-            trained = Learned(before["module_"], before["optimizer_state_"], sizes, *codes)
-        self._train(given, partial(self._start, data, features, device, trained, None), partial(self._observe, data, features))
-        keep_ratings(self, data)
-        return self
+    def _check(self):
+        if self.checkpoint is not None and self.n_processes > 1:
+            raise ValueError(
+                f"checkpoint needs n_processes=1: what n_processes={self.n_processes} find depends on timing. Use checkpoint=None, "
+                "or n_processes=1."
+            )
+        self._check_clip()
+        if self._ranks() and self.n_processes > 1:
+            raise ValueError(
+                f"n_processes={self.n_processes} needs a loss of ratings: the processes do not share what negatives are drawn by. "
+                "Use n_processes=1 with a ranking loss."
+            )
+        return check_device(self.device)
+
+    def _default_scoring(self):
+        if not self._ranks():
+            return None
+        if self.features is not None and self.scoring is None:
+            raise ValueError(
+                "Validation of a ranking loss ranks all items of each user, and this model's features are of single pairs. Pass "
+                "scoring, or use early_stopping=False."
+            )
+        return ranking_scorer("ndcg", k=10)
+
+    def _read(self, X, y, sample_weight, categories=None):
+        if self._ranks():
+            reading = read_weighted(X, y, sample_weight, self.user, self.item)
+        else:
+            reading = read_rated(X, y, sample_weight, self.user, self.item, type(self).__name__)
+        features, categories = side_columns.read(X, self.features, self.dtype, categories)
+        return replace(reading, features=features, categories=categories)
+
+    def _read_more(self, X, y, sample_weight):
+        reading = self._read(X, y, sample_weight, self.feature_categories_)
+        side_columns.check_known_categories(reading.features)
+        return reading
+
+    def _earlier(self):
+        observed, features = self._keep_for_more("observed_"), self.observed_features_
+        ranked = observed.dtype.kind == "b"
+        if ranked != self._ranks():
+            was, now = ("a loss that ranks", "a loss of ratings")[:: 1 if ranked else -1]
+            raise ValueError(f"partial_fit goes on with the kind of loss that fit had, {was}. Got {now}, {self.loss!r}. Use fit.")
+        if features.keys() != side_columns.columns(self.features).keys():
+            raise ValueError(
+                f"partial_fit goes on with the features that fit had, {sorted(features)}. Got {self.features!r}. Use fit."
+            )
+        reading = reading_of(self, observed, None if ranked else observed.data.astype(np.float64), self.pair_weights_)
+        return replace(reading, features=features, categories=self.feature_categories_)
+
+    def _start_from(self, codes, new_share=0.0):
+        return ModuleStart(self.module_, vars(self).get("optimizer_state_"), codes)
+
+    def _part(self, reading, device, seed, start):
+        return ModulePart(self, reading, device, seed, start)

@@ -4,7 +4,6 @@ import copy
 import inspect
 import itertools
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +13,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._validation import check_seed
 from sk_torchmf.estimators._torch_options import check_options
-from sk_torchmf.estimators._torch_prediction import ModulePredictor
-from sk_torchmf.estimators._torch_training import private_random_state
-from sk_torchmf.inputs import forms
+from sk_torchmf.estimators._torch_prediction import ModulePredictor, background_of
+from sk_torchmf.inputs.forms import read_rated, read_weighted
 from sk_torchmf.interactions import Interactions
-from sk_torchmf.nn import POINTWISE
+from sk_torchmf.nn import POINTWISE, Pairs
+from sk_torchmf.solvers.minibatch import private_random_state
 
 BLOCK = 2**16  # pairs scored at once
 LOSSES = {"poisson": "poisson", "logistic": "logistic"}  # what ratings these demand, by our names; others take any
@@ -115,7 +114,7 @@ class SpotlightEstimator(ModulePredictor):
     """
 
     PARTS = ("model",)
-    features = None  # what the base knows of other columns
+    features, dtype = None, "float32"  # what the base knows of other columns
 
     _parameter_constraints: dict = {
         "model": [callable],
@@ -168,29 +167,39 @@ class SpotlightEstimator(ModulePredictor):
         self
             The fitted estimator.
         """
-        self._forget("model_", "module_", "rating_range_")  # a fit that fails leaves no model of other ids behind
         self._check_clip()
-        data = (forms.read_positives if self._ranks() else forms.read_rated)(self, X, y, None)
-        if data.weights is not None:
-            data = data[data.weights > 0]
+        if self._ranks():
+            reading = read_weighted(X, y, None, self.user, self.item)
+        else:
+            reading = read_rated(X, y, None, self.user, self.item, type(self).__name__)
+        reading, _ = reading.observed()
+        data = reading.data
         if len(data) < 2:
             raise ValueError("X has n_samples=1 observation, and Spotlight cannot take a step on a single one. Pass at least 2.")
-        sizes = {"num_users": self.n_users_, "num_items": self.n_items_}
+        sizes = {"num_users": len(reading.users), "num_items": len(reading.items)}
         data = Interactions(data.user_ids, data.item_ids, data.ratings, **sizes)
-        self._observe(data, {})
+        counts = tuple(
+            np.bincount(ids, minlength=n).astype(np.float64)
+            for ids, n in zip((data.user_ids, data.item_ids), reading.shape, strict=True)
+        )
+        found = {
+            "seen_": Pairs(data.user_ids, data.item_ids, *reading.shape).tocsr(),
+            "user_counts_": counts[0],
+            "item_counts_": counts[1],
+            "background_": background_of(counts, {}),
+            "feature_categories_": {},
+        }
         if not self._ranks():
             rating = np.asarray(data.ratings)
             checked = self._check_ratings(rating)
-            self.rating_range_ = np.array([checked.min(), checked.max()], dtype=np.float64)
+            found["rating_range_"] = np.array([checked.min(), checked.max()], dtype=np.float64)
             data.ratings = rating.astype(np.float32)  # what Spotlight computes in
         seed = check_seed(self.random_state)
         device = "cuda" if self._options("model").get("use_cuda") or torch.cuda.is_initialized() else "cpu"
         with private_random_state(seed, torch.device(device)):
             model = self._make(seed, len(data))
             model.fit(data, **({"verbose": True} if self.verbose else {}))
-        self.model_ = model
-        self.module_: Any = getattr(model, "_net", None)
-        return self
+        return self._publish(reading.attributes() | found | {"model_": model, "module_": getattr(model, "_net", None)})
 
     def to_module(self):
         """Return the trained network, followed by the inverse link of its loss.
@@ -228,7 +237,7 @@ class SpotlightEstimator(ModulePredictor):
             return self.ranking
         return any("Implicit" in base.__name__ for base in getattr(self.model, "__mro__", ()))
 
-    def _pointwise(self):
+    def _link(self):
         """The loss of ours that takes the same ratings."""
         loss = self._options("model").get("loss", _default(self.model, "loss"))
         return POINTWISE["squared_error" if self._ranks() else LOSSES.get(loss, "squared_error")]
