@@ -278,7 +278,7 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         self._publish(attributes | {"history_": history, "n_iter_": len(history["loss"])})
         return self
 
-    def _keep_for_more(self, name):
+    def _kept_for_more(self, name):
         """A fitted attribute that only ``partial_fit`` needs; refused with words where it was not kept."""
         if name not in vars(self):
             raise ValueError(

@@ -233,7 +233,7 @@ class RatingPredictor(RegressorMixin, Recommender):
         return found | observed_attributes(pairs, *kept)
 
     def _earlier(self):
-        observed, weights = self._keep_for_more("observed_"), self.pair_weights_
+        observed, weights = self._kept_for_more("observed_"), self.pair_weights_
         return reading_of(self, observed, observed.data.astype(np.float64), weights)
 
     def __sklearn_tags__(self):
@@ -247,7 +247,7 @@ def prior_of_rows(side, noise):
     rows = [values for values in (side.factors, side.biases) if values is not None]
     rows = np.column_stack(rows)[side.counts > 0].astype(np.float64)
     covariance = np.atleast_2d(np.cov(rows.T, bias=True))
-    covariance += (LEAST * np.trace(covariance) / len(covariance) + np.finfo(float).tiny) * np.eye(len(covariance))
+    covariance += (LEAST * np.trace(covariance) / len(covariance) + np.finfo(np.float32).tiny) * np.eye(len(covariance))
     precision, shift = np.zeros((3, *covariance.shape)), np.zeros((3, len(covariance)))
     precision[0] = noise * np.linalg.inv(covariance)
     shift[0] = precision[0] @ rows.mean(0)

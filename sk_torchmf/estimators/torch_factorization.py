@@ -329,7 +329,7 @@ class TorchFactorization(SavedModule, StreamTrainer):
         return reading
 
     def _earlier(self):
-        observed, features = self._keep_for_more("observed_"), self.observed_features_
+        observed, features = self._kept_for_more("observed_"), self.observed_features_
         ranked = observed.dtype.kind == "b"
         if ranked != self._ranks():
             was, now = ("a loss that ranks", "a loss of ratings")[:: 1 if ranked else -1]
