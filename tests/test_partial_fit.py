@@ -14,7 +14,7 @@ from sklearn.base import clone
 from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, Interactions, MatrixFactorization, TorchFactorization
 from sk_torchmf.estimators._grow_module import Learned, optimizer_state
 from sk_torchmf.inputs import labels as labels_module
-from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs
+from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, Plan
 from sk_torchmf.solvers import sketch as sketch_module
 from sk_torchmf.solvers.minibatch import Trainer
 from sk_torchmf.solvers.objective import Objective
@@ -440,7 +440,7 @@ def test_an_optimizer_that_resumes_its_own_moments_takes_the_step_it_would_have_
     def make():
         generator = torch.Generator().manual_seed(0)
         module = BiasedMF(60, 40, 3, mean=3.0, generator=generator, dtype=torch.float64)
-        objective = Objective.build(module, pairs, rating, None, POINTWISE["squared_error"], alpha=0.1, mean=3.0)
+        objective = Objective.build(module, Plan(pairs), rating, None, POINTWISE["squared_error"], alpha=0.1, mean=3.0)
         return module, Minimiser(module, objective, optimizer, batch_size=batch_size, generator=generator, learning_rate=0.01)
 
     module, solver = make()

@@ -16,16 +16,14 @@ from sk_torchmf.estimators._past import Plan, keep, pair_weights, recall
 from sk_torchmf.estimators._ratings import RatingPredictor
 from sk_torchmf.inputs import forms
 from sk_torchmf.nn import POINTWISE, Pairs, pair_dot
-from sk_torchmf.solvers.als import AlternatingLeastSquares
-from sk_torchmf.solvers.objective import Objective
-from sk_torchmf.solvers.optimizers import OPTIMIZERS, Minimiser
+from sk_torchmf.nn import Plan as PairsPlan
+from sk_torchmf.solvers import RATING_SOLVERS
+from sk_torchmf.solvers.optimizers import OPTIMIZERS
 from sk_torchmf.solvers.scaling import Measure
 from sk_torchmf.solvers.variational import Variational
 from sk_torchmf.training.callbacks import with_callbacks
 from sk_torchmf.training.loop import TRAINING_CONSTRAINTS, Given
 from sk_torchmf.training.state import Start
-
-MAX_ITER = {"variational": 10, "als": 15}  # and 50 for torch's optimizers
 
 
 class ExplicitFactorization(RatingPredictor):
@@ -41,7 +39,7 @@ class ExplicitFactorization(RatingPredictor):
     _parameter_constraints: dict = {
         "n_factors": [Interval(Integral, 1, None, closed="left")],
         "loss": [StrOptions(set(POINTWISE))],
-        "solver": [StrOptions({"variational", "als", *OPTIMIZERS})],
+        "solver": [StrOptions(set(RATING_SOLVERS))],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left"), None],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -202,7 +200,7 @@ class ExplicitFactorization(RatingPredictor):
 
     def _check(self):
         """Refuse what cannot be combined; the device."""
-        if self.batch_size is not None and self.solver not in ("adam", "adagrad", "sgd"):
+        if self.batch_size is not None and not RATING_SOLVERS[self.solver].takes_batches:
             raise ValueError(
                 f'batch_size must be None with solver="{self.solver}", which takes all ratings at once. Got {self.batch_size}.'
             )
@@ -232,7 +230,7 @@ class ExplicitFactorization(RatingPredictor):
         every = pairs
         pairs, known_users, known_items = pairs.compressed()
         generator = torch.Generator("cpu").manual_seed(seed)
-        init_std = 1.0 if self.solver == "variational" else 0.1
+        init_std = RATING_SOLVERS[self.solver].init_std
         options = {"mean": location, "init_std": init_std, "generator": generator, "dtype": rating.dtype}
         model = self._module(*pairs.shape, self.n_factors, **options)
         if plan.start is not None:
@@ -251,7 +249,7 @@ class ExplicitFactorization(RatingPredictor):
         solver = self._solver(model, pairs, rating, weight, loss, location, generator, lost)
         if plan.optimizer_state:
             solver.resume(from_numpy(plan.optimizer_state, plan.growth, (known_users, known_items), model))
-        yield solver, self.max_iter or MAX_ITER.get(self.solver, 50), keep
+        yield solver, self.max_iter or solver.max_iter, keep
         if kept is None:
             plan.observed = every, weight, rating, solver.residual() if hasattr(solver, "residual") else None
 
@@ -294,9 +292,7 @@ class ExplicitFactorization(RatingPredictor):
 
     def _solver(self, model, pairs, rating, weight, loss, location, generator, lost):
         if self.solver == "variational":
-            return Variational(model, pairs, rating, weight, loss, lost=lost)
-        objective = Objective.build(model, pairs, rating, weight, loss, alpha=self.alpha, mean=location)
-        if self.solver == "als":
-            return AlternatingLeastSquares(model, objective)
+            return Variational(model, PairsPlan(pairs), rating, weight, loss, lost=lost)
         options = {"learning_rate": self.learning_rate, "batch_size": self.batch_size, "generator": generator}
-        return Minimiser(model, objective, self.solver, **options)
+        build = RATING_SOLVERS[self.solver].build
+        return build(model, PairsPlan(pairs), rating, weight, loss, alpha=self.alpha, mean=location, **options)

@@ -5,7 +5,7 @@ import scipy.sparse as sp
 import torch
 
 from sk_torchmf._validation import check_device
-from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF
+from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF, Plan
 from sk_torchmf.solvers.ials import ImplicitLeastSquares
 from sk_torchmf.solvers.ranking_descent import ranking_solver
 
@@ -75,7 +75,7 @@ def make_solver(params, matrix, confidence, device, start, seed):
         matrix = matrix[known_users][:, known_items]
     n_users, n_items = matrix.shape
     pointers, columns = (torch.from_numpy(part.astype(np.int32)).to(device) for part in (matrix.indptr, matrix.indices))
-    pairs = Pairs.from_rows(pointers, columns, n_items)
+    plan = Plan(Pairs.from_rows(pointers, columns, n_items))
     generator = torch.Generator("cpu").manual_seed(seed)
     dtype, alpha = getattr(torch, params.dtype), alpha_of(params)
     kind = BiasedMF if params.biased else PlainMF
@@ -90,11 +90,11 @@ def make_solver(params, matrix, confidence, device, start, seed):
 
     if params.loss == "ials":
         gain = torch.from_numpy(confidence * matrix.data).to(device, dtype)  # user-major already
-        return ImplicitLeastSquares(module, pairs, gain, alpha=alpha), params.max_iter or 15, known_users, known_items
+        return ImplicitLeastSquares(module, plan, gain, alpha=alpha), params.max_iter or 15, known_users, known_items
     weight = np.maximum(matrix.data / matrix.data.mean(), 1e-30)  # greater than zero in float32 too
     descent = ranking_solver(
         module,
-        pairs,
+        plan,
         torch.from_numpy(weight).to(device, dtype),
         RANKING[params.loss],
         alpha=alpha,
