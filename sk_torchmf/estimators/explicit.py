@@ -14,7 +14,7 @@ from sk_torchmf.estimators._fitting import FIT_CONSTRAINTS, observed_attributes
 from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.estimators._ratings import RatingPredictor
 from sk_torchmf.inputs.forms import read_rated
-from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF
+from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF, Plan
 from sk_torchmf.solvers import RATING_SOLVERS
 from sk_torchmf.solvers.scaling import standardise
 from sk_torchmf.training.callbacks import with_callbacks
@@ -54,7 +54,7 @@ class RatingPart(Part):
             self.start.fill(module, self.known, mean, self.scale)
         return row.build(
             module.to(self.device),
-            self.pairs,
+            Plan(self.pairs),
             self.rating / self.scale,
             self.weight,
             self.loss,

@@ -14,7 +14,7 @@ from sk_torchmf.estimators._fitting import FIT_CONSTRAINTS
 from sk_torchmf.estimators._positives import PositivesPredictor
 from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.inputs.forms import read_weighted
-from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF
+from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF, Plan
 from sk_torchmf.solvers.ials import ImplicitLeastSquares
 from sk_torchmf.solvers.ranking_descent import ranking_solver
 from sk_torchmf.training.callbacks import with_callbacks
@@ -48,7 +48,7 @@ class PositivesPart(Part):
         if tuple(map(len, self.known)) != matrix.shape:
             matrix = matrix[self.known[0]][:, self.known[1]]
         pointers, columns = (torch.from_numpy(part.astype(np.int32)).to(self.device) for part in (matrix.indptr, matrix.indices))
-        plan = Pairs.from_rows(pointers, columns, matrix.shape[1])
+        plan = Plan(Pairs.from_rows(pointers, columns, matrix.shape[1]))
         generator = torch.Generator("cpu").manual_seed(self.seed)
         dtype, begun = getattr(torch, params.dtype), None
         kind = BiasedMF if params.biased else PlainMF

@@ -22,11 +22,20 @@ OPTIONS: dict[str, dict] = {
 def default_learning_rate(optimizer, objective, module):
     """A step size that suits the standardised objective; for SGD a tenth of the inverse of its largest curvature at the start."""
     if optimizer == "sgd":
-        bend = objective.loss.curvature(module.forward_pairs(objective.pairs).detach(), objective.rating) / 2
-        bends = objective.pairs.sums(bend if objective.weight is None else bend * objective.weight)
         size = max(float(ridge.mean.square().sum()) for ridge in objective.ridges)
-        return 0.1 / (max(float(bend.max()) for bend in bends) * (1 + size))
+        return 0.1 / (_largest_curvature(objective, module) * (1 + size))
     return {"adam": 0.1, "adagrad": 0.2, "lbfgs": 1.0}[optimizer]
+
+
+def _largest_curvature(objective, module):
+    """Of all users and items the largest sum of their pairs' curvatures, halved."""
+    plan, of_users = objective.plan, 0.0
+    for part, _, span, block in objective.parts(module):
+        bend = objective.loss.curvature(part.forward_pairs(block).detach(), objective.rating[span]) / 2
+        own, of_items = block.sums(bend if objective.weight is None else bend * objective.weight[span])
+        of_users = max(of_users, float(own.max()))
+        plan.add(of_items)
+    return max(plan.largest(of_users), float(plan.total()[0].max()))
 
 
 class Minimiser(Solver):
@@ -63,7 +72,7 @@ class Minimiser(Solver):
             learning_rate = default_learning_rate(optimizer, objective, module)
         self.learning_rate = learning_rate
         self.parts = [(module, objective)]
-        if batch_size is not None and batch_size < objective.pairs.n_pairs:
+        if batch_size is not None and batch_size < objective.plan.n_pairs:
             self.parts = [(module.block(rows), part) for rows, part in objective.blocks(batch_size)]
         self.parameters = list({id(p): p for block, _ in self.parts for p in block.parameters()}.values())
         with torch.device("cpu"):  # where optimizers count their steps, whatever the default device
@@ -77,10 +86,11 @@ class Minimiser(Solver):
         return {"loss": value if all(bool(p.isfinite().all()) for p in self.parameters) else math.nan}
 
     def _closure(self, block, part):
+        value, gradients = part.gradients(block)
         self.optimizer.zero_grad()  # to None: rows of other blocks are left alone, their moments too
-        value = part(block)
-        value.backward()
-        return value.detach()
+        for name, parameter in block.named_parameters():
+            parameter.grad = gradients[name]
+        return value
 
     def solution(self):
         return self.objective.solution(self.module)
