@@ -200,7 +200,7 @@ class ExplicitFactorization(RatingPredictor):
         return self._partial_fit(X, y, sample_weight)
 
     def _has_biases(self):
-        return self._module is BiasedMF
+        return self._module.biased
 
     def _check(self):
         if self.batch_size is not None and not RATING_SOLVERS[self.solver].takes_batches:
