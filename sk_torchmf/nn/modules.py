@@ -132,10 +132,10 @@ class PlainMF(nn.Module):
         """
         part = object.__new__(type(self))
         nn.Module.__init__(part)
-        for name, tensor in (*self.named_parameters(), *self.named_buffers()):
-            if name.startswith("user_"):
-                tensor = nn.Parameter(tensor.detach()[rows])
-            setattr(part, name, tensor)
+        for name, parameter in self.named_parameters():
+            setattr(part, name, nn.Parameter(parameter.detach()[rows]) if name.startswith("user_") else parameter)
+        for name, buffer in self.named_buffers():
+            part.register_buffer(name, buffer)
         return part
 
 
