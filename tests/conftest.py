@@ -7,6 +7,7 @@ import pytest
 import torch
 
 os.environ["MPLBACKEND"] = "Agg"
+collect_ignore = ["shared"]  # what test modules import: no tests, no examples
 pytest.register_assert_rewrite("contract")
 
 if os.environ.get("SK_TORCHMF_SPOTLIGHT"):

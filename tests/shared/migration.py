@@ -4,7 +4,7 @@ import ast
 import re
 from pathlib import Path
 
-FOLDER = Path(__file__).parent.parent / "docs" / "coming_from"
+FOLDER = Path(__file__).parents[2] / "docs" / "coming_from"
 
 
 class Page:
