@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from communities import TEST, TRAIN, MostPopular, preferences
+from contract_of_positives import ImplicitContract
 from numpy.testing import assert_allclose, assert_array_equal
-from test_implicit import ImplicitContract, MostPopular, preferences
 from test_ranking_solvers import K, positives, start
-from test_torch_ranking import TEST, TRAIN
 
 from sk_torchmf import ImplicitMatrixFactorization
 from sk_torchmf.model_selection import ranking_scorer

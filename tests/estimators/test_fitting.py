@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from data import FORMS, as_form
+from every_solver import DATA, MAKE, data_for, every_kind
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import NotFittedError
-from test_checkpoint import DATA, MAKE, data_for, every_kind
 
 from sk_torchmf import BiasedMatrixFactorization, DivergenceError, Interactions
 from sk_torchmf.estimators._saving import is_fitted_attribute

@@ -1,40 +1,22 @@
-"""More data after a fit: what is kept, how rows and optimizers grow, and where training starts."""
+"""More data after a fit: what is kept, how rows grow, and where training starts."""
 
 import pickle
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
-import torch
 import tutorial
 from data import as_form, planted
+from every_estimator import MAKERS, every_maker, of_ratings
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
-from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, Interactions, MatrixFactorization, TorchFactorization
-from sk_torchmf.estimators._torch_training import ModuleStart
-from sk_torchmf.inputs import labels as labels_module
-from sk_torchmf.solvers.minibatch import Trainer
-from sk_torchmf.training.state import Codes, gathered
+from sk_torchmf import ImplicitMatrixFactorization, Interactions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
 DATA, TRUTH = planted(3, mean=3.0, n_users=60, n_items=40, n_ratings=1500)
 SPREAD = DATA.ratings.std()
 CHUNKS = np.array_split(np.random.default_rng(1).permutation(len(DATA)), 10)
-TORCH = {"module__n_factors": 4, "module__sparse": False, "optimizer__lr": 0.05, "max_iter": 30, "batch_size": 128}
-MAKERS = {
-    "plain": lambda **params: MatrixFactorization(**{"n_factors": 4, "random_state": 0, **params}),
-    "biased": lambda **params: BiasedMatrixFactorization(**{"n_factors": 4, "random_state": 0, **params}),
-    "als": lambda **params: BiasedMatrixFactorization(**{"n_factors": 4, "solver": "als", "random_state": 0, **params}),
-    "adam": lambda **params: MatrixFactorization(**{"n_factors": 4, "solver": "adam", "random_state": 0, **params}),
-    "implicit": lambda **params: ImplicitMatrixFactorization(**{"n_factors": 4, "random_state": 0, **params}),
-    "torch": lambda **params: TorchFactorization(tutorial.Biased, **{"random_state": 0, **TORCH, **params}),
-}
-every_maker = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
-of_ratings = pytest.mark.parametrize(
-    "make", [m for n, m in MAKERS.items() if n != "implicit"], ids=[n for n in MAKERS if n != "implicit"]
-)
 
 
 def grid(estimator, users=None, items=None):
@@ -46,33 +28,6 @@ def in_chunks(estimator, chunks=CHUNKS):
     for chunk in chunks:
         estimator.partial_fit(DATA[chunk])
     return estimator
-
-
-# labels
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "union"),
-    [
-        ([1, 5], [3, 5, 9], [1, 3, 5, 9]),
-        ([0, 1, 2], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]),
-        (["b", "d"], ["a", "c", "longer"], ["a", "b", "c", "d", "longer"]),
-        ([1, 2], [2.0, 3.0], [1, 2, 3]),
-        (["1", "2"], [3], ["1", "2", "3"]),
-    ],
-)
-def test_labels_are_merged_in_order(old, new, union):
-    old, new = np.array(old), np.array(new)
-    merged, place, place_of_new = labels_module.merge(old, new, "user")
-    assert_array_equal(merged, union)
-    assert_array_equal(merged[place], old)
-    assert_array_equal(merged[place_of_new].astype(new.dtype), new)
-    assert merged.dtype.kind == old.dtype.kind
-
-
-def test_text_does_not_join_numbers():
-    with pytest.raises(TypeError, match="The user ids that fit saw are int64"):
-        labels_module.merge(np.array([1, 2]), np.array(["a"]), "user")
 
 
 # what is kept
@@ -125,26 +80,6 @@ def test_ratings_are_kept_as_the_loss_codes_them_so_that_signs_can_follow_zeros(
     assert model.user_counts_.sum() == len(DATA)
 
 
-def test_a_module_keeps_the_features_of_its_ratings():
-    X = np.column_stack([*as_form(DATA, "table")[0].T, np.arange(len(DATA)) % 7])
-
-    class WithDay(tutorial.Biased):
-        def __init__(self, n_users, n_items):
-            super().__init__(n_users, n_items, 3, sparse=False)
-
-        def forward(self, user, item, day):
-            return super().forward(user, item) + 0 * day[:, None]
-
-    model = TorchFactorization(WithDay, features={"day": 2}, max_iter=1, random_state=0).fit(X[:700], DATA.ratings[:700])
-    model.partial_fit(X[700:], DATA.ratings[700:])
-    observed = model.observed_
-    user = np.repeat(np.arange(observed.shape[0]), np.diff(observed.indptr))
-    found = sorted(zip(user, observed.indices, model.observed_features_["day"], strict=True))
-    assert_array_equal(found, sorted(zip(*X.T, strict=True)))
-    with pytest.raises(ValueError, match=r"partial_fit goes on with the features that fit had, \['day'\]"):
-        model.set_params(features=None).partial_fit(X, DATA.ratings)
-
-
 @every_maker
 def test_without_the_ratings_partial_fit_is_refused_and_all_else_works(make, tmp_path):
     model = make(max_iter=2).fit(DATA)
@@ -157,12 +92,6 @@ def test_without_the_ratings_partial_fit_is_refused_and_all_else_works(make, tmp
         lean.partial_fit(DATA[:5])
     assert_array_equal(grid(whole.partial_fit(DATA[:50])), grid(model.partial_fit(DATA[:50])))
     assert_array_equal(grid(lean.fit(DATA)), grid(make(max_iter=2).fit(DATA)))
-
-
-def test_batches_that_passed_are_not_kept():
-    model = MAKERS["torch"]().fit_batches([(DATA.user_ids, DATA.item_ids, DATA.ratings)], n_users=60, n_items=40)
-    with pytest.raises(ValueError, match=r"has not kept them: .* or fitted on batches"):
-        model.partial_fit(DATA)
 
 
 # partial_fit
@@ -383,103 +312,3 @@ def test_a_warm_start_finds_the_rows_by_their_labels():
     rows = np.searchsorted(model.users_, [f"u{u:04}" for u in range(30, 60)])
     assert np.sqrt(np.mean((grid(model)[rows] - best[30:]) ** 2)) < 0.15 * SPREAD
     assert model.user_counts_.sum() == len(DATA)  # the new call's alone
-
-
-# optimizers and modules
-
-
-class Odd(torch.nn.Module):
-    """Ids in either dimension, one table for both sides with a row of padding, and as many factors as there may be users."""
-
-    def __init__(self, n_users, n_items, n_factors=3):
-        super().__init__()
-        self.both = torch.nn.Embedding(n_users + n_items + 1, n_factors)
-        self.across = torch.nn.Parameter(torch.randn(n_factors, n_items))
-        self.square = torch.nn.Parameter(torch.randn(n_users, n_items))
-        self.register_buffer("level", torch.zeros(n_factors))
-        self.n_users = n_users
-
-    def forward(self, user, item):
-        own = self.both(user) * self.both(self.n_users + item) + self.both(user) * self.across[:, item].T
-        return own.sum(1) + self.square[user, item]
-
-
-def grown_odd(optimizer=torch.optim.Adam, **options):
-    torch.manual_seed(0)
-    old, new = Odd(3, 4), Odd(5, 6)
-    first = Trainer(old, None, optimizer(old.parameters(), lr=0.1, **options))
-    old(torch.tensor([0, 1, 2]), torch.tensor([3, 1, 0])).sum().backward()
-    first.optimizer.step()
-    trainer = Trainer(new, None, optimizer(new.parameters(), lr=0.1, **options))
-    user_code, item_code = np.array([-1, 0, 1, -1, 2]), np.array([0, 1, -1, 2, 3, -1])
-    fresh = {name: tensor.detach().clone() for name, tensor in new.named_parameters()}
-    ModuleStart(old, gathered(first, None), Codes(user_code, item_code, (3, 4))).hand_over(trainer, None, Odd)
-    return old, new, first, trainer, fresh
-
-
-def test_a_module_takes_over_rows_wherever_they_are():
-    old, new, _, _, fresh = grown_odd()
-    users, items = [1, 2, 4], [0, 1, 3, 4]
-    table = [*users, *(5 + item for item in items), 11]
-    assert_array_equal(new.both.weight.detach()[table], old.both.weight.detach())
-    assert_array_equal(new.across.detach()[:, items], old.across.detach())
-    assert_array_equal(new.square.detach()[np.ix_(users, items)], old.square.detach())
-    assert_array_equal(new.both.weight.detach()[[0, 3, 7, 10]], fresh["both.weight"][[0, 3, 7, 10]])  # new rows are the fresh ones
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "options", "key", "begin"),
-    [
-        (torch.optim.Adam, {}, "exp_avg_sq", 0.0),
-        (torch.optim.SGD, {"momentum": 0.9}, "momentum_buffer", 0.0),
-        (torch.optim.Adagrad, {"initial_accumulator_value": 0.5}, "sum", 0.5),
-    ],
-)
-def test_new_rows_begin_with_the_optimizers_initial_value(optimizer, options, key, begin):
-    old, new, first, trainer, _ = grown_odd(optimizer, **options)
-    before, after = first.optimizer.state[old.across][key], trainer.optimizer.state[new.across][key]
-    assert_array_equal(after[:, [0, 1, 3, 4]], before)
-    assert (after[:, [2, 5]] == begin).all()
-    if "step" in first.optimizer.state[old.across]:
-        assert float(trainer.optimizer.state[new.across]["step"]) == 1
-
-
-def test_a_scheduler_goes_on():
-    params = {"scheduler": "StepLR", "scheduler__step_size": 1, "scheduler__gamma": 0.5, "max_iter": 2}
-    model = MAKERS["torch"](**params).fit(DATA)
-    assert model.partial_fit(DATA[:10]).optimizer_state_["rates"] == [pytest.approx(0.05 * 0.5**4)]
-
-
-def test_a_module_ranks_all_positives_after_more():
-    model = MAKERS["torch"](loss="bpr", max_iter=2).fit(DATA[:700]).partial_fit(DATA[700:])
-    assert model.seen_.nnz == len(DATA)
-
-
-def test_features_go_on_with_the_categories_they_have():
-    X = np.column_stack([*as_form(DATA, "labels")[0].T, np.where(DATA.user_ids % 2, "odd", "even")])
-
-    class WithDay(tutorial.Biased):
-        def __init__(self, n_users, n_items, n_day):
-            super().__init__(n_users, n_items, 3, sparse=False)
-            self.days = torch.nn.Embedding(n_day, 1)
-
-        def forward(self, user, item, day):
-            return super().forward(user, item) + self.days(day)
-
-    model = TorchFactorization(WithDay, features={"day": 2}, max_iter=1, random_state=0).fit(X[:700], DATA.ratings[:700])
-    model.partial_fit(X[700:], DATA.ratings[700:])
-    assert model.seen_.nnz == len(DATA)
-    X[0, 2] = "another"
-    with pytest.raises(ValueError, match="day has a category that fit did not see, in row 0"):
-        model.partial_fit(X, DATA.ratings)
-
-
-@pytest.mark.parametrize(("first", "then"), [("bpr", "squared_error"), ("squared_error", "bpr")])
-def test_the_kind_of_loss_cannot_change_between_calls(first, then):
-    model = MAKERS["torch"](loss=first, max_iter=1).fit(DATA[:500])
-    before = model.predict(DATA)
-    model.set_params(loss=then)
-    with pytest.raises(ValueError, match=rf"partial_fit goes on with the kind of loss that fit had, .*Got .*, '{then}'. Use fit."):
-        model.partial_fit(DATA[500:])
-    assert_array_equal(model.set_params(loss=first).predict(DATA), before)
-    assert model.set_params(loss=then).fit(DATA).n_iter_ == 1

@@ -7,11 +7,12 @@ import pytest
 import scipy.sparse as sp
 import torch
 import tutorial
-from data import as_form, checkerboard, ids_in
+from communities import LIKED, N_ITEMS, N_USERS, SEEN, TEST, TRAIN
+from data import as_form, ids_in
+from every_loss import FOR_A_MODULE, RANKING_LOSSES, every_ranking_loss
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold
-from test_ranking_losses import LOOPS
 
 from sk_torchmf import Interactions, TorchFactorization
 from sk_torchmf.inputs.forms import read_weighted
@@ -19,15 +20,7 @@ from sk_torchmf.metrics import evaluate
 from sk_torchmf.model_selection import ranking_scorer
 from sk_torchmf.nn import RANKING, RankingLoss, ranking_logistic
 
-N_USERS, N_ITEMS = 60, 40
-EVERY = checkerboard(N_USERS, N_ITEMS, missing=())[0]
-LIKED = EVERY[EVERY.ratings > 0]  # each user likes only the items of her group
-HELD_OUT = np.random.default_rng(0).random(len(LIKED)) < 0.2
-TRAIN, TEST = LIKED[~HELD_OUT], LIKED[HELD_OUT]
-SEEN = TRAIN.tocsr().toarray() != 0
-LOSSES = {name: ranking_logistic if name == "logistic" else name for name in RANKING}
 pytestmark = pytest.mark.usefixtures("one_thread")
-every_loss = pytest.mark.parametrize("name", LOSSES)
 
 
 def small(module=tutorial.Plain, loss="bpr", optimizer="SparseAdam", **params):
@@ -81,7 +74,7 @@ def spy_on(batches):
 # what is learned
 
 
-@every_loss
+@every_ranking_loss
 @pytest.mark.parametrize("negatives", ["uniform", "popularity"])
 @pytest.mark.parametrize(
     ("module", "optimizer", "batch_size", "max_iter"),
@@ -89,7 +82,9 @@ def spy_on(batches):
     ids=["batches", "fused"],
 )
 def test_every_loss_finds_who_likes_what(name, negatives, module, optimizer, batch_size, max_iter):
-    model = small(module, LOSSES[name], optimizer, n_negatives=4, negatives=negatives, batch_size=batch_size, max_iter=max_iter)
+    model = small(
+        module, FOR_A_MODULE[name], optimizer, n_negatives=4, negatives=negatives, batch_size=batch_size, max_iter=max_iter
+    )
     score = model.fit(TRAIN).score(TEST)
     assert baseline() < 0.6  # each list holds as many items of the other group
     assert score > 0.9
@@ -97,16 +92,16 @@ def test_every_loss_finds_who_likes_what(name, negatives, module, optimizer, bat
     assert model.history_["loss"][-1] < model.history_["loss"][0]
 
 
-@every_loss
+@every_ranking_loss
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_loss_is_the_weighted_mean_over_positives(name, weighted):
     """Against a plain loop, where each user has one negative only, and a learning rate of zero leaves the scores."""
     data, left = one_left()
     weight = np.random.default_rng(0).uniform(0.5, 2, len(data)) if weighted else None
-    model = exact(loss=LOSSES[name], optimizer__lr=0.0, n_negatives=3, max_iter=1).fit(data, weight)
+    model = exact(loss=FOR_A_MODULE[name], optimizer__lr=0.0, n_negatives=3, max_iter=1).fit(data, weight)
     scores = model.module_.mean.item() + (model.module_.P @ model.module_.Q.T).detach().numpy()
     pairs = zip(data.user_ids, data.item_ids, strict=True)
-    values = [LOOPS[name](scores[u, i], [scores[u, left[u]]] * 3, 1) for u, i in pairs]
+    values = [RANKING_LOSSES[name].value(scores[u, i], [scores[u, left[u]]] * 3, 1) for u, i in pairs]
     assert model.history_["loss"][0] == pytest.approx(np.average(values, weights=weight), rel=1e-12)
 
 
@@ -245,7 +240,7 @@ def test_nobody_to_rank_for_is_refused(data, negatives):
         small(negatives=negatives).fit(data)
 
 
-@every_loss
+@every_ranking_loss
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_fused_road_equals_the_ordinary_one(name, weighted):
     class Ordinary(tutorial.Fused):
@@ -253,7 +248,7 @@ def test_the_fused_road_equals_the_ordinary_one(name, weighted):
 
     weight = np.linspace(0.5, 2, len(TRAIN)) if weighted else None
     options = {"optimizer": "Adam", "batch_size": None, "max_iter": 20, "n_negatives": 3, "dtype": "float64"}
-    fused, ordinary = (small(module, LOSSES[name], **options).fit(TRAIN, weight) for module in (tutorial.Fused, Ordinary))
+    fused, ordinary = (small(module, FOR_A_MODULE[name], **options).fit(TRAIN, weight) for module in (tutorial.Fused, Ordinary))
     assert_allclose(fused.history_["loss"], ordinary.history_["loss"], rtol=1e-9)  # the same draws, sums in another order
     assert_allclose(fused.predict(TEST), ordinary.predict(TEST), rtol=1e-6, atol=1e-8)
 
@@ -295,9 +290,9 @@ def test_features_of_a_positive_are_those_of_its_negatives():
 # predictions and score
 
 
-@every_loss
+@every_ranking_loss
 def test_predictions_are_scores_and_of_the_logistic_loss_chances(name):
-    model = small(tutorial.Parameters, LOSSES[name], "Adam").fit(TRAIN)
+    model = small(tutorial.Parameters, FOR_A_MODULE[name], "Adam").fit(TRAIN)
     score = model.module_.mean.item() + (model.module_.P[3] @ model.module_.Q.T).detach().numpy()
     expected = 1 / (1 + np.exp(-score)) if name == "logistic" else score
     assert_allclose(model.predict(3), expected, rtol=1e-5)  # float32
@@ -359,9 +354,9 @@ def test_parameters_are_those_of_a_clone():
     assert defaults.__sklearn_tags__().target_tags.required is True
 
 
-@every_loss
+@every_ranking_loss
 def test_pickle_round_trip(name):
-    model = small(loss=LOSSES[name]).fit(TRAIN)
+    model = small(loss=FOR_A_MODULE[name]).fit(TRAIN)
     again = pickle.loads(pickle.dumps(model))
     assert_array_equal(again.predict(TEST), model.predict(TEST))
     assert again.score(TEST) == model.score(TEST)

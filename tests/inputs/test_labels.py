@@ -1,10 +1,12 @@
-"""Labels to row numbers and back: any type of id, in arrays and in frames' columns."""
+"""Labels of every kind: how they become row numbers, are looked up again and merged, and how a column of ids is found."""
 
 import datetime
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
+from sk_torchmf.inputs import labels as labels_module
 from sk_torchmf.inputs.labels import column, encode, is_range, lookup
 
 pd = pytest.importorskip("pandas")
@@ -292,3 +294,33 @@ def test_an_absent_column_is_named_with_those_there_are():
             column(X, 2, "item")
     with pytest.raises(ValueError, match=r"user='u' is not a column of X\. X is an array, whose columns have positions only\."):
         column(np.eye(2), "u", "user")
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+# labels
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "union"),
+    [
+        ([1, 5], [3, 5, 9], [1, 3, 5, 9]),
+        ([0, 1, 2], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]),
+        (["b", "d"], ["a", "c", "longer"], ["a", "b", "c", "d", "longer"]),
+        ([1, 2], [2.0, 3.0], [1, 2, 3]),
+        (["1", "2"], [3], ["1", "2", "3"]),
+    ],
+)
+def test_labels_are_merged_in_order(old, new, union):
+    old, new = np.array(old), np.array(new)
+    merged, place, place_of_new = labels_module.merge(old, new, "user")
+    assert_array_equal(merged, union)
+    assert_array_equal(merged[place], old)
+    assert_array_equal(merged[place_of_new].astype(new.dtype), new)
+    assert merged.dtype.kind == old.dtype.kind
+
+
+def test_text_does_not_join_numbers():
+    with pytest.raises(TypeError, match="The user ids that fit saw are int64"):
+        labels_module.merge(np.array([1, 2]), np.array(["a"]), "user")

@@ -4,21 +4,17 @@ import pickle
 
 import numpy as np
 import pytest
-import test_checkpoint
 import torch
 import tutorial
+from communities import TEST, TRAIN
+from every_loss import FOR_A_MODULE
+from every_solver import MAKE, data_for
+from killed_fits import killed_and_resumed
 from test_nn import PATTERNS, build, check_forward_equals_forward_pairs, draw_pairs, random_rows
 from test_ranking_losses import small_matrix
 from test_solvers import Rows
-from test_torch_ranking import LOSSES, TEST, TRAIN
 
-from sk_torchmf import (
-    BiasedMatrixFactorization,
-    ImplicitMatrixFactorization,
-    Interactions,
-    MatrixFactorization,
-    TorchFactorization,
-)
+from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, Interactions, MatrixFactorization, TorchFactorization
 from sk_torchmf.nn import RANKING, BiasedMF, NegativeSampler, Pairs, PlainMF, pair_dot
 from sk_torchmf.nn.top_k import top_k
 from sk_torchmf.solvers.als import RowPrior, solve_rows
@@ -214,12 +210,12 @@ def test_a_module_starts_on_the_device_as_on_the_cpu(ratings):
     np.testing.assert_allclose(cuda.predict(ratings), cpu.predict(ratings), rtol=1e-8)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", FOR_A_MODULE)
 @pytest.mark.parametrize(
     ("module", "batch_size"), [(tutorial.Parameters, 256), (tutorial.Parameters, None), (tutorial.Fused, None)]
 )
 def test_a_ranking_loss_meets_the_same_negatives_as_on_the_cpu(loss, module, batch_size, ratings):
-    options = {"loss": LOSSES[loss], "n_negatives": 3, "negatives": "popularity", "batch_size": batch_size, "max_iter": 3}
+    options = {"loss": FOR_A_MODULE[loss], "n_negatives": 3, "negatives": "popularity", "batch_size": batch_size, "max_iter": 3}
     options |= {"optimizer": "SGD", "optimizer__lr": 0.1, "dtype": "float64", "random_state": 0}
     cuda, cpu = (TorchFactorization(module, device=device, **options).fit(ratings) for device in ("cuda", "cpu"))
     np.testing.assert_allclose(cuda.predict(ratings), cpu.predict(ratings), rtol=1e-8, atol=1e-8)  # sums in another order
@@ -239,7 +235,7 @@ def test_a_sampler_draws_on_the_cpu_and_gives_to_the_device(popularity):
     assert_close(cuda.draw(user.cuda(), 4), cpu.draw(user, 4))
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", FOR_A_MODULE)
 def test_a_ranking_loss_equals_that_of_the_cpu(loss):
     positive, negative = random_rows(7, dtype=torch.float64), random_rows(7, 4, dtype=torch.float64, seed=1)
     n_unobserved = torch.arange(4, 11)
@@ -287,10 +283,10 @@ def test_positives_follow_the_default_device(loss):
 @pytest.mark.parametrize("kind", ["variational", "als", "adam", "lbfgs", "ials", "bpr", "torch"])
 def test_a_killed_fit_goes_on_on_the_device(kind, monkeypatch, tmp_path):
     def make(**options):
-        return test_checkpoint.MAKE[kind](device="cuda", dtype="float64", **options)
+        return MAKE[kind](device="cuda", dtype="float64", **options)
 
-    data = test_checkpoint.data_for(kind)
+    data = data_for(kind)
     whole = make().fit(data)
-    resumed, written = test_checkpoint.killed_and_resumed(monkeypatch, make, data, tmp_path / "fit", 3)
+    resumed, written = killed_and_resumed(monkeypatch, make, data, tmp_path / "fit", 3)
     assert written == [4, 5, 6]
     np.testing.assert_allclose(resumed.history_["loss"], whole.history_["loss"], rtol=1e-8)  # sums on the device vary in order

@@ -9,7 +9,7 @@ import pytest
 
 from sk_torchmf import Interactions, datasets
 
-FOLDER = Path(__file__).parent.parent / "docs" / "examples"
+FOLDER = Path(__file__).parents[2] / "docs" / "examples"
 PAGES = sorted(path for path in FOLDER.glob("*.py") if path.name != "demo.py")
 ELSEWHERE = {"serving"}  # test_serving.py runs it, in a process of its own
 

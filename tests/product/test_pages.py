@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [path for path in sorted((ROOT / "docs").rglob("*.md")) if "coming_from" not in path.parts]  # test_migration runs these
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,13 +14,7 @@ from data import planted
 from numpy.testing import assert_allclose, assert_array_equal
 from torch import export, from_numpy, no_grad, onnx
 
-from sk_torchmf import (
-    BiasedMatrixFactorization,
-    ImplicitMatrixFactorization,
-    Interactions,
-    MatrixFactorization,
-    TorchFactorization,
-)
+from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, Interactions, MatrixFactorization, TorchFactorization
 
 DATA, _ = planted(3, mean=3.0, n_users=30, n_items=20, n_ratings=300)
 N_USERS, N_ITEMS = DATA.num_users + 2, DATA.num_items + 2  # the last two of each were never observed
@@ -184,7 +178,7 @@ def test_a_position_that_is_none_is_an_error():
 
 def test_the_example_runs_and_agrees():
     need("faiss", "matplotlib", "onnx", "onnxscript", "onnxruntime")
-    example = Path(__file__).parent.parent / "docs" / "examples" / "serving.py"
+    example = Path(__file__).parents[2] / "docs" / "examples" / "serving.py"
     if not example.exists():
         pytest.skip("the examples are not in the source archive")
     done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, env=os.environ, check=False)

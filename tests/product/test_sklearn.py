@@ -5,8 +5,8 @@ import pickle
 import joblib
 import numpy as np
 import pytest
-import sklearn
 from data import FORMS, as_form, planted
+from every_estimator import OLDER
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import config_context
 from sklearn.base import clone, is_regressor
@@ -18,7 +18,6 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit, cross_validat
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, PolynomialFeatures
 from sklearn.utils.estimator_checks import estimator_checks_generator
-from sklearn.utils.fixes import parse_version
 
 from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, MatrixFactorization
 
@@ -35,11 +34,6 @@ ROUNDING = {
         "float32 rounding: sums of repeated rows and weighted rows are rounded differently"
     )
 }
-OLDER = (
-    {"check_sample_weight_equivalence_on_sparse_data": "passes a sparse X with a y whatever the tags say; later versions heed them"}
-    if parse_version(sklearn.__version__) < parse_version("1.7")
-    else {}
-)
 NOTHING_TO_RANK = dict.fromkeys(
     [
         "check_estimators_dtypes",

@@ -15,7 +15,7 @@ from spotlight_like import Container, ExplicitModel, Scores, ranking_by_loop
 from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, Interactions, MatrixFactorization, TorchFactorization
 from sk_torchmf.spotlight import SpotlightEstimator, _evaluation, mrr_score, precision_recall_score, rmse_score
 
-RECORDED = dict(np.load(Path(__file__).parent / "spotlight_evaluation.npz"))
+RECORDED = dict(np.load(Path(__file__).parent / "evaluation.npz"))
 SIZES = {"num_users": int(RECORDED["num_users"]), "num_items": int(RECORDED["num_items"])}
 
 DATA = planted(3, mean=3.0, n_users=30, n_items=20, n_ratings=300)[0]

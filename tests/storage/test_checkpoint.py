@@ -8,122 +8,16 @@ import time
 import numpy as np
 import pytest
 import torch
+from every_solver import DATA, MAKE, Dropout, assert_same, data_for, every_kind, numbers, torch_model
+from killed_fits import Killed, die_after, fit_and_save, killed_and_resumed, long_fit
 from numpy.testing import assert_array_equal
 
-from sk_torchmf import (
-    BiasedMatrixFactorization,
-    DivergenceError,
-    ImplicitMatrixFactorization,
-    MatrixFactorization,
-    TorchFactorization,
-    datasets,
-    nn,
-)
+from sk_torchmf import BiasedMatrixFactorization, DivergenceError
 from sk_torchmf.storage import checkpoint as _checkpoint
-from sk_torchmf.storage.checkpoint import Checkpoint, digest_of, fingerprint_of
+from sk_torchmf.storage.checkpoint import digest_of, fingerprint_of
 from sk_torchmf.storage.packing import unpack
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-DATA = datasets.make_ratings(40, 25, 400, random_state=0).interactions
-LIKED = DATA[DATA.ratings >= DATA.ratings.mean()]
-
-
-class Dropout(torch.nn.Module):
-    """Biased factors behind dropout, which draws from torch's global generator."""
-
-    def __init__(self, n_users, n_items, n_factors=4):
-        super().__init__()
-        self.scores, self.dropout = nn.BiasedMF(n_users, n_items, n_factors, mean=3.0), torch.nn.Dropout(0.3)
-        self.register_buffer("n_batches", torch.zeros(()), persistent=False)
-
-    def forward(self, user, item):
-        self.n_batches += 1
-        rows = self.dropout(self.scores.user_factors[user])
-        return (rows * self.scores.item_factors[item]).sum(1) + self.scores.item_biases[item]
-
-
-def torch_model(**options):
-    return TorchFactorization(Dropout, **({"batch_size": 64, "max_iter": 6, "random_state": 0} | options))
-
-
-MAKE = {
-    "variational": lambda **o: BiasedMatrixFactorization(4, max_iter=6, random_state=0, **o),
-    "variational logistic": lambda **o: MatrixFactorization(4, loss="logistic", max_iter=6, random_state=0, **o),
-    "als": lambda **o: BiasedMatrixFactorization(4, solver="als", max_iter=6, tol=0, random_state=0, **o),
-    "adam": lambda **o: MatrixFactorization(4, solver="adam", max_iter=6, batch_size=50, random_state=0, **o),
-    "sgd": lambda **o: BiasedMatrixFactorization(4, solver="sgd", max_iter=6, random_state=0, **o),
-    "adagrad": lambda **o: BiasedMatrixFactorization(4, solver="adagrad", max_iter=6, batch_size=90, random_state=0, **o),
-    "lbfgs": lambda **o: BiasedMatrixFactorization(4, solver="lbfgs", max_iter=6, random_state=0, **o),
-    "ials": lambda **o: ImplicitMatrixFactorization(4, max_iter=6, tol=0, random_state=0, **o),
-    "bpr": lambda **o: ImplicitMatrixFactorization(4, loss="bpr", biased=True, max_iter=6, random_state=0, **o),
-    "softmax": lambda **o: ImplicitMatrixFactorization(4, loss="softmax", max_iter=6, random_state=0, **o),
-    "torch": lambda **o: torch_model(scheduler="StepLR", scheduler__step_size=2, **o),
-    "torch milestones": lambda **o: torch_model(scheduler="MultiStepLR", scheduler__milestones=[2, 2, 4], **o),
-    "torch plateau": lambda **o: torch_model(optimizer="Adagrad", scheduler="ReduceLROnPlateau", scheduler__patience=0, **o),
-    "torch one cycle": lambda **o: torch_model(
-        optimizer="SGD", scheduler="OneCycleLR", scheduler__max_lr=0.1, scheduler__total_steps=9, **o
-    ),
-    "torch ranking": lambda **o: torch_model(loss="bpr", n_negatives=2, **o),
-}
-every_kind = pytest.mark.parametrize("kind", MAKE)
-
-
-def data_for(kind):
-    if kind == "variational logistic":
-        data = DATA[:]
-        data.ratings = (DATA.ratings > 3).astype(float)
-        return data
-    return LIKED if kind in ("ials", "bpr", "softmax", "torch ranking") else DATA
-
-
-def numbers(model):
-    """All that training found."""
-    if hasattr(model, "module_"):
-        return [tensor.detach().numpy() for tensor in (*model.module_.parameters(), *model.module_.buffers())]
-    names = [name for name in ("user_factors_", "item_factors_", "user_biases_", "item_biases_") if hasattr(model, name)]
-    parts = [getattr(model, name) for name in names]
-    posterior = getattr(model, "user_posterior_", None)
-    return parts + ([] if posterior is None else [posterior[0], posterior[1], np.asarray(posterior[2]), posterior[3]])
-
-
-def assert_same(model, other):
-    for found, expected in zip(numbers(model), numbers(other), strict=True):
-        assert_array_equal(found, expected)
-    for name in model.history_.keys() - {"seconds"}:
-        assert_array_equal(model.history_[name], other.history_[name])
-    assert model.history_.keys() == other.history_.keys()
-    assert len(model.history_["seconds"]) == model.n_iter_ == other.n_iter_
-
-
-class Killed(BaseException):
-    """Stands for the end of a process."""
-
-
-def die_after(monkeypatch, n_writes):
-    """Have the process end after so many checkpoints; returns the list of what was written."""
-    written, write = [], Checkpoint.write
-
-    def counted(self, content):
-        write(self, content)
-        written.append(len(content["progress"]["history"]["loss"]))
-        if len(written) == n_writes:
-            raise Killed
-
-    monkeypatch.setattr(Checkpoint, "write", counted)
-    return written
-
-
-def killed_and_resumed(monkeypatch, make, data, path, n_writes):
-    with monkeypatch.context() as patch:
-        die_after(patch, n_writes)
-        with pytest.raises(Killed):
-            make(checkpoint=path).fit(data)
-    assert path.exists()
-    with monkeypatch.context() as patch:
-        written = die_after(patch, 0)
-        model = make(checkpoint=path).fit(data)
-    assert not path.exists()
-    return model, written
 
 
 @every_kind
@@ -319,28 +213,12 @@ def test_a_fingerprint_is_the_same_in_another_process():
     assert "torch.optim.sgd.SGD" in shown
 
 
-# a real kill
-
-
-def long_fit(**options):
-    """Draws, momenta, steps taken back; without torch.optim, whose first step imports for a second."""
-    return ImplicitMatrixFactorization(4, loss="bpr", max_iter=400, random_state=0, **options).fit(LIKED)
-
-
-def fit_and_save(path, result):
-    """In a process of its own: fit, with a checkpoint, and write what was found."""
-    torch.set_num_threads(1)
-    model = long_fit(checkpoint=path)
-    np.savez(result + ".part.npz", *numbers(model), loss=model.history_["loss"])
-    os.replace(result + ".part.npz", result)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="no forkserver")
 def test_fifty_kills_at_random_moments_lose_nothing(monkeypatch, tmp_path):
     path, result = str(tmp_path / "fit"), str(tmp_path / "result.npz")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     context = multiprocessing.get_context("forkserver")  # which has imported and not trained: its children start at once
-    context.set_forkserver_preload(["test_checkpoint"])
+    context.set_forkserver_preload(["killed_fits"])
     rng, reached, kills = np.random.default_rng(0), [], 0
     patience = time.monotonic() + 300
     while kills < 50:

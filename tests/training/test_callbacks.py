@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from every_solver import DATA, MAKE, data_for, numbers
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold
-from test_checkpoint import DATA, MAKE, data_for, numbers
 
 from sk_torchmf import BiasedMatrixFactorization
 
@@ -18,7 +18,7 @@ callback = pytest.importorskip("sklearn.callback", reason="scikit-learn has call
 pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = ["variational", "variational logistic", "ials", "bpr", "torch", "torch ranking"]
 every_kind = pytest.mark.parametrize("kind", KINDS)
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 class Recorder:
