@@ -13,7 +13,7 @@ from test_ranking_solvers import K, positives, start
 
 from sk_torchmf import ImplicitMatrixFactorization
 from sk_torchmf.model_selection import ranking_scorer
-from sk_torchmf.nn import RANKING, NegativeSampler, Pairs, PlainMF
+from sk_torchmf.nn import RANKING, NegativeSampler, Pairs, PlainMF, Plan
 from sk_torchmf.solvers import cosine_softmax as cosine
 from sk_torchmf.solvers.base import copy_state, run
 from sk_torchmf.solvers.cosine_softmax import CosineSoftmax
@@ -36,7 +36,7 @@ class TestCosines(ImplicitContract):
 def solver_of(pairs, weight, *, popularity=False, **options):
     made = {"temperature": TEMPERATURE, "max_iter": 30, "generator": torch.Generator().manual_seed(1)} | options
     module = start(PlainMF, pairs)
-    return ranking_solver(module, pairs, weight, RANKING["softmax"], alpha=0.0, popularity=popularity, **made)
+    return ranking_solver(module, Plan(pairs), weight, RANKING["softmax"], alpha=0.0, popularity=popularity, **made)
 
 
 def model(**params):
@@ -117,7 +117,7 @@ def test_a_restored_solver_goes_on_bit_for_bit(monkeypatch, frozen):
     def made():
         rows = (side.detach() for side in start(PlainMF, pairs).rows())
         options = {"n_factors": K, "temperature": 0.2, "max_iter": 9, "exact": False, "frozen": frozen}
-        return CosineSoftmax(*rows, pairs, weight, *known, generator=torch.Generator().manual_seed(3), **options)
+        return CosineSoftmax(*rows, Plan(pairs), weight, *known, generator=torch.Generator().manual_seed(3), **options)
 
     whole, first, second = made(), made(), made()
     run(whole, max_iter=9)

@@ -11,7 +11,7 @@ from solving import descend, fit_ials, fit_ranking
 from test_ranking_losses import POPULARITY, chances
 
 from sk_torchmf import DivergenceError
-from sk_torchmf.nn import RANKING, BiasedMF, NegativeSampler, Pairs, PlainMF, RankingLoss
+from sk_torchmf.nn import RANKING, BiasedMF, NegativeSampler, Pairs, PlainMF, Plan, RankingLoss
 from sk_torchmf.solvers import fold_in
 from sk_torchmf.solvers import ranking_descent as descent
 from sk_torchmf.solvers.fold_in import fold_in_ials, fold_in_ranking
@@ -209,7 +209,7 @@ def test_ials_without_regularisation_fits_fewer_items_than_factors():
 def build(name, pairs, weight, means, *, popularity=False, n_negatives=2, draw=None):
     sampler = NegativeSampler(pairs.tocsr(), popularity=popularity)
     return RankingObjective.build(
-        pairs,
+        Plan(pairs),
         weight,
         RANKING[name],
         means,
@@ -478,10 +478,10 @@ class Bowl:
     draw = None
 
     def __init__(self, bend, n=6):
-        self.pairs = Pairs(np.arange(n), np.arange(n), n, n)
+        self.plan = Plan(Pairs(np.arange(n), np.arange(n), n, n))
         self.weight, self.bend = torch.ones(n, dtype=torch.float64), bend
         self.loss = RANKING["bpr"]
-        ridge = Ridge.from_counts(self.weight, torch.zeros(K, dtype=torch.float64), 0.0, K)
+        ridge = Ridge.from_counts(self.weight, torch.zeros(K, dtype=torch.float64), 0.0, K, 1.0)
         self.ridges = ridge, ridge
 
     def __call__(self, users, items, *, frozen=False):

@@ -6,7 +6,7 @@ import torch
 from solving import fit_als, minimise
 
 from sk_torchmf import DivergenceError
-from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF, squared_error
+from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF, Plan, squared_error
 from sk_torchmf.solvers import als
 from sk_torchmf.solvers.als import RowPrior, solve_rows
 from sk_torchmf.solvers.objective import POWER, Objective
@@ -196,7 +196,7 @@ class Problem:
         with torch.no_grad():
             for parameter in self.module.parameters():
                 parameter += torch.from_numpy(rng.normal(size=tuple(parameter.shape))).to(dtype)
-        self.objective = Objective.build(self.module, self.pairs, self.rating, self.weight, loss, alpha=ALPHA, mean=MEAN)
+        self.objective = Objective.build(self.module, Plan(self.pairs), self.rating, self.weight, loss, alpha=ALPHA, mean=MEAN)
 
     def start(self):
         generator = torch.Generator().manual_seed(self.seed)
@@ -297,9 +297,9 @@ def test_a_weight_of_two_in_the_objective_is_the_pair_given_twice(kind):
     doubled = Pairs(np.repeat(users, 2), np.repeat(items, 2), *problem.pairs.shape)
     module, loss = problem.module, squared_error
     weight = torch.full((40,), 2.0, dtype=torch.float64)
-    weighted = Objective.build(module, problem.pairs, problem.rating, weight, loss, alpha=ALPHA, mean=MEAN)
+    weighted = Objective.build(module, Plan(problem.pairs), problem.rating, weight, loss, alpha=ALPHA, mean=MEAN)
     rating = problem.rating.repeat_interleave(2)[doubled.order.long()]
-    repeated = Objective.build(module, doubled, rating, None, loss, alpha=ALPHA, mean=MEAN)
+    repeated = Objective.build(module, Plan(doubled), rating, None, loss, alpha=ALPHA, mean=MEAN)
     assert weighted(module).item() == pytest.approx(repeated(module).item(), rel=1e-12)
 
 
@@ -398,7 +398,7 @@ def test_divergence_names_the_epoch_the_loss_and_the_cure():
 def test_a_loss_of_zero_is_no_divergence():
     pairs = Pairs(np.array([0, 1]), np.array([0, 1]), 2, 2)
     module = PlainMF(2, 2, 2, mean=1.0, init_std=0.0, dtype=torch.float64)
-    objective = Objective.build(module, pairs, torch.ones(2, dtype=torch.float64), None, squared_error, alpha=0.1, mean=1.0)
+    objective = Objective.build(module, Plan(pairs), torch.ones(2, dtype=torch.float64), None, squared_error, alpha=0.1, mean=1.0)
     _, history = minimise(module, objective, "adam", max_iter=20, tol=1e-5)
     assert history["loss"][0] == 0.0
     assert objective(module).item() == 0.0

@@ -20,6 +20,7 @@ from sk_torchmf.inputs.labels import lookup
 from sk_torchmf.inputs.queries import check_goes_on
 from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
 from sk_torchmf.model.factors import Factors
+from sk_torchmf.solvers.base import by_side
 from sk_torchmf.storage.checkpoint import Checkpoint, digest_of, fingerprint_of
 from sk_torchmf.training import loop
 from sk_torchmf.training.callbacks import CallbackSupportMixin
@@ -141,7 +142,7 @@ class Start:
         """
         codes = self._codes_of(known)
         begun = codes.users >= 0, codes.items >= 0
-        old, new = self._state(scale, module.user_factors), _module_state(module)
+        old, new = self._state(scale, module.user_factors), by_side(dict(module.named_parameters()))
         random = {}
         with torch.no_grad():
             for role, planted in zip(("user", "item"), module.mean_rows(mean), strict=True):
@@ -160,11 +161,8 @@ class Start:
     def _codes_of(self, known):
         """Where the rows of some ids come from; those that were never observed before are new."""
         users, items = self.codes.users[known[0]], self.codes.items[known[1]]
-        users, items = (
-            np.where(self.factors.users.unknown(users), -1, users),
-            np.where(self.factors.items.unknown(items), -1, items),
-        )
-        return Codes(users, items, self.codes.sizes)
+        of_users, of_items = self.factors.users.unknown(users), self.factors.items.unknown(items)
+        return Codes(np.where(of_users, -1, users), np.where(of_items, -1, items), self.codes.sizes)
 
     def _state(self, scale, like):
         state: dict[str, dict] = {"rest": {}}
@@ -180,15 +178,6 @@ def _missing(rows, random):
     """The part of random rows (n, n_factors) that lies in directions in which rows differ less than these do."""
     variance, basis = torch.linalg.eigh(torch.cov(rows.T).view(2 * rows.shape[1:]))
     return random @ (basis * (1 - variance / random.square().mean()).clamp(0, 1).sqrt()) @ basis.T
-
-
-def _module_state(module):
-    """The parameters of a PlainMF or BiasedMF by side."""
-    state: dict[str, dict] = {"user": {}, "item": {}, "rest": {}}
-    for name, values in module.named_parameters():
-        role, _, own = name.partition("_")
-        state[role][own] = values
-    return state
 
 
 class Fitting(CallbackSupportMixin, SavedEstimator):
@@ -278,7 +267,7 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         self._publish(attributes | {"history_": history, "n_iter_": len(history["loss"])})
         return self
 
-    def _keep_for_more(self, name):
+    def _kept_for_more(self, name):
         """A fitted attribute that only ``partial_fit`` needs; refused with words where it was not kept."""
         if name not in vars(self):
             raise ValueError(

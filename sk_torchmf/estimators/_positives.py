@@ -36,7 +36,7 @@ class PositivesPredictor(Recommender):
         return POINTWISE["squared_error"] if self.loss == "ials" else RANKING[self.loss]
 
     def _earlier(self):
-        weights = self._keep_for_more("pair_weights_")
+        weights = self._kept_for_more("pair_weights_")
         return reading_of(self, self.seen_, None, weights)
 
     def _fold_in(self, data):

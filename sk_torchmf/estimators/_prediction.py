@@ -8,6 +8,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_torchmf._validation import check_finite, check_length, check_memory
+from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import Fitting, Start
 from sk_torchmf.inputs.forms import INTERACTIONS, SPARSE, Reading, form_of
 from sk_torchmf.inputs.queries import check_known, read_ids, read_new_users, read_query
@@ -72,7 +73,8 @@ class FactorPredictor(TransformerMixin, Fitting):
             Of a biased model. Their means go into ``global_mean_``.
         interactions : Interactions, optional
             What they were learned from, for ids that are positions in these arrays. Without it every id counts as known and nothing
-            as seen, so that ``recommend`` leaves nothing out, and new users cannot be folded in.
+            as seen: ``recommend`` leaves nothing out, ``clip`` limits nothing, new users cannot be folded in and ``partial_fit`` is
+            refused.
         n_iter : int, default=0
             What ``n_iter_`` is to say.
 
@@ -139,32 +141,23 @@ class FactorPredictor(TransformerMixin, Fitting):
             counts = users.astype(np.float64), items.astype(np.float64)
         return Reading(data, np.arange(n_users), np.arange(n_items), INTERACTIONS, 2), counts
 
+    @documented()
     def predict(self, user_ids, item_ids=None):
         """Predict the response of pairs.
 
         Parameters
         ----------
-        user_ids : table, Interactions, sparse matrix, array-like or scalar
-            - a table (n, >= 2) with the columns ``fit`` saw, or a container of n interactions: one prediction a row;
-            - with ``item_ids``: user ids, in the ids ``fit`` saw;
-            - a scalar user id alone: its predictions for all items (Spotlight's convention);
-            - a sparse matrix (n_rows, n_items) of *new* users: all their predictions, by ``fold_in``.
-        item_ids : array-like or scalar, optional
-            Item ids; broadcast against ``user_ids``.
+        @user_ids
+        @item_ids
 
         Returns
         -------
-        ndarray of float64
-            Of shape (n,), of the broadcast shape, (n_items,) for a scalar user, (n_rows, n_items) for a sparse matrix. A fresh
-            array.
+        @ndarray of float64
 
         Raises
         ------
-        ValueError
-            For a one-dimensional ``user_ids`` without ``item_ids``, an unknown id with ``handle_unknown="error"``, a table without
-            the columns ``fit`` saw, Interactions after a fit on labels.
-        MemoryError
-            Where the dense predictions for a sparse matrix would not fit.
+        @ValueError
+        @MemoryError
         """
         return self._respond(self._score(user_ids, item_ids))
 
@@ -251,18 +244,17 @@ class FactorPredictor(TransformerMixin, Fitting):
             parts.append(side.at(code, nan=self.handle_unknown == "nan")[0])
         return np.hstack(parts)
 
+    @documented()
     def inverse_transform(self, rows):
         """Predict all items for users given by their rows.
 
         Parameters
         ----------
-        rows : array-like of shape (n_rows, width)
-            As ``fold_in`` gives them.
+        @rows
 
         Returns
         -------
-        ndarray of shape (n_rows, n_items), float64
-            Predictions; ``inverse_transform(fold_in(X))`` is ``predict(X)``.
+        @ndarray of shape (n_rows, n_items), float64
         """
         return self._respond(self._score_rows(rows))
 

@@ -9,6 +9,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._validation import check_ratings
+from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import observed_attributes, reading_of
 from sk_torchmf.estimators._recommendation import Recommender
 from sk_torchmf.inputs.queries import read_ids, read_new_users, read_query, read_target
@@ -36,37 +37,28 @@ class RatingPredictor(RegressorMixin, Recommender):
     user_posterior_: tuple | None
     item_posterior_: tuple | None
 
+    @documented()
     def predict(self, user_ids, item_ids=None, *, return_std=False, clip=None):
         """Predict ratings.
 
         Parameters
         ----------
-        user_ids : table, Interactions, sparse matrix, array-like or scalar
-            - a table (n, >= 2) with the columns ``fit`` saw, or a container of n interactions: one prediction a row;
-            - with ``item_ids``: user ids, in the ids ``fit`` saw;
-            - a scalar user id alone: its predictions for all items (Spotlight's convention);
-            - a sparse matrix (n_rows, n_items) of *new* users' ratings: all their predictions, by ``fold_in``.
-        item_ids : array-like or scalar, optional
-            Item ids; broadcast against ``user_ids``.
+        @user_ids
+        @item_ids
         return_std : bool, default=False
             Return the standard deviation of a rating about its prediction too, the noise included: for ``solver="variational"``,
             and not for a sparse matrix of new users.
-        clip : bool, optional
-            Limit predictions to the range of the training ratings; by default the constructor's ``clip``.
+        @clip
 
         Returns
         -------
-        ndarray of float64, or a tuple of two with ``return_std``
-            Predicted ratings: of shape (n,), of the broadcast shape, (n_items,) for a scalar user, (n_rows, n_items) for a sparse
-            matrix. A fresh array.
+        @ndarray of float64
+            With ``return_std`` a tuple of two such arrays, predictions and standard deviations.
 
         Raises
         ------
-        ValueError
-            For a one-dimensional ``user_ids`` without ``item_ids``, an unknown id with ``handle_unknown="error"``, a table without
-            the columns ``fit`` saw, Interactions after a fit on labels.
-        MemoryError
-            Where the dense predictions for a sparse matrix would not fit.
+        @ValueError
+        @MemoryError
         """
         check_is_fitted(self)
         if return_std:
@@ -116,52 +108,42 @@ class RatingPredictor(RegressorMixin, Recommender):
     def _limits(self):
         return tuple(self.rating_range_.tolist()) if self.clip else None
 
+    @documented()
     def inverse_transform(self, rows, *, clip=None):
         """Predict all items for users given by their rows.
 
         Parameters
         ----------
-        rows : array-like of shape (n_rows, width)
-            As ``fold_in`` gives them.
-        clip : bool, optional
-            Limit predictions to the range of the training ratings; by default the constructor's ``clip``.
+        @rows
+        @clip
 
         Returns
         -------
-        ndarray of shape (n_rows, n_items), float64
-            Predicted ratings; ``inverse_transform(fold_in(X))`` is ``predict(X)``.
+        @ndarray of shape (n_rows, n_items), float64
         """
         return self._respond(self._score_rows(rows), clip)
 
+    @documented()
     def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, explore=False, random_state=None, progress=False):
         """Recommend the k best items of each user.
 
         Parameters
         ----------
-        users : array-like of shape (n,), scalar, Interactions, or sparse matrix of shape (n, n_items), optional
-            User ids as ``fit`` saw them; all known users by default. A sparse matrix holds the ratings of new users. An unknown
-            user gets the items that the mean user likes best. Interactions stand for the users who occur in them, in order.
-        k : int, default=10
-            How many.
-        exclude_seen : bool, default=True
-            Leave out the items a user was observed with in ``fit`` (in the row, for a sparse matrix).
-        items : array-like of shape (m,), optional
-            Candidates, as item ids; all by default.
+        @users
+        @k
+        @exclude_seen
+        @items
         explore : bool, default=False
             Rank by one draw from the posterior instead of its mean (Thompson sampling), so that what is uncertain gets its chance.
             For known users and ``solver="variational"``.
         random_state : int, RandomState instance or None, default=None
             Seeds that draw.
-        progress : bool, default=False
-            Show how far it is, on stderr: a bar if tqdm is there.
+        @progress
 
         Returns
         -------
-        items : ndarray of shape (n, k)
-            Best first, in the ids ``fit`` saw; ties by the order of ``items_``. Where fewer than k remain, the rest is -1, or None
-            where ids are not numbers. For a scalar user both arrays have shape (k,).
-        scores : ndarray of shape (n, k), float64
-            Predicted ratings; -inf where no item remains.
+        @items
+        @scores
         """
         if not explore:
             return self._recommend(users, k, exclude_seen, items, progress)
@@ -251,7 +233,7 @@ class RatingPredictor(RegressorMixin, Recommender):
         return found | observed_attributes(pairs, *kept)
 
     def _earlier(self):
-        observed, weights = self._keep_for_more("observed_"), self.pair_weights_
+        observed, weights = self._kept_for_more("observed_"), self.pair_weights_
         return reading_of(self, observed, observed.data.astype(np.float64), weights)
 
     def __sklearn_tags__(self):
@@ -265,7 +247,7 @@ def prior_of_rows(side, noise):
     rows = [values for values in (side.factors, side.biases) if values is not None]
     rows = np.column_stack(rows)[side.counts > 0].astype(np.float64)
     covariance = np.atleast_2d(np.cov(rows.T, bias=True))
-    covariance += (LEAST * np.trace(covariance) / len(covariance) + np.finfo(float).tiny) * np.eye(len(covariance))
+    covariance += (LEAST * np.trace(covariance) / len(covariance) + np.finfo(np.float32).tiny) * np.eye(len(covariance))
     precision, shift = np.zeros((3, *covariance.shape)), np.zeros((3, len(covariance)))
     precision[0] = noise * np.linalg.inv(covariance)
     shift[0] = precision[0] @ rows.mean(0)

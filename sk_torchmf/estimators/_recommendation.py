@@ -7,6 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._progress import progress_bar
 from sk_torchmf._validation import check_count
+from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._prediction import FactorPredictor
 from sk_torchmf.inputs.labels import label, lookup
 from sk_torchmf.inputs.queries import is_scalar, read_candidates, read_users
@@ -17,30 +18,22 @@ from sk_torchmf.nn.top_k import rank
 class Recommender(FactorPredictor):
     """``recommend`` and its neighbours."""
 
+    @documented()
     def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, progress=False):
         """Recommend the k best items of each user.
 
         Parameters
         ----------
-        users : array-like of shape (n,), scalar, Interactions, or sparse matrix of shape (n, n_items), optional
-            User ids as ``fit`` saw them; all known users by default. A sparse matrix holds what is known of new users. An unknown
-            user gets the items that the mean user likes best. Interactions stand for the users who occur in them, in order.
-        k : int, default=10
-            How many.
-        exclude_seen : bool, default=True
-            Leave out the items a user was observed with in ``fit`` (in the row, for a sparse matrix).
-        items : array-like of shape (m,), optional
-            Candidates, as item ids; all by default.
-        progress : bool, default=False
-            Show how far it is, on stderr: a bar if tqdm is there.
+        @users
+        @k
+        @exclude_seen
+        @items
+        @progress
 
         Returns
         -------
-        items : ndarray of shape (n, k)
-            Best first, in the ids ``fit`` saw; ties by the order of ``items_``. Where fewer than k remain, the rest is -1, or None
-            where ids are not numbers. For a scalar user both arrays have shape (k,).
-        scores : ndarray of shape (n, k), float64
-            Predictions; -inf where no item remains.
+        @items
+        @scores
         """
         return self._recommend(users, k, exclude_seen, items, progress)
 

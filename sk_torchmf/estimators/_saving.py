@@ -9,6 +9,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from sk_torchmf.estimators._docs import documented
 from sk_torchmf.metrics._scorer import RankingScorer, ranking_scorer
 from sk_torchmf.storage.archive import check_path, naming, read, write
 from sk_torchmf.storage.packing import pack, unpack
@@ -59,35 +60,29 @@ def is_fitted_attribute(name):
 class SavedEstimator(Factorization):
     """An estimator that goes into a file and comes back."""
 
+    @documented()
     def save(self, path, *, ratings=True):
         """Write the fitted estimator to a file, without pickle.
 
-        The file is an ``.npz`` of arrays with a JSON part for parameters and all else; ``numpy.load`` reads the arrays. It is
-        written whole or not at all, in the place of what was there.
+        The file is an ``.npz`` of arrays with a JSON part for parameters and all else; ``numpy.load`` reads the arrays.
 
         Parameters
         ----------
-        path : str or os.PathLike
-            Any extension or none.
-        ratings : bool, default=True
-            Whether the file holds what only ``partial_fit`` needs: the ratings so far, their weights and the optimizer's state.
-            Without them it is smaller, and ``partial_fit`` of what is loaded is refused; all else works.
+        @path
+        @ratings
 
         Returns
         -------
-        self
-            The estimator itself.
+        @self
 
         Raises
         ------
-        NotFittedError
-            Before ``fit``.
+        @NotFittedError
         TypeError
             For ids or parameters that are objects of a kind that a file without code cannot hold. Ids may be numbers, str, bytes,
             times, dates and UUIDs. A ``RandomState`` is kept with its state, a ``torch.device`` and a path as their names, as
             ``scoring`` a name or what ``ranking_scorer`` returns; callbacks are left out.
-        OSError
-            Where the folder does not exist or cannot be written to, or the path is a folder.
+        @OSError
         """
         check_path(path)
         check_is_fitted(self)
@@ -100,6 +95,7 @@ class SavedEstimator(Factorization):
         return self
 
     @classmethod
+    @documented()
     def load(cls, path):
         """Read a fitted estimator that ``save`` wrote.
 
@@ -108,20 +104,16 @@ class SavedEstimator(Factorization):
 
         Parameters
         ----------
-        path : str or os.PathLike
-            What ``save`` was given.
+        @path
 
         Returns
         -------
-        estimator
-            Of this class, with its parameters and all that ``fit`` left.
+        @estimator
 
         Raises
         ------
-        ValueError
-            For the file of another estimator or of a newer version, for one that is truncated or damaged, and any other file.
-        OSError
-            Where there is no such file or it cannot be read.
+        @ValueError
+        @OSError
         """
         return cls._load(path, {})
 

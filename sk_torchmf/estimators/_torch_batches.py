@@ -38,7 +38,8 @@ class StreamTrainer(ModulePredictor, Fitting):
         Returns
         -------
         self
-            Memory does not grow with the number of batches, so ``seen_`` is empty: ``recommend`` leaves nothing out.
+            Memory does not grow with the number of batches, which are not kept: ``seen_`` is empty, so that ``recommend`` leaves
+            nothing out, and ``partial_fit`` is refused.
         """
         self._validate_params()
         device = check_device(self.device)

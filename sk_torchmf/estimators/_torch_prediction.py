@@ -11,6 +11,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._validation import check_count, check_ratings
+from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._recommendation import best_candidates, select_rows
 from sk_torchmf.estimators._torch_options import PartEstimator, find_ranking_loss, make_loss
 from sk_torchmf.inputs import features as side_columns
@@ -54,6 +55,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
 
     __metadata_request__predict = {"user_ids": UNUSED, "item_ids": UNUSED, "features": UNUSED}
 
+    @documented()
     def predict(self, user_ids, item_ids=None, *, features=None, clip=None):
         """Predict ratings; with a ranking loss, scores that only their order gives a meaning.
 
@@ -63,12 +65,11 @@ class ModulePredictor(RegressorMixin, PartEstimator):
             - a table with the columns ``fit`` saw, or a container of n interactions: one prediction a row, with their own features;
             - with ``item_ids``: user ids, in the ids ``fit`` saw;
             - a scalar user id alone: its predictions for all items (Spotlight's convention).
-        item_ids : array-like or scalar, optional
-            Item ids; broadcast against ``user_ids``.
+        @item_ids
         features : dict of str to array-like, optional
             Values of the features where ids are given, which they broadcast with.
-        clip : bool, optional
-            Limit predictions to the range of the training ratings; by default the constructor's ``clip``. Not with a ranking loss.
+        @clip
+            Not with a ranking loss.
 
         Returns
         -------
@@ -205,6 +206,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
     def _check_ratings(self, ratings):
         return self._link().check(np.asarray(ratings))
 
+    @documented()
     def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, features=None, progress=False):
         """Recommend the k best items of each user.
 
@@ -213,24 +215,17 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         users : array-like of shape (n,), scalar or Interactions, optional
             User ids as ``fit`` saw them; all known users by default. An unknown user gets what a sample of the known ones likes
             best on average. Interactions stand for the users who occur in them, in order.
-        k : int, default=10
-            How many.
-        exclude_seen : bool, default=True
-            Leave out the items a user was observed with in ``fit``.
-        items : array-like of shape (m,), optional
-            Candidates, as item ids; all by default.
+        @k
+        @exclude_seen
+        @items
         features : dict of str to array-like of shape (n,) or scalar, optional
             The circumstances to recommend under, for a model with features.
-        progress : bool, default=False
-            Show how far it is, on stderr: a bar if tqdm is there.
+        @progress
 
         Returns
         -------
-        items : ndarray of shape (n, k)
-            Best first, in the ids ``fit`` saw; ties by the order of ``items_``. Where fewer than k remain, the rest is -1, or None
-            where ids are not numbers. For a scalar user both arrays have shape (k,).
-        scores : ndarray of shape (n, k), float64
-            Predicted ratings; -inf where no item remains.
+        @items
+        @scores
         """
         check_is_fitted(self, "module_")
         k = check_count(k, "k")

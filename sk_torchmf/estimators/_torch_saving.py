@@ -3,6 +3,7 @@
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import Fitting
 from sk_torchmf.estimators._saving import is_fitted_attribute
 from sk_torchmf.estimators._torch_options import did_you_mean
@@ -33,6 +34,7 @@ TABLES: dict[str, dict] = {
 class SavedModule(ModulePredictor, Fitting):
     """Base of ``TorchFactorization``: files."""
 
+    @documented()
     def save(self, path, *, ratings=True):
         """Write the fitted estimator to a file, without pickle and without code.
 
@@ -42,31 +44,26 @@ class SavedModule(ModulePredictor, Fitting):
 
         Parameters
         ----------
-        path : str or os.PathLike
-            Any extension or none. It is written whole or not at all, in the place of what was there.
-        ratings : bool, default=True
-            Whether the file holds what only ``partial_fit`` needs: the observations so far with their weights and features, and
-            the optimizer's state. Without them it is smaller, and ``partial_fit`` of what is loaded is refused; all else works.
+        @path
+        @ratings
 
         Returns
         -------
-        self
-            The estimator itself.
+        @self
 
         Raises
         ------
-        NotFittedError
-            Before ``fit``.
+        @NotFittedError
         TypeError
             For ids, or values in the module's ``state_dict``, of a kind that a file without code cannot hold.
-        OSError
-            Where the folder does not exist or cannot be written to, or the path is a folder.
+        @OSError
         """
         check_path(path)
         check_is_fitted(self, "module_")
         return super().save(path, ratings=ratings)
 
     @classmethod
+    @documented()
     def load(cls, path, **params):
         """Read a fitted estimator that ``save`` wrote.
 
@@ -75,26 +72,22 @@ class SavedModule(ModulePredictor, Fitting):
 
         Parameters
         ----------
-        path : str or os.PathLike
-            What ``save`` was given.
+        @path
         **params
             What the file cannot hold: ``module=MyModule``, a loss of your own and so on, as they were in ``fit``. Any other
             parameter may be given too and counts more than the file's.
 
         Returns
         -------
-        estimator
-            Of this class, with its parameters and all that ``fit`` left.
+        @estimator
 
         Raises
         ------
         TypeError
             Where a parameter is missing that the file does not hold; the message names it.
-        ValueError
-            For tensors that do not fit the module; for the file of another estimator or of a newer version, for one that is
-            truncated or damaged, and any other file.
-        OSError
-            Where there is no such file or it cannot be read.
+        @ValueError
+            Also for tensors that do not fit the module.
+        @OSError
         """
         for name in params:
             if not cls._has_param(name):

@@ -9,11 +9,12 @@ from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sk_torchmf._validation import check_device, check_size
+from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import FIT_CONSTRAINTS, observed_attributes
 from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.estimators._ratings import RatingPredictor
 from sk_torchmf.inputs.forms import read_rated
-from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF
+from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF, Plan
 from sk_torchmf.solvers import RATING_SOLVERS
 from sk_torchmf.solvers.scaling import standardise
 from sk_torchmf.training.callbacks import with_callbacks
@@ -53,7 +54,7 @@ class RatingPart(Part):
             self.start.fill(module, self.known, mean, self.scale)
         return row.build(
             module.to(self.device),
-            self.pairs,
+            Plan(self.pairs),
             self.rating / self.scale,
             self.weight,
             self.loss,
@@ -150,71 +151,56 @@ class ExplicitFactorization(RatingPredictor):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @documented(one="a rating", forms="table, Interactions or sparse matrix", epoch="iteration")
     def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None):
         """Fit to observed ratings, from scratch unless ``warm_start``.
 
         Parameters
         ----------
-        X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
-            A sparse matrix has a user in each row, and every stored entry is a rating, explicit zeros included. A table has an
-            observation in each row, ids of any type in the columns ``user`` and ``item``; a container likewise, ids being
-            positions.
-        y : array-like of shape (n,), optional
-            Ratings. Required for a table, None for a sparse matrix; for a container they override its ``ratings``.
-        sample_weight : array-like, optional
-            Weights >= 0, one a row of X: an observation's or, where X is sparse, a user's, which counts for each of the user's
-            ratings. A weight of 2 is the rating given twice, a weight of 0 its absence. Given, it replaces a
-            container's ``weights``.
-        X_val : table, Interactions or sparse matrix, optional
-            Validation data as ``score`` takes them: ratings of known users, or a sparse matrix of new users', each of which is
-            predicted from the others of its row. ``history_`` gets a figure an epoch; with ``early_stopping`` it decides, and no
-            part of X is held out.
-        y_val : array-like of shape (n_val,), optional
-            Their ratings; a container's own by default, None for a sparse matrix.
+        @X
+        @y
+        @sample_weight
+        @X_val
+            These are ratings of known users, or a sparse matrix of new users' ratings, each of which is predicted from the others
+            of its row.
+        @y_val
+            None for a sparse matrix.
 
         Returns
         -------
-        self
-            The fitted estimator.
+        @self
         """
         return self._fit(X, y, sample_weight, X_val, y_val)
 
     @with_callbacks
+    @documented(unkept="has its factors from ``set_factors`` without ``interactions``")
     def partial_fit(self, X, y=None, sample_weight=None):
-        """Go on with more ratings; of those so far the estimator keeps which pairs there were and a sketch of their ratings.
+        """Go on with more ratings: the estimator has kept those so far, and trains on all of them, from the present rows.
 
         Parameters
         ----------
-        X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
-            As ``fit`` takes it; new users and items are welcome. A table has the columns of the first call. Positions, in a
-            container or a sparse matrix, may go beyond those known: row u of a matrix is user u again, and it may have more
-            columns, but not fewer.
-        y : array-like of shape (n,), optional
-            Ratings, as ``fit`` takes them.
-        sample_weight : array-like, optional
-            Weights of the rows of X, as ``fit`` takes them.
+        @X
+        @y
+        @sample_weight
 
         Returns
         -------
-        self
-            On an estimator that was not fitted, what ``fit`` would give.
+        @self
 
         Raises
         ------
-        ValueError
-            Beside what ``fit`` raises: for another ``n_factors`` than that of the rows, and with ``early_stopping`` or
-            ``checkpoint``. The estimator then is as it was before.
+        @ValueError
+            Another ``n_factors`` than that of the rows is refused too.
 
         Notes
         -----
-        The result is close to that of a fit to all ratings at once: training goes on from the present rows, on the new ratings and,
-        at the old pairs, on what is remembered of theirs, see ``docs/partial_fit.md``. It takes about as long as such a fit, so
-        give it many ratings at a time. For a few new users there is ``fold_in``.
+        The result is close to that of a fit to all ratings at once. A call takes as long as a ``fit`` to all ratings so far with
+        ``warm_start``, so give it many at a time. For a few new users there is ``fold_in``.
         """
         return self._partial_fit(X, y, sample_weight)
 
     def _has_biases(self):
-        return self._module is BiasedMF
+        return self._module.biased
 
     def _check(self):
         if self.batch_size is not None and not RATING_SOLVERS[self.solver].takes_batches:
@@ -234,120 +220,58 @@ class ExplicitFactorization(RatingPredictor):
         return replace(start, new_share=new_share) if RATING_SOLVERS[self.solver].learns_prior else start
 
 
+@documented(epoch="iteration", observations="ratings", entries="observed_")
 class MatrixFactorization(ExplicitFactorization):
     r"""Matrix factorization of explicit ratings, :math:`r_{ui} = p_u \cdot q_i`, as a regressor.
 
     Parameters
     ----------
-    n_factors : int, default=32
-        Length of a factor row, k.
-    loss : {"squared_error", "huber", "poisson", "logistic"}, default="squared_error"
-        Loss of a rating and its score, see ``sk_torchmf.nn``. Predictions are the score itself, its exponential for ``poisson``
-        (counts), its sigmoid for ``logistic`` (0 or 1).
-    solver : {"variational", "als", "adam", "adagrad", "sgd", "lbfgs"}, default="variational"
-        ``variational`` learns the regularisation and knows its uncertainty; ``als`` minimises the objective below by exact
-        alternating least squares, the others with torch's optimizer of that name.
-    alpha : float, default=0.1
-        Regularisation of that objective, unit-free; ``variational`` has none.
-    max_iter : int, default=None
-        Passes over the ratings; None is 10 for ``variational``, 15 for ``als`` and 50 for torch's optimizers.
-    tol : float, default=1e-5
-        All but ``variational`` stop once the objective falls by less than this fraction in five epochs in a row; 0 never stops.
-    learning_rate : float, default=None
-        Of the torch optimizers; None chooses one that suits the standardised ratings.
-    batch_size : int, default=None
-        The torch optimizers (not lbfgs) take a step on about so many ratings, in blocks of whole users; None takes all at once.
-    early_stopping : bool, default=False
-        Hold out a part of each user's ratings, or take ``fit``'s ``X_val``, and stop once the figure on it has not improved by
-        more than ``tol`` times its size for ``n_iter_no_change`` iterations; the best iteration is then used. ``tol`` then says
-        nothing about the training loss.
-    validation_fraction : float, default=0.1
-        How much of each user's pairs to hold out: all observations of a pair or none, at random, but never all that a user has
-        and, where it can be helped, never all of an item.
-    n_iter_no_change : int, default=5
-        How many iterations without a better figure end a fit that stops early.
-    refit : bool, default=True
-        After early stopping on a part of X, fit all of X for as many iterations as were best. False keeps the rows of the best
-        iteration: half the time, but what was held out has not taught the model. On MovieLens-100K (four splits) the RMSE was
-        0.8856 with and 0.8908 without (0.8853 without early stopping; ``adam``: 0.8986, 0.9042).
-    scoring : str or callable, default=None
-        The figure on validation data. None is the mean loss, in the units of ``history_["loss"]`` of ``variational``, of
-        standardised ratings; else a scorer, by scikit-learn's name or ``(estimator, X, y) -> float``, higher being better, such
-        as ``ranking_scorer("ndcg", k=10)``.
-    checkpoint : str or os.PathLike, default=None
-        A file that holds, after each iteration, all that the next depends on. ``fit`` goes on from there where the same fit was
-        killed, and ends with the same numbers, bit for bit on the CPU; the file of another fit, with other parameters or data, is
-        refused. A fit that has ended removes it. One file serves one fit at a time.
-    handle_unknown : {"mean", "nan", "error"}, default="mean"
-        What to predict for ids that ``fit`` did not see: as the known ids do on average, NaN, or raise ValueError.
-    clip : bool, default=False
-        Limit predictions to the range of the training ratings.
-    user : int or str, default=0
-        Which column of a table holds the user ids, by position or by a frame's column name.
-    item : int or str, default=1
-        Which column holds the item ids. All others are ignored.
-    dtype : {"float32", "float64"}, default="float32"
-        Precision of the computation and of the fitted factors.
-    device : str or torch.device, default=None
-        Where to fit: "cpu" or "cuda"; None follows ``torch.get_default_device()``. The fitted state is NumPy either way.
-    warm_start : bool, default=False
-        ``fit`` starts from the present rows where ids are the same, instead of from random ones; its ratings are the new call's.
-    random_state : int, RandomState instance or None, default=None
-        Seeds the initial factors and the order of blocks. None draws a fresh seed; no global generator is touched.
-    verbose : int, default=0
-        1 prints a line an iteration. For progress bars and loggers see scikit-learn's ``set_callbacks`` (1.9 and later).
+    @n_factors
+    @loss
+    @solver
+    @alpha
+    @max_iter
+    @tol
+    @learning_rate
+    @batch_size
+    @early_stopping
+    @validation_fraction
+    @n_iter_no_change
+    @refit
+    @scoring
+    @checkpoint
+    @handle_unknown
+    @clip
+    @user
+    @item
+    @dtype
+    @device
+    @warm_start
+    @random_state
+    @verbose
 
     Attributes
     ----------
-    user_factors_, item_factors_ : ndarray of shape (n_users, n_factors) and (n_items, n_factors)
-        Factors, in units of the square root of a rating.
-    mean_user_, mean_item_ : ndarray of shape (n_factors,)
-        The factors of an unknown id: the mean of the known ones.
-    users_, items_ : ndarray of shape (n_users,) and (n_items,)
-        The ids of the rows, sorted.
-    n_users_, n_items_ : int
-        How many ids there are.
-    seen_ : CSR array of shape (n_users, n_items), bool
-        What was observed in ``fit``.
-    user_counts_, item_counts_ : ndarray of shape (n_users,) and (n_items,)
-        Weighted number of ratings of each id; 0 where it was never observed.
-    noise_std_ : float or None
-        Standard deviation of a rating about its expectation, in rating units; None where the solver does not learn it.
-    rating_range_ : ndarray of shape (2,)
-        Lowest and highest rating.
-    rating_measure_ : tuple of float
-        Sum of the weights of all ratings so far, their mean and variance (for ``huber`` what stands in for these), lowest, highest.
-    sketch_ : dict
-        Sums of the residuals of each row's ratings, which is what ``partial_fit`` remembers of them.
-    residual_square_ : float
-        The sum of the residuals' squares.
-    pair_weights_ : ndarray of shape (n_pairs,) or None
-        Weights of the pairs of ``seen_``; None where all are one.
-    optimizer_state_ : dict
-        With torch's optimizers: their state, for ``partial_fit`` to go on from.
-    rating_scale_ : float
-        What ratings were divided by: their standard deviation; 1 for ``poisson`` and ``logistic``.
-    user_prior_ : tuple of ndarray of shape (3, width, width) and (3, width)
-        What a new user's row is shrunk to and how much, see ``fold_in``; in standardised units. The width is ``n_factors``.
-    user_posterior_, item_posterior_ : tuple or None
-        ``(basis, curvature, noise, count)``, in standardised units: the variances of row u along the columns of ``basis``, of shape
-        (width, width), are ``noise / (count[u] * curvature + noise)``. None where the solver is not ``variational``.
-    history_ : dict of list
-        A value an iteration: ``loss``, ``seconds``, for ``variational`` ``noise_std`` of the standardised ratings, where there
-        are validation data ``validation_loss`` or ``validation_score``. ``pandas.DataFrame(model.history_)`` is a table of them.
-        After early stopping it tells of the fit that was stopped, not of the refit.
-    n_iter_ : int
-        How many iterations ``history_`` has.
-    best_iter_ : int
-        With ``early_stopping``: the iteration with the best validation figure, from 1.
-    best_score_ : float
-        With ``early_stopping``: that figure, the lowest loss or the highest score.
-    form_ : {"sparse", "table", "interactions"}
-        The form of X in ``fit``, which ``transform`` takes again.
-    n_features_in_ : int
-        Columns of X, as scikit-learn counts them: 2 for a container.
-    feature_names_in_ : ndarray of str
-        Where ``X`` is a frame with such names.
+    @user_factors_, item_factors_
+    @mean_user_, mean_item_
+    @users_, items_
+    @n_users_, n_items_
+    @seen_
+    @user_counts_, item_counts_
+    @noise_std_
+    @rating_range_
+    @observed_
+    @pair_weights_
+    @rating_scale_
+    @user_prior_
+    @user_posterior_, item_posterior_
+    @history_
+    @n_iter_
+    @best_iter_
+    @best_score_
+    @form_
+    @n_features_in_
+    @feature_names_in_
 
     See Also
     --------
@@ -388,125 +312,64 @@ class MatrixFactorization(ExplicitFactorization):
     _module = PlainMF
 
 
+@documented(epoch="iteration", observations="ratings", entries="observed_")
 class BiasedMatrixFactorization(ExplicitFactorization):
     r"""Biased matrix factorization of explicit ratings, :math:`r_{ui} = \mu + b_u + b_i + p_u \cdot q_i`, as a regressor.
 
     Parameters
     ----------
-    n_factors : int, default=32
-        Length of a factor row, k.
-    loss : {"squared_error", "huber", "poisson", "logistic"}, default="squared_error"
-        Loss of a rating and its score, see ``sk_torchmf.nn``. Predictions are the score itself, its exponential for ``poisson``
-        (counts), its sigmoid for ``logistic`` (0 or 1).
-    solver : {"variational", "als", "adam", "adagrad", "sgd", "lbfgs"}, default="variational"
-        ``variational`` learns the regularisation and knows its uncertainty; ``als`` minimises the objective below by exact
-        alternating least squares, the others with torch's optimizer of that name.
-    alpha : float, default=0.1
-        Regularisation of that objective, unit-free; ``variational`` has none.
-    max_iter : int, default=None
-        Passes over the ratings; None is 10 for ``variational``, 15 for ``als`` and 50 for torch's optimizers.
-    tol : float, default=1e-5
-        All but ``variational`` stop once the objective falls by less than this fraction in five epochs in a row; 0 never stops.
-    learning_rate : float, default=None
-        Of the torch optimizers; None chooses one that suits the standardised ratings.
-    batch_size : int, default=None
-        The torch optimizers (not lbfgs) take a step on about so many ratings, in blocks of whole users; None takes all at once.
-    early_stopping : bool, default=False
-        Hold out a part of each user's ratings, or take ``fit``'s ``X_val``, and stop once the figure on it has not improved by
-        more than ``tol`` times its size for ``n_iter_no_change`` iterations; the best iteration is then used. ``tol`` then says
-        nothing about the training loss.
-    validation_fraction : float, default=0.1
-        How much of each user's pairs to hold out: all observations of a pair or none, at random, but never all that a user has
-        and, where it can be helped, never all of an item.
-    n_iter_no_change : int, default=5
-        How many iterations without a better figure end a fit that stops early.
-    refit : bool, default=True
-        After early stopping on a part of X, fit all of X for as many iterations as were best. False keeps the rows of the best
-        iteration: half the time, but what was held out has not taught the model. On MovieLens-100K (four splits) the RMSE was
-        0.8856 with and 0.8908 without (0.8853 without early stopping; ``adam``: 0.8986, 0.9042).
-    scoring : str or callable, default=None
-        The figure on validation data. None is the mean loss, in the units of ``history_["loss"]`` of ``variational``, of
-        standardised ratings; else a scorer, by scikit-learn's name or ``(estimator, X, y) -> float``, higher being better, such
-        as ``ranking_scorer("ndcg", k=10)``.
-    checkpoint : str or os.PathLike, default=None
-        A file that holds, after each iteration, all that the next depends on. ``fit`` goes on from there where the same fit was
-        killed, and ends with the same numbers, bit for bit on the CPU; the file of another fit, with other parameters or data, is
-        refused. A fit that has ended removes it. One file serves one fit at a time.
-    handle_unknown : {"mean", "nan", "error"}, default="mean"
-        What to predict for ids that ``fit`` did not see: as the known ids do on average, NaN, or raise ValueError.
-    clip : bool, default=False
-        Limit predictions to the range of the training ratings.
-    user : int or str, default=0
-        Which column of a table holds the user ids, by position or by a frame's column name.
-    item : int or str, default=1
-        Which column holds the item ids. All others are ignored.
-    dtype : {"float32", "float64"}, default="float32"
-        Precision of the computation and of the fitted factors.
-    device : str or torch.device, default=None
-        Where to fit: "cpu" or "cuda"; None follows ``torch.get_default_device()``. The fitted state is NumPy either way.
-    warm_start : bool, default=False
-        ``fit`` starts from the present rows where ids are the same, instead of from random ones; its ratings are the new call's.
-    random_state : int, RandomState instance or None, default=None
-        Seeds the initial factors and the order of blocks. None draws a fresh seed; no global generator is touched.
-    verbose : int, default=0
-        1 prints a line an iteration. For progress bars and loggers see scikit-learn's ``set_callbacks`` (1.9 and later).
+    @n_factors
+    @loss
+    @solver
+    @alpha
+    @max_iter
+    @tol
+    @learning_rate
+    @batch_size
+    @early_stopping
+    @validation_fraction
+    @n_iter_no_change
+    @refit
+    @scoring
+    @checkpoint
+    @handle_unknown
+    @clip
+    @user
+    @item
+    @dtype
+    @device
+    @warm_start
+    @random_state
+    @verbose
 
     Attributes
     ----------
-    user_factors_, item_factors_ : ndarray of shape (n_users, n_factors) and (n_items, n_factors)
-        Factors, in units of the square root of a rating.
+    @user_factors_, item_factors_
     user_biases_, item_biases_ : ndarray of shape (n_users,) and (n_items,)
         Biases in rating units, with mean zero over the observed ids.
     global_mean_ : float
         The constant: what is predicted for an unknown user and an unknown item. Each known user and item counts once in it, so it
         differs from the mean of the ratings.
-    mean_user_, mean_item_ : ndarray of shape (n_factors,)
-        The factors of an unknown id: the mean of the known ones, which is zero.
-    users_, items_ : ndarray of shape (n_users,) and (n_items,)
-        The ids of the rows, sorted.
-    n_users_, n_items_ : int
-        How many ids there are.
-    seen_ : CSR array of shape (n_users, n_items), bool
-        What was observed in ``fit``.
-    user_counts_, item_counts_ : ndarray of shape (n_users,) and (n_items,)
-        Weighted number of ratings of each id; 0 where it was never observed.
-    noise_std_ : float or None
-        Standard deviation of a rating about its expectation, in rating units; None where the solver does not learn it.
-    rating_range_ : ndarray of shape (2,)
-        Lowest and highest rating.
-    rating_measure_ : tuple of float
-        Sum of the weights of all ratings so far, their mean and variance (for ``huber`` what stands in for these), lowest, highest.
-    sketch_ : dict
-        Sums of the residuals of each row's ratings, which is what ``partial_fit`` remembers of them.
-    residual_square_ : float
-        The sum of the residuals' squares.
-    pair_weights_ : ndarray of shape (n_pairs,) or None
-        Weights of the pairs of ``seen_``; None where all are one.
-    optimizer_state_ : dict
-        With torch's optimizers: their state, for ``partial_fit`` to go on from.
-    rating_scale_ : float
-        What ratings were divided by: their standard deviation; 1 for ``poisson`` and ``logistic``.
-    user_prior_ : tuple of ndarray of shape (3, width, width) and (3, width)
-        What a new user's row is shrunk to and how much, see ``fold_in``; in standardised units. The width is ``n_factors + 1``.
-    user_posterior_, item_posterior_ : tuple or None
-        ``(basis, curvature, noise, count)``, in standardised units: the variances of row u along the columns of ``basis``, of shape
-        (width, width), are ``noise / (count[u] * curvature + noise)``. None where the solver is not ``variational``.
-    history_ : dict of list
-        A value an iteration: ``loss``, ``seconds``, for ``variational`` ``noise_std`` of the standardised ratings, where there
-        are validation data ``validation_loss`` or ``validation_score``. ``pandas.DataFrame(model.history_)`` is a table of them.
-        After early stopping it tells of the fit that was stopped, not of the refit.
-    n_iter_ : int
-        How many iterations ``history_`` has.
-    best_iter_ : int
-        With ``early_stopping``: the iteration with the best validation figure, from 1.
-    best_score_ : float
-        With ``early_stopping``: that figure, the lowest loss or the highest score.
-    form_ : {"sparse", "table", "interactions"}
-        The form of X in ``fit``, which ``transform`` takes again.
-    n_features_in_ : int
-        Columns of X, as scikit-learn counts them: 2 for a container.
-    feature_names_in_ : ndarray of str
-        Where ``X`` is a frame with such names.
+    @mean_user_, mean_item_
+        Here it is zero.
+    @users_, items_
+    @n_users_, n_items_
+    @seen_
+    @user_counts_, item_counts_
+    @noise_std_
+    @rating_range_
+    @observed_
+    @pair_weights_
+    @rating_scale_
+    @user_prior_
+    @user_posterior_, item_posterior_
+    @history_
+    @n_iter_
+    @best_iter_
+    @best_score_
+    @form_
+    @n_features_in_
+    @feature_names_in_
 
     See Also
     --------

@@ -10,7 +10,7 @@ from sk_torchmf.model.posterior import Posterior, score_variance
 from sk_torchmf.nn import BiasedMF, PlainMF
 from sk_torchmf.nn.top_k import rank_rows
 
-BLOCK = 2**13  # pairs scored at once: their factors stay in the cache
+BLOCK = 2**12  # pairs scored at once: their factors stay in the cache
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,8 @@ class Factors:
         scores = np.empty(len(user))
         for start in range(0, len(user), BLOCK):
             part = slice(start, start + BLOCK)
-            (p, b_u), (q, b_i) = self.users.at(user[part], nan), self.items.at(item[part], nan)
+            p, b_u = self.users.at(user[part], nan)
+            q, b_i = self.items.at(item[part], nan)
             scores[part] = np.einsum("nk,nk->n", p, q) + (b_u + self.constant) + b_i
         return scores
 

@@ -1,8 +1,9 @@
-"""The torch side, usable without any estimator: the pairs plan, its kernels, the built-in modules, the losses."""
+"""The torch side, usable without any estimator: pairs and their kernels, the plan of a fit, the built-in modules, the losses."""
 
 from sk_torchmf.nn.losses import POINTWISE, PointwiseLoss, huber, logistic, poisson, squared_error
 from sk_torchmf.nn.modules import BiasedMF, PlainMF, Response
 from sk_torchmf.nn.pairs import Pairs, pair_dot
+from sk_torchmf.nn.plan import Plan
 from sk_torchmf.nn.ranking_losses import RANKING, RankingLoss, adaptive_hinge, bpr, hinge, ranking_logistic, softmax
 from sk_torchmf.nn.sampling import NegativeSampler
 
@@ -13,6 +14,7 @@ __all__ = [
     "NegativeSampler",
     "Pairs",
     "PlainMF",
+    "Plan",
     "PointwiseLoss",
     "RankingLoss",
     "Response",

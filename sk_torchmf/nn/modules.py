@@ -31,6 +31,8 @@ class PlainMF(nn.Module):
     torch.Size([2])
     """
 
+    biased = False
+
     def __init__(self, n_users, n_items, n_factors, *, mean=0.0, init_std=0.1, generator=None, dtype=torch.float32):
         super().__init__()
         shapes = (n_users, n_factors), (n_items, n_factors)
@@ -161,6 +163,8 @@ class BiasedMF(PlainMF):
     >>> model(torch.tensor([0]), torch.tensor([3]))
     tensor([3.5000], grad_fn=<AddBackward0>)
     """
+
+    biased = True
 
     def _plant(self, mean):
         like = self.user_factors.detach()

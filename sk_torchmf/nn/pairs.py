@@ -200,11 +200,28 @@ class Pairs:
 
     def _cut(self, pointers, cuts):
         for start, stop in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
-            rows, span = slice(start, stop), slice(int(pointers[start]), int(pointers[stop]))
-            if span.stop > span.start:
-                order = torch.arange(span.stop - span.start, dtype=torch.int32, device=self.device)
-                shape, block_pointers = (stop - start, self.shape[1]), self.pointers[start : stop + 1] - span.start
-                yield rows, span, self._of(shape, block_pointers, self.columns[span], order)
+            if pointers[stop] > pointers[start]:
+                yield slice(start, stop), *self.between(start, stop)
+
+    def between(self, start, stop):
+        """Take the pairs of consecutive users, on the same storage.
+
+        Parameters
+        ----------
+        start, stop : int
+            The first of the users, and the first after them.
+
+        Returns
+        -------
+        span : slice
+            Their pairs, in user-major order.
+        block : Pairs
+            The plan of these; user 0 is ``start``.
+        """
+        span = slice(int(self.pointers[start]), int(self.pointers[stop]))
+        order = torch.arange(span.stop - span.start, dtype=torch.int32, device=self.device)
+        pointers = self.pointers[start : stop + 1] - span.start
+        return span, self._of((stop - start, self.shape[1]), pointers, self.columns[span], order)
 
     def of_users(self, users):
         """Find the pairs of some users.

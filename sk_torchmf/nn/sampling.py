@@ -18,6 +18,8 @@ class NegativeSampler:
         Stored entries are what users have: never drawn for them.
     popularity : bool, default=False
         Draw an item with a chance that grows as its number of users to the power 0.75 [1]_, instead of all items alike.
+    item_counts : ndarray of shape (n_items,), optional
+        How many users each item has, where popular ones are more often drawn; by default how many have it in ``seen``.
     generator : torch.Generator, optional
         A CPU generator: draws are made on the CPU and moved, so that devices draw alike.
     device : torch.device or str, default="cpu"
@@ -47,7 +49,7 @@ class NegativeSampler:
             [1, 1]])
     """
 
-    def __init__(self, seen, *, popularity=False, generator=None, device="cpu"):
+    def __init__(self, seen, *, popularity=False, item_counts=None, generator=None, device="cpu"):
         seen = sp.csr_array(seen)
         if not seen.has_canonical_format:
             seen = seen.copy()
@@ -59,7 +61,8 @@ class NegativeSampler:
         user = np.repeat(np.arange(n_users), counts)
         self.share = np.ones(self.n_items)
         if popularity:  # an item that no user has is not known, and never drawn
-            self.share = np.bincount(seen.indices, minlength=self.n_items) ** POPULARITY_POWER
+            item_counts = np.bincount(seen.indices, minlength=self.n_items) if item_counts is None else item_counts
+            self.share = item_counts**POPULARITY_POWER
         own = np.bincount(user, self.share[seen.indices], n_users)
         drawable = np.count_nonzero(self.share) - counts  # all items of one's own are among those with a share
         self.total = np.where(drawable > 0, self.share.sum() - own, 0.0)

@@ -1,6 +1,7 @@
 """Exact ridge solutions of many rows at once: alternating least squares, and the fold-in of new rows. Knows no estimator."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -65,38 +66,47 @@ class AlternatingLeastSquares(Solver):
     max_iter = 15
 
     def __init__(self, module, objective):
-        self.module, self.objective = module, objective
+        self.module, self.objective, self.plan = module, objective, objective.plan
         self.k = module.user_factors.shape[1]
-        self.biased = hasattr(module, "user_biases")
-        pairs = objective.pairs
-        weight = torch.ones_like(objective.rating) if objective.weight is None else objective.weight
-        order = pairs.T.order
-        self.values = {"user": (objective.rating, weight), "item": (objective.rating[order.long()], weight[order.long()])}
-        self.plans = {"user": pairs, "item": pairs.T}
-        self.priors = {}
-        for name, ridge in zip(("user", "item"), objective.ridges, strict=True):
+        self.biased = module.biased
+        rating, weight = objective.rating, objective.weight
+        weight = torch.ones_like(rating) if weight is None else weight
+        self.by_user, self.by_item = [], []  # of each block
+        for _, span, block in self.plan:
+            own, order = (rating[span], weight[span]), block.T.order.long()
+            self.by_user.append(Ratings(block.pointers.long(), block.columns.long(), *own))
+            self.by_item.append(Ratings(block.T.pointers.long(), block.T.columns.long(), *(values[order] for values in own)))
+            self.plan.add(block.T.pointers.diff())
+        (self.item_lengths,) = self.plan.total()
+        self.priors = []
+        for ridge in objective.ridges:
             mean = np.zeros(self.k + self.biased)
             mean[: self.k] = ridge.mean[: self.k].cpu().numpy()
             precision, shift = ridge.prior(mean)
-            self.priors[name] = RowPrior.from_arrays(precision, shift, objective.rating)
+            self.priors.append(RowPrior.from_arrays(precision, shift, rating))
 
     def step(self):
+        loss = self.objective.loss
         with torch.no_grad():
-            self._half_step("user", "item")
-            self._half_step("item", "user")
+            features, offset = self._features("item")
+            rows = [solve_rows(*ratings, features, offset, self.priors[0], loss) for ratings in self.by_user]
+            self._keep("user", torch.cat(rows))
+            features, offset = self._features("user")
+            self._keep("item", solve_items(self.plan, self.by_item, self.item_lengths, features, offset, self.priors[1], loss))
             return {"loss": float(self.objective(self.module))}
 
-    def _half_step(self, own, other):
-        features = getattr(self.module, f"{other}_factors").detach()
-        offset = features.new_zeros(len(features))
+    def _features(self, role):
+        """What the other side's rows are fitted to: of each row the factors, and one in a biased model; and what is added."""
+        features = getattr(self.module, f"{role}_factors").detach()
+        if not self.biased:
+            return features, features.new_zeros(len(features))
+        offset = getattr(self.module, f"{role}_biases").detach() + self.module.global_mean
+        return torch.cat([features, torch.ones_like(features[:, :1])], 1), offset
+
+    def _keep(self, role, rows):
+        getattr(self.module, f"{role}_factors").copy_(rows[:, : self.k])
         if self.biased:
-            offset = getattr(self.module, f"{other}_biases").detach() + self.module.global_mean
-            features = torch.cat([features, torch.ones_like(features[:, :1])], 1)
-        pattern = self.plans[own].pointers.long(), self.plans[own].columns.long()
-        rows = solve_rows(*pattern, *self.values[own], features, offset, self.priors[own], self.objective.loss)
-        getattr(self.module, f"{own}_factors").copy_(rows[:, : self.k])
-        if self.biased:
-            getattr(self.module, f"{own}_biases").copy_(rows[:, self.k])
+            getattr(self.module, f"{role}_biases").copy_(rows[:, self.k])
 
     def solution(self):
         return self.objective.solution(self.module)
@@ -109,6 +119,69 @@ class AlternatingLeastSquares(Solver):
 
     def advice(self):
         return ". Raise alpha, or check the ratings for extreme values."
+
+
+class Ratings(NamedTuple):
+    """A sparse matrix of ratings by its rows.
+
+    Attributes
+    ----------
+    pointers : Tensor of shape (n_rows + 1,), int64
+        CSR row pointers.
+    columns : Tensor of shape (n_ratings,), int64
+        CSR columns.
+    rating, weight : Tensor of shape (n_ratings,)
+    """
+
+    pointers: Tensor
+    columns: Tensor
+    rating: Tensor
+    weight: Tensor
+
+    def padded(self, index, features, offset):
+        """The ratings of some rows, by number (b,), as if all had as many as the longest: weight 0 marks padding.
+
+        Returns
+        -------
+        block : Block
+        place : Tensor of shape (b, l), int64
+            Places of the ratings; 0 where there is none.
+        real : Tensor of shape (b, l), bool
+            Whether there is one.
+        """
+        longest = int((self.pointers[index + 1] - self.pointers[index]).max())
+        place = self.pointers[index, None] + torch.arange(longest, device=index.device)  # (b, l)
+        real = place < self.pointers[index + 1, None]
+        place = torch.where(real, place, 0)
+        column = self.columns[place] if longest else place
+        return Block(features[column], offset[column], self.rating[place], self.weight[place] * real), place, real
+
+
+class Block(NamedTuple):
+    """Some rows' ratings beside the features of what was rated.
+
+    Attributes
+    ----------
+    Y : Tensor of shape (b, l, width)
+    offset, rating, weight : Tensor of shape (b, l)
+    """
+
+    Y: Tensor
+    offset: Tensor
+    rating: Tensor
+    weight: Tensor
+
+    def score(self, x):
+        """Scores (b, l) by rows x of shape (b, width)."""
+        return self.offset + (self.Y @ x[:, :, None])[:, :, 0]
+
+    def working(self, x, loss):
+        """The ratings and weights, (b, l) each, of the squared error whose minimum is a Newton step from x."""
+        if loss.name == "squared_error":
+            return self.rating, self.weight
+        score = self.score(x)
+        bend = loss.curvature(score, self.rating)
+        return score - loss.slope(score, self.rating) / bend, self.weight * bend / 2
 
 
 def solve_rows(pointers, columns, rating, weight, features, offset, prior, loss, *, leave_one_out=False):
@@ -150,51 +223,83 @@ def solve_rows(pointers, columns, rating, weight, features, offset, prior, loss,
     ----------
     .. [1] Hastie, Tibshirani, Friedman, The Elements of Statistical Learning, 2nd ed., eq. 7.64.
     """
-    lengths = pointers.diff()
-    width = features.shape[1]
-    rows = features.new_empty(len(lengths), width)
+    ratings, lengths = Ratings(pointers, columns, rating, weight), pointers.diff()
+    rows = features.new_empty(len(lengths), features.shape[1])
     held_out = torch.empty_like(rating)
-    order = torch.argsort(lengths, descending=True)
-    start = 0
-    while start < len(order):
-        longest = int(lengths[order[start]])
-        index = order[start : start + max(1, BLOCK // (width * max(longest, width)))]  # (b,)
-        start += len(index)
-        place = pointers[index, None] + torch.arange(longest, device=index.device)  # (b, l)
-        real = place < pointers[index + 1, None]
-        place = torch.where(real, place, 0)
-        w = weight[place] * real
-        c = columns[place] if longest else place
-        row, scores = _solve_block(features[c], offset[c], rating[place], w, prior, loss, leave_one_out)
-        rows[index] = row
+    for index in _chunks(lengths, features.shape[1]):
+        block, place, real = ratings.padded(index, features, offset)
+        rows[index], scores = _solve_block(block, prior, loss, leave_one_out)
         if leave_one_out:
             held_out[place[real]] = scores[real]
     return (rows, held_out) if leave_one_out else rows
 
 
-def _solve_block(Y, offset, rating, weight, prior, loss, leave_one_out):
-    """Rows (b, width) for features Y (b, l, width) and values (b, l); weight 0 marks padding."""
-    precision, shift = prior.at(weight.sum(1))
-    linear = loss.name == "squared_error"
+def _chunks(lengths, width):
+    """Row numbers, the longest rows first, as many at a time as keep what is gathered in the cache."""
+    order = torch.argsort(lengths, descending=True)
+    start = 0
+    while start < len(order):
+        index = order[start : start + max(1, BLOCK // (width * max(int(lengths[order[start]]), width)))]  # (b,)
+        start += len(index)
+        yield index
+
+
+def _solve_block(block, prior, loss, leave_one_out):
+    """Rows (b, width) for a block of whole rows, and the held-out scores (b, l)."""
+    precision, shift = prior.at(block.weight.sum(1))
     x = torch.linalg.solve(precision, shift)
-    working, curvature = rating, weight
-    for _ in range(1 if linear else NEWTON_STEPS):
-        if not linear:
-            score = offset + (Y @ x[:, :, None])[:, :, 0]
-            slope = loss.slope(score, rating)
-            bend = loss.curvature(score, rating)
-            working, curvature = score - slope / bend, weight * bend / 2
-        Yw = Y * curvature[:, :, None]
-        A = torch.baddbmm(precision, Yw.mT, Y)
-        b = shift[:, :, None] + Yw.mT @ (working - offset)[:, :, None]
-        L = _cholesky(A)
-        x = torch.cholesky_solve(b, L)[:, :, 0]
+    for _ in range(_n_steps(loss)):
+        working, curvature = block.working(x, loss)
+        Yw = block.Y * curvature[:, :, None]
+        L = _cholesky(torch.baddbmm(precision, Yw.mT, block.Y))
+        x = torch.cholesky_solve(shift[:, :, None] + Yw.mT @ (working - block.offset)[:, :, None], L)[:, :, 0]
     if not leave_one_out:
         return x, None
-    score = offset + (Y @ x[:, :, None])[:, :, 0]
-    leverage = curvature * ((Y @ torch.cholesky_inverse(L)) * Y).sum(2)
-    keep = (1 - leverage).clamp_min(torch.finfo(Y.dtype).eps)
-    return x, working - (working - score) / keep
+    leverage = curvature * ((block.Y @ torch.cholesky_inverse(L)) * block.Y).sum(2)
+    keep = (1 - leverage).clamp_min(torch.finfo(x.dtype).eps)
+    return x, working - (working - block.score(x)) / keep
+
+
+def solve_items(plan, ratings, lengths, features, offset, prior, loss):
+    """Fit every item's row to fixed features of the users, as ``solve_rows`` would, with an item's ratings in several blocks.
+
+    Parameters
+    ----------
+    plan : Plan
+    ratings : list of Ratings
+        Of each of the plan's blocks, items in rows and the block's users in columns.
+    lengths : Tensor of shape (n_items,), int64
+        The number of each item's ratings in all blocks.
+    features : Tensor of shape (n_users, width)
+    offset : Tensor of shape (n_users,)
+    prior : RowPrior
+    loss : PointwiseLoss
+
+    Returns
+    -------
+    Tensor of shape (n_items, width)
+    """
+    rows = features.new_empty(len(lengths), features.shape[1])
+    for index in _chunks(lengths, features.shape[1]):
+        blocks = []
+        for (some, _, _), own in zip(plan, ratings, strict=True):
+            blocks.append(own.padded(index, features[some], offset[some])[0])
+            plan.add(blocks[-1].weight.sum(1))
+        precision, shift = prior.at(*plan.total())
+        x = torch.linalg.solve(precision, shift)
+        for _ in range(_n_steps(loss)):
+            for block in blocks:
+                working, curvature = block.working(x, loss)
+                Yw = block.Y * curvature[:, :, None]
+                plan.add(Yw.mT @ block.Y, Yw.mT @ (working - block.offset)[:, :, None])
+            A, b = plan.total()
+            x = torch.cholesky_solve(b + shift[:, :, None], _cholesky(A + precision))[:, :, 0]
+        rows[index] = x
+    return rows
+
+
+def _n_steps(loss):
+    return 1 if loss.name == "squared_error" else NEWTON_STEPS
 
 
 def _cholesky(A):

@@ -28,8 +28,9 @@ class CosineSoftmax(Solver):
         Where to start, as PlainMF or BiasedMF lays rows out; of the factors only the directions count.
     n_factors : int
         How many columns are factors.
-    pairs : Pairs
-        The positives, each pair once; every user has one, and one that she has not.
+    plan : Plan
+        The positives, each pair once; every user has one, and one that the user has not. Users are drawn from those of this
+        process, and steps are of it alone.
     weight : Tensor of shape (n_pairs,)
         User-major, > 0.
     share, total, n_unobserved : Tensor of shape (n_items,), (n_users,) and (n_users,)
@@ -62,7 +63,7 @@ class CosineSoftmax(Solver):
         self,
         users,
         items,
-        pairs,
+        plan,
         weight,
         share,
         total,
@@ -82,7 +83,7 @@ class CosineSoftmax(Solver):
             self.rows.append(items[:, n_factors + 1 :].clone())
         for side in self.rows:
             side.requires_grad_()
-        self.pairs, self.weight, self.temperature = pairs, weight, temperature
+        self.plan, self.pairs, self.weight, self.temperature = plan, plan.pairs, weight, temperature
         self.share, self.total, self.n_unobserved = share, total, n_unobserved
         self.max_iter, self.frozen, self.generator = max_iter, frozen, generator
         self.others = len(items) if exact else OTHERS
@@ -94,11 +95,10 @@ class CosineSoftmax(Solver):
             group["lr"] = RATE + (LAST_RATE - RATE) * self.iteration / self.max_iter
         n_users, device = self.pairs.shape[0], self.pairs.device
         order = torch.randperm(n_users, generator=self.generator, device="cpu").to(device)
-        loss = torch.zeros((), dtype=torch.float64, device=device)
         for block in order.split(users_of_a_block(min(self.others + USERS, len(self.share)))):
-            loss += self._step_on(block.sort().values)
+            self.plan.add(self._step_on(block.sort().values).double())
         self.iteration += 1
-        return {"loss": float(loss)}
+        return {"loss": float(self.plan.total()[0])}
 
     def _step_on(self, block):
         """Take a step on some users, numbers (b,) in order; returns their loss before it."""

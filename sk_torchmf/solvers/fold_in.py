@@ -4,7 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from sk_torchmf.nn import NegativeSampler, squared_error
+from sk_torchmf.nn import NegativeSampler, Plan, squared_error
 from sk_torchmf.solvers.als import RowPrior, solve_rows
 from sk_torchmf.solvers.base import run
 from sk_torchmf.solvers.cosine_softmax import CosineSoftmax, users_of_a_block
@@ -85,12 +85,12 @@ def fold_in_ials(pointers, columns, gain, features, offset, *, alpha, n_items):
 
 
 def fold_in_ranking(pairs, users, items, centre, loss, *, alpha, n_factors, n_negatives, seen, share, item_count, typical):
-    """Fit new users to fixed items, in place, by a fixed number of steps: a user's row depends on what is known of her alone.
+    """Fit new users to fixed items, in place, by a fixed number of steps: a user's row depends on what is known of the user alone.
 
     Parameters
     ----------
     pairs : Pairs
-        What is known of each user, each pair once; every user has one, and one that can be drawn and that she has not.
+        What is known of each user, each pair once; every user has one, and one that can be drawn and that the user has not.
     users : Tensor of shape (n_rows, width)
         Where to start.
     items : Tensor of shape (n_items, width)
@@ -111,7 +111,7 @@ def fold_in_ranking(pairs, users, items, centre, loss, *, alpha, n_factors, n_ne
     Notes
     -----
     Where negatives are drawn they depend on the positive's item and the step alone, not on the user's place among others; those
-    that she has are left out.
+    that the user has are left out.
     """
     user, sampler = pairs.users.long(), NegativeSampler(seen)
     own = pairs.sums()[0]
@@ -127,7 +127,7 @@ def fold_in_ranking(pairs, users, items, centre, loss, *, alpha, n_factors, n_ne
 
     known = (share > 0).astype(np.float64)
     objective = RankingObjective.build(
-        pairs,
+        Plan(pairs),
         weight,
         loss,
         (centre, items[0]),
@@ -148,12 +148,12 @@ def fold_in_ranking(pairs, users, items, centre, loss, *, alpha, n_factors, n_ne
 
 
 def fold_in_cosine(pairs, items, share, total, n_unobserved, *, n_factors, temperature):
-    """Fit new users to fixed items: a user's row depends on what is known of her alone.
+    """Fit new users to fixed items: a user's row depends on what is known of the user alone.
 
     Parameters
     ----------
     pairs : Pairs
-        What is known of each user, each pair once; every user has one, and one that can be drawn and that she has not.
+        What is known of each user, each pair once; every user has one, and one that can be drawn and that the user has not.
     items : Tensor of shape (n_items, width)
     share, total, n_unobserved : Tensor of shape (n_items,), (n_rows,) and (n_rows,)
     n_factors : int
@@ -173,7 +173,7 @@ def fold_in_cosine(pairs, items, share, total, n_unobserved, *, n_factors, tempe
         start = block.user_sums(weight, directions)
         known = weight, share, total[rows], n_unobserved[rows]
         options = {"n_factors": n_factors, "temperature": temperature, "max_iter": STEPS, "exact": True, "frozen": True}
-        solver = CosineSoftmax(start, items, block, *known, generator=torch.Generator("cpu"), **options)
+        solver = CosineSoftmax(start, items, Plan(block), *known, generator=torch.Generator("cpu"), **options)
         run(solver, max_iter=STEPS)
         found.append(solver.unit_rows()[0])
     return torch.cat(found)

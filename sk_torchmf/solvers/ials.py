@@ -1,6 +1,9 @@
 """Implicit alternating least squares: one preconditioned step a half-step, its length exact for each row. Knows no estimator."""
 
+from typing import NamedTuple
+
 import torch
+from torch import Tensor
 
 from sk_torchmf.model.factors import Factors
 from sk_torchmf.solvers.base import Solver
@@ -21,7 +24,7 @@ class ImplicitLeastSquares(Solver):
     ----------
     module : PlainMF or BiasedMF
         Its parameters are the start and the result.
-    pairs : Pairs
+    plan : Plan
         What was observed, each pair once.
     gain : Tensor of shape (n_pairs,)
         By how much an observed pair weighs more than one that was not, user-major; > 0.
@@ -45,41 +48,87 @@ class ImplicitLeastSquares(Solver):
 
     max_iter = 15
 
-    def __init__(self, module, pairs, gain, *, alpha):
+    def __init__(self, module, plan, gain, *, alpha):
         with torch.no_grad():
             self.rows = tuple(rows.clone() for rows in module.rows())  # (n_users, width), (n_items, width)
         self.n_factors, width = module.user_factors.shape[1], self.rows[0].shape[1]
         k = self.n_factors
-        self.free = {"user": list(range(k)), "item": list(range(k))}
+        self.free = list(range(k)), list(range(k))  # of a user's and of an item's columns
         if width > k:  # [P, 0, 1] and [Q, 1, b_i]
-            self.free["item"].append(k + 1)
-        self.gain, self.alpha = gain, alpha
-        self.order, self.back = pairs.T.order, pairs.T.inverse_order
-        self.gains = {"user": gain, "item": gain.index_select(0, self.order)}
-        self.plans = {"user": pairs, "item": pairs.T}
-        self.mass = {side: plan.row_sums(self.gains[side])[:, None] for side, plan in self.plans.items()}  # (n, 1)
-        self.scores = pairs.dots(*self.rows)
+            self.free[1].append(k + 1)
+        self.plan, self.gain, self.alpha = plan, gain, alpha
+        of_users = []
+        for _, span, block in plan:
+            of_users.append(block.row_sums(gain[span]))
+            plan.add(block.T.row_sums(gain[span].index_select(0, block.T.order)))
+        (of_items,) = plan.total()
+        self.mass = torch.cat(of_users)[:, None], of_items[:, None]  # (n, 1)
+        (total,) = plan.total_over_users(lambda some: [self.mass[0][some].sum()])
+        self.shares = self.mass[0] / total, self.mass[1] / self.mass[1].sum()
+        self.scores = plan.pairs.dots(*self.rows)
+        self.change = torch.empty_like(self.scores)  # of the scores, in a half-step of the items
         self.iteration = 0
 
     def step(self):
-        users, items = self.rows
         relaxation = min(1 + 0.15 * self.iteration, 1.6) if self.iteration < 8 else 1.75
-        scores = self._move("user", "item", users, items, self.scores, relaxation).index_select(0, self.order)
-        self.scores = self._move("item", "user", items, users, scores, relaxation).index_select(0, self.back)
+        self._move_users(relaxation)
+        self._move_items(relaxation)
         self.iteration += 1
         return {"loss": self._objective()}
 
-    def _move(self, side, other, rows, others, scores, relaxation):
-        given = self.plans[side], self.gains[side], self.mass[side], self.mass[other]
-        return _half_step(*given, rows, others, scores, self.free[side], alpha=self.alpha, relaxation=relaxation)
+    def _move_users(self, relaxation):
+        """Move the users' rows and bring the scores up to date, the items' rows held fixed."""
+        users, items = self.rows
+        free, mass, plan = self.free[0], self.mass[0], self.plan
+        features = items[:, free]
+        observed = (features * self.shares[1]).T @ features
+        frame = Frame.of(features.T @ features, observed, items.T @ features, plan.n_items, self.alpha)
+        for rows, span, block in plan:
+            gain, scores = self.gain[span], self.scores[span]
+            step = frame.step(users[rows], free, mass[rows], block.user_sums(1 + gain - gain * scores, features))
+            change = block.dots(step.direction, features)
+            length = step.length(block.row_sums(gain * change * change), relaxation)
+            users[rows][:, free] = step.own.addcmul_(step.direction, length)
+            scores.addcmul_(block.expand(length[:, 0]), change)
+
+    def _move_items(self, relaxation):
+        """Move the items' rows and bring the scores up to date, the users' rows held fixed."""
+        users, items = self.rows
+        free, mass, plan = self.free[1], self.mass[1], self.plan
+        features = users[:, free]
+
+        def grams(some):
+            own = features[some]
+            return own.T @ own, (own * self.shares[0][some]).T @ own, users[some].T @ own
+
+        everywhere, observed, cross = plan.total_over_users(grams)
+        frame = Frame.of(everywhere, observed, cross, plan.n_users, self.alpha)
+        for rows, span, block in plan:
+            gain = self.gain[span]
+            plan.add(block.item_sums(1 + gain - gain * self.scores[span], features[rows]))
+        step = frame.step(items, free, mass, *plan.total())
+        for rows, span, block in plan:
+            change = block.dots(features[rows], step.direction, add_to=self.change[span].zero_())
+            square = self.gain[span] * change * change
+            plan.add(block.T.row_sums(square.index_select(0, block.T.order)))
+        length = step.length(*plan.total(), relaxation)
+        items[:, free] = step.own.addcmul_(step.direction, length)
+        for _, span, block in plan:
+            self.scores[span].addcmul_(length[:, 0].index_select(0, block.columns), self.change[span])
 
     def _objective(self):
-        (users, items), scores = self.rows, self.scores
-        value = ((users.T @ users) * (items.T @ items)).sum() + torch.dot(1 + self.gain, (1 - scores).square())
-        value -= torch.dot(scores, scores)
-        for side, rows, n in (("user", users, len(items)), ("item", items, len(users))):
-            value += self.alpha * ((self.mass[side] + n) * rows[:, self.free[side]].square()).sum()
-        return float(value)
+        (users, items), plan = self.rows, self.plan
+        for rows, span, _ in plan:
+            own, scores = users[rows], self.scores[span]
+            loss = torch.dot(1 + self.gain[span], (1 - scores).square())
+            plan.add(own.T @ own, loss, torch.dot(scores, scores), self._ridge(0, own, self.mass[0][rows], plan.n_items))
+        gram, loss, square, ridge = plan.total()
+        value = (gram * (items.T @ items)).sum() + loss
+        value -= square
+        return float(value + ridge + self._ridge(1, items, self.mass[1], plan.n_users))
+
+    def _ridge(self, side, rows, mass, n_others):
+        return self.alpha * ((mass + n_others) * rows[:, self.free[side]].square()).sum()
 
     def solution(self):
         users, items = self.rows
@@ -99,29 +148,68 @@ class ImplicitLeastSquares(Solver):
         return ". Lower the weights (y, sample_weight) or raise alpha."
 
 
-def _half_step(plan, gain, mass, other_mass, rows, others, scores, free, *, alpha, relaxation):
-    """Move one side's rows, in place, the other's held fixed; returns the scores of the pairs, in the plan's order."""
-    features = others[:, free]
-    everywhere = features.T @ features
-    everywhere.diagonal().add_(alpha * len(others))
-    observed = (features * (other_mass / other_mass.sum())).T @ features
-    observed.diagonal().add_(alpha)
-    everywhere.diagonal().add_(torch.finfo(rows.dtype).eps * (everywhere.trace() + 1))  # definite where alpha is next to nothing
-    factor = torch.linalg.cholesky(everywhere)
-    pencil = torch.linalg.solve_triangular(factor, observed, upper=False)
-    pencil = torch.linalg.solve_triangular(factor, pencil.T, upper=False)
-    spectrum, basis = torch.linalg.eigh((pencil + pencil.T) / 2)
-    basis = torch.linalg.solve_triangular(factor.T, basis, upper=True)  # everywhere -> I, observed -> diag(spectrum)
+class Frame(NamedTuple):
+    """What a half-step of all rows of a side needs of the other side's rows, with w free columns of w' in all.
 
-    own = rows[:, free]
-    slope = plan.user_sums(1 + gain - gain * scores, features)  # minus half the gradient
-    slope.addmm_(rows, others.T @ features, alpha=-1).addcmul_(mass + len(others), own, value=-alpha)
-    slope = slope @ basis
-    step = slope / (1 + mass * spectrum.clamp_min(0))
-    direction = step @ basis.T
-    change = plan.dots(direction, features)
-    bend = (step * step).sum(1, keepdim=True) + alpha * mass * (direction * direction).sum(1, keepdim=True)
-    bend += plan.row_sums(gain * change * change)[:, None]
-    length = relaxation * (slope * step).sum(1, keepdim=True) / bend.clamp_min(torch.finfo(bend.dtype).tiny)
-    rows[:, free] = own.addcmul_(direction, length)
-    return scores.addcmul_(plan.expand(length[:, 0]), change)
+    Attributes
+    ----------
+    cross : Tensor of shape (w', w)
+        Second moments of all columns and the free ones, over all other rows.
+    spectrum, basis : Tensor of shape (w,) and (w, w)
+        The pencil of both quadratic forms: in the basis that over all other rows is one, that over a row's own the spectrum.
+    n_others : int
+        How many other rows there are.
+    alpha : float
+    """
+
+    cross: Tensor
+    spectrum: Tensor
+    basis: Tensor
+    n_others: int
+    alpha: float
+
+    @classmethod
+    def of(cls, everywhere, observed, cross, n_others, alpha):
+        """Diagonalise the forms over all other rows and over a row's own, (w, w) both, of mass one."""
+        everywhere.diagonal().add_(alpha * n_others)
+        observed.diagonal().add_(alpha)
+        tiny = torch.finfo(everywhere.dtype).eps * (everywhere.trace() + 1)
+        everywhere.diagonal().add_(tiny)  # definite where alpha is next to nothing
+        factor = torch.linalg.cholesky(everywhere)
+        pencil = torch.linalg.solve_triangular(factor, observed, upper=False)
+        pencil = torch.linalg.solve_triangular(factor, pencil.T, upper=False)
+        spectrum, basis = torch.linalg.eigh((pencil + pencil.T) / 2)
+        basis = torch.linalg.solve_triangular(factor.T, basis, upper=True)  # everywhere -> I, observed -> diag(spectrum)
+        return cls(cross, spectrum, basis, n_others, alpha)
+
+    def step(self, rows, free, mass, sums):
+        """Find where rows (n, w') with mass (n, 1) go in their free columns; the sums (n, w) become minus half the gradient."""
+        own = rows[:, free]
+        slope = sums.addmm_(rows, self.cross, alpha=-1).addcmul_(mass + self.n_others, own, value=-self.alpha)
+        slope = slope @ self.basis
+        step = slope / (1 + mass * self.spectrum.clamp_min(0))
+        direction = step @ self.basis.T
+        bend = (step * step).sum(1, keepdim=True) + self.alpha * mass * (direction * direction).sum(1, keepdim=True)
+        return Step(own, direction, (slope * step).sum(1, keepdim=True), bend)
+
+
+class Step(NamedTuple):
+    """Where rows go in a half-step.
+
+    Attributes
+    ----------
+    own, direction : Tensor of shape (n, w)
+        The free columns as they are, and where they go.
+    slope, bend : Tensor of shape (n, 1)
+        Half the first derivative of the objective along it, negative, and half the second, but for the row's own pairs.
+    """
+
+    own: Tensor
+    direction: Tensor
+    slope: Tensor
+    bend: Tensor
+
+    def length(self, squares, relaxation):
+        """How far rows go, (n, 1): to the minimum, times a relaxation. ``squares`` (n,) are what the row's own pairs bend."""
+        bend = self.bend + squares[:, None]
+        return relaxation * self.slope / bend.clamp_min(torch.finfo(bend.dtype).tiny)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sk_torchmf.model.factors import Factors
-from sk_torchmf.nn import Pairs
+from sk_torchmf.nn import Plan
 
 POWER = 0.75  # how a row's ridge grows with its number of ratings: between constant (0) and the weighted-lambda rule (1)
 FACTOR_OFFSET = 10.0  # a factor row's ridge at zero ratings, in alpha
@@ -37,19 +37,40 @@ class Ridge:
     share: Tensor
 
     @classmethod
-    def from_counts(cls, count, mean, alpha, n_factors, typical=None):
-        """The ridge ``alpha (10 + c^g mean(c)^(1-g))`` of factors and ``30 alpha`` of a bias, counts of shape (n_rows,).
-
-        ``typical`` stands for mean(c), by default that of the rows with a count.
-        """
-        if typical is None:
-            typical = float(count[count > 0].mean())
+    def from_counts(cls, count, mean, alpha, n_factors, typical):
+        """The ridge ``alpha (10 + c^g typical^(1-g))`` of factors and ``30 alpha`` of a bias, counts c of shape (n_rows,)."""
         constant, growth = torch.zeros_like(mean), torch.zeros_like(mean)
         constant[:n_factors] = FACTOR_OFFSET * alpha
         growth[:n_factors] = alpha * typical ** (1 - POWER)
         constant[n_factors:] = BIAS_OFFSET * alpha  # the column of ones never leaves its mean
         share = torch.stack([torch.ones_like(count), count**POWER], 1).to(mean.dtype)
         return cls(mean, constant, growth, share)
+
+    @classmethod
+    def of_sides(cls, plan, weight, means, alpha, n_factors, typical=None):
+        """The ridges of users and items about the rows ``means``, with the sums of the pairs' weights for counts.
+
+        What is typical of the users is by default the mean count of those that have any, as it always is of the items.
+        """
+        of_users, of_items = plan.sums(weight)
+        if typical is None:
+            counts, n = plan.total_over_users(lambda some: _sum_and_number(of_users[some]))
+            typical = counts / n
+        counts, n = _sum_and_number(of_items)
+        return (
+            cls.from_counts(of_users, means[0], alpha, n_factors, typical),
+            cls.from_counts(of_items, means[1], alpha, n_factors, counts / n),
+        )
+
+    def differentiate(self, rows):
+        """The penalty, a scalar tensor, and its gradient, of the shape of the rows."""
+        rows = rows.detach().requires_grad_()
+        value = self(rows)
+        return value.detach(), torch.autograd.grad(value, rows)[0]
+
+    def part(self, rows):
+        """The penalty of a slice of the rows."""
+        return replace(self, share=self.share[rows])
 
     def __call__(self, rows):
         square = (rows - self.mean).square()
@@ -65,17 +86,24 @@ class Ridge:
         return precision, precision @ np.asarray(mean, dtype=np.float64)
 
 
+def _sum_and_number(count):
+    """Of the counts above zero."""
+    known = count[count > 0]
+    return float(known.sum()), len(known)
+
+
 @dataclass(frozen=True)
 class Objective:
     r"""What the point-estimate solvers minimise.
 
     .. math:: \sum_{ui} w_{ui} \, \ell(s_{ui}, r_{ui}) + \mathrm{ridge}(P) + \mathrm{ridge}(Q)
 
-    Call it with a module that has ``forward_pairs(pairs)`` and ``rows()``; it returns the value as a scalar tensor.
+    Call it with a PlainMF or BiasedMF; it returns the value as a scalar tensor. Autograd differentiates that where there is one
+    process and the plan has one block, ``gradients`` in any case.
 
     Attributes
     ----------
-    pairs : Pairs
+    plan : Plan
     rating : Tensor of shape (n_pairs,)
         Standardised ratings, user-major.
     weight : Tensor of shape (n_pairs,) or None
@@ -86,39 +114,78 @@ class Objective:
         Of the users and of the items.
     """
 
-    pairs: Pairs
+    plan: Plan
     rating: Tensor
     weight: Tensor | None
     loss: Callable
     ridges: tuple[Ridge, Ridge]
 
     @classmethod
-    def build(cls, module, pairs, rating, weight, loss, *, alpha, mean):
+    def build(cls, module, plan, rating, weight, loss, *, alpha, mean):
         """Gather the parts for a built-in module whose scores start at ``mean``."""
         n_factors = module.user_factors.shape[1]
-        ridges = tuple(
-            Ridge.from_counts(count, row.detach(), alpha, n_factors)
-            for count, row in zip(pairs.sums(weight), module.mean_rows(mean), strict=True)
-        )
-        return cls(pairs, rating, weight, loss, ridges)
+        means = [row.detach() for row in module.mean_rows(mean)]
+        return cls(plan, rating, weight, loss, Ridge.of_sides(plan, weight, means, alpha, n_factors))
 
     def __call__(self, module):
-        value = self.loss(module.forward_pairs(self.pairs), self.rating)
-        total = value.sum() if self.weight is None else torch.dot(value, self.weight)
-        return total + sum(ridge(rows) for ridge, rows in zip(self.ridges, module.rows(), strict=True))
+        for part, rows, span, block in self.parts(module):
+            self.plan.add(*self._of_block(part, rows, span, block))
+        value, of_users = self.plan.total()
+        return value + (of_users + self.ridges[1](module.rows()[1]))
+
+    def gradients(self, module):
+        """Differentiate.
+
+        Parameters
+        ----------
+        module : PlainMF or BiasedMF
+
+        Returns
+        -------
+        value : Tensor of shape ()
+        gradients : dict of str to Tensor
+            By the names of the parameters. Those of the users are complete in a block; those of the items are summed over blocks
+            and processes before the ridge is added, which an item has once.
+        """
+        items = {name: parameter for name, parameter in module.named_parameters() if name.startswith("item_")}
+        of_blocks = []
+        for part, rows, span, block in self.parts(module):
+            values = self._of_block(part, rows, span, block)
+            names, parameters = zip(*part.named_parameters(), strict=True)
+            found = dict(zip(names, torch.autograd.grad(values[0] + values[1], parameters), strict=True))
+            self.plan.add(*(value.detach() for value in values), *(found.pop(name) for name in items))
+            of_blocks.append(found)
+        value, of_users, *sums = self.plan.total()
+        of_items = self.ridges[1](module.rows()[1])
+        gradients = {name: torch.cat([found[name] for found in of_blocks]) for name in of_blocks[0]}
+        for name, total, own in zip(items, sums, torch.autograd.grad(of_items, list(items.values())), strict=True):
+            gradients[name] = total + own
+        return value + (of_users + of_items.detach()), gradients
+
+    def parts(self, module):
+        """Go through the plan's blocks, each with the module of its users: itself where there is one block."""
+        for rows, span, block in self.plan:
+            yield (module if len(self.plan) == 1 else module.block(rows)), rows, span, block
+
+    def _of_block(self, part, rows, span, block):
+        """The loss of a block's pairs, and the ridge of its users."""
+        value = self.loss(part.forward_pairs(block), self.rating[span])
+        total = value.sum() if self.weight is None else torch.dot(value, self.weight[span])
+        return total, self.ridges[0].part(rows)(part.rows()[0])
 
     def solution(self, module):
         """The Factors of a module that minimises it; their prior is the ridge about the mean user."""
         factors = Factors.from_module(module)
-        rows = (
-            factors.users.factors
-            if factors.users.biases is None
-            else np.column_stack([factors.users.factors, factors.users.biases])
-        )
-        return replace(factors, prior=self.ridges[0].prior(rows.mean(0)))
+        rows, biases = factors.users.factors, factors.users.biases
+        if biases is not None:
+            rows = np.column_stack([rows, biases])
+        (total,) = self.plan.total_over_users(lambda some: [torch.from_numpy(rows[some].sum(0))])
+        return replace(factors, prior=self.ridges[0].prior(total.numpy() / self.plan.n_users))
 
     def blocks(self, size):
         """Cut into objectives of whole users, about ``size`` pairs each, that sum to this one.
+
+        Their plans are of this process: a step on one of them is no business of the others.
 
         Returns
         -------
@@ -127,11 +194,11 @@ class Objective:
             the weight of its ratings in each block.
         """
         users, items = self.ridges
-        item_count = self.pairs.sums(self.weight)[1]
-        parts, blocks = [], list(self.pairs.blocks(size))
-        for rows, span, pairs in blocks:
+        item_count = self.plan.sums(self.weight)[1]
+        parts, blocks = [], self.plan.cut(max_pairs=size)
+        for rows, span, block in blocks:
             weight = None if self.weight is None else self.weight[span]
-            part = torch.where(item_count > 0, pairs.sums(weight)[1] / item_count, 1 / len(blocks)).to(items.share.dtype)
-            ridges = replace(users, share=users.share[rows]), replace(items, share=items.share * part[:, None])
-            parts.append((rows, Objective(pairs, self.rating[span], weight, self.loss, ridges)))
+            share = torch.where(item_count > 0, block.sums(weight)[1] / item_count, 1 / len(blocks)).to(items.share.dtype)
+            ridges = users.part(rows), replace(items, share=items.share * share[:, None])
+            parts.append((rows, Objective(Plan(block), self.rating[span], weight, self.loss, ridges)))
         return parts

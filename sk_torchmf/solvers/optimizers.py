@@ -22,11 +22,20 @@ OPTIONS: dict[str, dict] = {
 def default_learning_rate(optimizer, objective, module):
     """A step size that suits the standardised objective; for SGD a tenth of the inverse of its largest curvature at the start."""
     if optimizer == "sgd":
-        bend = objective.loss.curvature(module.forward_pairs(objective.pairs).detach(), objective.rating) / 2
-        bends = objective.pairs.sums(bend if objective.weight is None else bend * objective.weight)
         size = max(float(ridge.mean.square().sum()) for ridge in objective.ridges)
-        return 0.1 / (max(float(bend.max()) for bend in bends) * (1 + size))
+        return 0.1 / (_largest_curvature(objective, module) * (1 + size))
     return {"adam": 0.1, "adagrad": 0.2, "lbfgs": 1.0}[optimizer]
+
+
+def _largest_curvature(objective, module):
+    """Of all users and items the largest sum of their pairs' curvatures, halved."""
+    plan, of_users = objective.plan, 0.0
+    for part, _, span, block in objective.parts(module):
+        bend = objective.loss.curvature(part.forward_pairs(block).detach(), objective.rating[span]) / 2
+        own, of_items = block.sums(bend if objective.weight is None else bend * objective.weight[span])
+        of_users = max(of_users, float(own.max()))
+        plan.add(of_items)
+    return max(plan.largest(of_users), float(plan.total()[0].max()))
 
 
 class Minimiser(Solver):
@@ -63,7 +72,7 @@ class Minimiser(Solver):
             learning_rate = default_learning_rate(optimizer, objective, module)
         self.learning_rate = learning_rate
         self.parts = [(module, objective)]
-        if batch_size is not None and batch_size < objective.pairs.n_pairs:
+        if batch_size is not None and batch_size < objective.plan.n_pairs:
             self.parts = [(module.block(rows), part) for rows, part in objective.blocks(batch_size)]
         self.parameters = list({id(p): p for block, _ in self.parts for p in block.parameters()}.values())
         with torch.device("cpu"):  # where optimizers count their steps, whatever the default device
@@ -77,10 +86,11 @@ class Minimiser(Solver):
         return {"loss": value if all(bool(p.isfinite().all()) for p in self.parameters) else math.nan}
 
     def _closure(self, block, part):
+        value, gradients = part.gradients(block)
         self.optimizer.zero_grad()  # to None: rows of other blocks are left alone, their moments too
-        value = part(block)
-        value.backward()
-        return value.detach()
+        for name, parameter in block.named_parameters():
+            parameter.grad = gradients[name]
+        return value
 
     def solution(self):
         return self.objective.solution(self.module)
@@ -97,51 +107,6 @@ class Minimiser(Solver):
         self.optimizer.load_state_dict(copy_state(state["rest"]["optimizer"]))
         if self.generator is not None:
             self.generator.set_state(state["rest"]["generator"])
-
-    def moments(self):
-        """What the optimizer has gathered, to go on with when the module has grown.
-
-        Returns
-        -------
-        dict
-            What the optimizer calls ``exp_avg`` of the parameter ``user_factors`` is ``factors.exp_avg`` under ``user``, and its
-            number of steps is ``user_factors.step`` under ``rest``; likewise for items. The parts are empty before the first step,
-            and always for lbfgs, whose memory is of no use to a longer vector.
-        """
-        moments = super().moments()
-        if isinstance(self.optimizer, torch.optim.LBFGS):
-            return moments
-        for name, parameters in self._by_name().items():
-            role, _, own = name.partition("_")
-            states = [self.optimizer.state.get(parameter, {}) for parameter in parameters]
-            for key, value in states[0].items():
-                if value.shape == parameters[0].shape:
-                    moments[role][f"{own}.{key}"] = torch.cat([state[key] for state in states])
-                else:
-                    moments["rest"][f"{name}.{key}"] = max(float(state[key]) for state in states)
-        return moments
-
-    def resume(self, moments):
-        gathered = by_name(moments)
-        for name, parameters in self._by_name().items():
-            for full, value in gathered.items():
-                of, _, key = full.partition(".")
-                if of != name:
-                    continue
-                steps = [torch.tensor(value, device="cpu")] * len(parameters) if isinstance(value, float) else None
-                parts = steps or value.split([len(parameter) for parameter in parameters])
-                for parameter, part in zip(parameters, parts, strict=True):
-                    self.optimizer.state[parameter][key] = part.clone()
-
-    def _by_name(self):
-        """The parameters that make up each of the module's: a user parameter of each block, the item ones that all share."""
-        found: dict[str, list] = {}
-        for block, _ in self.parts:
-            for name, parameter in block.named_parameters():
-                own = found.setdefault(name, [])
-                if not any(parameter is one for one in own):
-                    own.append(parameter)
-        return found
 
     def advice(self):
         return f" (learning_rate={self.learning_rate:.3g}). Lower learning_rate or raise alpha."

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.model.factors import Factors
-from sk_torchmf.nn import NegativeSampler, Pairs, RankingLoss, pair_dot
+from sk_torchmf.nn import NegativeSampler, Pairs, Plan, RankingLoss, pair_dot
 from sk_torchmf.solvers.base import PATIENCE, Solver, copy_state
 from sk_torchmf.solvers.cosine_softmax import CosineSoftmax
 from sk_torchmf.solvers.objective import Ridge
@@ -39,7 +40,7 @@ class RankingObjective:
 
     Attributes
     ----------
-    pairs : Pairs
+    plan : Plan
         The positives, each pair once.
     weight : Tensor of shape (n_pairs,)
         User-major.
@@ -58,7 +59,7 @@ class RankingObjective:
         How many items a user has not.
     """
 
-    pairs: Pairs
+    plan: Plan
     weight: Tensor
     loss: RankingLoss
     ridges: tuple[Ridge, Ridge]
@@ -69,52 +70,65 @@ class RankingObjective:
     n_unobserved: Tensor
 
     @classmethod
-    def build(cls, pairs, weight, loss, means, *, alpha, n_factors, n_negatives, draw, share, total, n_unobserved, typical=None):
+    def build(cls, plan, weight, loss, means, *, alpha, n_factors, n_negatives, draw, share, total, n_unobserved, typical=None):
         """Gather the parts; ``means`` are the rows that users and items shrink to, the rest NumPy or as the attributes."""
-        of_users, of_items = pairs.sums(weight)
-        ridges = (
-            Ridge.from_counts(of_users, means[0], alpha, n_factors, typical),
-            Ridge.from_counts(of_items, means[1], alpha, n_factors),
-        )
+        ridges = Ridge.of_sides(plan, weight, means, alpha, n_factors, typical)
         known = (torch.from_numpy(np.asarray(values)).to(weight) for values in (share, total, n_unobserved))
-        return cls(pairs, weight, loss, ridges, n_negatives, draw, *known)
+        return cls(plan, weight, loss, ridges, n_negatives, draw, *known)
 
     def __call__(self, users, items, *, frozen=False):
         """Value and standard error, floats, and the gradients of the users and, unless they are frozen, of the items."""
-        users, items = users.detach().requires_grad_(), items.detach().requires_grad_(not frozen)
-        rows = (users,) if frozen else (users, items)
-        penalty = sum(ridge(side) for ridge, side in zip(self.ridges, rows, strict=False))
+        users, items = users.detach(), items.detach()
+        slopes = []
+        for rows, _, _ in self.plan:
+            penalty, slope = self.ridges[0].part(rows).differentiate(users[rows])
+            slopes.append(slope)
+            self.plan.add(penalty)
+        (of_users,), to_users = self.plan.total(), torch.cat(slopes)
         if self.draw is None:
-            gradients = torch.autograd.grad(penalty, rows)
-            value = self._add_expected(self.loss.expected, users.detach(), items.detach(), *gradients)
-            return value + float(penalty.detach()), 0.0, gradients
-        values = self._drawn(self.draw(), users, items) * self.weight
-        error = float(values.detach().std()) * len(values) ** 0.5 if len(values) > 1 else math.inf
-        total = values.sum() + penalty
-        return float(total.detach()), error, torch.autograd.grad(total, rows)
+            value, error, sums = self._add_expected(self.loss.expected, users, items, to_users, frozen)
+        else:
+            value, error, sums = self._add_drawn(self.draw(), users, items, to_users, frozen)
+        if frozen:
+            return float(value + of_users), error, (to_users,)
+        of_items, to_items = self.ridges[1].differentiate(items)
+        return float(value + (of_users + of_items)), error, (to_users, sums[0] + to_items)
 
-    def _drawn(self, negatives, users, items):
-        """The loss of each positive with its negatives, items of shape (n_pairs, m), -1 for none: shape (n_pairs,)."""
-        m = negatives.shape[1]
-        user = self.pairs.users.long()
-        pairs = Pairs.from_rows(self.pairs.pointers * m, negatives.clamp_min(0).int().view(-1), len(items))
-        scores = pair_dot(users, items, pairs).view(-1, m)
-        scores = scores.masked_fill(negatives < 0, -torch.inf)
-        return self.loss(pair_dot(users, items, self.pairs), scores, self.n_unobserved[user])
+    def _add_drawn(self, negatives, users, items, to_users, frozen):
+        """The loss with drawn negatives, its standard error and the items' gradient; the users' is added to the one given."""
+        m = negatives.shape[1]  # of each pair, -1 for none
+        for rows, span, block in self.plan:
+            own = negatives[span]
+            drawn = Pairs.from_rows(block.pointers * m, own.clamp_min(0).int().view(-1), len(items))
+            p, q = users[rows].requires_grad_(), items.clone().requires_grad_(not frozen)
+            scores = pair_dot(p, q, drawn).view(-1, m).masked_fill(own < 0, -torch.inf)
+            n_unobserved = self.n_unobserved[rows][block.users.long()]
+            values = self.loss(pair_dot(p, q, block), scores, n_unobserved) * self.weight[span]
+            value = values.sum()
+            slopes = torch.autograd.grad(value, (p,) if frozen else (p, q))
+            to_users[rows] += slopes[0]
+            each = values.detach().double()
+            self.plan.add(value.detach(), len(each), float(each.sum()), float(each.square().sum()), *slopes[1:])
+        value, n, total, square, *sums = self.plan.total()
+        variance = max(square - total**2 / n, 0.0) / (n - 1) if n > 1 else math.inf
+        return value, (n * variance) ** 0.5, sums
 
-    def _add_expected(self, expected, users, items, to_users, to_items=None):
-        """The expected loss, a block of users against all items at a time; its gradients are added to those given."""
-        value = 0.0
-        for rows, span, block in self.pairs.blocks_of_users(max(1, BLOCK // len(items))):
+    def _add_expected(self, expected, users, items, to_users, frozen):
+        """The same for the expected loss, a block of users against all items at a time; its error is 0."""
+        for rows, span, block in self._small:
             scores = (users[rows] @ items.T).requires_grad_()  # (b, n_items)
             pairs = block.users.long(), block.columns.long(), self.weight[span]
             loss = expected(scores, *pairs, self.share, self.total[rows], self.n_unobserved[rows], self.n_negatives)
             slope = torch.autograd.grad(loss, scores)[0]
             to_users[rows].addmm_(slope, items)
-            if to_items is not None:
-                to_items.addmm_(slope.T, users[rows])
-            value += float(loss.detach())
-        return value
+            self._small.add(loss.detach().double(), *(() if frozen else (slope.T @ users[rows],)))
+        value, *sums = self._small.total()
+        return value, 0.0, sums
+
+    @cached_property
+    def _small(self):
+        """The plan in blocks of users whose scores of all items are held at once."""
+        return self.plan.cut(max_users=max(1, BLOCK // self.plan.n_items))
 
 
 @dataclass
@@ -142,9 +156,8 @@ class Side:
         constant, growth = self.ridge.constant[0], self.ridge.growth[0]
         self.stiffness = 2 * self.ridge.share @ torch.stack([constant, growth])[:, None]  # (n, 1): the ridge's second derivative
 
-    def step(self, gradient, features, curvature, length):
-        """The step of the free columns, (n, n_free), for features of the other side weighted by how often they occur."""
-        shared = features.T @ features
+    def step(self, gradient, shared, curvature, length):
+        """Turn the velocity by a gradient (n, width), the other side's rows having the second moments ``shared`` over the pairs."""
         spectrum, basis = torch.linalg.eigh(shared)
         bend = DAMPING + self.stiffness + self.count * (curvature * spectrum.clamp_min(0))
         step = gradient[:, self.free] @ basis / bend
@@ -171,7 +184,7 @@ class Descent(Solver):
     counts : tuple of Tensor of shape (n_users,) and (n_items,), optional
         Weights of the rows' positives; by default those of the objective.
     adaptive : bool
-        Whether the steps' length follows the objective. If not, and items are fixed, a user's row depends on her positives alone.
+        Whether the steps' length follows the objective. If not, and items are fixed, a row depends on its user's positives alone.
     generator : torch.Generator, optional
         What the objective draws from: a part of the state.
 
@@ -191,17 +204,18 @@ class Descent(Solver):
     """
 
     def __init__(self, objective, users, items, *, max_iter, n_factors=None, counts=None, adaptive=True, generator=None):
-        counts = objective.pairs.sums(objective.weight) if counts is None else counts
+        plan = objective.plan
+        counts = plan.sums(objective.weight) if counts is None else counts
         user_count, item_count = (count.to(users[0])[:, None] for count in counts)
-        (user_rows, user_columns), (item_rows, item_columns) = users, items
+        (user_rows, self.user_columns), (item_rows, self.item_columns) = users, items
         self.objective, self.max_iter, self.adaptive, self.generator = objective, max_iter, adaptive, generator
         self.n_factors = user_rows.shape[1] if n_factors is None else n_factors
-        self.rows, self.frozen = (user_rows, item_rows), not item_columns
-        self.sides = [Side(user_rows, user_columns, user_count, objective.ridges[0])]
-        self.others = [(item_rows, user_columns, item_count)]
+        self.rows, self.frozen = (user_rows, item_rows), not self.item_columns
+        self.sides = [Side(user_rows, self.user_columns, user_count, objective.ridges[0])]
         if not self.frozen:
-            self.sides.append(Side(item_rows, item_columns, item_count, objective.ridges[1]))
-            self.others.append((user_rows, item_columns, user_count))
+            self.sides.append(Side(item_rows, self.item_columns, item_count, objective.ridges[1]))
+        (total,) = plan.total_over_users(lambda some: [user_count[some].sum()])
+        self.roots = (user_count / total).sqrt(), (item_count / item_count.sum()).sqrt()  # of how often a row occurs
         self.iteration, self.length = 0, 1.0
         self.last, self.lowest = math.inf, math.inf
         self.kept = None  # rows and gradients of the last step that was not taken back
@@ -213,13 +227,24 @@ class Descent(Solver):
             value, gradients = self._adapt(value, error, gradients)
         exact, curvature = self.objective.draw is None, self.objective.loss.curvature
         cooled = self.length if exact else self.length * (1 - 0.9 * self.iteration / self.max_iter)
-        for side, gradient, (rows, free, count) in zip(self.sides, gradients, self.others, strict=True):
-            features = rows[:, free] * (count / count.sum()).sqrt()
-            side.step(gradient, features, curvature, cooled)
+        for side, gradient, shared in zip(self.sides, gradients, self._moments(), strict=True):
+            side.step(gradient, shared, curvature, cooled)
         for side in self.sides:
             side.move()
         self.iteration += 1
         return {"loss": value}
+
+    def _moments(self):
+        """Second moments over the pairs, (n_free, n_free): of the items for the users' steps, of the users for the items'."""
+
+        def moment(side, columns, some):
+            features = self.rows[side][some][:, columns] * self.roots[side][some]
+            return [features.T @ features]
+
+        moments = moment(1, self.user_columns, slice(None))
+        if not self.frozen:
+            moments += self.objective.plan.total_over_users(lambda some: moment(0, self.item_columns, some))
+        return moments
 
     def _adapt(self, value, error, gradients):
         """Choose the step's length; value and gradients of where it starts, which may be an earlier place."""
@@ -277,7 +302,7 @@ class Descent(Solver):
 
 def ranking_solver(
     module,
-    pairs,
+    plan,
     weight,
     loss,
     *,
@@ -296,8 +321,8 @@ def ranking_solver(
     ----------
     module : PlainMF or BiasedMF
         Its parameters are the start; the item biases start at the logarithm of popularity.
-    pairs : Pairs
-        The positives, each pair once; every user has one, and one that she has not.
+    plan : Plan
+        The positives, each pair once; every user has one, and one that the user has not.
     weight : Tensor of shape (n_pairs,)
         User-major, > 0, of mean 1.
     loss : RankingLoss
@@ -325,28 +350,31 @@ def ranking_solver(
         Its rows are laid out as the module's.
     """
     k = module.user_factors.shape[1]
-    sampler = NegativeSampler(pairs.tocsr(), popularity=popularity, generator=generator, device=pairs.device)
+    item_counts = plan.sums()[1].cpu().numpy()
+    options = {"popularity": popularity, "item_counts": item_counts, "generator": generator, "device": plan.device}
+    sampler = NegativeSampler(plan.pairs.tocsr(), **options)
     if exact is None:
-        exact = temperature is None and loss.expected is not None and math.prod(pairs.shape) <= EXACT
+        exact = temperature is None and loss.expected is not None and plan.n_users * plan.n_items <= EXACT
     max_iter = max_iter or (25 if exact and temperature is None else 40)
-    user = pairs.users.long()
-    own = pairs.sums(weight)[0]
-    weight = weight * user_weights(own, own.mean()).to(weight)[user]
+    user = plan.pairs.users.long()
+    own = plan.sums(weight)[0]
+    (total,) = plan.total_over_users(lambda some: [own[some].sum()])
+    weight = weight * user_weights(own, total / plan.n_users).to(weight)[user]
     with torch.no_grad():
         users, items = (side.clone() for side in module.rows())  # (n_users, width), (n_items, width)
         means = module.mean_rows(0.0)
     columns = free_columns(k, users.shape[1] > k, loss)
     if users.shape[1] > k:
-        biases = popularity_biases(pairs.sums(weight)[1], n_negatives, sampler.share).to(weight)
+        biases = popularity_biases(plan.sums(weight)[1], n_negatives, sampler.share).to(weight)
         means[1][k + 1] = biases.mean()
         items[:, k + 1] = biases if begun is None else torch.where(begun, items[:, k + 1], biases)
     known = {"share": sampler.share, "total": sampler.total, "n_unobserved": sampler.n_unobserved}
     if temperature is not None:
         known = {name: torch.from_numpy(values).to(weight) for name, values in known.items()}
-        options = {"n_factors": k, "temperature": temperature, "max_iter": max_iter, "exact": exact, "generator": generator}
-        return CosineSoftmax(users, items, pairs, weight, **known, **options)
+        made = {"n_factors": k, "temperature": temperature, "max_iter": max_iter, "exact": exact, "generator": generator}
+        return CosineSoftmax(users, items, plan, weight, **known, **made)
     objective = RankingObjective.build(
-        pairs,
+        plan,
         weight,
         loss,
         means,

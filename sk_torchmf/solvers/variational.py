@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from sk_torchmf.model.factors import Factors
 from sk_torchmf.model.posterior import Posterior
-from sk_torchmf.nn import Pairs
+from sk_torchmf.nn import Plan
 from sk_torchmf.solvers.base import Solver
 
 START_NOISE = 0.5  # of the ratings' variance
@@ -17,7 +18,7 @@ START_BIAS = 0.2  # likewise
 NOISE_FLOOR = 1e-6
 LONGEST_STEP = 2.0  # of a row's line search, in Newton steps
 BLOCK = 2**20  # pairs worked on at once
-LEARNED = ("spread", "doubt", "basis", "curvature", "moment")  # of a side as a whole, in an epoch
+LEARNED = ("mean_covariance", "mean_covariance_over_ratings", "basis", "curvature", "moment")  # of a side as a whole
 
 
 @dataclass
@@ -29,54 +30,174 @@ class Side:
 
     Attributes
     ----------
-    plan : Pairs
-        The pairs, this side's rows first.
-    blocks : list of (slice, slice, Pairs)
-        The plan cut into blocks of rows, so that nothing but scores, ratings and weights has a number for each of all pairs.
-    rating : Tensor of shape (n_pairs,)
-        In the plan's order; zeros on one number's storage for the squared error, whose scores are carried less the ratings.
-    weight : Tensor of shape (n_pairs,) or None
-        In the plan's order.
+    plan : Plan or None
+        Through which sums over the rows of users go; None for items, whose rows are all there.
+    n : int
+        How many rows there are in all.
     rows : Tensor of shape (n_rows, width)
         Posterior means.
     count : Tensor of shape (n_rows, 1)
         c, the weighted number of ratings; for other losses than the squared error the summed curvature, relative to its.
-    spread, doubt : Tensor of shape (width, width), float64, on the CPU
+    mean_covariance, mean_covariance_over_ratings : Tensor of shape (width, width), float64, on the CPU
         Posterior covariance averaged over the rows, and over the ratings.
     basis : Tensor of shape (width, width), float64, on the CPU
         M.
     curvature : Tensor of shape (width,), float64, on the CPU
         L, the curvature of one rating in each direction of the basis.
+    total_count : float
+        The sum of c over the rows.
     moment : Tensor of shape (width + 1, width + 1), float64, on the CPU
         Second moment, over the ratings, of the rows followed by a one.
     """
 
-    plan: Pairs
-    blocks: list
-    rating: Tensor
-    weight: Tensor | None
+    plan: Plan | None
+    n: int
     rows: Tensor
     count: Tensor
-    spread: Tensor
-    doubt: Tensor
+    mean_covariance: Tensor
+    mean_covariance_over_ratings: Tensor
     basis: Tensor
     curvature: Tensor
+    total_count: float = field(init=False)
     moment: Tensor = field(init=False)
 
     def __post_init__(self):
         self.measure()
 
-    def measure(self):
-        """Bring ``moment`` up to date with the rows and counts."""
-        Y = torch.cat([self.rows, torch.ones_like(self.count)], 1)
-        self.moment = ((Y * (self.count / float(self.count.sum()))).T @ Y).double().cpu()
+    def total(self, function):
+        """Sum over the rows: a function of a slice of them returns the parts, see ``Plan.total_over_users``."""
+        return function(slice(None)) if self.plan is None else self.plan.total_over_users(function)
 
-    def covariance(self):
-        """T, the covariance of the rows with their uncertainty: (width, width), float64, on the CPU."""
-        deviation = self.rows - self.rows.mean(0)
-        T = (deviation.T @ deviation).double().cpu() / len(self.rows) + self.spread
-        floor = 10 * torch.finfo(deviation.dtype).eps * T.diagonal().max()  # rounding must not make it indefinite
+    def mean(self):
+        """The mean row, of shape (width,)."""
+        (total,) = self.total(lambda some: [self.rows[some].sum(0)])
+        return total / self.n
+
+    def measure(self):
+        """Bring ``total_count`` and ``moment`` up to date with the rows and counts."""
+        (self.total_count,) = self.total(lambda some: [float(self.count[some].sum())])
+
+        def moment(some):
+            Y = torch.cat([self.rows[some], torch.ones_like(self.count[some])], 1)
+            return [(Y * (self.count[some] / self.total_count)).T @ Y]
+
+        self.moment = self.total(moment)[0].double().cpu()
+
+    def covariance(self, mean):
+        """T, the covariance of the rows about their mean, with their uncertainty: (width, width), float64, on the CPU."""
+
+        def square(some):
+            deviation = self.rows[some] - mean
+            return [deviation.T @ deviation]
+
+        T = self.total(square)[0].double().cpu() / self.n + self.mean_covariance
+        floor = 10 * torch.finfo(self.rows.dtype).eps * T.diagonal().max()  # rounding must not make it indefinite
         return T + floor * torch.eye(len(T), dtype=T.dtype, device=T.device)
+
+    def keep_covariances(self, over_rows, over_ratings):
+        """Take over the sums of the posterior variances (width,), along the basis, over the rows and over the ratings."""
+        self.mean_covariance = _sandwich(self.basis, over_rows.cpu() / self.n)
+        self.mean_covariance_over_ratings = _sandwich(self.basis, over_ratings.cpu() / self.total_count)
+
+
+class Frame(NamedTuple):
+    """The coordinates in which a half-step of all rows of a side is a division, in the dtype of the rows.
+
+    Attributes
+    ----------
+    M : Tensor of shape (width, width)
+        The side's basis.
+    L : Tensor of shape (width,)
+        The curvature of one rating along it.
+    to_gradient, to_move : Tensor of shape (width, 2 width)
+        From a row to the gradient of the other side's uncertainty and of the prior; from a step to the move of the row, and to
+        what it costs by the other side's uncertainty.
+    pull, centre : Tensor of shape (width,)
+        What a rating adds to the gradient whatever the row; the prior's gradient at zero.
+    """
+
+    M: Tensor
+    L: Tensor
+    to_gradient: Tensor
+    to_move: Tensor
+    pull: Tensor
+    centre: Tensor
+
+    @classmethod
+    def of(cls, own, other, noise, n_factors):
+        """Diagonalise T and S together, M'T^-1 M = 1 and M'S M = L, for a half-step of one side; the side keeps M and L."""
+        k, width, mean = n_factors, own.rows.shape[1], own.mean()
+        E = torch.zeros_like(own.mean_covariance)
+        E[:k, :k] = other.mean_covariance_over_ratings[:k, :k]
+        features = [*range(k), -1][:width]  # of a row's scores: the other side's factors, and one where there is a bias
+        S = other.moment[features][:, features] + E
+        R = torch.linalg.cholesky(own.covariance(mean))
+        L, W = torch.linalg.eigh(R.T @ S @ R)
+        L, M, N = L.clamp_min(0), R @ W, torch.linalg.solve_triangular(R.T, W, upper=True)
+        pull = other.mean_covariance_over_ratings[:, k:].sum(1)  # covariance of q with b_i
+        pull[k:] = 0
+        own.basis, own.curvature = M, L
+        to_gradient, to_move = torch.cat([E @ M, N], 1), torch.cat([M.T, M.T @ E @ M], 1)
+        M, L, to_gradient, to_move, pull = (array.to(mean) for array in (M, L, to_gradient, to_move, pull @ M))
+        return cls(M, L, to_gradient, to_move, pull, mean @ to_gradient[:, width:])
+
+    def step(self, rows, count, sums, row_sums, noise):
+        """Find the Newton steps of some rows.
+
+        Parameters
+        ----------
+        rows, count : Tensor of shape (n, width) and (n, 1)
+            Of the side, or of some of its rows.
+        sums : Tensor of shape (n, n_factors)
+            The other side's factors, summed over a row's ratings times half the slope there.
+        row_sums : Tensor of shape (n,) or None
+            Half the slopes alone, summed; None without biases.
+        noise : float
+            :math:`s^2`.
+
+        Returns
+        -------
+        Step
+            One for each row.
+        """
+        width, k = len(self.L), sums.shape[1]
+        gradient = sums @ self.M[:k]  # (n, width), in M's coordinates
+        if row_sums is not None:
+            gradient.addr_(row_sums, self.M[k])
+        uncertain, prior = (rows @ self.to_gradient).split(width, 1)
+        gradient.addcmul_(count, uncertain + self.pull).add_(prior - self.centre, alpha=noise)
+        scale = count * self.L + noise
+        step = gradient / scale
+        move, uncertain = (step @ self.to_move).split(width, 1)
+        of_others, of_prior = count[:, 0] * (uncertain * step).sum(1), noise * step.square().sum(1)
+        return Step(move, (gradient * step).sum(1), of_others, of_prior, noise / scale)
+
+
+class Step(NamedTuple):
+    """Where rows go in a half-step, and how far.
+
+    Attributes
+    ----------
+    move : Tensor of shape (n, width)
+        The Newton steps; rows go the other way.
+    slope : Tensor of shape (n,)
+        Half the derivative of the objective along it.
+    of_others, of_prior : Tensor of shape (n,)
+        Half the second derivative along it, as far as it comes from the other side's uncertainty and from the prior.
+    variance : Tensor of shape (n, width)
+        Posterior variances of the rows along the side's basis.
+    """
+
+    move: Tensor
+    slope: Tensor
+    of_others: Tensor
+    of_prior: Tensor
+    variance: Tensor
+
+    def length(self, squares):
+        """The minimum of the objective along the steps, (n,); ``squares`` are summed over a row's ratings, of the scores' moves."""
+        bend = squares + self.of_others + self.of_prior
+        return (self.slope / bend.clamp_min(1e-30)).clamp_max(LONGEST_STEP)
 
 
 class Variational(Solver):
@@ -96,15 +217,13 @@ class Variational(Solver):
     ----------
     module : PlainMF or BiasedMF
         The start; its parameters become the posterior means.
-    pairs : Pairs
+    plan : Plan
         Every user and item has at least one rating.
     rating : Tensor of shape (n_pairs,)
         Standardised ratings, user-major.
     weight : Tensor of shape (n_pairs,) or None
         Observation weights > 0, user-major.
     loss : PointwiseLoss
-    lost : float, default=0.0
-        Noise that the ratings no longer show, as a variance: that of earlier ratings of which only a sketch is left.
 
     Notes
     -----
@@ -120,33 +239,138 @@ class Variational(Solver):
 
     max_iter = 10
 
-    def __init__(self, module, pairs, rating, weight, loss, *, lost=0.0):
-        self.module, self.pairs, self.weight, self.loss, self.lost = module, pairs, weight, loss, lost
+    def __init__(self, module, plan, rating, weight, loss):
+        self.module, self.plan, self.weight, self.loss = module, plan.cut(max_pairs=BLOCK), weight, loss
         self.n_factors = module.user_factors.shape[1]
-        self.biased = hasattr(module, "user_biases")
-        self.score = module.forward_pairs(pairs).detach()
-        if loss.name == "squared_error":  # the difference is all it needs: carry that, and no ratings in two orders
-            self.score, rating = self.score.sub_(rating), rating.new_zeros(1).expand(pairs.n_pairs)
+        self.biased = module.biased
+        self.score = module.forward_pairs(plan.pairs).detach()
+        self.carries_errors = loss.name == "squared_error"
+        if self.carries_errors:  # the difference is all that it needs of scores and ratings
+            self.score.sub_(rating)
+            rating = None
         self.rating = rating
-        self.sides = _start(module, pairs, rating, weight, self.n_factors, self.biased)
-        self.by_item = torch.empty_like(self.score)
+        self.move = torch.empty_like(self.score)  # of the scores, in a half-step of the items
+        self.total_weight = self._total_weight()
+        self.sides = self._start()
         self.noise = START_NOISE if loss.standardised else 0.5
+
+    def _total_weight(self):
+        for _, span, block in self.plan:
+            self.plan.add(block.n_pairs if self.weight is None else float(self.weight[span].sum()))
+        return self.plan.total()[0]
+
+    def _start(self):
+        """Both sides at the module's parameters, with a guess of the uncertainty: what n ratings can tell of so many numbers."""
+        k, plan = self.n_factors, self.plan
+        counts = plan.sums(self.weight)
+        (n_ratings,) = plan.total_over_users(lambda some: [float(counts[0][some].sum())])
+        informed = min(1.0, n_ratings / (k * (plan.n_users + plan.n_items)))
+        factors = [getattr(self.module, f"{role}_factors").detach() for role in ("user", "item")]
+        (of_users,) = plan.total_over_users(lambda some: [factors[0][some].sum(0)])
+        means = of_users / plan.n_users, factors[1].mean(0)
+        sides = []
+        for at, role in enumerate(("user", "item")):
+            rows, count = factors[at], counts[at].to(factors[at].dtype)[:, None]
+            if self.biased:
+                rows = torch.cat([rows, getattr(self.module, f"{role}_biases").detach()[:, None]], 1)
+            guess = torch.full((k + self.biased,), informed / k**0.5, dtype=torch.float64, device="cpu")
+            across = means[1 - at]  # where the other side's rows point, a row is its bias
+            guess[k if self.biased else int(across.abs().argmax())] = START_BIAS
+            nothing = torch.zeros_like(torch.diag(guess))
+            through, n = (plan, plan.n_users) if role == "user" else (None, plan.n_items)
+            sides.append(Side(through, n, rows, count, torch.diag(guess), nothing, nothing, guess))
+        return sides
 
     def step(self):
         users, items = self.sides
-        score, loss, noise = self.score, self.loss, self.noise
-        _half_step(users, items, score, noise, loss, self.n_factors)
-        torch.index_select(score, 0, self.pairs.T.order, out=self.by_item)
-        _half_step(items, users, self.by_item, noise, loss, self.n_factors)
-        torch.index_select(self.by_item, 0, self.pairs.T.inverse_order, out=score)
-        mean_loss = mean_noise = _mean(loss, score, self.rating, self.weight)
+        loss, noise = self.loss, self.noise
+        self._move_users()
+        self._move_items()
+        mean_loss = mean_noise = self._mean(loss)
         if loss.dispersion is not None:
-            mean_noise = _mean(partial(loss.dispersion, noise=noise), score, self.rating, self.weight)
-            mean_noise = min(mean_noise, 1.0)  # at most the ratings' own
+            mean_noise = min(self._mean(partial(loss.dispersion, noise=noise)), 1.0)  # at most the ratings' own
         if loss.standardised:
-            unknown = self.lost + _score_variance(users, items, self.n_factors, self.biased)
+            unknown = _score_variance(users, items, self.n_factors, self.biased)
             self.noise = max(mean_noise + unknown, NOISE_FLOOR)
         return {"loss": mean_loss, "noise_std": self.noise**0.5}
+
+    def _move_users(self):
+        """Improve the users' rows and the scores, in place, with the items' rows fixed."""
+        k, plan, noise, (own, other) = self.n_factors, self.plan, self.noise, self.sides
+        frame, Q = Frame.of(own, other, noise, k), other.rows[:, :k].contiguous()
+        for rows, span, block in plan:
+            x, c = own.rows[rows], own.count[rows]
+            error, bend = self._slope(span)
+            if bend is not None and not self.carries_errors:
+                c[:] = block.row_sums(bend)[:, None]
+            step = frame.step(x, c, block.user_sums(error, Q), block.row_sums(error) if self.biased else None, noise)
+            d = step.move
+            move = block.dots(d[:, :k].contiguous(), Q, add_to=block.expand(d[:, k].contiguous()) if self.biased else None)
+            square = move.square() if bend is None else move.square().mul_(bend)
+            length = step.length(block.row_sums(square))
+            x.addcmul_(length[:, None], d, value=-1.0)
+            self.score[span].addcmul_(block.expand(length), move, value=-1.0)
+            plan.add(step.variance.sum(0, dtype=torch.float64), (c * step.variance).sum(0, dtype=torch.float64))
+        sums = plan.total()
+        own.measure()
+        own.keep_covariances(*sums)
+
+    def _move_items(self):
+        """Improve the items' rows and the scores, in place, with the users' rows fixed."""
+        k, plan, noise, (other, own) = self.n_factors, self.plan, self.noise, self.sides
+        frame, P = Frame.of(own, other, noise, k), other.rows[:, :k].contiguous()
+        bends = []
+        for rows, span, block in plan:
+            error, bend = self._slope(span)
+            by_item, sums = error.index_select(0, block.T.order), []
+            if self.biased:
+                sums.append(block.T.row_sums(by_item))
+            if bend is not None and not self.carries_errors:
+                sums.append(block.T.row_sums(bend.index_select(0, block.T.order)))
+            plan.add(block.T.user_sums(by_item, P[rows]), *sums)
+            bends.append(bend)
+        sums, *others = plan.total()
+        row_sums = others.pop(0) if self.biased else None
+        if others:
+            own.count[:] = others[0][:, None]
+        step = frame.step(own.rows, own.count, sums, row_sums, noise)
+        d = step.move[:, :k].contiguous()
+        for (rows, span, block), bend in zip(plan, bends, strict=True):
+            move = self.move[span]
+            if self.biased:
+                torch.index_select(step.move[:, k].contiguous(), 0, block.columns, out=move)
+            else:
+                move.zero_()
+            block.dots(P[rows], d, add_to=move)
+            square = move.square() if bend is None else move.square().mul_(bend)
+            plan.add(block.T.row_sums(square.index_select(0, block.T.order)))
+        length = step.length(*plan.total())
+        own.rows.addcmul_(length[:, None], step.move, value=-1.0)
+        for _, span, block in plan:
+            self.score[span].addcmul_(length.index_select(0, block.columns), self.move[span], value=-1.0)
+        variance = step.variance
+        own.measure()
+        own.keep_covariances(variance.sum(0, dtype=torch.float64), (own.count * variance).sum(0, dtype=torch.float64))
+
+    def _slope(self, span):
+        """Half the weighted slope at some pairs, and half the weighted second derivative, or None where that is one."""
+        score, weight = self.score[span], None if self.weight is None else self.weight[span]
+        if self.carries_errors:
+            return (score, None) if weight is None else (score * weight, weight)
+        rating, scale = self.rating[span], 0.5 if weight is None else weight / 2
+        return self.loss.slope(score, rating) * scale, self.loss.curvature(score, rating) * scale
+
+    def _mean(self, function):
+        """Weighted mean over the pairs of a function of score and rating."""
+        for _, span, _ in self.plan:
+            score, weight = self.score[span], None if self.weight is None else self.weight[span]
+            if self.carries_errors:
+                total = torch.dot(score, score if weight is None else score * weight)
+            else:
+                value = function(score, self.rating[span])
+                total = value.sum() if weight is None else torch.dot(value, weight)
+            self.plan.add(float(total))
+        return self.plan.total()[0] / self.total_weight
 
     def solution(self):
         k = self.n_factors
@@ -161,10 +385,6 @@ class Variational(Solver):
         )
         users, items = self.sides
         return Factors.from_module(self.module, _user_prior(users, items, self.noise, k), posteriors, self.noise)
-
-    def residual(self):
-        """What the standardised ratings differ by from their scores, as the loss has it: shape (n_pairs,), user-major."""
-        return self.score.neg() if self.loss.name == "squared_error" else self.loss.residual(self.score, self.rating)
 
     def state(self):
         state = {"rest": {"score": self.score, "noise": self.noise}}
@@ -188,120 +408,26 @@ class Variational(Solver):
         return ". Check the ratings for extreme values."
 
 
-def _mean(function, score, rating, weight):
-    """Weighted mean over the pairs of a function of score and rating, a part at a time."""
-    parts = (score.split(BLOCK), rating.split(BLOCK)) + (() if weight is None else (weight.split(BLOCK),))
-    total = 0.0
-    for part_score, part_rating, *part_weight in zip(*parts, strict=True):
-        if part_rating.stride(0) == 0:  # the squared error's score is the error
-            total += float(torch.dot(part_score, part_score * part_weight[0] if part_weight else part_score))
-            continue
-        value = function(part_score, part_rating)
-        total += float(torch.dot(value, part_weight[0]) if part_weight else value.sum())
-    return total / (len(score) if weight is None else float(weight.sum()))
-
-
-def _start(module, pairs, rating, weight, n_factors, biased):
-    """Both sides at the module's parameters, with a guess of the uncertainty: what n ratings can tell of so many numbers."""
-    counts = pairs.sums(weight)
-    informed = min(1.0, float(counts[0].sum()) / (n_factors * sum(pairs.shape)))
-    sides = []
-    for plan, name, other, count in zip((pairs, pairs.T), ("user", "item"), ("item", "user"), counts, strict=True):
-        rows = getattr(module, f"{name}_factors").detach()
-        if biased:
-            rows = torch.cat([rows, getattr(module, f"{name}_biases").detach()[:, None]], 1)
-        own_rating, own_weight = rating, weight
-        if name == "item":
-            own_rating = rating.index_select(0, plan.order) if rating.stride(0) else rating
-            own_weight = None if weight is None else weight.index_select(0, plan.order)
-        guess = torch.full((n_factors + biased,), informed / n_factors**0.5, dtype=torch.float64, device="cpu")
-        across = getattr(module, f"{other}_factors").detach().mean(0)  # where the other side's rows point, a row is its bias
-        guess[n_factors if biased else int(across.abs().argmax())] = START_BIAS
-        doubt = torch.zeros_like(torch.diag(guess))
-        count = count.to(rows.dtype)[:, None]
-        blocks = list(plan.blocks(BLOCK))
-        sides.append(Side(plan, blocks, own_rating, own_weight, rows, count, torch.diag(guess), doubt, doubt, guess))
-    return sides
-
-
-def _half_step(own, other, score, noise, loss, n_factors):
-    """Improve one side's rows and the scores, in place, with the other side's rows fixed; ``score`` is in ``own.plan``'s order."""
-    k, width = n_factors, own.rows.shape[1]
-    Q, mean = other.rows[:, :k].contiguous(), own.rows.mean(0)
-
-    # T and S, diagonalised together: M'T^-1 M = 1, M'S M = L
-    E = torch.zeros_like(own.spread)
-    E[:k, :k] = other.doubt[:k, :k]
-    features = [*range(k), -1][:width]  # of a row's scores: the other side's factors, and one where there is a bias
-    S = other.moment[features][:, features] + E
-    R = torch.linalg.cholesky(own.covariance())
-    L, W = torch.linalg.eigh(R.T @ S @ R)
-    L, M, N = L.clamp_min(0), R @ W, torch.linalg.solve_triangular(R.T, W, upper=True)
-    pull = other.doubt[:, k:].sum(1)  # covariance of q with b_i
-    pull[k:] = 0
-    own.basis, own.curvature = M, L
-    to_gradient, to_move = torch.cat([E @ M, N], 1), torch.cat([M.T, M.T @ E @ M], 1)
-    M, L, to_gradient, to_move, pull = (array.to(Q) for array in (M, L, to_gradient, to_move, pull @ M))
-    centre = mean @ to_gradient[:, width:]
-
-    spread, doubt = Q.new_zeros(2, width, dtype=torch.float64)
-    for rows, span, plan in own.blocks:
-        x, c, part = own.rows[rows], own.count[rows], score[span]
-        error, bend = _slope(loss, part, own.rating[span], None if own.weight is None else own.weight[span])
-        if bend is not None:
-            c[:] = plan.row_sums(bend)[:, None]
-
-        # gradient, in M's coordinates; step; line search
-        gradient = plan.user_sums(error, Q) @ M[:k]  # (b, width)
-        if width > k:
-            gradient.addr_(plan.row_sums(error), M[k])
-        uncertain, prior = (x @ to_gradient).split(width, 1)
-        gradient.addcmul_(c, uncertain + pull).add_(prior - centre, alpha=noise)
-        scale = c * L + noise
-        step = gradient / scale
-        d, uncertain = (step @ to_move).split(width, 1)
-        move = plan.dots(d[:, :k].contiguous(), Q, add_to=plan.expand(d[:, k].contiguous()) if width > k else None)
-        square = move.square() if bend is None else move.square().mul_(bend)
-        square = plan.row_sums(square) + c[:, 0] * (uncertain * step).sum(1) + noise * step.square().sum(1)
-        length = ((gradient * step).sum(1) / square.clamp_min(1e-30)).clamp_max(LONGEST_STEP)  # (b,)
-        x.addcmul_(length[:, None], d, value=-1.0)
-        part.addcmul_(plan.expand(length), move, value=-1.0)
-
-        variance = noise / scale
-        spread += variance.sum(0, dtype=torch.float64)
-        doubt += (c * variance).sum(0, dtype=torch.float64)
-    own.spread = _sandwich(own.basis, spread.cpu() / len(own.rows))
-    own.doubt = _sandwich(own.basis, doubt.cpu() / float(own.count.sum()))
-    own.measure()
-
-
-def _slope(loss, score, rating, weight):
-    """Half the weighted slope, and half the weighted second derivative or None where that is one: the squared error's terms."""
-    if loss.name == "squared_error":
-        return (score, None) if weight is None else (score * weight, weight)
-    scale = 0.5 if weight is None else weight / 2
-    return loss.slope(score, rating) * scale, loss.curvature(score, rating) * scale
-
-
 def _user_prior(users, items, noise, n_factors):
     """The prior of a new user: the learned Gaussian, and for each rating the doubt about the item's row."""
     width = users.rows.shape[1]
-    precision, shift = np.zeros((3, width, width)), np.zeros((3, width))
-    precision[0] = noise * torch.linalg.inv(users.covariance()).numpy()
-    shift[0] = precision[0] @ users.rows.mean(0).double().cpu().numpy()
-    precision[2, :n_factors, :n_factors] = items.doubt[:n_factors, :n_factors].numpy()
-    shift[2, :n_factors] = -items.doubt[:n_factors, n_factors:].sum(1).numpy()
+    precision, shift, mean = np.zeros((3, width, width)), np.zeros((3, width)), users.mean()
+    precision[0] = noise * torch.linalg.inv(users.covariance(mean)).numpy()
+    shift[0] = precision[0] @ mean.double().cpu().numpy()
+    precision[2, :n_factors, :n_factors] = items.mean_covariance_over_ratings[:n_factors, :n_factors].numpy()
+    shift[2, :n_factors] = -items.mean_covariance_over_ratings[:n_factors, n_factors:].sum(1).numpy()
     return precision, shift
 
 
 def _score_variance(users, items, n_factors, biased):
     """The posterior variance of a score, averaged over the ratings."""
     k, variance = n_factors, 0.0
-    for own, other in ((users, items), (items, users)):
-        variance += float((other.moment[:k, :k] * own.doubt[:k, :k]).sum())
+    of_users, of_items = (side.mean_covariance_over_ratings for side in (users, items))
+    for covariance, other in ((of_users, items), (of_items, users)):
+        variance += float((other.moment[:k, :k] * covariance[:k, :k]).sum())
         if biased:
-            variance += float(2 * other.moment[:k, -1] @ own.doubt[:k, k] + own.doubt[k, k])
-    return variance + float((users.doubt[:k, :k] * items.doubt[:k, :k]).sum())
+            variance += float(2 * other.moment[:k, -1] @ covariance[:k, k] + covariance[k, k])
+    return variance + float((of_users[:k, :k] * of_items[:k, :k]).sum())
 
 
 def _sandwich(M, diagonal):

@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._validation import check_seed
+from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._torch_options import check_options
 from sk_torchmf.estimators._torch_prediction import ModulePredictor, background_of
 from sk_torchmf.inputs.forms import read_rated, read_weighted
@@ -23,6 +24,7 @@ BLOCK = 2**16  # pairs scored at once
 LOSSES = {"poisson": "poisson", "logistic": "logistic"}  # what ratings these demand, by our names; others take any
 
 
+@documented()
 class SpotlightEstimator(ModulePredictor):
     """A factorization model of Spotlight as an estimator, to tune and compare as any other.
 
@@ -34,15 +36,12 @@ class SpotlightEstimator(ModulePredictor):
     ranking : bool, default=None
         Whether observations are positives to rank: ``fit`` then needs no ratings, and ``score`` is NDCG@10. None takes a class for
         that whose name, or a base's, has "Implicit" in it.
-    handle_unknown : {"mean", "nan", "error"}, default="mean"
-        What to predict for ids that ``fit`` did not see: the average prediction over a sample of those it saw, NaN, or raise
-        ValueError. An id without an observation is one that ``fit`` did not see: Spotlight itself predicts by its initial factors.
-    clip : bool, default=False
-        Limit predictions to the range of the training ratings. Not where positives are ranked.
-    user : int or str, default=0
-        Which column of a table holds the user ids, by position or by a frame's column name.
-    item : int or str, default=1
-        Which column holds the item ids.
+    @handle_unknown
+        An id without an observation is one that ``fit`` did not see: Spotlight itself predicts by its initial factors.
+    @clip
+        Not where positives are ranked.
+    @user
+    @item
     random_state : int, RandomState instance or None, default=None
         Seeds the model, which gets a RandomState of its own. Spotlight seeds torch's global generators too; they are put back.
     verbose : int, default=0
@@ -56,24 +55,19 @@ class SpotlightEstimator(ModulePredictor):
         The trained Spotlight model.
     module_ : torch.nn.Module or None
         Its network; None where it keeps none.
-    users_, items_ : ndarray of shape (n_users,) and (n_items,)
-        The ids of the rows, sorted; what the model takes for user 3 is ``users_[3]``.
-    n_users_, n_items_ : int
-        How many ids there are.
-    seen_ : CSR array of shape (n_users, n_items), bool
-        What was observed in ``fit``.
+    @users_, items_
+        What the model takes for user 3 is ``users_[3]``.
+    @n_users_, n_items_
+    @seen_
     user_counts_, item_counts_ : ndarray of shape (n_users,) and (n_items,)
         Number of observations of each id.
-    rating_range_ : ndarray of shape (2,)
-        Lowest and highest rating; not where positives are ranked.
-    background_ : dict of str to ndarray
-        Some of the users and items that were observed, as numbers: an unknown one is predicted as these are on average.
-    form_ : {"sparse", "table", "interactions"}
-        The form of X in ``fit``.
-    n_features_in_ : int
-        Columns of X, as scikit-learn counts them: 2 for a container.
-    feature_names_in_ : ndarray of str
-        Where ``X`` is a frame with such names.
+    @rating_range_
+    @background_
+    feature_categories_ : dict
+        Always empty: Spotlight's factorization models take no features.
+    @form_
+    @n_features_in_
+    @feature_names_in_
 
     See Also
     --------
@@ -151,6 +145,7 @@ class SpotlightEstimator(ModulePredictor):
         self._set_options(options)
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @documented()
     def fit(self, X, y=None):
         """Make a model and train it.
 
@@ -158,14 +153,12 @@ class SpotlightEstimator(ModulePredictor):
         ----------
         X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
             As the other estimators take it.
-        y : array-like of shape (n,), optional
-            Ratings. Required for a table, None for a sparse matrix; for a container they override its ``ratings``. Where positives
-            are ranked it is not required, and only tells those of zero from the others.
+        @y
+            Where positives are ranked it is not required, and only tells those of zero from the others.
 
         Returns
         -------
-        self
-            The fitted estimator.
+        @self
         """
         self._check_clip()
         if self._ranks():

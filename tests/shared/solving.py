@@ -1,5 +1,6 @@
 """The solvers as functions: made, run to the end, and asked for what they found."""
 
+from sk_torchmf.nn import Plan
 from sk_torchmf.solvers.als import AlternatingLeastSquares
 from sk_torchmf.solvers.base import run
 from sk_torchmf.solvers.ials import ImplicitLeastSquares
@@ -26,11 +27,11 @@ def minimise(module, objective, optimizer, *, learning_rate=None, batch_size=Non
 
 
 def fit_variational(module, pairs, rating, weight, loss, **options):
-    return _solved(Variational(module, pairs, rating, weight, loss), **options)
+    return _solved(Variational(module, Plan(pairs), rating, weight, loss), **options)
 
 
 def fit_ials(module, pairs, gain, *, alpha, max_iter, tol=1e-4, report=None):
-    solver = ImplicitLeastSquares(module, pairs, gain, alpha=alpha)
+    solver = ImplicitLeastSquares(module, Plan(pairs), gain, alpha=alpha)
     history = _solved(solver, report, max_iter=max_iter, tol=tol)[1]
     return *solver.rows, history
 
@@ -40,6 +41,6 @@ def descend(objective, users, items, *, max_iter, report=None, tol=0.0, **made):
 
 
 def fit_ranking(module, pairs, weight, loss, *, tol=0.0, report=None, **made):
-    solver = ranking_solver(module, pairs, weight, loss, **made)
+    solver = ranking_solver(module, Plan(pairs), weight, loss, **made)
     history = _solved(solver, report, max_iter=solver.max_iter, tol=tol)[1]
     return *solver.rows, history

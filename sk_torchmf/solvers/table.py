@@ -1,0 +1,57 @@
+"""The solvers of ratings by name. Knows how each is made, and no more."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sk_torchmf.solvers.als import AlternatingLeastSquares
+from sk_torchmf.solvers.objective import Objective
+from sk_torchmf.solvers.optimizers import OPTIMIZERS, Minimiser
+from sk_torchmf.solvers.variational import Variational
+
+
+@dataclass(frozen=True)
+class RatingSolver:
+    """What an estimator must know of a solver before it makes one.
+
+    Attributes
+    ----------
+    build : callable
+        ``(module, plan, rating, weight, loss, *, alpha, mean, learning_rate, batch_size, generator)`` to a Solver: a PlainMF or
+        BiasedMF whose scores start at ``mean``, standardised ratings and weights or None in user-major order, a PointwiseLoss;
+        each solver takes of the options what it has a use for.
+    init_std : float
+        Standard deviation of the rows that it starts from.
+    takes_batches : bool
+        Whether ``batch_size`` may be a number.
+    learns_prior : bool
+        Whether it learns from the rows how much they differ, so that directions in which they do not are lost to it.
+    """
+
+    build: Callable
+    init_std: float = 0.1
+    takes_batches: bool = False
+    learns_prior: bool = False
+
+
+def _variational(module, plan, rating, weight, loss, **options):
+    return Variational(module, plan, rating, weight, loss)
+
+
+def _als(module, plan, rating, weight, loss, *, alpha, mean, **options):
+    return AlternatingLeastSquares(module, Objective.build(module, plan, rating, weight, loss, alpha=alpha, mean=mean))
+
+
+def _minimiser(name):
+    def build(module, plan, rating, weight, loss, *, alpha, mean, learning_rate, batch_size, generator):
+        objective = Objective.build(module, plan, rating, weight, loss, alpha=alpha, mean=mean)
+        return Minimiser(module, objective, name, learning_rate=learning_rate, batch_size=batch_size, generator=generator)
+
+    return RatingSolver(build, takes_batches=name != "lbfgs")
+
+
+RATING_SOLVERS = {
+    "variational": RatingSolver(_variational, init_std=1.0, learns_prior=True),
+    "als": RatingSolver(_als),
+    **{name: _minimiser(name) for name in OPTIMIZERS},
+}
+"""The solvers of ratings by the names that ``solver=`` takes: ``variational``, ``als`` and torch's optimizers."""
