@@ -140,8 +140,8 @@ class SavedEstimator(Factorization):
                 )
         estimator = cls(**params)
         with naming(path):
-            if any(name in state for name in RETIRED):
-                state = {name: value for name, value in state.items() if name not in (*RETIRED, *FOR_MORE)}
+            dropped = (*RETIRED, *FOR_MORE) if "sketch_" in state else RETIRED  # which kept sums of the ratings alone
+            state = {name: value for name, value in state.items() if name not in dropped}
             for attribute in state:
                 if not _is_free(cls, attribute):
                     raise ValueError(f"{attribute[:80]!r} is nothing that fit leaves")

@@ -14,7 +14,7 @@ import numpy as np
 
 from sk_torchmf._version import __version__
 
-FORMAT = 1  # raised by a change that an older version would misread
+FORMAT = 2  # raised by a change that an older version would misread
 META = "sk_torchmf.json"
 CHUNK = 2**20
 

@@ -15,7 +15,7 @@ from sk_torchmf._version import __version__
 from sk_torchmf.storage import archive as _archive
 from sk_torchmf.storage.packing import pack, unpack
 
-FORMAT = 1
+FORMAT = 2
 WITHOUT_EFFECT = ("checkpoint", "clip", "handle_unknown", "verbose")  # on training
 
 

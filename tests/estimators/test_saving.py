@@ -311,7 +311,9 @@ def test_a_file_of_a_newer_version_is_refused_and_the_own_is_in_the_file(tmp_pat
     assert header["written_by"] == sk_torchmf.__version__
     with zipfile.ZipFile(tmp_path / "model", "w") as archive:
         for name, content in parts.items():
-            archive.writestr(name, json.dumps(header | {"version": 2, "written_by": "7.1"}) if name == META else content)
+            archive.writestr(
+                name, json.dumps(header | {"version": header["version"] + 1, "written_by": "7.1"}) if name == META else content
+            )
     with pytest.raises(ValueError, match=r"written by a newer sk_torchmf \(7.1\).*Upgrade"):
         MatrixFactorization.load(tmp_path / "model")
 
@@ -361,3 +363,47 @@ def test_a_file_that_holds_something_else_is_refused(meta, tmp_path):
     write(tmp_path / "model", meta, {})
     with pytest.raises(ValueError, match="is not a whole file"):
         MatrixFactorization.load(tmp_path / "model")
+
+
+# files of other versions
+
+
+@every_kind
+def test_a_file_of_the_version_that_kept_sums_of_the_ratings_loads_without_them(kind, tmp_path):
+    model = fitted(kind)
+    of_ratings = not isinstance(model, ImplicitMatrixFactorization)
+
+    def make_older(meta):
+        state = meta["values"]["state"]["dict"]
+        state["_biased"] = hasattr(model, "global_mean_")
+        if of_ratings:
+            del state["observed_"]
+            state |= {"sketch_": {"dict": {"seed": 0}}, "residual_square_": 1.5, "rating_measure_": {"tuple": [1.0, 2.0]}}
+
+    model.save(tmp_path / "model")
+    rewrite(tmp_path / "model", make_older)
+    older = type(model).load(tmp_path / "model")
+    assert_array_equal(older.predict(DATA), model.predict(DATA))
+    assert not {"sketch_", "residual_square_", "rating_measure_", "_biased"} & vars(older).keys()
+    if of_ratings:
+        with pytest.raises(ValueError, match=r"has not kept them: .* by an earlier version"):
+            older.partial_fit(DATA[:5])
+    else:
+        assert_array_equal(older.partial_fit(DATA[:5]).predict(DATA), model.partial_fit(DATA[:5]).predict(DATA))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [(np.arange(-5, 6), np.int8), (np.arange(-500, 600, 100), np.int16), (np.linspace(0, 1, 11), np.float32)],
+)
+def test_ratings_take_as_few_bytes_in_a_file_as_hold_them(values, kind, tmp_path):
+    data = DATA[:]
+    data.ratings = values[np.arange(len(data)) % 11].astype(float)
+    model = MatrixFactorization(2, max_iter=1, random_state=0).fit(data).save(tmp_path / "model")
+    with np.load(tmp_path / "model") as arrays:
+        kept = [arrays[name] for name in arrays.files if "observed_" in name]
+    assert [one.dtype for one in kept] == [kind]
+    assert kept[0].shape == (len(data),)
+    again = MatrixFactorization.load(tmp_path / "model")
+    same(again.observed_, model.observed_)
+    assert again.observed_.indices is again.seen_.indices
