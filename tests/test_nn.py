@@ -548,3 +548,12 @@ def test_rank_rows_without_items_or_users():
     np.testing.assert_array_equal(values, np.full((2, 2), -np.inf))
     columns, values = rank_rows(np.ones((0, 3)), np.ones((4, 3)), 2)
     assert columns.shape == values.shape == (0, 2)
+
+
+def test_the_model_of_some_of_some_users_scores_as_the_whole_does():
+    # The constant was no buffer of a block, so that a block of the block had none.
+    module = BiasedMF(6, 4, 3, mean=2.5, generator=torch.Generator().manual_seed(0))
+    user, item = torch.tensor([0, 1]), torch.tensor([3, 0])
+    part = module.block(slice(2, 6)).block(slice(1, 3))
+    torch.testing.assert_close(part(user, item), module(user + 3, item))
+    assert part.item_factors is module.item_factors

@@ -1,5 +1,7 @@
 """The point-estimate solvers: rows against fixed features, the objective, and the loop over torch's optimizers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -252,6 +254,23 @@ def test_the_gradient_of_the_objective_passes_gradcheck(kind):
         return problem.objective(module)
 
     assert torch.autograd.gradcheck(value, parameters)
+
+
+@MODULES
+@WEIGHTED
+@pytest.mark.parametrize("limits", [{}, {"max_pairs": 7}, {"max_users": 1}], ids=str)
+def test_gradients_of_any_number_of_blocks_are_those_of_autograd(kind, weighted, limits):
+    problem = Problem(kind, POINTWISE["huber"], weighted, empty=True)
+    expected = problem.objective(problem.module)
+    parameters = dict(problem.module.named_parameters())
+    slopes = torch.autograd.grad(expected, list(parameters.values()))
+    objective = replace(problem.objective, plan=Plan(problem.pairs, **limits))
+    value, gradients = objective.gradients(problem.module)
+    torch.testing.assert_close(value, expected.detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(objective(problem.module).detach(), expected.detach(), rtol=1e-12, atol=0)
+    assert gradients.keys() == parameters.keys()
+    for name, slope in zip(parameters, slopes, strict=True):
+        torch.testing.assert_close(gradients[name], slope, rtol=1e-10, atol=1e-10)
 
 
 def check_blocks_sum_to_the_whole(problem, size):

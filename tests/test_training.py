@@ -47,7 +47,7 @@ class Scripted(Solver):
         self.at += 1
         return {"loss": self.losses[self.at - 1], "twice": 2 * self.losses[self.at - 1]}
 
-    def cure(self):
+    def advice(self):
         return ". Do not script it."
 
 

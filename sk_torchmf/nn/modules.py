@@ -130,10 +130,10 @@ class PlainMF(nn.Module):
         """
         part = object.__new__(type(self))
         nn.Module.__init__(part)
-        for name, tensor in (*self.named_parameters(), *self.named_buffers()):
-            if name.startswith("user_"):
-                tensor = nn.Parameter(tensor.detach()[rows])
-            setattr(part, name, tensor)
+        for name, tensor in self.named_parameters():
+            part.register_parameter(name, nn.Parameter(tensor.detach()[rows]) if name.startswith("user_") else tensor)
+        for name, values in self.named_buffers():
+            part.register_buffer(name, values)
         return part
 
 
