@@ -5,9 +5,13 @@ import sys
 
 import pytest
 import torch
+from five_ratings import FORMS
+
+from sk_torchmf import BiasedMatrixFactorization, MatrixFactorization
 
 os.environ["MPLBACKEND"] = "Agg"
-pytest.register_assert_rewrite("contract")
+collect_ignore = ["shared"]  # what test modules import: no tests, no examples
+pytest.register_assert_rewrite("contract", "every_solver", "killed_fits", "pictures", "round_trip")
 
 if os.environ.get("SK_TORCHMF_SPOTLIGHT"):
     sys.path.insert(1, os.environ["SK_TORCHMF_SPOTLIGHT"])  # behind the tests themselves
@@ -20,3 +24,15 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=[MatrixFactorization, BiasedMatrixFactorization])
+def make(request):
+    """Make an estimator of ratings that is quick to fit; keyword arguments are its parameters."""
+    return lambda **options: request.param(**({"n_factors": 2, "max_iter": 3, "random_state": 0} | options))
+
+
+@pytest.fixture(params=FORMS.values(), ids=FORMS.keys())
+def form(request):
+    """(X, y) of the five ratings in one of the three input forms."""
+    return request.param

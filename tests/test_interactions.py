@@ -11,6 +11,20 @@ from sklearn.model_selection import KFold, train_test_split
 from sk_torchmf import Interactions
 from sk_torchmf.interactions import as_interactions, is_interactions
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_ids_that_a_container_cannot_hold_are_refused_before_any_fit():
+    for change, error, words in [
+        ({"user_ids": [0, 5]}, ValueError, r"user_ids\[1\] is 5, but num_users is 3\. Raise num_users or drop the row\."),
+        ({"item_ids": [-1, 0]}, ValueError, r"item_ids must be >= 0\. Got item_ids\[0\] = -1\."),
+        ({"item_ids": [0.5, 0]}, ValueError, r"item_ids must be whole numbers\. Got item_ids\[0\] = 0\.5\."),
+        ({"user_ids": ["a", "b"]}, TypeError, r"user_ids must be integers\. Got dtype <U1; pass labels in a table instead\."),
+    ]:
+        with pytest.raises(error, match=words):
+            Interactions(**({"user_ids": [0, 1], "item_ids": [0, 1], "ratings": [1, 2], "num_users": 3, "num_items": 3} | change))
+
+
 FORMATS = ["bsr", "coo", "csc", "csr", "dia", "dok", "lil"]
 ARRAYS = ["user_ids", "item_ids", "ratings", "timestamps", "weights"]
 

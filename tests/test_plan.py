@@ -337,8 +337,8 @@ def test_two_processes_with_users_of_their_own_find_what_one_does(name, kind):
         part = data.of_users(*cuts[rank])
         try:
             return fitted(SHARED[name], part, Half(part.pairs, team, rank, **limits[rank]), kind)
-        except Exception:
-            team.barrier.abort()  # the other must not wait
+        except BaseException:
+            team.barrier.abort()  # the other one is not left waiting
             raise
 
     with ThreadPoolExecutor(2) as pool:

@@ -6,8 +6,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from sk_torchmf._validation import check_length, check_ratings
-from sk_torchmf.inputs import forms
+from sk_torchmf.inputs.forms import INTERACTIONS, form_of
+from sk_torchmf.inputs.queries import read_ids, read_users
 from sk_torchmf.interactions import as_interactions
+
+ADVICE = "pass its ratings as a sparse matrix of one row, where the model folds new users in"
 
 
 class History(NamedTuple):
@@ -26,10 +29,9 @@ def check_user(model, user):
         return None
     if np.ndim(user) != 0:
         raise ValueError(f"user must be one user id, or a sparse matrix with one row. Got shape {np.shape(user)}.")
-    code = int(forms.read_users(model, user)[0])
+    code = int(read_users(model, user, ADVICE)[0])
     if code < 0:
-        cure = ", or pass its ratings as a sparse matrix of one row" if hasattr(model, "fold_in") else ""
-        raise ValueError(f"user {user!r} was not seen in fit. Pass one of users_{cure}.")
+        raise ValueError(f"user {user!r} was not seen in fit. Pass one of users_, or {ADVICE}.")
     return code
 
 
@@ -65,11 +67,11 @@ def read_history(model, user, code, X, y, timestamps):
         return History(row.indices, row.data.astype(float), None)
     if X is None:
         return History(model.seen_[[code]].indices, None, None)
-    if forms.form_of(X) == forms.INTERACTIONS:
+    if form_of(X) == INTERACTIONS:
         X = as_interactions(X)
         y = X.ratings if y is None else y
         timestamps = X.timestamps if timestamps is None else timestamps
-    users, items = forms.read_ids(model, X)
+    users, items = read_ids(model, X)
     if y is not None:
         y = check_ratings(y, len(users), "y").astype(float)
     if timestamps is not None:

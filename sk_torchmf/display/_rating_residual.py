@@ -7,7 +7,7 @@ from sklearn.utils import Bunch
 from sk_torchmf._validation import check_count, check_length, check_ratings
 from sk_torchmf.display import _figure
 from sk_torchmf.display._sources import before_final_step, final_step, require
-from sk_torchmf.inputs import forms
+from sk_torchmf.inputs.queries import read_ids, read_new_users, read_target
 
 TO = "\N{EN DASH}"
 SIDES = {"user": "Training ratings of the user", "item": "Training ratings of the item"}
@@ -99,8 +99,8 @@ class RatingResidualDisplay:
         if sp.issparse(X) and hasattr(model, "fold_in"):
             y, predicted, counts = _leave_one_out(model, X, y)
         else:
-            predicted, y = model.predict(X), forms.read_target(X, y)
-            sides = zip(forms.read_ids(model, X), (model.user_counts_, model.item_counts_), strict=True)
+            predicted, y = model.predict(X), read_target(X, y)
+            sides = zip(read_ids(model, X), (model.user_counts_, model.item_counts_), strict=True)
             counts = [np.where(code < 0, 0, of_side[code]) for code, of_side in sides]
         return cls.from_predictions(y, predicted, user_counts=counts[0], item_counts=counts[1], n_bins=n_bins, ax=ax)
 
@@ -208,8 +208,8 @@ class RatingResidualDisplay:
 
 def _leave_one_out(model, X, y):
     """Ratings of new users, each predicted from the others of its row, and the counts of both sides."""
-    data = model._read_new_users(X, y)
-    predicted = model._respond(model._fold_in(data, leave_one_out=True)[1])
+    predicted = model.predict_left_out(X)
+    data = read_new_users(model, X, y)
     others = np.bincount(data.user_ids, minlength=data.num_users)[data.user_ids] - 1
     return data.ratings, predicted, (others, model.item_counts_[data.item_ids])
 

@@ -7,7 +7,7 @@ from sk_torchmf._validation import check_count
 from sk_torchmf.display import _figure
 from sk_torchmf.display._history import check_user, nearest_seen, read_history, sort_history
 from sk_torchmf.display._sources import before_final_step, final_step, require, texts_of
-from sk_torchmf.inputs import labels as _labels
+from sk_torchmf.inputs.labels import lookup
 
 BAR = 0.28  # where the bar of a row lies, below the middle
 ORDERS = {"rating": "rated best", "recent": "most recent", "predicted": "predicted best"}
@@ -160,7 +160,7 @@ class RecommendationDisplay:
         found, scores = model.recommend(user, k, **params)
         found, scores = np.ravel(found), np.ravel(scores)
         found, scores = found[scores > -np.inf], scores[scores > -np.inf]
-        codes = _labels.lookup(found, model.items_, "item")
+        codes = lookup(found, model.items_, "item")
         std = None
         if code is not None and getattr(model, "user_posterior_", None) is not None and len(found):
             std = model.predict(user, found, return_std=True)[1]

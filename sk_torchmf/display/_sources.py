@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from sk_torchmf.inputs import labels as _labels
+from sk_torchmf.inputs.labels import is_missing
 
 
 def final_step(estimator):
@@ -79,8 +79,3 @@ def texts_of(labels, ids, role):
         return plain
     given = of_ids(labels, ids, "labels", role)
     return [text if is_missing(label) else str(label) for label, text in zip(given, plain, strict=True)]
-
-
-def is_missing(value):
-    """Whether a value is None, NaN or pandas' NA."""
-    return _labels._is_missing(value)

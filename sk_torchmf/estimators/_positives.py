@@ -1,4 +1,4 @@
-"""What a model of positives keeps, how it folds new users in, and its score."""
+"""What a model of positives does beyond any factorization: how it folds new users in, and its score."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -6,13 +6,15 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._validation import check_weights
-from sk_torchmf.estimators._implicit_solver import alpha_of
+from sk_torchmf.estimators._fitting import reading_of
 from sk_torchmf.estimators._recommendation import Recommender
-from sk_torchmf.inputs import forms
+from sk_torchmf.inputs.queries import select_positives
 from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, Pairs, PlainMF
 from sk_torchmf.nn.sampling import POPULARITY_POWER
 from sk_torchmf.solvers.fold_in import fold_in_cosine, fold_in_ials, fold_in_ranking
+
+IALS_ALPHA = 0.01  # regularisation of ials where nothing else is asked for
 
 
 class PositivesPredictor(Recommender):
@@ -20,6 +22,7 @@ class PositivesPredictor(Recommender):
 
     # parameters
     loss: str
+    alpha: float | None
     biased: bool
     n_negatives: int
     negatives: str
@@ -27,36 +30,14 @@ class PositivesPredictor(Recommender):
     dtype: str
     # what fit leaves
     confidence_: float
+    pair_weights_: np.ndarray | None
 
-    def _pointwise(self):
-        return POINTWISE["logistic" if self.loss == "logistic" else "squared_error"]
+    def _link(self):
+        return POINTWISE["squared_error"] if self.loss == "ials" else RANKING[self.loss]
 
-    def _observe(self, data):
-        """Set what was seen; the matrix of its weights."""
-        weight = np.ones(len(data)) if data.weights is None else data.weights
-        matrix = sp.csr_array(sp.coo_array((weight, (data.user_ids, data.item_ids)), shape=(self.n_users_, self.n_items_)))
-        self.seen_ = sp.csr_array((np.ones(matrix.nnz, dtype=bool), matrix.indices, matrix.indptr), shape=matrix.shape)
-        self.pair_weights_ = None if (matrix.data == 1).all() else matrix.data
-        self.user_counts_ = matrix.sum(axis=1)
-        self.item_counts_ = matrix.sum(axis=0)
-        return matrix
-
-    def _keep(self, factors, known_users, known_items):
-        """Keep the rows of the known ids; the others get the mean row."""
-        for name in ("user_biases_", "item_biases_", "global_mean_"):  # of an earlier fit with biases
-            if hasattr(self, name):
-                delattr(self, name)
-        self._biased = self.biased
-        if self.biased:
-            factors = factors.with_centred_biases()
-        factors = factors.spread_over((known_users, known_items), (self.user_counts_, self.item_counts_))
-        for role, side in (("user", factors.users), ("item", factors.items)):
-            setattr(self, f"{role}_factors_", side.factors)
-            setattr(self, f"mean_{role}_", side.mean)
-            if self.biased:
-                setattr(self, f"{role}_biases_", side.biases)
-        if self.biased:
-            self.global_mean_ = factors.constant
+    def _earlier(self):
+        weights = self._kept_for_more("pair_weights_")
+        return reading_of(self, self.seen_, None, weights)
 
     def _fold_in(self, data):
         """Rows of the users of a container, every observation a positive; the mean user's for one with nothing to learn from."""
@@ -65,9 +46,9 @@ class PositivesPredictor(Recommender):
                 "New users cannot be folded in: this model was taken over without what it was trained on, so nothing is known of "
                 "what its users have. Pass the training Interactions to weights_from_spotlight(model, train)."
             )
-        k = self.item_factors_.shape[1]
-        rows = np.zeros((data.num_users, k + self._biased))
-        rows[:, :k] = self.mean_user_
+        model = self._factors
+        rows = np.zeros((data.num_users, model.n_factors + model.biased))
+        rows[:, : model.n_factors] = self.mean_user_
         seen = sp.csr_array(
             sp.coo_array((np.ones(len(data)), (data.user_ids, data.item_ids)), shape=(data.num_users, data.num_items))
         )
@@ -82,6 +63,24 @@ class PositivesPredictor(Recommender):
             rows[informed] = solve(seen[np.flatnonzero(informed)], share)
         return rows
 
+    def _has_biases(self):
+        return self.biased
+
+    def _learned_from(self, factors, reading):
+        shape = len(factors.users), len(factors.items)
+        if reading is None:
+            return {"seen_": sp.csr_array(shape, dtype=bool)}
+        data = reading.data
+        weight = np.ones(len(data)) if data.weights is None else data.weights
+        matrix = sp.csr_array(sp.coo_array((weight, (data.user_ids, data.item_ids)), shape=shape))
+        return {"seen_": matrix.astype(bool), "pair_weights_": matrix.data, "confidence_": self.confidence or 1.0}
+
+    def _alpha(self):
+        """The regularisation that is asked for, or else suits the loss."""
+        if self.alpha is not None:
+            return self.alpha
+        return IALS_ALPHA if self.loss == "ials" else RANKING[self.loss].alpha
+
     def _share(self):
         """The chance of an item to be a negative, up to a factor, as in ``fit``."""
         counts = np.bincount(self.seen_.indices, minlength=self.n_items_)
@@ -93,33 +92,33 @@ class PositivesPredictor(Recommender):
 
     def _fold_in_ials(self, seen, share):
         known, dtype = share > 0, getattr(torch, self.dtype)
-        biases = self.item_biases_ + self.global_mean_ if self._biased else np.zeros(self.n_items_)
+        biases = self.item_biases_ + self.global_mean_ if self._factors.biased else np.zeros(self.n_items_)
         features = torch.from_numpy(self.item_factors_ * known[:, None]).to(dtype)  # an item that nobody has is not there
         offset = torch.from_numpy(biases * known).to(dtype)
         pointers, columns = (torch.from_numpy(part.astype(np.int64)) for part in (seen.indptr, seen.indices))
         gain = torch.from_numpy(self.confidence_ * self._unit() * seen.data).to(dtype)
-        rows = fold_in_ials(pointers, columns, gain, features, offset, alpha=alpha_of(self), n_items=int(known.sum()))
-        return np.column_stack([rows.numpy(), np.zeros(len(rows))]) if self._biased else rows.numpy()
+        rows = fold_in_ials(pointers, columns, gain, features, offset, alpha=self._alpha(), n_items=int(known.sum()))
+        return np.column_stack([rows.numpy(), np.zeros(len(rows))]) if self._factors.biased else rows.numpy()
 
     def _fold_in_cosine(self, seen, share):
         k, items = self.item_factors_.shape[1], torch.from_numpy(self._item_rows()).to(getattr(torch, self.dtype))
         n_unobserved = np.count_nonzero(share) - seen @ (share > 0).astype(np.float64)
         known = (torch.from_numpy(values).to(items) for values in (share, share.sum() - seen @ share, n_unobserved))
         rows = fold_in_cosine(_plan(seen), items, *known, n_factors=k, temperature=self.temperature)
-        return rows[:, : k + self._biased].numpy()
+        return rows[:, : k + self._factors.biased].numpy()
 
     def _item_rows(self):
         """Rows of the items as the solvers lay them out: [Q], or [Q, 1, b_i] with the level in the bias."""
-        if not self._biased:
+        if not self._factors.biased:
             return self.item_factors_
         return np.column_stack([self.item_factors_, np.ones(self.n_items_), self.item_biases_ + self.global_mean_])
 
     def _fold_in_ranking(self, seen, share):
         k, dtype = self.item_factors_.shape[1], getattr(torch, self.dtype)
         items, start = self._item_rows(), self.mean_user_
-        if self._biased:
+        if self._factors.biased:
             start = np.append(start, [0.0, 1.0])
-        kind = BiasedMF if self._biased else PlainMF
+        kind = BiasedMF if self._factors.biased else PlainMF
         centre = kind(1, 1, k, generator=torch.Generator("cpu"), dtype=dtype).mean_rows(0.0)[0]
         unit = self._unit()
         rows = fold_in_ranking(
@@ -128,7 +127,7 @@ class PositivesPredictor(Recommender):
             torch.from_numpy(items).to(dtype),
             centre,
             RANKING[self.loss],
-            alpha=alpha_of(self),
+            alpha=self._alpha(),
             n_factors=k,
             n_negatives=self.n_negatives,
             seen=seen,
@@ -136,7 +135,7 @@ class PositivesPredictor(Recommender):
             item_count=self.item_counts_ / unit,
             typical=float(self.user_counts_[self.user_counts_ > 0].mean() / unit),
         )
-        return rows[:, : k + self._biased].numpy()
+        return rows[:, : k + self._factors.biased].numpy()
 
     def _default_scoring(self):
         return ranking_scorer("ndcg", k=10)
@@ -161,7 +160,7 @@ class PositivesPredictor(Recommender):
         """
         check_is_fitted(self)
         if not sp.issparse(X):
-            return ranking_scorer("ndcg", k=10)(self, forms.select_positives(X, y, sample_weight))
+            return ranking_scorer("ndcg", k=10)(self, select_positives(X, y, sample_weight))
         if y is not None:
             raise ValueError("y must be None when X is a sparse matrix: its stored entries are the positives.")
         if sample_weight is not None:

@@ -1,4 +1,4 @@
-"""What every factorization shares once it is fitted: prediction in all call forms, fold-in, features. Fitted state is NumPy."""
+"""What every built-in factorization does once it is fitted: prediction in all call forms, fold-in, features for a later step."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -7,63 +7,157 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sk_torchmf._validation import check_memory
-from sk_torchmf.estimators._saving import SavedEstimator
-from sk_torchmf.inputs import forms
-from sk_torchmf.nn import POINTWISE
-from sk_torchmf.training.loop import Trained
+from sk_torchmf._validation import check_finite, check_length, check_memory
+from sk_torchmf.estimators._docs import documented
+from sk_torchmf.estimators._fitting import Fitting, Start
+from sk_torchmf.inputs.forms import INTERACTIONS, SPARSE, Reading, form_of
+from sk_torchmf.inputs.queries import check_known, read_ids, read_new_users, read_query
+from sk_torchmf.interactions import Interactions, as_interactions
+from sk_torchmf.model.factors import Factors, Side
+from sk_torchmf.model.posterior import Posterior
 
-BLOCK = 2**13  # pairs scored at once: their factors stay in the cache
 
-
-class BaseFactorization(Trained, TransformerMixin, SavedEstimator):
+class FactorPredictor(TransformerMixin, Fitting):
     """Base of the estimators whose score is an inner product of user and item rows, plus biases where there are any."""
 
     # parameters
-    user: int | str
-    item: int | str
-    handle_unknown: str
-    # whether there are biases
-    _biased: bool
-    # what fit leaves, beside what SavedEstimator names
-    form_: str
+    n_factors: int
+    dtype: str
+    # what fit leaves
     user_factors_: np.ndarray
     item_factors_: np.ndarray
     mean_user_: np.ndarray  # the factors of an unknown id
     mean_item_: np.ndarray
-    user_biases_: np.ndarray  # where _biased
+    user_biases_: np.ndarray  # in a biased model
     item_biases_: np.ndarray
     global_mean_: float
 
     __metadata_request__predict = {"user_ids": UNUSED, "item_ids": UNUSED}
     __metadata_request__inverse_transform = {"rows": UNUSED}
 
+    @property
+    def _factors(self):
+        """The fitted factorization as one value."""
+        state = vars(self)
+
+        def side(role):
+            posterior = state.get(f"{role}_posterior_")
+            return Side(
+                state[f"{role}_factors_"],
+                state.get(f"{role}_biases_"),
+                state[f"mean_{role}_"],
+                state[f"{role}_counts_"],
+                None if posterior is None else Posterior(*posterior),
+            )
+
+        constant, scale = state.get("global_mean_", 0.0), state.get("rating_scale_", 1.0)
+        return Factors(side("user"), side("item"), constant, state.get("user_prior_"), scale=scale)
+
+    def _start_from(self, codes, new_share=0.0):
+        n_factors = self.item_factors_.shape[1]
+        if self.n_factors != n_factors:
+            raise ValueError(
+                f"n_factors={self.n_factors}, but the rows to go on from have {n_factors} factors. Set n_factors={n_factors}, "
+                "or fit a fresh estimator with warm_start=False."
+            )
+        return Start(self._factors, codes)
+
+    def set_factors(self, user_factors, item_factors, user_biases=None, item_biases=None, *, interactions=None, n_iter=0):
+        """Take over a factorization that was learned elsewhere, as if ``fit`` had found it.
+
+        Parameters
+        ----------
+        user_factors, item_factors : array-like of shape (n_users, n_factors) and (n_items, n_factors)
+            Their inner products, and the biases, are the scores.
+        user_biases, item_biases : array-like of shape (n_users,) and (n_items,), optional
+            Of a biased model. Their means go into ``global_mean_``.
+        interactions : Interactions, optional
+            What they were learned from, for ids that are positions in these arrays. Without it every id counts as known and nothing
+            as seen: ``recommend`` leaves nothing out, ``clip`` limits nothing, new users cannot be folded in and ``partial_fit`` is
+            refused.
+        n_iter : int, default=0
+            What ``n_iter_`` is to say.
+
+        Returns
+        -------
+        self
+            The fitted estimator. ``fit`` trains one of the same shape anew.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sk_torchmf import MatrixFactorization
+        >>> model = MatrixFactorization(n_factors=1).set_factors(np.array([[1.0], [2.0]]), np.array([[3.0], [0.5]]))
+        >>> model.predict([0, 1], [0, 1])
+        array([3., 1.])
+        """
+        self._validate_params()
+        reading, counts = self._read_learned(len(user_factors), len(item_factors), interactions)
+        users = self._learned_side("user", user_factors, user_biases, counts[0])
+        items = self._learned_side("item", item_factors, item_biases, counts[1])
+        factors = Factors(users, items)
+        if factors.biased:
+            factors = factors.with_centred_biases()
+        found = reading.attributes() | attributes_of(factors)
+        found |= self._learned_from(factors, None if interactions is None else reading)
+        return self._publish(found | {"history_": {"loss": [], "seconds": []}, "n_iter_": n_iter})
+
+    def _learned_side(self, role, factors, biases, counts):
+        """One side of a factorization that was learned elsewhere."""
+        factors = np.asarray(factors, dtype=self.dtype)
+        if factors.shape != (len(counts), self.n_factors):
+            raise ValueError(f"{role}_factors must have shape (n_{role}s, {self.n_factors}). Got {factors.shape}.")
+        if (biases is None) == self._has_biases():
+            due = f"one number for each {role}" if self._has_biases() else "None, since this model has none"
+            raise ValueError(f"{role}_biases must be {due}. Got {type(biases).__name__}.")
+        check_finite(factors.ravel(), f"{role}_factors")
+        if biases is not None:
+            biases = check_length(np.asarray(biases, dtype=self.dtype), len(counts), f"{role}_biases", role)
+            check_finite(biases, f"{role}_biases")
+        return Side(factors, biases, factors[counts > 0].mean(axis=0), counts)
+
+    def _has_biases(self):
+        """Whether a model of these parameters has biases."""
+        raise NotImplementedError
+
+    def _learned_from(self, factors, reading):
+        """The fitted attributes beside the rows of a factorization that was learned elsewhere, from a Reading or None."""
+        raise NotImplementedError
+
+    def _read_learned(self, n_users, n_items, interactions):
+        """What a factorization of these sizes was learned from, a Reading, and the counts of its ids: ones where it is not told."""
+        if interactions is None:
+            nothing = np.empty(0, dtype=np.int64)
+            data = Interactions(nothing, nothing, num_users=n_users, num_items=n_items)
+            counts = np.ones(n_users), np.ones(n_items)
+        else:
+            data = as_interactions(interactions)
+            if (data.num_users, data.num_items) != (n_users, n_items):
+                raise ValueError(
+                    f"interactions must be what the factors were learned from, with {n_users} users and {n_items} items. "
+                    f"Got {data.num_users} and {data.num_items}."
+                )
+            users, items = np.bincount(data.user_ids, data.weights, n_users), np.bincount(data.item_ids, data.weights, n_items)
+            counts = users.astype(np.float64), items.astype(np.float64)
+        return Reading(data, np.arange(n_users), np.arange(n_items), INTERACTIONS, 2), counts
+
+    @documented()
     def predict(self, user_ids, item_ids=None):
         """Predict the response of pairs.
 
         Parameters
         ----------
-        user_ids : table, Interactions, sparse matrix, array-like or scalar
-            - a table (n, >= 2) with the columns ``fit`` saw, or a container of n interactions: one prediction a row;
-            - with ``item_ids``: user ids, in the ids ``fit`` saw;
-            - a scalar user id alone: its predictions for all items (Spotlight's convention);
-            - a sparse matrix (n_rows, n_items) of *new* users: all their predictions, by ``fold_in``.
-        item_ids : array-like or scalar, optional
-            Item ids; broadcast against ``user_ids``.
+        @user_ids
+        @item_ids
 
         Returns
         -------
-        ndarray of float64
-            Of shape (n,), of the broadcast shape, (n_items,) for a scalar user, (n_rows, n_items) for a sparse matrix. A fresh
-            array.
+        @ndarray of float64
 
         Raises
         ------
-        ValueError
-            For a one-dimensional ``user_ids`` without ``item_ids``, an unknown id with ``handle_unknown="error"``, a table without
-            the columns ``fit`` saw, Interactions after a fit on labels.
-        MemoryError
-            Where the dense predictions for a sparse matrix would not fit.
+        @ValueError
+        @MemoryError
         """
         return self._respond(self._score(user_ids, item_ids))
 
@@ -72,79 +166,33 @@ class BaseFactorization(Trained, TransformerMixin, SavedEstimator):
         check_is_fitted(self)
         if item_ids is None and sp.issparse(user_ids):
             return self._score_rows(self.fold_in(user_ids))
-        user, item = forms.read_query(self, user_ids, item_ids)
-        return self._score_users(user)[0] if item is None else self._score_pairs(user, item)
+        user, item = read_query(self, user_ids, item_ids)
+        if item is None:
+            return self._score_all_items(user)[0]
+        if user.ndim == 2 and user.strides[1] == 0 and item.strides[0] == 0 and item.size:  # every user with the same items
+            return self._score_all_items(user[:, 0], item[0])
+        return self._score_pairs(user, item)
 
-    def _score_users(self, code):
-        """Scores (n, n_items), float64, of users by row number, -1 for unknown."""
-        scores = self._score_all_items(*self._user(code))
-        if self.handle_unknown == "nan":
-            scores[:, self.item_counts_ == 0] = np.nan
-        return scores
-
-    def _predict_users(self, code):
-        """``predict(user)`` of each of many users by row number, -1 for unknown: (n, n_items), float64, a fresh array."""
-        return self._respond(self._score_users(code))
+    def _score_all_items(self, user, items=None):
+        """Scores (n, m), float64, of users with all items or some, both by row number, -1 for unknown."""
+        factors, nan = self._factors, self.handle_unknown == "nan"
+        if self.handle_unknown == "error":
+            check_known(factors.users.unknown(user), "user id")
+            if items is not None:
+                check_known(factors.items.unknown(items), "item id")
+        return factors.all_scores(*factors.users.at(user, nan), items, nan)
 
     def _score_pairs(self, user, item, handle_unknown=None):
-        """Scores in the shape of the row numbers ``user`` and ``item``, -1 for unknown; in float64, so that ranks agree."""
-        scores = np.empty(user.size)
-        for start in range(0, user.size, BLOCK):
-            part = slice(start, start + BLOCK)
-            p, b_u = self._user(user.ravel()[part], handle_unknown)
-            q, b_i = self._item(item.ravel()[part], handle_unknown)
-            scores[part] = np.einsum("nk,nk->n", p, q) + b_u + b_i
-        return scores.reshape(user.shape)
-
-    def _score_all_items(self, factors, biases):
-        """Scores (n, n_items) of users given by factors (n, n_factors) and biases (n,), all in float64."""
-        scores = factors @ self.item_factors_.T.astype(np.float64)
-        scores += biases[:, None]
-        if self._biased:
-            scores += self.item_biases_
-        alike = self._mean_items()
-        if len(alike) > 1:
-            scores[:, alike] = scores[:, alike[:1]]
-        return scores
-
-    def _mean_items(self):
-        """Numbers of the items that have the mean row: what a matrix product rounds differently by column must tie all the same."""
-        unseen = np.flatnonzero(self.item_counts_ == 0)
-        alike = (self.item_factors_[unseen] == self.mean_item_).all(axis=1)
-        return unseen[alike & (self.item_biases_[unseen] == 0) if self._biased else alike]
-
-    def _user(self, code, handle_unknown=None):
-        """Factors (n, n_factors) and constant part (n,) of the score, the global mean included, of user numbers."""
-        biases = self.user_biases_ if self._biased else None
-        factors, constant = self._side(code, handle_unknown, "user", self.user_factors_, self.mean_user_, biases, self.user_counts_)
-        return factors, constant + (self.global_mean_ if self._biased else 0.0)
-
-    def _item(self, code, handle_unknown=None):
-        biases = self.item_biases_ if self._biased else None
-        return self._side(code, handle_unknown, "item", self.item_factors_, self.mean_item_, biases, self.item_counts_)
-
-    def _side(self, code, handle_unknown, role, factors, mean, biases, counts):
-        handle_unknown = handle_unknown or self.handle_unknown
-        unknown = code < 0
-        rows = factors[code].astype(np.float64)
-        constant = np.zeros(len(code)) if biases is None else biases[code].astype(np.float64)
-        rows[unknown], constant[unknown] = mean, 0.0  # biases have mean zero
-        if handle_unknown != "mean":
-            unknown |= counts[code] == 0  # these hold the mean already
-            if handle_unknown == "error" and unknown.any():
-                raise ValueError(
-                    f'The {role} id of row {int(np.argmax(unknown))} was not seen in fit. Drop it, or use handle_unknown="mean".'
-                )
-            rows[unknown] = np.nan
-        return rows, constant
+        """Scores in the shape of the row numbers ``user`` and ``item``, -1 for unknown."""
+        factors, how = self._factors, handle_unknown or self.handle_unknown
+        if how == "error":
+            for side, code, role in ((factors.users, user, "user"), (factors.items, item, "item")):
+                check_known(side.unknown(code.ravel()), f"{role} id")
+        return factors.pair_scores(user.ravel(), item.ravel(), nan=how == "nan").reshape(user.shape)
 
     def _respond(self, scores):
         """The response of raw scores, by the inverse link."""
-        return self._pointwise().response(torch.from_numpy(scores)).numpy()
-
-    def _pointwise(self):
-        """A pointwise loss with the model's link."""
-        return POINTWISE["squared_error"]
+        return self._link().response(torch.from_numpy(scores)).numpy()
 
     def fold_in(self, X):
         """Fit new users to the fixed items, from what is known of them alone.
@@ -160,21 +208,11 @@ class BaseFactorization(Trained, TransformerMixin, SavedEstimator):
             Factors, then the user's bias. Shrunk towards the mean user, which is what an empty row gets.
         """
         check_is_fitted(self)
-        return self._fold_in(self._read_new_users(X))
+        return self._fold_in(read_new_users(self, X))
 
     def _fold_in(self, data):
         """Rows, in float64, of the users of a container."""
         raise NotImplementedError
-
-    def _read_new_users(self, X, y=None, sample_weight=None):
-        if not sp.issparse(X):
-            raise TypeError(f"New users' ratings must be a scipy sparse matrix. Got {type(X).__name__}.")
-        if X.shape[1] != self.n_items_:
-            raise ValueError(
-                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_items_} features as input: "
-                "one column for each of items_."
-            )
-        return forms.read_matrix(X, y, sample_weight)
 
     def transform(self, X):
         """Turn X into features for a later step.
@@ -191,49 +229,48 @@ class BaseFactorization(Trained, TransformerMixin, SavedEstimator):
             (n, 2 * n_factors). The factors of rows that ``fit`` saw know their ratings: train a later step on other rows.
         """
         check_is_fitted(self)
-        if sp.issparse(X) != (self.form_ == forms.SPARSE):
+        if sp.issparse(X) != (self.form_ == SPARSE):
             raise ValueError(
-                f"transform takes X in the form fit saw ({self.form_}). Got {forms.form_of(X)}. Use fold_in for a sparse "
+                f"transform takes X in the form fit saw ({self.form_}). Got {form_of(X)}. Use fold_in for a sparse "
                 "matrix of new users."
             )
         if sp.issparse(X):
             return self.fold_in(validate_data(self, X=X, reset=False, skip_check_array=True))
-        user, item = forms.read_ids(self, X)
-        return np.hstack([self._user(user)[0], self._item(item)[0]])
+        factors, parts = self._factors, []
+        for role, code in zip(("user", "item"), read_ids(self, X), strict=True):
+            side = factors.side(role)
+            if self.handle_unknown == "error":
+                check_known(side.unknown(code), f"{role} id")
+            parts.append(side.at(code, nan=self.handle_unknown == "nan")[0])
+        return np.hstack(parts)
 
+    @documented()
     def inverse_transform(self, rows):
         """Predict all items for users given by their rows.
 
         Parameters
         ----------
-        rows : array-like of shape (n_rows, width)
-            As ``fold_in`` gives them.
+        @rows
 
         Returns
         -------
-        ndarray of shape (n_rows, n_items), float64
-            Predictions; ``inverse_transform(fold_in(X))`` is ``predict(X)``.
+        @ndarray of shape (n_rows, n_items), float64
         """
         return self._respond(self._score_rows(rows))
 
     def _score_rows(self, rows):
         """Scores (n_rows, n_items) of users given by rows as ``fold_in`` gives them."""
         check_is_fitted(self)
-        rows = np.asarray(rows, dtype=np.float64)
-        n_factors = self.item_factors_.shape[1]
-        if rows.ndim != 2 or rows.shape[1] != n_factors + self._biased:
-            raise ValueError(f"rows must have shape (n_rows, {n_factors + self._biased}), as fold_in gives them. Got {rows.shape}.")
+        rows, factors = np.asarray(rows, dtype=np.float64), self._factors
+        width = factors.n_factors + factors.biased
+        if rows.ndim != 2 or rows.shape[1] != width:
+            raise ValueError(f"rows must have shape (n_rows, {width}), as fold_in gives them. Got {rows.shape}.")
         check_memory(
             8 * len(rows) * self.n_items_,
             f"A dense array of {len(rows)} x {self.n_items_} predictions",
             "Pass fewer rows, use recommend for the best items, or predict(users, items) for pairs.",
         )
-        return self._score_all_items(*self._split(rows))
-
-    def _split(self, rows):
-        """Rows (n, width) of new users as factors (n, n_factors) and the constant part (n,) of their scores."""
-        n_factors = self.item_factors_.shape[1]
-        return rows[:, :n_factors], rows[:, -1] + self.global_mean_ if self._biased else np.zeros(len(rows))
+        return factors.all_scores(*factors.split(rows))
 
     def get_feature_names_out(self, input_features=None):
         """Name the columns of ``transform``.
@@ -251,8 +288,8 @@ class BaseFactorization(Trained, TransformerMixin, SavedEstimator):
         """
         check_is_fitted(self)
         n_factors = self.item_factors_.shape[1]
-        if self.form_ == forms.SPARSE:
-            names = [f"factor{j}" for j in range(n_factors)] + ["bias"] * self._biased
+        if self.form_ == SPARSE:
+            names = [f"factor{j}" for j in range(n_factors)] + ["bias"] * self._factors.biased
         else:
             names = [f"{side}_factor{j}" for side in ("user", "item") for j in range(n_factors)]
         return np.array(names, dtype=object)
@@ -265,10 +302,21 @@ class BaseFactorization(Trained, TransformerMixin, SavedEstimator):
             "mean_user_": (n_factors,),
             "mean_item_": (n_factors,),
         }
-        of_biases = {"user_biases_": (self.n_users_,), "item_biases_": (self.n_items_,)} if self._biased else {}
+        of_biases = {"user_biases_": (self.n_users_,), "item_biases_": (self.n_items_,)} if self._factors.biased else {}
         return super()._shapes() | of_factors | of_biases
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
         return tags
+
+
+def attributes_of(factors):
+    """The fitted attributes that hold a factorization of all ids."""
+    found = {"global_mean_": factors.constant} if factors.biased else {}
+    for role in ("user", "item"):
+        side = factors.side(role)
+        found |= {f"{role}_factors_": side.factors, f"mean_{role}_": side.mean, f"{role}_counts_": side.counts}
+        if factors.biased:
+            found[f"{role}_biases_"] = side.biases
+    return found

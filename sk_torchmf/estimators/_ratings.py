@@ -1,4 +1,4 @@
-"""What a model of ratings keeps and predicts: in rating units, within limits, with its uncertainty; how it folds new users in."""
+"""What a model of ratings does beyond any factorization: rating units, limits, uncertainty, leave-one-out, R2."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -9,23 +9,26 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._validation import check_ratings
-from sk_torchmf.estimators._prediction import BLOCK
+from sk_torchmf.estimators._docs import documented
+from sk_torchmf.estimators._fitting import observed_attributes, reading_of
 from sk_torchmf.estimators._recommendation import Recommender
-from sk_torchmf.inputs import forms
-from sk_torchmf.model.posterior import Posterior, score_variance
-from sk_torchmf.nn import POINTWISE
-from sk_torchmf.solvers.als import RowPrior, solve_rows
+from sk_torchmf.inputs.queries import read_ids, read_new_users, read_query, read_target
+from sk_torchmf.nn import POINTWISE, Pairs
+from sk_torchmf.solvers.fold_in import fold_in_ratings
+
+LEAST = 1e-6  # of the mean variance of the users' rows: their covariance can be inverted
 
 
 class RatingPredictor(RegressorMixin, Recommender):
     """Base of the explicit estimators: what follows their ``fit``."""
 
     # parameters
-    n_factors: int
     loss: str
     clip: bool
     solver: str
     # what fit leaves
+    observed_: sp.csr_array | None
+    pair_weights_: np.ndarray | None
     rating_scale_: float
     rating_range_: np.ndarray
     noise_std_: float | None
@@ -34,86 +37,48 @@ class RatingPredictor(RegressorMixin, Recommender):
     user_posterior_: tuple | None
     item_posterior_: tuple | None
 
-    def _keep(self, solution, known_users, known_items):
-        """Keep a solution as fitted attributes, in rating units; ids without ratings get the mean row."""
-        counts = self.user_counts_, self.item_counts_
-        factors = solution.in_units(self.rating_scale_).spread_over((known_users, known_items), counts)
-        self.user_prior_ = factors.prior
-        standardised = POINTWISE[self.loss].standardised
-        self.noise_std_ = factors.scale * factors.noise**0.5 if factors.noise is not None and standardised else None
-        for role, side in (("user", factors.users), ("item", factors.items)):
-            setattr(self, f"{role}_posterior_", None if side.posterior is None else tuple(side.posterior))
-            setattr(self, f"mean_{role}_", side.mean)
-            setattr(self, f"{role}_factors_", side.factors)
-            if self._biased:
-                setattr(self, f"{role}_biases_", side.biases)
-        if self._biased:
-            self.global_mean_ = factors.constant
-
+    @documented()
     def predict(self, user_ids, item_ids=None, *, return_std=False, clip=None):
         """Predict ratings.
 
         Parameters
         ----------
-        user_ids : table, Interactions, sparse matrix, array-like or scalar
-            - a table (n, >= 2) with the columns ``fit`` saw, or a container of n interactions: one prediction a row;
-            - with ``item_ids``: user ids, in the ids ``fit`` saw;
-            - a scalar user id alone: its predictions for all items (Spotlight's convention);
-            - a sparse matrix (n_rows, n_items) of *new* users' ratings: all their predictions, by ``fold_in``.
-        item_ids : array-like or scalar, optional
-            Item ids; broadcast against ``user_ids``.
+        @user_ids
+        @item_ids
         return_std : bool, default=False
             Return the standard deviation of a rating about its prediction too, the noise included: for ``solver="variational"``,
             and not for a sparse matrix of new users.
-        clip : bool, optional
-            Limit predictions to the range of the training ratings; by default the constructor's ``clip``.
+        @clip
 
         Returns
         -------
-        ndarray of float64, or a tuple of two with ``return_std``
-            Predicted ratings: of shape (n,), of the broadcast shape, (n_items,) for a scalar user, (n_rows, n_items) for a sparse
-            matrix. A fresh array.
+        @ndarray of float64
+            With ``return_std`` a tuple of two such arrays, predictions and standard deviations.
 
         Raises
         ------
-        ValueError
-            For a one-dimensional ``user_ids`` without ``item_ids``, an unknown id with ``handle_unknown="error"``, a table without
-            the columns ``fit`` saw, Interactions after a fit on labels.
-        MemoryError
-            Where the dense predictions for a sparse matrix would not fit.
+        @ValueError
+        @MemoryError
         """
         check_is_fitted(self)
         if return_std:
-            if item_ids is None and sp.issparse(user_ids):
-                raise ValueError("return_std=True is for users that fit saw. Got a sparse matrix of new users.")
-            if self.user_posterior_ is None:
-                raise ValueError(
-                    f'return_std=True needs solver="variational", which learns its uncertainty. Got solver="{self.solver}".'
-                )
+            self._check_uncertainty("return_std=True", item_ids is None and sp.issparse(user_ids))
         predicted = self._respond(self._score(user_ids, item_ids), clip)
         if not return_std:
             return predicted
-        user, item = forms.read_query(self, user_ids, item_ids)
+        user, item = read_query(self, user_ids, item_ids)
         user, item = np.broadcast_arrays(user, np.arange(self.n_items_) if item is None else item)
-        return predicted, self._predictive_std(user, item, predicted)
+        variance = self._factors.score_variances(user.ravel(), item.ravel()).reshape(user.shape)
+        return predicted, np.sqrt(self._link().variance(predicted, variance) + (self.noise_std_ or 0.0) ** 2)
 
-    def _predictive_std(self, user, item, predicted):
-        """Standard deviation of a rating of each pair of row numbers, in rating units."""
-        variance = np.empty(user.size)
-        scale = self.rating_scale_
-        for start in range(0, user.size, BLOCK):
-            part = slice(start, start + BLOCK)
-            u, i = user.ravel()[part], item.ravel()[part]
-            rows = self._user(u, "mean")[0] / scale**0.5, self._item(i, "mean")[0] / scale**0.5
-            variance[part] = score_variance(
-                (Posterior(*self.user_posterior_), u, rows[1]), (Posterior(*self.item_posterior_), i, rows[0])
-            )
-        variance = variance.reshape(user.shape)
-        if self.loss == "poisson":
-            return np.sqrt(predicted + predicted**2 * variance)
-        if self.loss == "logistic":
-            return np.sqrt(predicted * (1 - predicted))
-        return np.sqrt(scale**2 * variance + (self.noise_std_ or 0.0) ** 2)
+    def _check_uncertainty(self, what, new_users):
+        """Refuse to tell how uncertain a prediction is where that is not known."""
+        if new_users:
+            raise ValueError(f"{what} is for users that fit saw. Got a sparse matrix of new users.")
+        if self.user_posterior_ is None:
+            raise ValueError(f'{what} needs solver="variational", which learns its uncertainty. Got solver="{self.solver}".')
+        if self._link().variance is None:
+            raise ValueError(f'{what} needs the variance of a rating, and loss="{self.loss}" does not say what that is.')
 
     def _respond(self, scores, clip=None):
         """The predicted rating of a score: inverse link, then the limits."""
@@ -122,73 +87,63 @@ class RatingPredictor(RegressorMixin, Recommender):
 
     def _read_validation(self, X, y, sample_weight):
         """Row numbers of the pairs, or None and new users' ratings; ratings and weights."""
-        loss = POINTWISE[self.loss]
+        loss = self._link()
         if sp.issparse(X):
-            data = self._read_new_users(X, y)
+            data = read_new_users(self, X, y)
             if len(data) == 0:
                 raise ValueError("X_val has no stored ratings to score.")
             return None, data, loss.check(data.ratings), None
-        ids = forms.read_ids(self, X)
-        return ids, None, loss.check(check_ratings(forms.read_target(X, y), len(ids[0]), "y_val")), sample_weight
+        ids = read_ids(self, X)
+        return ids, None, loss.check(check_ratings(read_target(X, y), len(ids[0]), "y_val")), sample_weight
 
     def _validation_loss(self, ids, data, rating, weight):
         """Mean loss of known users' ratings, or of new users' ratings from their others, in the units of training."""
         score = self._fold_in(data, leave_one_out=True)[1] if ids is None else self._score_pairs(ids[0], ids[1], "mean")
         score, rating = (torch.from_numpy(values / self.rating_scale_) for values in (score, rating))
-        return np.average(POINTWISE[self.loss](score, rating).numpy(), weights=weight)
+        return np.average(self._link()(score, rating).numpy(), weights=weight)
 
-    def _pointwise(self):
+    def _link(self):
         return POINTWISE[self.loss]
 
     def _limits(self):
         return tuple(self.rating_range_.tolist()) if self.clip else None
 
+    @documented()
     def inverse_transform(self, rows, *, clip=None):
         """Predict all items for users given by their rows.
 
         Parameters
         ----------
-        rows : array-like of shape (n_rows, width)
-            As ``fold_in`` gives them.
-        clip : bool, optional
-            Limit predictions to the range of the training ratings; by default the constructor's ``clip``.
+        @rows
+        @clip
 
         Returns
         -------
-        ndarray of shape (n_rows, n_items), float64
-            Predicted ratings; ``inverse_transform(fold_in(X))`` is ``predict(X)``.
+        @ndarray of shape (n_rows, n_items), float64
         """
         return self._respond(self._score_rows(rows), clip)
 
+    @documented()
     def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, explore=False, random_state=None, progress=False):
         """Recommend the k best items of each user.
 
         Parameters
         ----------
-        users : array-like of shape (n,), scalar, Interactions, or sparse matrix of shape (n, n_items), optional
-            User ids as ``fit`` saw them; all known users by default. A sparse matrix holds the ratings of new users. An unknown
-            user gets the items that the mean user likes best. Interactions stand for the users who occur in them, in order.
-        k : int, default=10
-            How many.
-        exclude_seen : bool, default=True
-            Leave out the items a user was observed with in ``fit`` (in the row, for a sparse matrix).
-        items : array-like of shape (m,), optional
-            Candidates, as item ids; all by default.
+        @users
+        @k
+        @exclude_seen
+        @items
         explore : bool, default=False
             Rank by one draw from the posterior instead of its mean (Thompson sampling), so that what is uncertain gets its chance.
             For known users and ``solver="variational"``.
         random_state : int, RandomState instance or None, default=None
             Seeds that draw.
-        progress : bool, default=False
-            Show how far it is, on stderr: a bar if tqdm is there.
+        @progress
 
         Returns
         -------
-        items : ndarray of shape (n, k)
-            Best first, in the ids ``fit`` saw; ties by the order of ``items_``. Where fewer than k remain, the rest is -1, or None
-            where ids are not numbers. For a scalar user both arrays have shape (k,).
-        scores : ndarray of shape (n, k), float64
-            Predicted ratings; -inf where no item remains.
+        @items
+        @scores
         """
         if not explore:
             return self._recommend(users, k, exclude_seen, items, progress)
@@ -196,14 +151,7 @@ class RatingPredictor(RegressorMixin, Recommender):
         if sp.issparse(users) or self.user_posterior_ is None:
             raise ValueError('explore=True needs users that fit saw and solver="variational".')
         rng = check_random_state(random_state) if random_state is not None else np.random.default_rng()
-        return self._recommend(users, k, exclude_seen, items, progress, lambda *side: self._draw(rng, *side))
-
-    def _draw(self, rng, role, code, factors, constant):
-        """A draw from the posterior of rows: factors (n, n_factors) and constants (n,) in rating units."""
-        k, scale = factors.shape[1], self.rating_scale_
-        deviation = Posterior(*getattr(self, f"{role}_posterior_")).draw(rng, code)
-        moved = factors + deviation[:, :k] * scale**0.5
-        return moved, constant + deviation[:, k] * scale if self._biased else constant
+        return self._recommend(users, k, exclude_seen, items, progress, rng)
 
     def _fold_in(self, data, leave_one_out=False):
         """Rows of new users in rating units and, with ``leave_one_out``, the held-out score of each rating."""
@@ -212,23 +160,26 @@ class RatingPredictor(RegressorMixin, Recommender):
                 "New users cannot be folded in: this model was taken over without what it was trained on, so nothing is known of "
                 "how its users spread. Pass the training Interactions to weights_from_spotlight(model, train)."
             )
-        dtype = torch.from_numpy(self.item_factors_[:0]).dtype
-        scale, loss = self.rating_scale_, POINTWISE[self.loss]
-        features, offset = self.item_factors_ / scale**0.5, np.zeros(self.n_items_)
-        units = np.full(features.shape[1], scale**0.5)
-        if self._biased:
-            features = np.column_stack([features, np.ones(self.n_items_)])
-            offset, units = (self.item_biases_ + self.global_mean_) / scale, np.append(units, scale)
-        rating = loss.check(data.ratings) / scale
-        weight = np.ones(len(data)) if data.weights is None else data.weights
-        pointers = np.concatenate([[0], np.cumsum(np.bincount(data.user_ids, minlength=data.num_users))])
-        ratings, weights, rows, offsets = (torch.from_numpy(a).to(dtype) for a in (rating, weight, features, offset))
-        prior = RowPrior.from_arrays(*self.user_prior_, like=rows)
-        index = torch.from_numpy(pointers), torch.from_numpy(data.item_ids.astype(np.int64))
-        out = solve_rows(*index, ratings, weights, rows, offsets, prior, loss, leave_one_out=leave_one_out)
-        if not leave_one_out:
-            return out.double().numpy() * units
-        return out[0].double().numpy() * units, out[1].double().numpy() * scale
+        return fold_in_ratings(data, self._factors, self._link(), leave_one_out=leave_one_out)
+
+    def predict_left_out(self, X):
+        """Predict each rating of new users from the other ratings of its row.
+
+        Parameters
+        ----------
+        X : sparse matrix of shape (n_rows, n_items)
+            Ratings of new users, as ``fold_in`` takes them.
+
+        Returns
+        -------
+        ndarray of shape (n_ratings,), float64
+            A prediction for each stored entry, row by row, by closed-form leave-one-out fold-in: no rating predicts itself.
+        """
+        check_is_fitted(self)
+        return self._predict_left_out(read_new_users(self, X))
+
+    def _predict_left_out(self, data):
+        return self._respond(self._fold_in(data, leave_one_out=True)[1])
 
     def score(self, X, y=None, sample_weight=None):
         """Coefficient of determination R2 of the predictions.
@@ -251,16 +202,53 @@ class RatingPredictor(RegressorMixin, Recommender):
             At most 1; 0 for predictions no better than the mean of ``y``.
         """
         check_is_fitted(self)
+        check = self._link().check
         if sp.issparse(X):
-            data = self._read_new_users(X, y, sample_weight)
+            data = read_new_users(self, X, y, sample_weight)
             if len(data) == 0:
                 raise ValueError("X has no stored ratings to score.")
-            predicted = self._respond(self._fold_in(data, leave_one_out=True)[1])
-            return r2_score(POINTWISE[self.loss].check(data.ratings), predicted, sample_weight=data.weights)
-        y = forms.read_target(X, y)
-        return r2_score(POINTWISE[self.loss].check(y), self.predict(X), sample_weight=sample_weight)
+            return r2_score(check(data.ratings), self._predict_left_out(data), sample_weight=data.weights)
+        return r2_score(check(read_target(X, y)), self.predict(X), sample_weight=sample_weight)
+
+    def _learned_from(self, factors, reading):
+        found = {"seen_": sp.csr_array((len(factors.users), len(factors.items)), dtype=bool), "rating_scale_": 1.0}
+        found |= dict.fromkeys(("noise_std_", "user_prior_", "user_posterior_", "item_posterior_"))
+        if reading is None:
+            return found | {"rating_range_": np.array([-np.inf, np.inf])}
+        data, loss = reading.data, self._link()
+        if data.ratings is None:
+            raise ValueError("interactions have no ratings, which the factors were learned from. Pass Interactions with ratings.")
+        rating = loss.check(np.asarray(data.ratings, dtype=np.float64))
+        noise = 0.5  # a log-likelihood has half the squares of its prior
+        if loss.standardised:
+            scores = factors.pair_scores(data.user_ids, data.item_ids)
+            noise = float(np.average((rating - scores) ** 2, weights=data.weights))
+            found["noise_std_"] = noise**0.5
+        pairs = Pairs(data.user_ids, data.item_ids, *reading.shape)
+        kept = (
+            None if values is None else torch.from_numpy(values.astype(self.dtype))[pairs.order.long()]
+            for values in (rating, data.weights)
+        )
+        found |= {"rating_range_": np.array([rating.min(), rating.max()]), "user_prior_": prior_of_rows(factors.users, noise)}
+        return found | observed_attributes(pairs, *kept)
+
+    def _earlier(self):
+        observed, weights = self._kept_for_more("observed_"), self.pair_weights_
+        return reading_of(self, observed, observed.data.astype(np.float64), weights)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.regressor_tags.poor_score = True
         return tags
+
+
+def prior_of_rows(side, noise):
+    """The prior of a new user's row, as ``Factors`` has it: a Gaussian with mean and covariance of the rows there are."""
+    rows = [values for values in (side.factors, side.biases) if values is not None]
+    rows = np.column_stack(rows)[side.counts > 0].astype(np.float64)
+    covariance = np.atleast_2d(np.cov(rows.T, bias=True))
+    covariance += (LEAST * np.trace(covariance) / len(covariance) + np.finfo(np.float32).tiny) * np.eye(len(covariance))
+    precision, shift = np.zeros((3, *covariance.shape)), np.zeros((3, len(covariance)))
+    precision[0] = noise * np.linalg.inv(covariance)
+    shift[0] = precision[0] @ rows.mean(0)
+    return precision, shift

@@ -5,67 +5,57 @@ import scipy.sparse as sp
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from sk_torchmf._progress import progress_bar
 from sk_torchmf._validation import check_count
-from sk_torchmf.estimators._prediction import BaseFactorization
-from sk_torchmf.estimators._ranked import best_candidates, is_scalar, label, select_rows
-from sk_torchmf.inputs import forms
-from sk_torchmf.inputs import labels as _labels
-from sk_torchmf.nn import BiasedMF, PlainMF, Response
-from sk_torchmf.nn.top_k import rank_rows
+from sk_torchmf.estimators._docs import documented
+from sk_torchmf.estimators._prediction import FactorPredictor
+from sk_torchmf.inputs.labels import label, lookup
+from sk_torchmf.inputs.queries import is_scalar, read_candidates, read_users
+from sk_torchmf.nn import Response
+from sk_torchmf.nn.top_k import rank
 
 
-class Recommender(BaseFactorization):
+class Recommender(FactorPredictor):
     """``recommend`` and its neighbours."""
 
+    @documented()
     def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, progress=False):
         """Recommend the k best items of each user.
 
         Parameters
         ----------
-        users : array-like of shape (n,), scalar, Interactions, or sparse matrix of shape (n, n_items), optional
-            User ids as ``fit`` saw them; all known users by default. A sparse matrix holds what is known of new users. An unknown
-            user gets the items that the mean user likes best. Interactions stand for the users who occur in them, in order.
-        k : int, default=10
-            How many.
-        exclude_seen : bool, default=True
-            Leave out the items a user was observed with in ``fit`` (in the row, for a sparse matrix).
-        items : array-like of shape (m,), optional
-            Candidates, as item ids; all by default.
-        progress : bool, default=False
-            Show how far it is, on stderr: a bar if tqdm is there.
+        @users
+        @k
+        @exclude_seen
+        @items
+        @progress
 
         Returns
         -------
-        items : ndarray of shape (n, k)
-            Best first, in the ids ``fit`` saw; ties by the order of ``items_``. Where fewer than k remain, the rest is -1, or None
-            where ids are not numbers. For a scalar user both arrays have shape (k,).
-        scores : ndarray of shape (n, k), float64
-            Predictions; -inf where no item remains.
+        @items
+        @scores
         """
         return self._recommend(users, k, exclude_seen, items, progress)
 
-    def _recommend(self, users, k, exclude_seen, items, progress, draw=None):
-        """See ``recommend``; ``draw`` moves the factors (n, n_factors) and constants (n,) of a side's row numbers."""
+    def _recommend(self, users, k, exclude_seen, items, progress, rng=None):
+        """See ``recommend``; with a random generator the rows of both sides are drawn from their posteriors."""
         check_is_fitted(self)
-        k = check_count(k, "k")
+        k, model = check_count(k, "k"), self._factors
         if sp.issparse(users):
-            code, seen = None, sp.csr_array(users)
-            factors, constant = self._split(self.fold_in(users))
+            seen = sp.csr_array(users)
+            factors, constant = model.split(self.fold_in(users))
         else:
-            code = forms.read_users(self, users)
-            factors, constant = self._user(code, "mean")
+            code = read_users(self, users, "pass its ratings as sparse")
+            factors, constant = model.users.at(code) if rng is None else model.draw(rng, "user", code)
             seen = select_rows(self.seen_, code)
-        candidates = forms.read_candidates(self, items)
-        item_factors, item_constant = self._item(candidates, "mean")
-        if draw is not None:
-            factors, constant = draw("user", code, factors, constant)
-            item_factors, item_constant = draw("item", candidates, item_factors, item_constant)
+        candidates = read_candidates(self, items)
+        item_factors, item_constant = model.items.at(candidates) if rng is None else model.draw(rng, "item", candidates)
         user_rows = torch.from_numpy(np.column_stack([factors, np.ones(len(factors))]))
         item_rows = torch.from_numpy(np.column_stack([item_factors, item_constant]))
         found, scores = best_candidates(
             lambda block: user_rows[block] @ item_rows.T, len(user_rows), candidates, k, seen if exclude_seen else None, progress
         )
-        scores, remain = scores + constant[:, None], found >= 0
+        scores, remain = scores + (constant + model.constant)[:, None], found >= 0
         scores[remain] = self._respond(scores[remain])
         ids = label(found, self.items_)
         return (ids[0], scores[0]) if is_scalar(users) else (ids, scores)
@@ -89,7 +79,7 @@ class Recommender(BaseFactorization):
             Cosines of the factors, between -1 and 1; -inf where no item remains.
         """
         check_is_fitted(self)
-        return _similar(items, self.items_, self.item_factors_, check_count(k, "k"), "item")
+        return self._similar(items, check_count(k, "k"), "item")
 
     def similar_users(self, users, k=10):
         """Find the users whose factors point most nearly the same way; as ``similar_items``.
@@ -109,7 +99,7 @@ class Recommender(BaseFactorization):
             Cosines of the factors, between -1 and 1; -inf where no user remains.
         """
         check_is_fitted(self)
-        return _similar(users, self.users_, self.user_factors_, check_count(k, "k"), "user")
+        return self._similar(users, check_count(k, "k"), "user")
 
     def embeddings(self):
         """Return vectors whose inner product is the raw score, for a nearest-neighbour index.
@@ -124,12 +114,7 @@ class Recommender(BaseFactorization):
             link of ``poisson`` and ``logistic``.
         """
         check_is_fitted(self)
-        if not self._biased:
-            return self.user_factors_.copy(), self.item_factors_.copy()
-        dtype = self.user_factors_.dtype
-        users = [self.user_factors_, self.user_biases_ + self.global_mean_, np.ones(self.n_users_)]
-        items = [self.item_factors_, np.ones(self.n_items_), self.item_biases_]
-        return np.column_stack(users).astype(dtype, copy=False), np.column_stack(items).astype(dtype, copy=False)
+        return self._factors.embeddings()
 
     def to_module(self):
         """Return the fitted model as a ``torch.nn.Module``, for ``torch.export`` or ONNX.
@@ -154,40 +139,57 @@ class Recommender(BaseFactorization):
         torch.Size([3])
         """
         check_is_fitted(self)
-        state = {}
-        for side, mean, counts in (("user", self.mean_user_, self.user_counts_), ("item", self.mean_item_, self.item_counts_)):
-            state[f"{side}_factors"] = _with_unknown(getattr(self, f"{side}_factors_"), mean, counts, self.handle_unknown)
-            if self._biased:
-                state[f"{side}_biases"] = _with_unknown(getattr(self, f"{side}_biases_"), 0.0, counts, self.handle_unknown)
-        if self._biased:
-            state["global_mean"] = np.asarray(self.global_mean_)
-        kind = BiasedMF if self._biased else PlainMF
-        sizes = self.n_users_ + 1, self.n_items_ + 1, self.user_factors_.shape[1]
-        module = kind(*sizes, generator=torch.Generator("cpu"), dtype=torch.from_numpy(self.user_factors_).dtype)
-        module.load_state_dict({name: torch.from_numpy(values) for name, values in state.items()})
-        return Response(module, self._pointwise(), self._limits()).eval()
+        return Response(self._factors.to_module(nan=self.handle_unknown != "mean"), self._link(), self._limits()).eval()
 
     def _limits(self):
         """The lowest and the highest prediction, None where there are none."""
         return None
 
+    def _similar(self, ids, k, role):
+        labels = self.users_ if role == "user" else self.items_
+        code = lookup(np.atleast_1d(np.asarray(ids)), labels, role)
+        if (code < 0).any():
+            raise ValueError(f"{role}s[{int(np.argmax(code < 0))}] was not seen in fit, so it has no neighbours.")
+        found, cosine = self._factors.similar(role, code, k)
+        ids_found = label(found, labels)
+        return (ids_found[0], cosine[0]) if is_scalar(ids) else (ids_found, cosine)
 
-def _with_unknown(rows, mean, counts, handle_unknown):
-    """Rows, and one more at the end, which is where an index of -1 leads: that of the unknown."""
-    rows = np.concatenate([rows, np.broadcast_to(np.asarray(mean, dtype=rows.dtype), (1, *rows.shape[1:]))])
-    if handle_unknown != "mean":
-        rows[np.append(counts == 0, True)] = np.nan
-    return rows
+
+def best_candidates(score, n_users, candidates, k, seen, progress=False):
+    """The k best candidates of each user.
+
+    Parameters
+    ----------
+    score : callable
+        Takes a slice of the users, returns their scores, a Tensor of shape (b, n_candidates).
+    n_users : int
+    candidates : ndarray of shape (n_candidates,)
+        Row numbers of items.
+    k : int
+    seen : CSR array of shape (n_users, n_items) or None
+        What to leave out.
+    progress : bool
+        Whether to show how far it is.
+
+    Returns
+    -------
+    items : ndarray of shape (n_users, k), int64
+        Row numbers, -1 where fewer than k remain.
+    scores : ndarray of shape (n_users, k), float64
+        -inf there.
+    """
+    excluded = seen if seen is None or len(candidates) == seen.shape[1] else seen[:, candidates]
+    with progress_bar("recommend", n_users, "user", progress) as bar:
+        found, scores = rank(score, n_users, len(candidates), k, excluded=excluded, done=bar.update)
+    return (np.where(found < 0, -1, candidates[found]) if len(candidates) else found), scores
 
 
-def _similar(ids, labels, factors, k, role):
-    code = _labels.lookup(np.atleast_1d(np.asarray(ids)), labels, role)
-    if (code < 0).any():
-        raise ValueError(f"{role}s[{int(np.argmax(code < 0))}] was not seen in fit, so it has no neighbours.")
-    rows = factors.astype(np.float64)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
-    itself = sp.csr_array((np.ones(len(code), dtype=bool), code, np.arange(len(code) + 1)), shape=(len(code), len(labels)))
-    found, cosine = rank_rows(rows[code], rows, k, excluded=itself)
-    ids_found = label(found, labels)
-    return (ids_found[0], cosine[0]) if is_scalar(ids) else (ids_found, cosine)
+def select_rows(matrix, code):
+    """Rows of a CSR array by number; an empty row for -1."""
+    known = code >= 0
+    if known.all():
+        return matrix[code]
+    lengths = np.where(known, np.diff(matrix.indptr)[code], 0)
+    pointers = np.concatenate([[0], np.cumsum(lengths)])
+    part = matrix[code[known]]
+    return sp.csr_array((part.data, part.indices, pointers), shape=(len(code), matrix.shape[1]))

@@ -1,5 +1,6 @@
-"""``save`` and ``load`` of estimators: what of one goes into a file, and what of a file may go into one."""
+"""The fitted state of an estimator: set at once and together, written to a file, read from one."""
 
+import copy
 import os
 
 import numpy as np
@@ -8,17 +9,24 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from sk_torchmf.estimators._docs import documented
 from sk_torchmf.metrics._scorer import RankingScorer, ranking_scorer
 from sk_torchmf.storage.archive import check_path, naming, read, write
 from sk_torchmf.storage.packing import pack, unpack
 
+FOR_MORE = ("observed_", "observed_features_", "pair_weights_", "optimizer_state_")  # what only partial_fit needs
+RETIRED = ("sketch_", "residual_square_", "rating_measure_", "_biased")  # of files that earlier versions wrote
 SCORERS = {"ranking_scorer": ranking_scorer}  # what makes a scorer, by the name that a file may have for it
 _CALLBACKS = ("_skl_callbacks", "_parent_callback_ctx")  # scikit-learn's; they are code, and not the model's
 
 
-class SavedEstimator(BaseEstimator):
-    """An estimator that goes into a file and comes back."""
+class Factorization(BaseEstimator):
+    """Base of every estimator of this package: fitted attributes are set by one method, all of them or none."""
 
+    # parameters
+    user: int | str
+    item: int | str
+    handle_unknown: str
     # what fit leaves
     users_: np.ndarray
     items_: np.ndarray
@@ -27,43 +35,67 @@ class SavedEstimator(BaseEstimator):
     seen_: sp.csr_array
     user_counts_: np.ndarray  # weighted number of observations
     item_counts_: np.ndarray
+    form_: str
 
-    def save(self, path):
+    def _is_fitted(self):
+        return "users_" in vars(self)
+
+    def _publish(self, attributes):
+        """Become the estimator that has these fitted attributes and no others, in one step."""
+        params = self.get_params(deep=False)
+        kept = {name: value for name, value in vars(self).items() if name in params or not is_fitted_attribute(name)}
+        self.__dict__ = kept | attributes
+        return self
+
+    def _as_fitted(self, attributes):
+        """Another estimator, of the same parameters, that has these fitted attributes: for scorers and callbacks."""
+        return copy.copy(self)._publish(attributes)
+
+
+def is_fitted_attribute(name):
+    """Whether an attribute is one that ``fit`` leaves, by its name."""
+    return name.endswith("_") and not name.startswith("_")
+
+
+class SavedEstimator(Factorization):
+    """An estimator that goes into a file and comes back."""
+
+    @documented()
+    def save(self, path, *, ratings=True):
         """Write the fitted estimator to a file, without pickle.
 
-        The file is an ``.npz`` of arrays with a JSON part for parameters and all else; ``numpy.load`` reads the arrays. It is
-        written whole or not at all, in the place of what was there.
+        The file is an ``.npz`` of arrays with a JSON part for parameters and all else; ``numpy.load`` reads the arrays.
 
         Parameters
         ----------
-        path : str or os.PathLike
-            Any extension or none.
+        @path
+        @ratings
 
         Returns
         -------
-        self
-            The estimator itself.
+        @self
 
         Raises
         ------
-        NotFittedError
-            Before ``fit``.
+        @NotFittedError
         TypeError
             For ids or parameters that are objects of a kind that a file without code cannot hold. Ids may be numbers, str, bytes,
             times, dates and UUIDs. A ``RandomState`` is kept with its state, a ``torch.device`` and a path as their names, as
             ``scoring`` a name or what ``ranking_scorer`` returns; callbacks are left out.
-        OSError
-            Where the folder does not exist or cannot be written to, or the path is a folder.
+        @OSError
         """
         check_path(path)
         check_is_fitted(self)
         params = {name: _named(value) for name, value in self.get_params(deep=False).items()}
         values, beside = self._values(params)
+        if not ratings:
+            values["state"] = {name: value for name, value in values["state"].items() if name not in FOR_MORE}
         tree, arrays = pack(values)
         write(path, {"estimator": type(self).__name__, "values": tree} | beside, arrays)
         return self
 
     @classmethod
+    @documented()
     def load(cls, path):
         """Read a fitted estimator that ``save`` wrote.
 
@@ -72,20 +104,16 @@ class SavedEstimator(BaseEstimator):
 
         Parameters
         ----------
-        path : str or os.PathLike
-            What ``save`` was given.
+        @path
 
         Returns
         -------
-        estimator
-            Of this class, with its parameters and all that ``fit`` left.
+        @estimator
 
         Raises
         ------
-        ValueError
-            For the file of another estimator or of a newer version, for one that is truncated or damaged, and any other file.
-        OSError
-            Where there is no such file or it cannot be read.
+        @ValueError
+        @OSError
         """
         return cls._load(path, {})
 
@@ -112,14 +140,15 @@ class SavedEstimator(BaseEstimator):
                 )
         estimator = cls(**params)
         with naming(path):
-            for attribute, value in state.items():
+            if any(name in state for name in RETIRED):
+                state = {name: value for name, value in state.items() if name not in (*RETIRED, *FOR_MORE)}
+            for attribute in state:
                 if not _is_free(cls, attribute):
                     raise ValueError(f"{attribute[:80]!r} is nothing that fit leaves")
-                setattr(estimator, attribute, value)
+            estimator._publish(_unfolded(state))
             _set_requests(estimator, values["requests"])
             estimator._check_shapes()
-        estimator._restore(path, values)
-        return estimator
+        return estimator._restore(path, values)
 
     @classmethod
     def _has_param(cls, name):
@@ -141,10 +170,11 @@ class SavedEstimator(BaseEstimator):
             )
         left_out = {*self.get_params(deep=False), *_CALLBACKS, "_metadata_request"}
         state = {name: value for name, value in vars(self).items() if name not in left_out}
-        return {"params": params, "state": state, "requests": _requests(self)}, {}
+        return {"params": params, "state": _folded(state), "requests": _requests(self)}, {}
 
     def _restore(self, path, values):
-        """Make what is not written as it is, once all else is there."""
+        """Make what is not written as it is, once all else is there; the estimator."""
+        return self
 
     def _shapes(self):
         """The shapes that fitted attributes must have, for those who use one to index another."""
@@ -167,9 +197,36 @@ class SavedEstimator(BaseEstimator):
 
 
 def _is_free(cls, attribute):
-    """Whether a file may set an attribute: a name that is not the class's own, methods and constants."""
-    own = attribute.startswith("__") or attribute in (*_CALLBACKS, "_metadata_request")
-    return attribute.isidentifier() and not own and (attribute == "_biased" or not hasattr(cls, attribute))
+    """Whether a file may set an attribute: a name that ``fit`` may leave, and not the class's own."""
+    known = is_fitted_attribute(attribute) or attribute == "_sklearn_output_config"
+    return attribute.isidentifier() and known and not hasattr(cls, attribute)
+
+
+def _folded(state):
+    """The state with the ratings as small integers where they are such, and without their places where ``seen_`` has these."""
+    if state.get("observed_") is None:
+        return state
+    observed, seen = state["observed_"], state["seen_"]
+    values = observed.data
+    for kind in (np.int8, np.int16):
+        if np.abs(values).max(initial=0) < np.iinfo(kind).max and np.array_equal(values.astype(kind), values):
+            values = values.astype(kind)
+            break
+    if observed.nnz != seen.nnz:  # pairs that were observed more than once
+        values = sp.csr_array((values, observed.indices, observed.indptr), shape=observed.shape)
+    return state | {"observed_": {"values": values, "dtype": str(observed.dtype)}}
+
+
+def _unfolded(state):
+    """The state that ``_folded`` was given."""
+    if state.get("observed_") is None:
+        return state
+    values, dtype, seen = state["observed_"]["values"], state["observed_"]["dtype"], state["seen_"]
+    places = values if sp.issparse(values) else seen
+    data = (values.data if sp.issparse(values) else values).astype(dtype)
+    observed = sp.csr_array((data, places.indices, places.indptr), shape=seen.shape)
+    observed.indices, observed.indptr = places.indices, places.indptr
+    return state | {"observed_": observed}
 
 
 def _requests(estimator):

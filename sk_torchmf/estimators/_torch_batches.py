@@ -1,20 +1,23 @@
 """``fit_batches``: a module is trained on batches of the caller's own making, which are seen once and kept nowhere."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import scipy.sparse as sp
 
-from sk_torchmf._validation import check_count, check_device
-from sk_torchmf.estimators._torch_training import ModuleTrainer, private_random_state
-from sk_torchmf.inputs import forms
+from sk_torchmf._validation import check_count, check_device, check_seed
+from sk_torchmf.estimators._fitting import Fitting
+from sk_torchmf.estimators._torch_prediction import ModulePredictor, background_of
+from sk_torchmf.estimators._torch_training import make_trainer, trained
 from sk_torchmf.inputs.chunks import Stream
-from sk_torchmf.solvers.minibatch import Epochs
+from sk_torchmf.inputs.forms import INTERACTIONS, Reading
+from sk_torchmf.interactions import Interactions
+from sk_torchmf.solvers.minibatch import Epochs, private_random_state
 from sk_torchmf.training.callbacks import with_callbacks
+from sk_torchmf.training.loop import Part, Phase
 
 
-class StreamTrainer(ModuleTrainer):
+class StreamTrainer(ModulePredictor, Fitting):
     """Base of ``TorchFactorization``: training on a stream."""
 
     @with_callbacks
@@ -35,10 +38,10 @@ class StreamTrainer(ModuleTrainer):
         Returns
         -------
         self
-            Memory does not grow with the number of batches, so ``seen_`` is empty: ``recommend`` leaves nothing out.
+            Memory does not grow with the number of batches, which are not kept: ``seen_`` is empty, so that ``recommend`` leaves
+            nothing out, and ``partial_fit`` is refused.
         """
         self._validate_params()
-        self._forget("module_", "feature_names_in_")
         device = check_device(self.device)
         if self._ranks():
             raise ValueError(
@@ -52,27 +55,39 @@ class StreamTrainer(ModuleTrainer):
             )
         if not callable(batches) and not isinstance(batches, Iterable):
             raise TypeError(f"batches must be iterable, or a function that returns an iterator. Got {type(batches).__name__}.")
-        if isinstance(batches, Iterator) and self.max_iter > 1:
+        if isinstance(batches, Iterator) and self.max_iter != 1:
             raise ValueError(
                 f"batches is an iterator, spent after one pass, and max_iter={self.max_iter}. Pass max_iter=1, or what can be gone "
                 "through anew: a list, a DataLoader, a function that returns an iterator."
             )
-        self.n_users_, self.n_items_ = check_count(n_users, "n_users"), check_count(n_items, "n_items")
-        self.users_, self.items_ = np.arange(self.n_users_), np.arange(self.n_items_)
-        self.form_ = forms.INTERACTIONS
-        self.n_features_in_, self.feature_categories_ = 2, {}
-        self.seen_ = sp.csr_array((n_users, n_items), dtype=bool)
-        self.sketch_ = self.pair_weights_ = self.optimizer_state_ = None
-        stream = Stream(batches, (self.n_users_, self.n_items_), self._check_ratings, self.dtype, device)
+        shape = check_count(n_users, "n_users"), check_count(n_items, "n_items")
+        stream = Stream(batches, shape, self._check_ratings, self.dtype, device)
+        data = Interactions(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), num_users=shape[0], num_items=shape[1])
+        reading = Reading(data, np.arange(shape[0]), np.arange(shape[1]), INTERACTIONS, 2)
+        part = StreamPart(self, stream, shape, device, check_seed(self.random_state))
+        phases = [Phase()]
+        return self._publish(self._run(reading, lambda rows: part, phases, self._showing(phases, {})))
 
-        @contextmanager
-        def start(seed, kept):
-            with private_random_state(seed, device) as random:
-                trainer, scheduler = self._make(device)
-            yield Epochs(trainer, stream, scheduler=scheduler, random=random), self.max_iter, self._keep_on
 
-        self._train(None, start, None)
-        self.user_counts_, self.item_counts_ = stream.counts
-        self.rating_range_ = np.array(stream.limits)
-        self._keep_background({})
-        return self
+class StreamPart(Part):
+    """Batches that pass, and what trains a fresh module on them."""
+
+    def __init__(self, params, stream, shape, device, seed):
+        self.params, self.stream, self.shape, self.device, self.seed = params, stream, shape, device, seed
+
+    def make_solver(self):
+        with private_random_state(self.seed, self.device) as random:
+            trainer, scheduler = make_trainer(self.params, self.shape, {}, self.device)
+            return Epochs(trainer, self.stream, scheduler=scheduler, random=random)
+
+    def attributes(self, solver, last=False):
+        counts = self.stream.counts
+        return trained(solver, last) | {
+            "seen_": sp.csr_array(self.shape, dtype=bool),
+            "user_counts_": counts[0],
+            "item_counts_": counts[1],
+            "rating_range_": np.array(self.stream.limits),
+            "feature_categories_": {},
+            "background_": background_of(counts, {}),
+            "optimizer_state_": None,
+        }

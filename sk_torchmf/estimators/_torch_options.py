@@ -10,12 +10,12 @@ from functools import partial
 
 import torch
 from sklearn import get_config
-from sklearn.base import BaseEstimator
 
+from sk_torchmf.estimators._saving import Factorization
 from sk_torchmf.nn import POINTWISE, RANKING, PointwiseLoss, RankingLoss
 
 
-class PartEstimator(BaseEstimator):
+class PartEstimator(Factorization):
     """Keyword arguments ``module__*``, ``loss__*`` and so on, of all PARTS, are parameters as any other, for searches too."""
 
     PARTS: tuple[str, ...] = ("module", "loss", "optimizer", "scheduler")

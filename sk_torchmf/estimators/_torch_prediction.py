@@ -11,12 +11,23 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._validation import check_count, check_ratings
-from sk_torchmf.estimators._ranked import best_candidates, is_scalar, label, select_rows
+from sk_torchmf.estimators._docs import documented
+from sk_torchmf.estimators._recommendation import best_candidates, select_rows
 from sk_torchmf.estimators._torch_options import PartEstimator, find_ranking_loss, make_loss
-from sk_torchmf.inputs import features as _features
-from sk_torchmf.inputs import forms
+from sk_torchmf.inputs import features as side_columns
+from sk_torchmf.inputs.labels import label
+from sk_torchmf.inputs.queries import (
+    check_known,
+    is_scalar,
+    read_candidates,
+    read_ids,
+    read_query,
+    read_target,
+    read_users,
+    select_positives,
+)
 from sk_torchmf.metrics._scorer import ranking_scorer
-from sk_torchmf.nn import POINTWISE, Pairs, PointwiseLoss, Response, ranking_logistic
+from sk_torchmf.nn import POINTWISE, PointwiseLoss, Response
 from sk_torchmf.solvers.batches import as_scores
 
 BLOCK = 2**16  # pairs scored at once
@@ -33,18 +44,10 @@ class ModulePredictor(RegressorMixin, PartEstimator):
 
     # parameters
     loss: object
-    handle_unknown: str
     clip: bool
     dtype: str
     features: object
     # what fit leaves
-    users_: np.ndarray
-    items_: np.ndarray
-    n_users_: int
-    n_items_: int
-    user_counts_: np.ndarray
-    item_counts_: np.ndarray
-    seen_: sp.csr_array
     rating_range_: np.ndarray
     feature_categories_: dict
     background_: dict
@@ -52,6 +55,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
 
     __metadata_request__predict = {"user_ids": UNUSED, "item_ids": UNUSED, "features": UNUSED}
 
+    @documented()
     def predict(self, user_ids, item_ids=None, *, features=None, clip=None):
         """Predict ratings; with a ranking loss, scores that only their order gives a meaning.
 
@@ -61,12 +65,11 @@ class ModulePredictor(RegressorMixin, PartEstimator):
             - a table with the columns ``fit`` saw, or a container of n interactions: one prediction a row, with their own features;
             - with ``item_ids``: user ids, in the ids ``fit`` saw;
             - a scalar user id alone: its predictions for all items (Spotlight's convention).
-        item_ids : array-like or scalar, optional
-            Item ids; broadcast against ``user_ids``.
+        @item_ids
         features : dict of str to array-like, optional
             Values of the features where ids are given, which they broadcast with.
-        clip : bool, optional
-            Limit predictions to the range of the training ratings; by default the constructor's ``clip``. Not with a ranking loss.
+        @clip
+            Not with a ranking loss.
 
         Returns
         -------
@@ -82,20 +85,22 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         check_is_fitted(self, "module_")
         if item_ids is None and sp.issparse(user_ids):
             raise ValueError(_NO_NEW_USERS)
-        user, item = forms.read_query(self, user_ids, item_ids)
+        user, item = read_query(self, user_ids, item_ids)
+        by_ids = item is None or item_ids is not None
         if item is None:
-            return self._predict_users(user, features, clip)[0]
-        if features is not None and item_ids is None:
+            user, item = np.broadcast_arrays(user, np.arange(self.n_items_))
+        if features is not None and not by_ids:
             raise ValueError("features are for predict(users, items): a table or container brings its own.")
-        by_ids = item_ids is not None
-        values = _features.given(self, features, user.shape) if by_ids else _features.read(self, user_ids, reset=False)
+        values = self._given_features(features, user.shape) if by_ids else self._features_of(user_ids)
         return self._respond(self._score(user, item, values, self.handle_unknown), clip)
 
-    def _predict_users(self, code, features=None, clip=None):
-        """``predict(user)`` of each of many users by row number, -1 for unknown: (n, n_items), float64, a fresh array."""
-        user, item = np.broadcast_arrays(code[:, None], np.arange(self.n_items_))
-        values = _features.given(self, features, user.shape)
-        return self._respond(self._score(user, item, values, self.handle_unknown), clip)
+    def _features_of(self, X):
+        """The features that a table or container brings."""
+        return side_columns.read(X, self.features, self.dtype, self.feature_categories_)[0]
+
+    def _given_features(self, values, shape):
+        """The features that are passed beside ids of a shape, flat."""
+        return side_columns.given(values, self.features, self.dtype, self.feature_categories_, shape)
 
     def _score(self, user, item, features, handle_unknown):
         """Scores, float64, in the shape of the row numbers ``user`` and ``item``, -1 for unknown; features are flat."""
@@ -118,9 +123,8 @@ class ModulePredictor(RegressorMixin, PartEstimator):
 
     def _check_known(self, codes):
         for name, code in codes.items():
-            if code.dtype.kind == "i" and (code < 0).any():
-                at, what = int(np.argmax(code < 0)), f"{name} id" if name in ("user", "item") else f"category of {name}"
-                raise ValueError(f'The {what} of row {at} was not seen in fit. Drop it, or use handle_unknown="mean".')
+            if code.dtype.kind == "i":
+                check_known(code < 0, f"{name} id" if name in ("user", "item") else f"category of {name}")
 
     def _forward(self, codes):
         """The module's scores of known codes, float64, in blocks."""
@@ -159,32 +163,10 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         background = self.background_[name]
         return np.where(code < 0, background[at % len(background)], code)
 
-    def _forget(self, *names):
-        for name in names:
-            if hasattr(self, name):
-                delattr(self, name)
-
-    def _observe(self, data, features):
-        """Keep what was observed, how often, and what stands in for the unknown."""
-        self.seen_ = Pairs(data.user_ids, data.item_ids, self.n_users_, self.n_items_).tocsr()
-        self.user_counts_, self.item_counts_ = (
-            np.bincount(ids, data.weights, n).astype(np.float64)
-            for ids, n in ((data.user_ids, self.n_users_), (data.item_ids, self.n_items_))
-        )
-        self._keep_background(features)
-
-    def _keep_background(self, features):
-        """Users, items and categories to stand in for unknown ones: each in an order of its own."""
-        rng = np.random.default_rng(0)
-        known = {"user": np.flatnonzero(self.user_counts_), "item": np.flatnonzero(self.item_counts_)}
-        known |= {name: values for name, values in features.items() if values.dtype.kind == "i"}
-        spread = {name: np.linspace(0, len(code) - 1, min(len(code), BACKGROUND)).astype(int) for name, code in known.items()}
-        self.background_ = {name: rng.permutation(code[spread[name]]) for name, code in known.items()}
-
     def _respond(self, scores, clip=None):
         """The predicted rating of a score."""
         clip = self._check_clip(clip)
-        scores = self._pointwise().response(torch.from_numpy(scores)).numpy()
+        scores = self._link().response(torch.from_numpy(scores)).numpy()
         return np.clip(scores, *self.rating_range_) if clip else scores
 
     def _check_clip(self, clip=None):
@@ -197,10 +179,10 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         """Whether observations are positives to rank, rather than ratings to predict."""
         return find_ranking_loss(self.loss) is not None
 
-    def _pointwise(self):
+    def _link(self):
         """The loss where it is one of ours, with a link of its own; else one whose response is the score."""
-        if self.loss is ranking_logistic:
-            return POINTWISE["logistic"]
+        if self._ranks():
+            return find_ranking_loss(self.loss)
         loss = POINTWISE.get(self.loss) if isinstance(self.loss, str) else self.loss
         return loss if isinstance(loss, PointwiseLoss) else POINTWISE["squared_error"]
 
@@ -208,8 +190,8 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         """Row numbers of the pairs with their features; ratings and weights as tensors."""
         if sp.issparse(X):
             raise ValueError(f"X_val: {_NO_NEW_USERS}")
-        codes, features = forms.read_ids(self, X), _features.read(self, X, reset=False)
-        rating = self._check_ratings(check_ratings(forms.read_target(X, y), len(codes[0]), "y_val"))
+        codes, features = read_ids(self, X), self._features_of(X)
+        rating = self._check_ratings(check_ratings(read_target(X, y), len(codes[0]), "y_val"))
         weight = None if sample_weight is None else torch.from_numpy(sample_weight / np.mean(sample_weight))
         return codes, features, torch.from_numpy(rating.astype(self.dtype)), weight
 
@@ -222,8 +204,9 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         return float(value)
 
     def _check_ratings(self, ratings):
-        return self._pointwise().check(np.asarray(ratings))
+        return self._link().check(np.asarray(ratings))
 
+    @documented()
     def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, features=None, progress=False):
         """Recommend the k best items of each user.
 
@@ -232,31 +215,24 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         users : array-like of shape (n,), scalar or Interactions, optional
             User ids as ``fit`` saw them; all known users by default. An unknown user gets what a sample of the known ones likes
             best on average. Interactions stand for the users who occur in them, in order.
-        k : int, default=10
-            How many.
-        exclude_seen : bool, default=True
-            Leave out the items a user was observed with in ``fit``.
-        items : array-like of shape (m,), optional
-            Candidates, as item ids; all by default.
+        @k
+        @exclude_seen
+        @items
         features : dict of str to array-like of shape (n,) or scalar, optional
             The circumstances to recommend under, for a model with features.
-        progress : bool, default=False
-            Show how far it is, on stderr: a bar if tqdm is there.
+        @progress
 
         Returns
         -------
-        items : ndarray of shape (n, k)
-            Best first, in the ids ``fit`` saw; ties by the order of ``items_``. Where fewer than k remain, the rest is -1, or None
-            where ids are not numbers. For a scalar user both arrays have shape (k,).
-        scores : ndarray of shape (n, k), float64
-            Predicted ratings; -inf where no item remains.
+        @items
+        @scores
         """
         check_is_fitted(self, "module_")
         k = check_count(k, "k")
         if sp.issparse(users):
             raise ValueError(_NO_NEW_USERS)
-        code, candidates = forms.read_users(self, users), forms.read_candidates(self, items)
-        values = _features.given(self, features, code.shape)
+        code = read_users(self, users, 'use handle_unknown="mean"')
+        candidates, values = read_candidates(self, items), self._given_features(features, code.shape)
         if self.handle_unknown == "error":
             self._check_known(values)
 
@@ -285,7 +261,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         """
         check_is_fitted(self, "module_")
         limits = tuple(self.rating_range_.tolist()) if self._check_clip() else None
-        return Response(copy.deepcopy(self.module_), self._pointwise(), limits).eval()
+        return Response(copy.deepcopy(self.module_), self._link(), limits).eval()
 
     def score(self, X, y=None, sample_weight=None):
         """Coefficient of determination R2 of the predictions; with a ranking loss, NDCG@10 of the recommendations.
@@ -314,8 +290,8 @@ class ModulePredictor(RegressorMixin, PartEstimator):
                     "score ranks all items of each user, and this model's features are of single pairs. Compare X with what "
                     "recommend(users, features=...) gives."
                 )
-            return ranking_scorer("ndcg", k=10)(self, forms.select_positives(X, y, sample_weight))
-        return r2_score(self._check_ratings(forms.read_target(X, y)), self.predict(X), sample_weight=sample_weight)
+            return ranking_scorer("ndcg", k=10)(self, select_positives(X, y, sample_weight))
+        return r2_score(self._check_ratings(read_target(X, y)), self.predict(X), sample_weight=sample_weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -323,3 +299,23 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         tags.regressor_tags.poor_score = True
         tags.target_tags.required = not self._ranks()
         return tags
+
+
+def background_of(counts, features):
+    """Some of the users, items and categories that were observed, each in an order of its own, to stand in for unknown ones.
+
+    Parameters
+    ----------
+    counts : tuple of ndarray of shape (n_users,) and (n_items,)
+    features : dict of str to ndarray
+        Numbers of categories are whole.
+
+    Returns
+    -------
+    dict of str to ndarray of int
+    """
+    rng = np.random.default_rng(0)
+    known = {"user": np.flatnonzero(counts[0]), "item": np.flatnonzero(counts[1])}
+    known |= {name: values for name, values in features.items() if values.dtype.kind == "i"}
+    spread = {name: np.linspace(0, len(code) - 1, min(len(code), BACKGROUND)).astype(int) for name, code in known.items()}
+    return {name: rng.permutation(code[spread[name]]) for name, code in known.items()}

@@ -3,11 +3,14 @@
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sk_torchmf.estimators._saving import SavedEstimator
-from sk_torchmf.estimators._torch_options import did_you_mean, make_module
-from sk_torchmf.estimators._torch_training import ModuleTrainer, private_random_state
-from sk_torchmf.inputs import features as _features
+from sk_torchmf.estimators._docs import documented
+from sk_torchmf.estimators._fitting import Fitting
+from sk_torchmf.estimators._saving import is_fitted_attribute
+from sk_torchmf.estimators._torch_options import did_you_mean
+from sk_torchmf.estimators._torch_prediction import ModulePredictor
+from sk_torchmf.estimators._torch_training import build_module
 from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, PlainMF
+from sk_torchmf.solvers.minibatch import private_random_state
 from sk_torchmf.storage.archive import check_path, naming
 from sk_torchmf.storage.packing import pack
 
@@ -28,10 +31,11 @@ TABLES: dict[str, dict] = {
 }
 
 
-class SavedModule(SavedEstimator, ModuleTrainer):
+class SavedModule(ModulePredictor, Fitting):
     """Base of ``TorchFactorization``: files."""
 
-    def save(self, path):
+    @documented()
+    def save(self, path, *, ratings=True):
         """Write the fitted estimator to a file, without pickle and without code.
 
         Kept are the parameters and buffers of the module (its ``state_dict``), all other fitted attributes and the parameters. A
@@ -40,28 +44,26 @@ class SavedModule(SavedEstimator, ModuleTrainer):
 
         Parameters
         ----------
-        path : str or os.PathLike
-            Any extension or none. It is written whole or not at all, in the place of what was there.
+        @path
+        @ratings
 
         Returns
         -------
-        self
-            The estimator itself.
+        @self
 
         Raises
         ------
-        NotFittedError
-            Before ``fit``.
+        @NotFittedError
         TypeError
             For ids, or values in the module's ``state_dict``, of a kind that a file without code cannot hold.
-        OSError
-            Where the folder does not exist or cannot be written to, or the path is a folder.
+        @OSError
         """
         check_path(path)
         check_is_fitted(self, "module_")
-        return super().save(path)
+        return super().save(path, ratings=ratings)
 
     @classmethod
+    @documented()
     def load(cls, path, **params):
         """Read a fitted estimator that ``save`` wrote.
 
@@ -70,26 +72,22 @@ class SavedModule(SavedEstimator, ModuleTrainer):
 
         Parameters
         ----------
-        path : str or os.PathLike
-            What ``save`` was given.
+        @path
         **params
             What the file cannot hold: ``module=MyModule``, a loss of your own and so on, as they were in ``fit``. Any other
             parameter may be given too and counts more than the file's.
 
         Returns
         -------
-        estimator
-            Of this class, with its parameters and all that ``fit`` left.
+        @estimator
 
         Raises
         ------
         TypeError
             Where a parameter is missing that the file does not hold; the message names it.
-        ValueError
-            For tensors that do not fit the module; for the file of another estimator or of a newer version, for one that is
-            truncated or damaged, and any other file.
-        OSError
-            Where there is no such file or it cannot be read.
+        @ValueError
+            Also for tensors that do not fit the module.
+        @OSError
         """
         for name in params:
             if not cls._has_param(name):
@@ -124,10 +122,8 @@ class SavedModule(SavedEstimator, ModuleTrainer):
         return params | known | given
 
     def _restore(self, path, values):
-        n_categories = {f"n_{name}": len(labels) for name, labels in self.feature_categories_.items()}
-        sizes, features = {"n_users": self.n_users_, "n_items": self.n_items_}, list(_features.columns(self.features))
         with private_random_state(0, torch.device("cpu")):  # a constructor draws parameters, which are not kept
-            module = make_module(self.module, self._options("module"), sizes, n_categories, features)
+            module = build_module(self, (self.n_users_, self.n_items_), self.feature_categories_)
         module = module.to("cpu", getattr(torch, self.dtype))
         try:
             module.load_state_dict(values["module"])
@@ -136,7 +132,8 @@ class SavedModule(SavedEstimator, ModuleTrainer):
             raise ValueError(
                 f"The tensors of {path} do not fit module {name}: {reason}. Pass the module and the module__* that fit had."
             ) from None
-        self.module_ = module.eval()
+        state = {name: value for name, value in vars(self).items() if is_fitted_attribute(name)}
+        return self._publish(state | {"module_": module.eval()})
 
 
 def _is_data(value):

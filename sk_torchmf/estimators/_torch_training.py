@@ -1,166 +1,157 @@
 """How a module of one's own is made, and trained on observations that were read."""
 
 import copy
-from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from sk_torchmf._validation import check_device
-from sk_torchmf.estimators._grow_module import optimizer_state
-from sk_torchmf.estimators._past import pair_weights
-from sk_torchmf.estimators._torch_options import find_ranking_loss, make_loss, make_module, make_optimizer, make_scheduler
-from sk_torchmf.estimators._torch_prediction import ModulePredictor
-from sk_torchmf.inputs import features as _features
-from sk_torchmf.metrics._scorer import ranking_scorer
-from sk_torchmf.nn import NegativeSampler
+from sk_torchmf.estimators._fitting import observed_attributes
+from sk_torchmf.estimators._torch_options import make_loss, make_module, make_optimizer, make_scheduler
+from sk_torchmf.estimators._torch_prediction import background_of
+from sk_torchmf.inputs import features as side_columns
+from sk_torchmf.nn import NegativeSampler, Pairs
+from sk_torchmf.solvers.base import tensors_of
 from sk_torchmf.solvers.batches import Batch, Observations, PairsBatch, Ranked
 from sk_torchmf.solvers.hogwild import Hogwild, check_shareable
 from sk_torchmf.solvers.minibatch import Epochs, Trainer, private_random_state
-from sk_torchmf.training.loop import Trained
+from sk_torchmf.training.loop import Part
+from sk_torchmf.training.state import Codes, find_moves, gathered, move_rows, regrow_optimizer
 
 
-class ModuleTrainer(Trained, ModulePredictor):
-    """Base of ``TorchFactorization``: what ``fit`` does with what it has read."""
+@dataclass(frozen=True)
+class ModuleStart:
+    """A trained module to go on from.
 
-    # parameters
-    module: object
-    optimizer: object
-    scheduler: object
-    parameter_options: object
-    n_negatives: int
-    max_iter: int
-    batch_size: int | None
-    n_processes: int
-    random_state: object
-    verbose: object
+    Attributes
+    ----------
+    module : torch.nn.Module
+    optimizer : dict or None
+        As ``training.state.gathered`` gives it.
+    codes : Codes
+        Where its users and items are now.
+    """
 
-    _epoch, _stops_at_tol = "epoch", False
+    module: torch.nn.Module
+    optimizer: dict | None
+    codes: Codes
 
-    def _check(self):
-        """Refuse what cannot be combined; the device, and whether the loss ranks."""
-        if self.checkpoint is not None and self.n_processes > 1:
-            raise ValueError(
-                f"checkpoint needs n_processes=1: what n_processes={self.n_processes} find depends on timing. Use checkpoint=None, "
-                "or n_processes=1."
-            )
-        self._check_clip()
-        ranking = self._ranks()
-        if ranking and self.n_processes > 1:
-            raise ValueError(
-                f"n_processes={self.n_processes} needs a loss of ratings: the processes do not share what negatives are drawn by. "
-                "Use n_processes=1 with a ranking loss."
-            )
-        return check_device(self.device), ranking
+    def hand_over(self, trainer, scheduler, build):
+        """Fill a trainer's fresh module, its optimizer and the scheduler, in place.
 
-    def _default_scoring(self):
-        if find_ranking_loss(self.loss) is None:
-            return None
-        if self.features is not None and self.scoring is None:
-            raise ValueError(
-                "Validation of a ranking loss ranks all items of each user, and this model's features are of single pairs. Pass "
-                "scoring, or use early_stopping=False."
-            )
-        return ranking_scorer("ndcg", k=10)
+        Parameters
+        ----------
+        trainer : Trainer
+        scheduler : LRScheduler or None
+        build : callable
+            Makes a module for (n_users, n_items).
+        """
+        old, new = tensors_of(self.module), tensors_of(trainer.module)
+        moves = find_moves(old, new, self.codes, lambda *shape: tensors_of(build(*shape)))
+        for name, tensor in new.items():
+            move_rows(old[name], tensor, moves[name])
+        regrow_optimizer(self.optimizer, trainer, scheduler, old, moves)
 
-    def _observe(self, data, features, seen=None):
-        """Set what was seen: the data or, where ``seen`` has all that are known, more than these."""
-        every = data if seen is None else seen
-        super()._observe(every, features)
-        self.pair_weights_ = pair_weights(every, self.seen_)
-        if not self._ranks():
-            rating = self._check_ratings(data.ratings)
-            limits = [rating.min(), rating.max(), *(() if seen is None else self.rating_range_)]
-            self.rating_range_ = np.array([min(limits), max(limits)], dtype=np.float64)
 
-    @contextmanager
-    def _start(self, data, features, device, trained, seen, seed, kept):
-        """Make a module, fresh but for what an earlier one has learned, and what trains it."""
-        if kept is not None:
-            data, features = select(data, features, kept)
-        self._observe(data, features, seen)
-        generator, sampler = torch.Generator("cpu").manual_seed(seed), None
-        if self._ranks():
-            sampler = NegativeSampler(self.seen_, popularity=self.negatives == "popularity", generator=generator, device=device)
-            data, features = select(data, features, sampler.total[data.user_ids] > 0)
-            if len(data) == 0:
+class ModulePart(Part):
+    """Some of the observations, and what trains a fresh module on them."""
+
+    def __init__(self, params, reading, device, seed, start):
+        self.params, self.reading, self.device, self.seed, self.start = params, reading, device, seed, start
+        data, ranks = reading.data, params._ranks()
+        counts = tuple(
+            np.bincount(ids, data.weights, n).astype(np.float64)
+            for ids, n in zip((data.user_ids, data.item_ids), reading.shape, strict=True)
+        )
+        pairs = Pairs(data.user_ids, data.item_ids, *reading.shape)
+        ratings = np.ones(len(data), dtype=bool) if ranks else params._check_ratings(data.ratings).astype(params.dtype)
+        weights = None if data.weights is None else _in_order(pairs, data.weights)
+        features = {name: _in_order(pairs, values) for name, values in reading.features.items()}
+        self.observed = observed_attributes(pairs, _in_order(pairs, ratings), weights, features) | {
+            "user_counts_": counts[0],
+            "item_counts_": counts[1],
+            "feature_categories_": reading.categories,
+            "background_": background_of(counts, reading.features),
+        }
+        if not ranks:
+            checked = params._check_ratings(data.ratings)
+            self.observed["rating_range_"] = np.array([checked.min(), checked.max()], dtype=np.float64)
+
+    def make_solver(self):
+        params, reading = self.params, self.reading
+        generator, sampler = torch.Generator("cpu").manual_seed(self.seed), None
+        if params._ranks():
+            popular = params.negatives == "popularity"
+            sampler = NegativeSampler(self.observed["seen_"], popularity=popular, generator=generator, device=self.device)
+            reading = reading[sampler.total[reading.data.user_ids] > 0]
+            if len(reading.data) == 0:
                 raise ValueError(
                     "Every user of X has every item, so that there is no negative to rank a positive against. Pass a matrix or "
                     "Interactions with more items, or use a loss of ratings."
                 )
-            target = sampler.n_unobserved[data.user_ids]
+            target = sampler.n_unobserved[reading.data.user_ids]
         else:
-            target = self._check_ratings(data.ratings)
-
-        observed = Batch.from_arrays(
+            target = params._check_ratings(reading.data.ratings)
+        data, dtype = reading.data, params.dtype
+        batch = Batch.from_arrays(
             data.user_ids.astype(np.int64),
             data.item_ids.astype(np.int64),
-            target.astype(self.dtype),
-            None if data.weights is None else (data.weights / data.weights.mean()).astype(self.dtype),
-            {name: values.astype(self.dtype) if values.dtype.kind == "f" else values for name, values in features.items()},
-            device,
+            target.astype(dtype),
+            None if data.weights is None else (data.weights / data.weights.mean()).astype(dtype),
+            {name: values.astype(dtype) if values.dtype.kind == "f" else values for name, values in reading.features.items()},
+            self.device,
         )
-        with self._trainable(observed, sampler, generator, device, seed, trained) as solver:
+        categories = reading.categories
+        with private_random_state(self.seed, self.device) as random:
+            trainer, scheduler = make_trainer(params, reading.shape, categories, self.device)
+            if self.start is not None:
+                self.start.hand_over(trainer, scheduler, lambda *shape: build_module(params, shape, categories))
+            if params.n_processes > 1:
+                check_shareable(trainer.optimizer, self.device, params.n_processes)
+                size = params.batch_size or len(batch)
+                processes = Hogwild(trainer, batch, batch_size=size, n_processes=params.n_processes, generator=generator)
+                return Epochs(trainer, processes, scheduler=scheduler, random=random)
+            batches = _batches(params, batch, sampler, generator, trainer.module, reading.shape)
+            return Epochs(trainer, batches, scheduler=scheduler, generator=generator, random=random)
 
-            def keep_on(estimator, module):
-                estimator.optimizer_state_ = optimizer_state(solver.trainer, solver.scheduler)
-                self._keep_on(estimator, module)
-
-            yield solver, self.max_iter, keep_on
-
-    @contextmanager
-    def _trainable(self, observed, sampler, generator, device, seed, trained):
-        """What trains a fresh module on observations; with a sampler, each against negatives. The generator draws for both."""
-        with private_random_state(seed, device) as random:
-            trainer, scheduler = self._make(device)
-            if trained is not None:
-                trained.hand_over(trainer, scheduler, self._build)
-            if self.n_processes > 1:
-                check_shareable(trainer.optimizer, device, self.n_processes)
-                size = self.batch_size or len(observed)
-                batches = Hogwild(trainer, observed, batch_size=size, n_processes=self.n_processes, generator=generator)
-                solver = Epochs(trainer, batches, scheduler=scheduler, random=random)
-            else:
-                batches = self._batches(observed, sampler, generator, trainer.module)
-                solver = Epochs(trainer, batches, scheduler=scheduler, generator=generator, random=random)
-        try:
-            yield solver
-        finally:
-            solver.close()
-
-    def _batches(self, observed, sampler, generator, module):
-        """What to take a step on each, in every epoch."""
-        fused = self.batch_size is None and hasattr(module, "forward_pairs") and not observed.features
-        shape = (self.n_users_, self.n_items_) if fused else None
-        batches = [observed] if self.batch_size is None else Observations(observed, self.batch_size, generator)
-        if sampler is not None:
-            return Ranked(batches, sampler, self.n_negatives, shape)
-        return [PairsBatch.of(observed, shape)] if fused else batches
-
-    def _build(self, n_users, n_items):
-        """A fresh module of these sizes."""
-        sizes = {"n_users": n_users, "n_items": n_items}
-        n_categories = {f"n_{name}": len(labels) for name, labels in self.feature_categories_.items()}
-        return make_module(self.module, self._options("module"), sizes, n_categories, list(_features.columns(self.features)))
-
-    def _make(self, device):
-        """What trains the module on its device, and the scheduler."""
-        loss = make_loss(self.loss, self._options("loss"))
-        module = self._build(self.n_users_, self.n_items_)
-        module = module.to(device, getattr(torch, self.dtype)).train()
-        optimizer = make_optimizer(self.optimizer, self._options("optimizer"), module, self.parameter_options)
-        scheduler = make_scheduler(self.scheduler, self._options("scheduler"), optimizer)
-        return Trainer(module, loss, optimizer), scheduler
-
-    def _keep_on(self, estimator, module):
-        """Keep a trained module: itself, or of an estimator that shows how far training is, a copy."""
-        if estimator is not self:
-            module = copy.deepcopy(module)
-        for parameter in module.parameters():
-            parameter.grad = None
-        estimator.module_ = module.cpu().eval()
+    def attributes(self, solver, last=False):
+        return self.observed | trained(solver, last)
 
 
-def select(data, features, kept):
-    """Some of the observations and their features."""
-    return data[kept], {name: values[kept] for name, values in features.items()}
+def trained(solver, last):
+    """The fitted attributes of a trained module: itself at last, else a copy, since the next epoch goes on with it."""
+    module = solver.solution() if last else copy.deepcopy(solver.solution())
+    for parameter in module.parameters():
+        parameter.grad = None
+    return {"module_": module.cpu().eval(), "optimizer_state_": gathered(solver.trainer, solver.scheduler)}
+
+
+def _in_order(pairs, values):
+    """Values of the observations as a tensor in the order of a plan."""
+    return torch.from_numpy(np.require(values, requirements=["C", "W"])).index_select(0, pairs.order)
+
+
+def _batches(params, batch, sampler, generator, module, shape):
+    """What to take a step on each, in every epoch."""
+    fused = params.batch_size is None and hasattr(module, "forward_pairs") and not batch.features
+    planned = shape if fused else None
+    batches = [batch] if params.batch_size is None else Observations(batch, params.batch_size, generator)
+    if sampler is not None:
+        return Ranked(batches, sampler, params.n_negatives, planned)
+    return [PairsBatch.of(batch, planned)] if fused else batches
+
+
+def build_module(params, shape, categories):
+    """A fresh module for (n_users, n_items), as an estimator's parameters have it."""
+    sizes = dict(zip(("n_users", "n_items"), shape, strict=True))
+    n_categories = {f"n_{name}": len(labels) for name, labels in categories.items()}
+    return make_module(params.module, params._options("module"), sizes, n_categories, list(side_columns.columns(params.features)))
+
+
+def make_trainer(params, shape, categories, device):
+    """What trains a fresh module on its device, and the scheduler."""
+    loss = make_loss(params.loss, params._options("loss"))
+    module = build_module(params, shape, categories).to(device, getattr(torch, params.dtype)).train()
+    optimizer = make_optimizer(params.optimizer, params._options("optimizer"), module, params.parameter_options)
+    scheduler = make_scheduler(params.scheduler, params._options("scheduler"), optimizer)
+    return Trainer(module, loss, optimizer), scheduler

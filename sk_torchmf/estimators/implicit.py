@@ -1,23 +1,92 @@
 """Matrix factorization of implicit feedback: what users have is ranked above what they have not."""
 
-from contextlib import contextmanager
-from functools import partial
 from numbers import Integral, Real
 
+import numpy as np
+import scipy.sparse as sp
 import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sk_torchmf.estimators._growth import check_partial, growing, read_more
-from sk_torchmf.estimators._implicit_solver import check_params, confidence_of, make_solver
+from sk_torchmf._validation import check_device
+from sk_torchmf.estimators._docs import documented
+from sk_torchmf.estimators._fitting import FIT_CONSTRAINTS
 from sk_torchmf.estimators._positives import PositivesPredictor
-from sk_torchmf.inputs import forms
-from sk_torchmf.nn import RANKING
+from sk_torchmf.estimators._prediction import attributes_of
+from sk_torchmf.inputs.forms import read_weighted
+from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF, Plan
+from sk_torchmf.solvers.ials import ImplicitLeastSquares
+from sk_torchmf.solvers.ranking_descent import ranking_solver
 from sk_torchmf.training.callbacks import with_callbacks
-from sk_torchmf.training.loop import TRAINING_CONSTRAINTS, Given
-from sk_torchmf.training.state import Start
+from sk_torchmf.training.loop import Part
+
+POSITIVES = 0.1  # what all positives weigh, of all pairs, where nothing else is asked for
+INIT_STD = 0.3
 
 
+class PositivesPart(Part):
+    """Some of the positives as a matrix of weights, and the solver that fits a built-in module to it."""
+
+    def __init__(self, params, reading, device, seed, start):
+        self.params, self.device, self.seed, self.start = params, device, seed, start
+        data = reading.data
+        weight = np.ones(len(data)) if data.weights is None else data.weights
+        matrix = sp.csr_array(sp.coo_array((weight, (data.user_ids, data.item_ids)), shape=reading.shape))
+        self.counts = matrix.sum(axis=1), matrix.sum(axis=0)
+        self.confidence = _confidence(params, matrix)
+        self.observed = {
+            "seen_": sp.csr_array((np.ones(matrix.nnz, dtype=bool), matrix.indices, matrix.indptr), shape=matrix.shape),
+            "pair_weights_": None if (matrix.data == 1).all() else matrix.data,
+            **dict(zip(("user_counts_", "item_counts_"), self.counts, strict=True)),
+        }
+        self.matrix, items = (matrix, np.flatnonzero(matrix.sum(axis=0))) if params.loss == "ials" else _rankable(params, matrix)
+        self.known = np.flatnonzero(np.diff(self.matrix.indptr)), items
+
+    def make_solver(self):
+        """Make the solver for the users and items that have something to learn from; all others get the mean row."""
+        params, matrix = self.params, self.matrix
+        if tuple(map(len, self.known)) != matrix.shape:
+            matrix = matrix[self.known[0]][:, self.known[1]]
+        pointers, columns = (torch.from_numpy(part.astype(np.int32)).to(self.device) for part in (matrix.indptr, matrix.indices))
+        plan = Plan(Pairs.from_rows(pointers, columns, matrix.shape[1]))
+        generator = torch.Generator("cpu").manual_seed(self.seed)
+        dtype, begun = getattr(torch, params.dtype), None
+        kind = BiasedMF if params.biased else PlainMF
+        n_users, n_items = matrix.shape
+        module = kind(n_users, n_items, params.n_factors, init_std=INIT_STD, generator=generator, dtype=dtype)
+        if self.start is not None:
+            _, begun = self.start.fill(module, self.known, 0.0)
+            begun = torch.from_numpy(begun).to(self.device)
+            if params.biased:  # here the level is a part of the items' biases
+                module.get_parameter("item_biases").data.add_(self.start.factors.constant * begun.cpu())
+        module = module.to(self.device)
+        if params.loss == "ials":
+            gain = torch.from_numpy(self.confidence * matrix.data).to(self.device, dtype)  # user-major already
+            return ImplicitLeastSquares(module, plan, gain, alpha=params._alpha())
+        weight = np.maximum(matrix.data / matrix.data.mean(), 1e-30)  # greater than zero in float32 too
+        return ranking_solver(
+            module,
+            plan,
+            torch.from_numpy(weight).to(self.device, dtype),
+            RANKING[params.loss],
+            alpha=params._alpha(),
+            n_negatives=params.n_negatives,
+            popularity=params.negatives == "popularity",
+            exact=params.exact,
+            temperature=params.temperature,
+            max_iter=params.max_iter,
+            generator=generator,
+            begun=begun if self.start is not None and self.start.factors.biased else None,
+        )
+
+    def attributes(self, solver, last=False):
+        factors = solver.solution()
+        if factors.biased:
+            factors = factors.with_centred_biases()
+        return self.observed | {"confidence_": self.confidence} | attributes_of(factors.spread_over(self.known, self.counts))
+
+
+@documented(epoch="iteration", observations="positives", entries="seen_")
 class ImplicitMatrixFactorization(PositivesPredictor):
     r"""Matrix factorization of implicit feedback, :math:`s_{ui} = p_u \cdot q_i \; (+ b_i)`, that ranks.
 
@@ -26,8 +95,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
 
     Parameters
     ----------
-    n_factors : int, default=64
-        Length of a factor row, k.
+    @n_factors
     loss : {"ials", "logistic", "bpr", "hinge", "adaptive_hinge", "softmax"}, default="ials"
         What is minimised, see Notes. ``ials`` is by far the fastest; which ranks best depends on the data: try them in a search.
     biased : bool, default=False
@@ -41,9 +109,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     n_negatives : int, default=4
         Negatives drawn for each positive, anew in each iteration. Where the expectation is exact, the weight of all negatives of a
         positive with ``logistic``, and without effect with ``softmax``.
-    negatives : {"uniform", "popularity"}, default="uniform"
-        Whether all items that a user has not are as likely to be drawn, or those more often that more users have: as their number
-        to the power 0.75.
+    @negatives
     temperature : float, default=None
         With ``softmax``: rows have one length, so that scores are cosines divided by the temperature, instead of lengths that
         ``alpha`` regularises; items' biases, if ``biased``, are added. 0.1 is a good start, between 0.07 and 0.2 worth a search.
@@ -56,46 +122,27 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     max_iter : int, default=None
         Passes over the positives; None is 15 for ``ials``, 25 for an exact expectation and 40 for drawn negatives or a
         ``temperature``.
-    tol : float, default=1e-4
-        ``ials`` and exact losses (without a ``temperature``) stop once the objective falls by less than this fraction in five
-        iterations in a row; 0 never stops.
-    early_stopping : bool, default=False
-        Hold out a part of each user's positives, or take ``fit``'s ``X_val``, and stop once the figure on it has not improved by
-        more than ``tol`` times its size for ``n_iter_no_change`` iterations; the best iteration is then used. Steps on drawn
-        negatives shrink as if all of ``max_iter`` came.
-    validation_fraction : float, default=0.1
-        How much of each user's pairs to hold out: all observations of a pair or none, at random, but never all that a user has
-        and, where it can be helped, never all of an item.
-    n_iter_no_change : int, default=5
-        How many iterations without a better figure end a fit that stops early.
-    refit : bool, default=True
-        After early stopping on a part of X, fit all of X for as many iterations as were best. False keeps the rows of the best
-        iteration: half the time, but what was held out has not taught the model. On MovieLens-100K (four splits) NDCG@10 was
-        0.344 with and 0.332 without for ``ials`` (0.344 without early stopping; ``bpr``: 0.322, 0.307, 0.331).
-    scoring : str or callable, default=None
-        The figure on validation data. None is NDCG@10, what was trained on being left out of the lists; else a scorer, by
-        scikit-learn's name or ``(estimator, X, y) -> float``, higher being better, such as ``ranking_scorer("ndcg", k=10)``.
-    checkpoint : str or os.PathLike, default=None
-        A file that holds, after each iteration, all that the next depends on. ``fit`` goes on from there where the same fit was
-        killed, and ends with the same numbers, bit for bit on the CPU; the file of another fit, with other parameters or data, is
-        refused. A fit that has ended removes it. One file serves one fit at a time.
-    handle_unknown : {"mean", "nan", "error"}, default="mean"
-        What to predict for ids that ``fit`` did not see: as the known ids do on average, NaN, or raise ValueError. ``recommend``
-        gives an unknown user what the mean user likes best.
-    user : int or str, default=0
-        Which column of a table holds the user ids, by position or by a frame's column name.
-    item : int or str, default=1
-        Which column holds the item ids. All others are ignored.
-    dtype : {"float32", "float64"}, default="float32"
-        Precision of the computation and of the fitted factors.
-    device : str or torch.device, default=None
-        Where to fit: "cpu" or "cuda"; None follows ``torch.get_default_device()``. The fitted state is NumPy either way.
-    warm_start : bool, default=False
-        ``fit`` starts from the present rows where ids are the same, instead of from random ones; its positives are the new call's.
-    random_state : int, RandomState instance or None, default=None
-        Seeds the initial factors and the negatives. None draws a fresh seed; no global generator is touched.
-    verbose : int, default=0
-        1 prints a line an iteration. For progress bars and loggers see scikit-learn's ``set_callbacks`` (1.9 and later).
+    @tol
+        Only ``ials`` and exact losses without a ``temperature`` stop so.
+    @early_stopping
+        Steps on drawn negatives shrink as if all of ``max_iter`` came.
+    @validation_fraction
+    @n_iter_no_change
+    @refit
+        On MovieLens-100K (four splits) NDCG@10 was 0.344 with and 0.332 without for ``ials`` (0.344 without early stopping;
+        ``bpr``: 0.322, 0.307, 0.331).
+    @scoring
+        None is NDCG@10, what was trained on being left out of the lists.
+    @checkpoint
+    @handle_unknown
+        ``recommend`` gives an unknown user what the mean user likes best.
+    @user
+    @item
+    @dtype
+    @device
+    @warm_start
+    @random_state
+    @verbose
 
     Attributes
     ----------
@@ -107,36 +154,21 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         Where ``biased``; of mean zero.
     global_mean_ : float
         Where ``biased``; the level of the scores.
-    mean_user_, mean_item_ : ndarray of shape (n_factors,)
-        The factors of an unknown id: the mean of the known ones.
-    users_, items_ : ndarray of shape (n_users,) and (n_items,)
-        The ids of the rows, sorted.
-    n_users_, n_items_ : int
-        How many ids there are.
-    seen_ : CSR array of shape (n_users, n_items), bool
-        What was observed in ``fit``.
-    user_counts_, item_counts_ : ndarray of shape (n_users,) and (n_items,)
-        Weight of each id's positives; 0 where it has none.
-    pair_weights_ : ndarray of shape (n_pairs,) or None
-        Weights of the pairs of ``seen_``, None where all are one; ``partial_fit`` goes on from these.
+    @mean_user_, mean_item_
+    @users_, items_
+    @n_users_, n_items_
+    @seen_
+    @user_counts_, item_counts_
+    @pair_weights_
     confidence_ : float
         The confidence that ``ials`` uses.
-    history_ : dict of list
-        A value an iteration: ``loss``, ``seconds``, where there are validation data ``validation_loss`` or ``validation_score``.
-        ``pandas.DataFrame(model.history_)`` is a table of them. After early stopping it tells of the fit that was stopped, not of
-        the refit.
-    n_iter_ : int
-        How many iterations ``history_`` has.
-    best_iter_ : int
-        With ``early_stopping``: the iteration with the best validation figure, from 1.
-    best_score_ : float
-        With ``early_stopping``: that figure, the lowest loss or the highest score.
-    form_ : {"sparse", "table", "interactions"}
-        The form of X in ``fit``, which ``transform`` takes again.
-    n_features_in_ : int
-        Columns of X, as scikit-learn counts them: 2 for a container.
-    feature_names_in_ : ndarray of str
-        Where ``X`` is a frame with such names.
+    @history_
+    @n_iter_
+    @best_iter_
+    @best_score_
+    @form_
+    @n_features_in_
+    @feature_names_in_
 
     See Also
     --------
@@ -195,16 +227,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         "temperature": [Interval(Real, 0, None, closed="neither"), None],
         "exact": ["boolean", None],
         "max_iter": [Interval(Integral, 1, None, closed="left"), None],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "handle_unknown": [StrOptions({"mean", "nan", "error"})],
-        "user": [Interval(Integral, 0, None, closed="left"), str],
-        "item": [Interval(Integral, 0, None, closed="left"), str],
-        "dtype": [StrOptions({"float32", "float64"})],
-        "device": [str, torch.device, None],
-        "warm_start": ["boolean"],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-        **TRAINING_CONSTRAINTS,
+        **FIT_CONSTRAINTS,
     }
 
     def __init__(
@@ -263,93 +286,109 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @documented(one="a positive", forms="table, Interactions or sparse matrix", epoch="iteration")
     def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None):
         """Fit to positives, from scratch unless ``warm_start``.
 
         Parameters
         ----------
-        X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
-            A sparse matrix has a user in each row, and every stored entry is a positive, whatever it holds, zero included. A
-            table has a positive in each row, ids of any type in the columns ``user`` and ``item``; a container likewise, ids being
-            positions, whatever its ``ratings``. A pair that comes twice counts twice.
+        @X
+            The values of a matrix and a container's ``ratings`` say nothing. A pair that comes twice counts twice.
         y : array-like of shape (n,), optional
             Weights of the positives, >= 0, such as counts of plays. None for a sparse matrix.
-        sample_weight : array-like, optional
-            Weights >= 0, one a row of X: a positive's or, where X is sparse, a user's. They multiply ``y``. A weight of 2 is the
-            positive given twice, a weight of 0 its absence. Given, it replaces a container's ``weights``.
-        X_val : table, Interactions or sparse matrix, optional
-            Validation data as ``score`` takes them: further positives of known users, or a sparse matrix of new users. ``history_``
-            gets a figure an epoch; with ``early_stopping`` it decides, and no part of X is held out.
+        @sample_weight
+            Weights multiply ``y``.
+        @X_val
+            These are further positives of known users, or a sparse matrix of new users.
         y_val : array-like of shape (n_val,), optional
             What ``scoring`` makes of it; with ``scoring=None`` nothing.
 
         Returns
         -------
-        self
-            The fitted estimator.
+        @self
         """
         return self._fit(X, y, sample_weight, X_val, y_val)
 
     @with_callbacks
+    @documented(unkept="has its factors from ``set_factors`` without ``interactions``")
     def partial_fit(self, X, y=None, sample_weight=None):
-        """Go on with more positives, from the present rows; those so far are known by ``seen_``, and count as before.
+        """Go on with more positives: the estimator has kept those so far, and trains on all of them, from the present rows.
 
         Parameters
         ----------
-        X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
-            As ``fit`` takes it; new users and items are welcome, and a pair that comes again adds its weight. A table has the
-            columns of the first call. Positions, in a container or a sparse matrix, may go beyond those known: row u of a matrix is
-            user u again, and it may have more columns, but not fewer.
-        y : array-like of shape (n,), optional
-            Weights of the positives, as ``fit`` takes them.
-        sample_weight : array-like, optional
-            Weights of the rows of X, as ``fit`` takes them.
+        @X
+            A pair that comes again adds its weight.
+        @y
+        @sample_weight
 
         Returns
         -------
-        self
-            On an estimator that was not fitted, what ``fit`` would give.
+        @self
 
         Raises
         ------
-        ValueError
-            Beside what ``fit`` raises: for another ``n_factors`` than that of the rows, and with ``early_stopping`` or
-            ``checkpoint``. The estimator then is as it was before.
+        @ValueError
+            Another ``n_factors`` than that of the rows is refused too.
 
         Notes
         -----
-        A call takes as many iterations over all positives as ``fit`` does, so give it many at a time. For a few new users there is
-        ``fold_in``.
+        A call takes as long as a ``fit`` to all positives so far with ``warm_start``, so give it many at a time. For a few new
+        users there is ``fold_in``.
         """
-        self._validate_params()
-        check_partial(self)
-        if not hasattr(self, "user_factors_"):
-            return self._fit(X, y, sample_weight)
-        device = check_params(self)
-        start = Start.of(self)
-        data, growth = read_more(self, X, y, sample_weight, forms.read_positives)
-        data = growth.joined(self, data)
-        with growing(self, growth):
-            self._train(None, partial(self._start, data, device, start.grown(growth)), None)
-        return self
+        return self._partial_fit(X, y, sample_weight)
 
-    def _fit(self, X, y, sample_weight, X_val=None, y_val=None):
-        device = check_params(self)
-        start = Start.of(self) if self.warm_start and hasattr(self, "user_factors_") else None
-        given = Given(X, X_val, y_val, forms.read_weighted(self, X, y, sample_weight))
-        if start is not None:
-            start = start.named(self.users_, self.items_)
-        self._train(given, partial(self._start, given.data, device, start), partial(self._observe, given.data))
-        return self
+    def _check(self):
+        if self.exact and (self.loss == "ials" or RANKING[self.loss].expected is None):
+            raise ValueError(
+                f'exact=True is for loss="logistic" and loss="softmax". Got loss="{self.loss}", which '
+                + ("always counts all pairs." if self.loss == "ials" else "is drawn.")
+            )
+        if self.temperature is not None and self.loss != "softmax":
+            raise ValueError(
+                f'temperature={self.temperature} is for loss="softmax", whose scores are then cosines. Got loss="{self.loss}".'
+            )
+        return check_device(self.device)
 
-    @contextmanager
-    def _start(self, data, device, start, seed, kept):
-        """Make the solver of what is observed, and what keeps its rows."""
-        matrix = self._observe(data if kept is None else data[kept])
-        self.confidence_ = confidence_of(self, matrix)
-        solver, max_iter, *known = make_solver(self, matrix, self.confidence_, device, start, seed)
+    def _read(self, X, y, sample_weight):
+        return read_weighted(X, y, sample_weight, self.user, self.item)
 
-        def keep(estimator, factors):
-            estimator._keep(factors, *known)
+    def _part(self, reading, device, seed, start):
+        return PositivesPart(self, reading, device, seed, start)
 
-        yield solver, max_iter, keep
+
+def _confidence(params, matrix):
+    """The confidence that is asked for, or else suits a matrix of weights, which float32 must be able to hold."""
+    largest, what = float(matrix.data.max()), "weight of a pair"
+    if params.loss == "ials" and params.confidence is not None:
+        largest, what = params.confidence * largest, what + ", times confidence,"
+    if not 1e-30 <= largest <= 1e30:
+        raise ValueError(f"The largest {what} must lie between 1e-30 and 1e30. Got {largest:.3g}. Rescale the weights.")
+    if params.confidence is not None:
+        return params.confidence
+    n_users, n_items = _n_known(matrix)
+    return POSITIVES * (n_users * n_items) / matrix.data.sum()
+
+
+def _rankable(params, matrix):
+    """Without the users who have every item that could be drawn; the items that can be."""
+    rest = matrix
+    while True:
+        counts = (rest if params.negatives == "popularity" else matrix).sum(axis=0)
+        items, lengths = np.flatnonzero(counts), np.diff(rest.indptr)
+        full = lengths == len(items)
+        if not full.any():
+            return rest, items
+        weight = np.where(np.repeat(full, lengths), 0.0, rest.data)
+        rest = sp.csr_array((weight, rest.indices, rest.indptr), shape=rest.shape, copy=True)  # others have its indices
+        rest.eliminate_zeros()
+        if rest.nnz == 0:
+            n_users, n_items = _n_known(matrix)
+            raise ValueError(
+                f'Every user has every item, so loss="{params.loss}" has nothing to rank them above. Got {n_users} users and '
+                f'{n_items} items. Use loss="ials".'
+            )
+
+
+def _n_known(matrix):
+    """How many users and items have any positive."""
+    return tuple(np.count_nonzero(matrix.sum(axis=axis)) for axis in (1, 0))

@@ -1,7 +1,7 @@
 """Any torch module as a factorization: the model, the loss and the optimizer are the user's."""
 
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import replace
 from numbers import Integral, Real
 
 import numpy as np
@@ -9,19 +9,19 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
-from sk_torchmf.estimators._grow_module import Learned
-from sk_torchmf.estimators._growth import check_partial, growing, read_more
-from sk_torchmf.estimators._module_past import keep_ratings, recall_ratings
+from sk_torchmf._validation import check_device
+from sk_torchmf.estimators._docs import documented
+from sk_torchmf.estimators._fitting import FIT_CONSTRAINTS, reading_of
 from sk_torchmf.estimators._torch_batches import StreamTrainer
 from sk_torchmf.estimators._torch_saving import SavedModule
-from sk_torchmf.estimators._torch_training import select
-from sk_torchmf.inputs import features as _features
-from sk_torchmf.inputs import forms
-from sk_torchmf.inputs import labels as _labels
+from sk_torchmf.estimators._torch_training import ModulePart, ModuleStart
+from sk_torchmf.inputs import features as side_columns
+from sk_torchmf.inputs.forms import read_rated, read_weighted
+from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.training.callbacks import with_callbacks
-from sk_torchmf.training.loop import TRAINING_CONSTRAINTS, Given
 
 
+@documented(epoch="epoch", observations="observations", entries="observed_")
 class TorchFactorization(SavedModule, StreamTrainer):
     r"""Your own ``torch.nn.Module`` as an estimator: you write the model, autograd does the calculus.
 
@@ -56,9 +56,8 @@ class TorchFactorization(SavedModule, StreamTrainer):
         ``feature_categories_``. A dict gives names to columns.
     n_negatives : int, default=1
         For ranking losses: how many items to draw for each positive.
-    negatives : {"uniform", "popularity"}, default="uniform"
-        For ranking losses: whether all items that a user has not are drawn alike, or by their number of users to the power 0.75.
-        A user who has all of them is left out.
+    @negatives
+        Only for ranking losses. A user who has all items is left out.
     max_iter : int, default=10
         Epochs.
     batch_size : int, default=1024
@@ -67,49 +66,32 @@ class TorchFactorization(SavedModule, StreamTrainer):
     n_processes : int, default=1
         More than one train lock-free on shared parameters (Hogwild [1]_): SGD or Adagrad on the CPU, and a loss of ratings.
         Results then depend on timing and differ from run to run.
-    early_stopping : bool, default=False
-        Hold out a part of each user's observations, or take ``fit``'s ``X_val``, and stop once the figure on it has not improved
-        by more than ``tol`` times its size for ``n_iter_no_change`` epochs; the best epoch is then used.
-    validation_fraction : float, default=0.1
-        How much of each user's pairs to hold out: all observations of a pair or none, at random, but never all that a user has
-        and, where it can be helped, never all of an item.
-    n_iter_no_change : int, default=5
-        How many epochs without a better figure end a fit that stops early.
+    @early_stopping
+    @validation_fraction
+    @n_iter_no_change
     tol : float, default=1e-5
         See ``early_stopping``; the training loss ends no fit.
-    refit : bool, default=True
-        After early stopping on a part of X, fit all of X for as many epochs as were best. False keeps the rows of the best epoch:
-        half the time, but what was held out has not taught the model. On MovieLens-100K (four splits) the RMSE of a biased module
-        was 0.920 with and 0.928 without (1.056 without early stopping, after 30 epochs).
-    scoring : str or callable, default=None
-        The figure on validation data. None is the loss or, with a ranking loss, NDCG@10, what was trained on being left out of
-        the lists; else a scorer, by scikit-learn's name or ``(estimator, X, y) -> float``, higher being better, such as
-        ``ranking_scorer("ndcg", k=10)``.
-    checkpoint : str or os.PathLike, default=None
-        A file that holds, after each epoch, all that the next depends on. ``fit`` goes on from there where the same fit was
-        killed, and ends with the same numbers, bit for bit on the CPU; the file of another fit, with other parameters or data, is
-        refused. A fit that has ended removes it. One file serves one fit at a time. Not with ``n_processes``, nor for what a
-        module keeps elsewhere than in parameters and buffers.
-    handle_unknown : {"mean", "nan", "error"}, default="mean"
-        What to predict for ids and categories that ``fit`` did not see: from the average score over a sample of those it saw, NaN,
-        or raise ValueError.
-    clip : bool, default=False
-        Limit predictions to the range of the training ratings. Not with a ranking loss.
-    user : int or str, default=0
-        Which column of a table holds the user ids, by position or by a frame's column name.
-    item : int or str, default=1
-        Which column holds the item ids.
+    @refit
+        On MovieLens-100K (four splits) the RMSE of a biased module was 0.920 with and 0.928 without (1.056 without early stopping,
+        after 30 epochs).
+    @scoring
+        None is the loss or, with a ranking loss, NDCG@10, what was trained on being left out of the lists.
+    @checkpoint
+        Not with ``n_processes``, nor for what a module keeps elsewhere than in parameters and buffers.
+    @handle_unknown
+        Categories of features that ``fit`` did not see likewise.
+    @clip
+        Not with a ranking loss.
+    @user
+    @item
     dtype : {"float32", "float64"}, default="float32"
         What the module is cast to.
-    device : str or torch.device, default=None
-        Where to fit; None follows ``torch.get_default_device()``. The fitted module lies on the CPU.
+    @device
     warm_start : bool, default=False
         ``fit`` starts from the parameters of the present module, at the rows of the same ids, and from the optimizer's state.
-    random_state : int, RandomState instance or None, default=None
-        Seeds the module's initial parameters, its dropout, the order of observations and the negatives. torch's global generators
-        are left as they were.
-    verbose : int, default=0
-        1 prints a line an epoch. For progress bars and loggers see scikit-learn's ``set_callbacks`` (1.9 and later).
+    @random_state
+        The module's initial parameters, its dropout, the order of observations and the negatives are drawn.
+    @verbose
     **options
         ``module__*``, ``loss__*``, ``optimizer__*`` and ``scheduler__*``: arguments of these, parameters as any other.
 
@@ -117,44 +99,31 @@ class TorchFactorization(SavedModule, StreamTrainer):
     ----------
     module_ : torch.nn.Module
         Trained, on the CPU, in evaluation mode.
-    history_ : dict of list
-        A value an epoch: ``loss``, ``seconds``, where there are validation data ``validation_loss`` or ``validation_score``.
-        ``pandas.DataFrame(model.history_)`` is a table of them. After early stopping it tells of the fit that was stopped, not of
-        the refit.
-    n_iter_ : int
-        How many epochs ``history_`` has.
-    best_iter_ : int
-        With ``early_stopping``: the epoch with the best validation figure, from 1.
-    best_score_ : float
-        With ``early_stopping``: that figure, the lowest loss or the highest score.
-    users_, items_ : ndarray of shape (n_users,) and (n_items,)
-        The ids of the rows, sorted.
-    n_users_, n_items_ : int
-        How many ids there are.
+    @history_
+    @n_iter_
+    @best_iter_
+    @best_score_
+    @users_, items_
+    @n_users_, n_items_
     feature_categories_ : dict of str to ndarray
         The vocabulary of each categorical feature.
-    seen_ : CSR array of shape (n_users, n_items), bool
-        What was observed in ``fit``.
-    user_counts_, item_counts_ : ndarray of shape (n_users,) and (n_items,)
-        Weighted number of observations of each id.
-    rating_range_ : ndarray of shape (2,)
-        Lowest and highest rating; not with a ranking loss.
-    background_ : dict of str to ndarray
-        Some of the users, items and categories that were observed, as numbers: an unknown one is predicted as these are on average.
-    sketch_ : dict or None
-        Sums of the residuals of each row's ratings, which is what ``partial_fit`` remembers of them; None where it does not.
-    residual_square_ : float
-        Where there is a sketch: the sum of the residuals' squares.
-    pair_weights_ : ndarray of shape (n_pairs,) or None
-        Weights of the pairs of ``seen_``; None where all are one.
+    @seen_
+    @user_counts_, item_counts_
+    @rating_range_
+    @background_
+        The categories of each feature likewise.
+    @observed_
+        With a ranking loss it holds True for every positive instead. ``fit_batches`` leaves none.
+    observed_features_ : dict of str to ndarray
+        The values of each feature, in the order of the entries of ``observed_``; of categories the numbers. ``fit_batches`` leaves
+        none.
+    @pair_weights_
+        ``fit_batches`` leaves none.
     optimizer_state_ : dict or None
-        The optimizer's state and the scheduler's, for ``partial_fit`` to go on from; None after ``fit_batches``.
-    form_ : {"sparse", "table", "interactions"}
-        The form of X in ``fit``.
-    n_features_in_ : int
-        Columns of X, as scikit-learn counts them: 2 for a container.
-    feature_names_in_ : ndarray of str
-        Where ``X`` is a frame with such names.
+        The optimizer's state and the scheduler's, for ``partial_fit`` and ``warm_start`` to go on from; None after ``fit_batches``.
+    @form_
+    @n_features_in_
+    @feature_names_in_
 
     See Also
     --------
@@ -189,6 +158,8 @@ class TorchFactorization(SavedModule, StreamTrainer):
     (3,)
     """
 
+    _epoch, _stops_at_tol = "epoch", False
+
     _parameter_constraints: dict = {
         "module": [callable, torch.nn.Module],  # which fit refuses with better words
         "loss": [str, callable],
@@ -201,17 +172,9 @@ class TorchFactorization(SavedModule, StreamTrainer):
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "n_processes": [Interval(Integral, 1, None, closed="left")],
-        "handle_unknown": [StrOptions({"mean", "nan", "error"})],
         "clip": ["boolean"],
-        "user": [Interval(Integral, 0, None, closed="left"), str],
-        "item": [Interval(Integral, 0, None, closed="left"), str],
-        "dtype": [StrOptions({"float32", "float64"})],
-        "device": [str, torch.device, None],
-        "warm_start": ["boolean"],
-        "random_state": ["random_state"],
+        **FIT_CONSTRAINTS,
         "verbose": ["verbose", Interval(Real, 0, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        **TRAINING_CONSTRAINTS,
     }
 
     def __init__(
@@ -276,108 +239,110 @@ class TorchFactorization(SavedModule, StreamTrainer):
         self._set_options(options)
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @documented(one="an observation", forms="table or Interactions", epoch="epoch")
     def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None):
         """Train a module, fresh unless ``warm_start``, on observed ratings or, with a ranking loss, on positives.
 
         Parameters
         ----------
-        X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
-            A sparse matrix has a user in each row, and every stored entry is an observation, explicit zeros included. A table has
-            an observation in each row, ids of any type in the columns ``user`` and ``item``; a container likewise, ids being
-            positions.
-        y : array-like of shape (n,), optional
-            Ratings. Required for a table, None for a sparse matrix; for a container they override its ``ratings``. With a ranking
-            loss it is a weight >= 0 instead, never required, and a container's ``ratings`` and a matrix's values say nothing.
-        sample_weight : array-like, optional
-            Weights >= 0, one a row of X: an observation's or, where X is sparse, a user's. The mean of the loss is weighted by
-            them, which torch's own losses and functions with ``reduction="none"`` allow. With a ranking loss they multiply ``y``.
-        X_val : table or Interactions, optional
-            Validation data as ``score`` takes them. ``history_`` gets a figure an epoch; with ``early_stopping`` it decides, and no
-            part of X is held out.
-        y_val : array-like of shape (n_val,), optional
-            Their ratings; a container's own by default.
+        @X
+        @y
+            With a ranking loss it is a weight >= 0 instead, never required, and a container's ``ratings`` and a matrix's values say
+            nothing.
+        @sample_weight
+            The mean of the loss is weighted by them, which torch's own losses and functions with ``reduction="none"`` allow. With a
+            ranking loss they multiply ``y``.
+        @X_val
+        @y_val
 
         Returns
         -------
-        self
-            The fitted estimator.
+        @self
         """
         return self._fit(X, y, sample_weight, X_val, y_val)
 
     @with_callbacks
+    @documented(unkept="was fitted with ``fit_batches``")
     def partial_fit(self, X, y=None, sample_weight=None):
-        """Go on with more observations: the module and the optimizer's state grow by the rows of new users and items.
+        """Go on with more observations: the estimator has kept those so far, and trains on all of them, from the present module.
 
         Parameters
         ----------
-        X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
-            As ``fit`` takes it. A table has the columns of the first call. Positions, in a container or a sparse matrix, may go
-            beyond those known: row u of a matrix is user u again, and it may have more columns, but not fewer.
-        y : array-like of shape (n,), optional
-            Ratings or, with a ranking loss, weights of the positives, as ``fit`` takes them.
-        sample_weight : array-like, optional
-            Weights of the rows of X, as ``fit`` takes them.
+        @X
+        @y
+        @sample_weight
 
         Returns
         -------
-        self
-            On an estimator that was not fitted, what ``fit`` would give.
+        @self
 
         Raises
         ------
-        ValueError
-            Beside what ``fit`` raises: for a module whose other sizes have changed, for a new category of a feature, for a loss
-            that ranks after one of ratings and the other way round, and with ``early_stopping`` or ``checkpoint``. The estimator
-            then is as it was before.
+        @ValueError
+            Refused, too, are a module whose other sizes have changed, other ``features`` or a new category of one, and a loss that
+            ranks after one of ratings or the other way round.
 
         Notes
         -----
         A larger module is made as the first was, and takes over the old one's parameters and buffers at their rows; which
-        dimensions are users and items is found by making it for one more of each. A call trains for ``max_iter`` epochs. Positives
-        of a ranking loss are known by ``seen_``, and all take part. Ratings are not kept: where the score is on their scale and
-        there are no ``features``, what the estimator remembers of them takes part, see ``docs/partial_fit.md``; else training is
-        on the new ones alone, and the old fade.
+        dimensions are users and items is found by making it for one more of each. The optimizer's state grows likewise. A call
+        trains for ``max_iter`` epochs on all observations so far, as long as a ``fit`` to all of them with ``warm_start``, so give
+        it many at a time.
         """
-        self._validate_params()
-        check_partial(self)
-        if not hasattr(self, "module_"):
-            return self._fit(X, y, sample_weight)
-        device, ranking = self._check()
-        if ranking == hasattr(self, "rating_range_"):
-            kinds = "a loss of ratings", "a loss that ranks"
-            was, now = kinds[not ranking], kinds[ranking]
-            raise ValueError(f"partial_fit goes on with the kind of loss that fit had, {was}. Got {now}, {self.loss!r}. Use fit.")
-        data, growth = read_more(self, X, y, sample_weight, forms.read_weighted if ranking else forms.read_rated)
-        features = _features.read_known(self, X)
-        if data.weights is not None:
-            data, features = select(data, features, np.flatnonzero(data.weights > 0))
-        seen, past = growth.joined(self, data), None
-        if ranking and not features:
-            data = seen
-        elif not ranking and self.sketch_ is not None:
-            past = recall_ratings(self, growth)
-            data = past.joined(data, self._check_ratings(data.ratings))
-        trained = Learned(self.module_, self.optimizer_state_, (self.n_users_, self.n_items_), *growth.codes())
-        with growing(self, growth):
-            self._train(None, partial(self._start, data, features, device, trained, seen), None)
-            if self.sketch_ is not None:  # else a part of the ratings is forgotten already
-                keep_ratings(self, data, past)
-        return self
+        return self._partial_fit(X, y, sample_weight)
 
-    def _fit(self, X, y, sample_weight, X_val=None, y_val=None):
-        before = vars(self).copy() if self.warm_start and hasattr(self, "module_") else None
-        self._forget("module_", "rating_range_")  # a fit that fails leaves no module of other ids behind
-        device, ranking = self._check()
-        data = (forms.read_weighted if ranking else forms.read_rated)(self, X, y, sample_weight)
-        given = Given(X, X_val, y_val, data, _features.read(self, X, reset=True))
-        data, features = given.data, given.features
-        if not ranking:
-            self._check_ratings(data.ratings)
-        trained = None
-        if before is not None:
-            codes = (_labels.lookup(getattr(self, name), before[name], name[:4]) for name in ("users_", "items_"))
-            sizes = before["n_users_"], before["n_items_"]
-            trained = Learned(before["module_"], before["optimizer_state_"], sizes, *codes)
-        self._train(given, partial(self._start, data, features, device, trained, None), partial(self._observe, data, features))
-        keep_ratings(self, data)
-        return self
+    def _check(self):
+        if self.checkpoint is not None and self.n_processes > 1:
+            raise ValueError(
+                f"checkpoint needs n_processes=1: what n_processes={self.n_processes} find depends on timing. Use checkpoint=None, "
+                "or n_processes=1."
+            )
+        self._check_clip()
+        if self._ranks() and self.n_processes > 1:
+            raise ValueError(
+                f"n_processes={self.n_processes} needs a loss of ratings: the processes do not share what negatives are drawn by. "
+                "Use n_processes=1 with a ranking loss."
+            )
+        return check_device(self.device)
+
+    def _default_scoring(self):
+        if not self._ranks():
+            return None
+        if self.features is not None and self.scoring is None:
+            raise ValueError(
+                "Validation of a ranking loss ranks all items of each user, and this model's features are of single pairs. Pass "
+                "scoring, or use early_stopping=False."
+            )
+        return ranking_scorer("ndcg", k=10)
+
+    def _read(self, X, y, sample_weight, categories=None):
+        if self._ranks():
+            reading = read_weighted(X, y, sample_weight, self.user, self.item)
+        else:
+            reading = read_rated(X, y, sample_weight, self.user, self.item, type(self).__name__)
+        features, categories = side_columns.read(X, self.features, self.dtype, categories)
+        return replace(reading, features=features, categories=categories)
+
+    def _read_more(self, X, y, sample_weight):
+        reading = self._read(X, y, sample_weight, self.feature_categories_)
+        side_columns.check_known_categories(reading.features)
+        return reading
+
+    def _earlier(self):
+        observed, features = self._kept_for_more("observed_"), self.observed_features_
+        ranked = observed.dtype.kind == "b"
+        if ranked != self._ranks():
+            was, now = ("a loss that ranks", "a loss of ratings")[:: 1 if ranked else -1]
+            raise ValueError(f"partial_fit goes on with the kind of loss that fit had, {was}. Got {now}, {self.loss!r}. Use fit.")
+        if features.keys() != side_columns.columns(self.features).keys():
+            raise ValueError(
+                f"partial_fit goes on with the features that fit had, {sorted(features)}. Got {self.features!r}. Use fit."
+            )
+        reading = reading_of(self, observed, None if ranked else observed.data.astype(np.float64), self.pair_weights_)
+        return replace(reading, features=features, categories=self.feature_categories_)
+
+    def _start_from(self, codes, new_share=0.0):
+        return ModuleStart(self.module_, vars(self).get("optimizer_state_"), codes)
+
+    def _part(self, reading, device, seed, start):
+        return ModulePart(self, reading, device, seed, start)

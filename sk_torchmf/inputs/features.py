@@ -6,8 +6,8 @@ from numbers import Real
 import numpy as np
 
 from sk_torchmf._validation import check_finite, check_length
-from sk_torchmf.inputs import forms
-from sk_torchmf.inputs import labels as _labels
+from sk_torchmf.inputs.forms import SPARSE, TABLE, form_of
+from sk_torchmf.inputs.labels import column, encode, is_frame, lookup
 
 TAKEN = ("self", "user", "item", "users", "items", "factors")  # forward's own, and what module arguments n_* mean already
 WHOLE = 2**24  # up to which float32 tells whole numbers apart
@@ -35,82 +35,98 @@ def columns(features):
     return dict(wanted)
 
 
-def read(estimator, X, reset):
+def read(X, features, dtype, vocabularies=None):
     """Read the features of a table or container.
 
     Parameters
     ----------
-    estimator : estimator with a parameter ``features``
-        With ``reset`` it gets ``feature_categories_``: the sorted vocabulary of each categorical feature.
     X : table or container
         A container's features are its own arrays, such as ``timestamps``.
-    reset : bool
-        Whether to learn the vocabularies.
+    features : list, dict or None
+        The estimator's parameter.
+    dtype : {"float32", "float64"}
+        Of the numbers that ``forward`` gets.
+    vocabularies : dict of str to ndarray, optional
+        The categories of each feature that is categorical; by default they are learned from X.
 
     Returns
     -------
-    dict of str to ndarray of shape (n,)
+    values : dict of str to ndarray of shape (n,)
         float64, or for a category its number, int64, -1 where it is unknown.
+    vocabularies : dict of str to ndarray
+        Sorted.
     """
-    wanted = columns(estimator.features)
-    if reset:
-        estimator.feature_categories_ = {}
-    form = forms.form_of(X)
-    if wanted and form == forms.SPARSE:
+    wanted = columns(features)
+    form = form_of(X)
+    if wanted and form == SPARSE:
         raise ValueError("features need a table or Interactions: a sparse matrix has no further columns.")
-    if form == forms.TABLE and not _labels.is_frame(X):
+    if form == TABLE and not is_frame(X):
         X = np.asarray(X)
-    found = {}
+    found, learned = {}, dict(vocabularies or {})
     for name, key in wanted.items():
-        if form == forms.TABLE:
-            values = _labels.column(X, key, f"features[{name!r}]")
+        if form == TABLE:
+            values = column(X, key, f"features[{name!r}]")
         else:
             values = getattr(X, key) if key in ("timestamps", "weights") else None
         if values is None:
             raise ValueError(f"features={key!r}: of Interactions these are timestamps or weights, where they have them.")
-        found[name] = _read(estimator, name, values, reset)
-    return found
+        if vocabularies is None and is_categorical(values):
+            codes, learned[name] = encode(values, name)
+            found[name] = codes.astype(np.int64)
+        else:
+            found[name] = _values(name, values, dtype, learned)
+    return found, learned
 
 
-def read_known(estimator, X):
-    """Read as ``read`` does, for ``partial_fit``: a category that is unknown is refused."""
-    found = read(estimator, X, reset=False)
-    for name, values in found.items():
-        if values.dtype.kind == "i" and (values < 0).any():
+def check_known_categories(values):
+    """Refuse a category that fit did not see, as ``partial_fit`` must."""
+    for name, code in values.items():
+        if code.dtype.kind == "i" and (code < 0).any():
             raise ValueError(
-                f"features: {name} has a category that fit did not see, in row {int(np.argmax(values < 0))}. partial_fit grows "
+                f"features: {name} has a category that fit did not see, in row {int(np.argmax(code < 0))}. partial_fit grows "
                 "by users and items alone: drop the row, or fit from scratch."
             )
-    return found
+    return values
 
 
-def given(estimator, features, shape):
-    """The features passed to ``predict`` or ``recommend`` beside ids: a dict of values that broadcast to ``shape``, flat."""
-    wanted = columns(estimator.features)
-    features = {} if features is None else features
-    if not isinstance(features, Mapping):
-        raise TypeError(f"features must be a dict of names to values. Got {type(features).__name__}.")
-    missing, unknown = wanted.keys() - features.keys(), features.keys() - wanted.keys()
+def given(values, features, dtype, vocabularies, shape):
+    """Read the features that are passed to ``predict`` or ``recommend`` beside ids.
+
+    Parameters
+    ----------
+    values : mapping of str to array-like, or None
+        They broadcast to ``shape``.
+    features, dtype, vocabularies
+        As in ``read``.
+    shape : tuple of int
+
+    Returns
+    -------
+    dict of str to ndarray
+        Flat.
+    """
+    wanted = columns(features)
+    values = {} if values is None else values
+    if not isinstance(values, Mapping):
+        raise TypeError(f"features must be a dict of names to values. Got {type(values).__name__}.")
+    missing, unknown = wanted.keys() - values.keys(), values.keys() - wanted.keys()
     if missing or unknown:
         what = f"{sorted(missing)[0]!r} is missing" if missing else f"{sorted(unknown)[0]!r} is not one of them"
         raise ValueError(f"features must be a dict with {sorted(wanted)}, what this model was fitted with: {what}.")
     found = {}
-    for name, values in features.items():
+    for name, value in values.items():
         try:
-            values = np.broadcast_to(np.asarray(values), shape)
+            value = np.broadcast_to(np.asarray(value), shape)
         except ValueError:
-            raise ValueError(f"features[{name!r}] must broadcast to shape {shape}. Got shape {np.shape(values)}.") from None
-        found[name] = _read(estimator, name, values.ravel(), False)
+            raise ValueError(f"features[{name!r}] must broadcast to shape {shape}. Got shape {np.shape(value)}.") from None
+        found[name] = _values(name, value.ravel(), dtype, vocabularies)
     return found
 
 
-def _read(estimator, name, values, reset):
-    vocabularies = estimator.feature_categories_
-    if name in vocabularies if not reset else is_categorical(values):
-        if reset:
-            codes, vocabularies[name] = _labels.encode(values, name)
-            return codes.astype(np.int64)
-        return _labels.lookup(values, vocabularies[name], name)
+def _values(name, values, dtype, vocabularies):
+    """Numbers as they are, categories by their numbers in the vocabulary."""
+    if name in vocabularies:
+        return lookup(values, vocabularies[name], name)
     if np.asarray(values).dtype.kind in "mMc":
         kind = np.asarray(values).dtype
         raise ValueError(
@@ -121,7 +137,7 @@ def _read(estimator, name, values, reset):
     except (TypeError, ValueError):
         raise ValueError(f"features: {name} held numbers in fit. Got {np.asarray(values).ravel()[0]!r}.") from None
     check_finite(check_length(numbers, len(values), name), name)
-    if estimator.dtype == "float32" and len(numbers) and np.abs(numbers).max() > WHOLE and (numbers == np.floor(numbers)).all():
+    if dtype == "float32" and len(numbers) and np.abs(numbers).max() > WHOLE and (numbers == np.floor(numbers)).all():
         largest = numbers[np.abs(numbers).argmax()]
         raise ValueError(
             f"features: {name} holds whole numbers beyond 2**24, such as {largest:.0f}, which float32 does not tell apart. "

@@ -119,6 +119,18 @@ def merge(labels, more, role):
     return union, *places
 
 
+def label(found, labels):
+    """Labels of row numbers; -1 (None where labels are not numbers) for -1."""
+    if labels.dtype.kind in "iufb":
+        labels = labels.astype(np.int64) if labels.dtype.kind in "ub" else labels
+        filler = np.array(-1, dtype=labels.dtype)
+    else:
+        labels, filler = labels.astype(object), None
+    if len(labels) == 0:
+        return np.full(found.shape, filler)
+    return np.where(found < 0, filler, labels[found])
+
+
 def _find(own, labels):
     if is_range(labels):
         known = (own >= 0) & (own < len(labels)) & (own == np.floor(own))
@@ -153,7 +165,7 @@ def _factorize_objects(values):
     rows: dict = {}
     codes = np.empty(len(values), dtype=np.int64)
     for at, value in enumerate(values):
-        if _is_missing(value):
+        if is_missing(value):
             codes[at] = -1
             continue
         try:
@@ -165,7 +177,8 @@ def _factorize_objects(values):
     return codes, labels
 
 
-def _is_missing(value):
+def is_missing(value):
+    """Whether a value is None, NaN, NaT or pandas' NA."""
     try:
         return value is None or bool(value != value)  # NaN and NaT differ from themselves
     except TypeError:  # pandas' NA, neither equal nor different

@@ -9,8 +9,8 @@ import scipy.sparse as sp
 from sklearn.exceptions import NotFittedError
 
 from sk_torchmf._progress import progress_bar
-from sk_torchmf.inputs import labels as _labels
-from sk_torchmf.inputs.forms import read_ids
+from sk_torchmf.inputs.labels import column, encode, is_frame, is_range
+from sk_torchmf.inputs.queries import read_ids
 from sk_torchmf.interactions import as_interactions, is_interactions
 from sk_torchmf.metrics import _ranking
 from sk_torchmf.metrics._lists import check_k
@@ -135,8 +135,8 @@ def _read_test(estimator, test, users):
             data = as_interactions(test)
             columns = data.user_ids, data.item_ids
         else:
-            table = test if _labels.is_frame(test) else np.asarray(test)
-            columns = tuple(_labels.column(table, getattr(estimator, role), role) for role in ("user", "item"))
+            table = test if is_frame(test) else np.asarray(test)
+            columns = tuple(column(table, getattr(estimator, role), role) for role in ("user", "item"))
         user, ids = _append_unknown(codes[0], columns[0], ids, "user")
         item, items = _append_unknown(codes[1], columns[1], np.asarray(estimator.items_), "item")
         relevant = sp.csr_array(sp.coo_array((np.ones(len(user), dtype=bool), (user, item)), shape=(len(ids), len(items))))
@@ -165,7 +165,7 @@ def _append_unknown(code, values, labels, role):
     unknown = code < 0
     if not unknown.any():
         return code, labels
-    new_code, new = _labels.encode(np.asarray(values)[unknown], role)
+    new_code, new = encode(np.asarray(values)[unknown], role)
     code = code.copy()
     code[unknown] = len(labels) + new_code
     return code, np.concatenate([labels, new])
@@ -178,7 +178,7 @@ def _rank(estimator, asked, k, exclude_seen):
     items = np.asarray(estimator.items_)
     ranked = np.full(ids.shape, -1, dtype=np.int64)
     found = ids[remain].astype(items.dtype)
-    ranked[remain] = found if _labels.is_range(items) else np.searchsorted(items, found)
+    ranked[remain] = found if is_range(items) else np.searchsorted(items, found)
     return ranked
 
 

@@ -10,7 +10,7 @@ from sk_torchmf.model.posterior import Posterior, score_variance
 from sk_torchmf.nn import BiasedMF, PlainMF
 from sk_torchmf.nn.top_k import rank_rows
 
-BLOCK = 2**13  # pairs scored at once: their factors stay in the cache
+BLOCK = 2**12  # pairs scored at once: their factors stay in the cache
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,15 @@ class Side:
 
     def with_centred_biases(self):
         """The side with biases of mean zero, and what the mean was."""
-        level = float(self.biases.mean(dtype=np.float64))
-        return replace(self, biases=self.biases - self.biases.dtype.type(level)), level
+        biases = np.asarray(self.biases)
+        level = float((biases if self.counts is None else biases[self.counts > 0]).mean(dtype=np.float64))
+        return replace(self, biases=biases - biases.dtype.type(level)), level
 
     def spread_over(self, known, counts):
         """The side of more ids: these rows at ``known``, the mean row elsewhere; counts of shape (n,) are of all."""
         posterior, n = self.posterior, len(counts)
         if posterior is not None:
-            posterior = posterior._replace(count=_spread(posterior.count, known, n, 0.0))
+            posterior = replace(posterior, count=_spread(posterior.count, known, n, 0.0))
         biases = None if self.biases is None else _spread(self.biases, known, n, 0.0)
         factors = _spread(self.factors, known, n, self.mean)
         return replace(self, factors=factors, biases=biases, counts=counts, posterior=posterior)
@@ -118,11 +119,11 @@ class Factors:
     def from_module(cls, module, prior=None, posteriors=(None, None), noise=None):
         """Take over the parameters of a PlainMF or BiasedMF."""
         state = {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
-        sides = [
+        users, items = (
             Side.of(state[f"{role}_factors"], state.get(f"{role}_biases"), posterior)
             for role, posterior in zip(("user", "item"), posteriors, strict=True)
-        ]
-        return cls(*sides, float(state.get("global_mean", 0.0)), prior, noise)
+        )
+        return cls(users, items, float(state.get("global_mean", 0.0)), prior, noise)
 
     @classmethod
     def from_rows(cls, users, items, n_factors):
@@ -203,29 +204,39 @@ class Factors:
         scores = np.empty(len(user))
         for start in range(0, len(user), BLOCK):
             part = slice(start, start + BLOCK)
-            (p, b_u), (q, b_i) = self.users.at(user[part], nan), self.items.at(item[part], nan)
+            p, b_u = self.users.at(user[part], nan)
+            q, b_i = self.items.at(item[part], nan)
             scores[part] = np.einsum("nk,nk->n", p, q) + (b_u + self.constant) + b_i
         return scores
 
-    def all_scores(self, factors, biases):
-        """Scores (n, n_items) of users given by factors (n, n_factors) and biases (n,), all in float64."""
-        scores = factors @ self.items.factors.T.astype(np.float64)
+    def all_scores(self, factors, biases, items=None, nan=False):
+        """Scores of users with all items, or with some.
+
+        Parameters
+        ----------
+        factors, biases : ndarray of shape (n, n_factors) and (n,), float64
+            The users' rows.
+        items : ndarray of shape (m,), int, optional
+            Row numbers, -1 for unknown; all items by default.
+        nan : bool
+            Whether unknown items score NaN.
+
+        Returns
+        -------
+        ndarray of shape (n, m), float64
+            Items that have the mean row tie, whatever a matrix product rounds differently by column.
+        """
+        items = np.arange(len(self.items)) if items is None else items
+        rows, of_items = self.items.at(items, nan)
+        scores = factors @ rows.T
         scores += (biases + self.constant)[:, None]
         if self.biased:
-            scores += self.items.biases
-        alike = self._mean_items()
+            scores += of_items
+        missing = np.flatnonzero(self.items.unknown(items))
+        alike = missing[(rows[missing] == self.items.mean).all(axis=1) & (of_items[missing] == 0)]
         if len(alike) > 1:
             scores[:, alike] = scores[:, alike[:1]]
         return scores
-
-    def _mean_items(self):
-        """Numbers of the items that have the mean row: what a matrix product rounds differently by column must tie all the same."""
-        items = self.items
-        if items.counts is None:
-            return np.empty(0, dtype=np.int64)
-        unseen = np.flatnonzero(items.counts == 0)
-        alike = (items.factors[unseen] == items.mean).all(axis=1)
-        return unseen[alike & (items.biases[unseen] == 0) if self.biased else alike]
 
     def split(self, rows):
         """Rows (n, width) of users, as ``fold_in`` gives them, as factors (n, n_factors) and biases (n,)."""
@@ -264,7 +275,7 @@ class Factors:
     def embeddings(self):
         """Rows whose inner products are the scores: ``[P]`` and ``[Q]`` or, biased, ``[P, b_u + mu, 1]`` and ``[Q, 1, b_i]``."""
         users, items = self.users.factors, self.items.factors
-        if not self.biased:
+        if self.users.biases is None or self.items.biases is None:
             return users.copy(), items.copy()
         of_users = np.column_stack([users, self.users.biases + self.constant, np.ones(len(users))])
         of_items = np.column_stack([items, np.ones(len(items)), self.items.biases])
@@ -272,7 +283,7 @@ class Factors:
 
     def to_module(self, nan=False):
         """A PlainMF or BiasedMF with these parameters, and one more row on each side for the unknown; NaN there if asked for."""
-        state = {}
+        state: dict[str, np.ndarray] = {}
         for role in ("user", "item"):
             factors, biases = self.side(role).with_unknown(nan)
             state |= {f"{role}_factors": factors} | ({f"{role}_biases": biases} if self.biased else {})
@@ -304,6 +315,6 @@ def _centre(side, mean, other_mean):
     moved = (rows @ matrix.T + shift).astype(rows.dtype)
     posterior = side.posterior
     if posterior is not None:
-        posterior = posterior._replace(basis=matrix @ posterior.basis)
+        posterior = replace(posterior, basis=matrix @ posterior.basis)
     centred = replace(side, factors=moved[:, :-1], biases=moved[:, -1], mean=np.zeros_like(moved[0, :-1]), posterior=posterior)
     return centred, matrix, shift

@@ -1,11 +1,12 @@
 """Uncertainty of rows: their posterior variances, those of scores, draws from them. Knows arrays only."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
 
-class Posterior(NamedTuple):
+@dataclass(frozen=True)
+class Posterior:
     r"""Uncertainty of one side's rows: the covariance of row u is :math:`M \, \mathrm{diag}(s^2 / (c_u L + s^2)) \, M^\top`.
 
     Attributes
@@ -24,6 +25,10 @@ class Posterior(NamedTuple):
     curvature: np.ndarray
     noise: float
     count: np.ndarray
+
+    def as_tuple(self):
+        """What it is made of, as fitted attributes have it."""
+        return self.basis, self.curvature, self.noise, self.count
 
     def variances(self, row):
         """Variances (n, width) of rows, by number or -1, along the columns of the basis; 1, the prior's, for unknown rows."""

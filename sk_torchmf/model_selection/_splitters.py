@@ -7,8 +7,8 @@ import scipy.sparse as sp
 from sklearn.model_selection import BaseCrossValidator
 
 from sk_torchmf._validation import check_count, check_seed
-from sk_torchmf.inputs import labels as _labels
 from sk_torchmf.inputs.holdout import places
+from sk_torchmf.inputs.labels import column, encode, is_frame
 from sk_torchmf.interactions import is_interactions
 
 
@@ -281,7 +281,7 @@ def _users(X, user):
             "Rows of a sparse matrix are users, not observations. Use HeldOutUsers for whole users, or pass "
             "Interactions.from_matrix(X)."
         )
-    return _labels.encode(np.asarray(X.user_ids) if is_interactions(X) else _column(X, user, "user"), "user")[0]
+    return encode(np.asarray(X.user_ids) if is_interactions(X) else _column(X, user, "user"), "user")[0]
 
 
 def _times(X, time):
@@ -307,7 +307,7 @@ def _times(X, time):
 
 
 def _column(X, key, role):
-    return _labels.column(X if _labels.is_frame(X) else np.asarray(X), key, role)
+    return column(X if is_frame(X) else np.asarray(X), key, role)
 
 
 def _check_folds(n_splits):

@@ -95,23 +95,6 @@ class PointwiseLoss:
             score = score.detach().requires_grad_()
             return torch.autograd.grad(self.value(score, rating).sum(), score)[0]
 
-    def residual(self, score, rating):
-        """Find what each rating differs by from its score, as far as the loss looks at it.
-
-        Parameters
-        ----------
-        score : Tensor of shape (n,)
-            Raw scores.
-        rating : Tensor of shape (n,)
-            Ratings as ``check`` codes them.
-
-        Returns
-        -------
-        Tensor of shape (n,)
-            Half the slope, negative, and of a likelihood with a scale of its own all of it.
-        """
-        return self.slope(score, rating).mul_(-0.5 if self.standardised else -1.0)
-
     def __repr__(self):
         return f"<loss {self.name}>"
 

@@ -31,6 +31,8 @@ class PlainMF(nn.Module):
     torch.Size([2])
     """
 
+    biased = False
+
     def __init__(self, n_users, n_items, n_factors, *, mean=0.0, init_std=0.1, generator=None, dtype=torch.float32):
         super().__init__()
         shapes = (n_users, n_factors), (n_items, n_factors)
@@ -130,10 +132,10 @@ class PlainMF(nn.Module):
         """
         part = object.__new__(type(self))
         nn.Module.__init__(part)
-        for name, tensor in self.named_parameters():
-            part.register_parameter(name, nn.Parameter(tensor.detach()[rows]) if name.startswith("user_") else tensor)
-        for name, values in self.named_buffers():
-            part.register_buffer(name, values)
+        for name, parameter in self.named_parameters():
+            setattr(part, name, nn.Parameter(parameter.detach()[rows]) if name.startswith("user_") else parameter)
+        for name, buffer in self.named_buffers():
+            part.register_buffer(name, buffer)
         return part
 
 
@@ -161,6 +163,8 @@ class BiasedMF(PlainMF):
     >>> model(torch.tensor([0]), torch.tensor([3]))
     tensor([3.5000], grad_fn=<AddBackward0>)
     """
+
+    biased = True
 
     def _plant(self, mean):
         like = self.user_factors.detach()

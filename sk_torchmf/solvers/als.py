@@ -68,7 +68,7 @@ class AlternatingLeastSquares(Solver):
     def __init__(self, module, objective):
         self.module, self.objective, self.plan = module, objective, objective.plan
         self.k = module.user_factors.shape[1]
-        self.biased = hasattr(module, "user_biases")
+        self.biased = module.biased
         rating, weight = objective.rating, objective.weight
         weight = torch.ones_like(rating) if weight is None else weight
         self.by_user, self.by_item = [], []  # of each block

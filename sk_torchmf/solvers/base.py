@@ -61,20 +61,6 @@ class Solver:
         """Go back to a state, of this solver or of one made alike; the state is copied."""
         raise NotImplementedError
 
-    def moments(self):
-        """What was gathered beside the rows that a solver of other users and items can go on with.
-
-        Returns
-        -------
-        dict
-            In the form of ``state``: tensors with a row for each user or item, and numbers. Its parts are empty for a solver that
-            gathers nothing.
-        """
-        return {"user": {}, "item": {}, "rest": {}}
-
-    def resume(self, moments):
-        """Go on with moments whose rows are those of this solver's users and items."""
-
     def converged(self, losses, tol):
         """Whether the losses so far say that further epochs are not worth their time."""
         return stalled(losses, tol)

@@ -108,50 +108,5 @@ class Minimiser(Solver):
         if self.generator is not None:
             self.generator.set_state(state["rest"]["generator"])
 
-    def moments(self):
-        """What the optimizer has gathered, to go on with when the module has grown.
-
-        Returns
-        -------
-        dict
-            What the optimizer calls ``exp_avg`` of the parameter ``user_factors`` is ``factors.exp_avg`` under ``user``, and its
-            number of steps is ``user_factors.step`` under ``rest``; likewise for items. The parts are empty before the first step,
-            and always for lbfgs, whose memory is of no use to a longer vector.
-        """
-        moments = super().moments()
-        if isinstance(self.optimizer, torch.optim.LBFGS):
-            return moments
-        for name, parameters in self._by_name().items():
-            role, _, own = name.partition("_")
-            states = [self.optimizer.state.get(parameter, {}) for parameter in parameters]
-            for key, value in states[0].items():
-                if value.shape == parameters[0].shape:
-                    moments[role][f"{own}.{key}"] = torch.cat([state[key] for state in states])
-                else:
-                    moments["rest"][f"{name}.{key}"] = max(float(state[key]) for state in states)
-        return moments
-
-    def resume(self, moments):
-        gathered = by_name(moments)
-        for name, parameters in self._by_name().items():
-            for full, value in gathered.items():
-                of, _, key = full.partition(".")
-                if of != name:
-                    continue
-                steps = [torch.tensor(value, device="cpu")] * len(parameters) if isinstance(value, float) else None
-                parts = steps or value.split([len(parameter) for parameter in parameters])
-                for parameter, part in zip(parameters, parts, strict=True):
-                    self.optimizer.state[parameter][key] = part.clone()
-
-    def _by_name(self):
-        """The parameters that make up each of the module's: a user parameter of each block, the item ones that all share."""
-        found: dict[str, list] = {}
-        for block, _ in self.parts:
-            for name, parameter in block.named_parameters():
-                own = found.setdefault(name, [])
-                if not any(parameter is one for one in own):
-                    own.append(parameter)
-        return found
-
     def advice(self):
         return f" (learning_rate={self.learning_rate:.3g}). Lower learning_rate or raise alpha."

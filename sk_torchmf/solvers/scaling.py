@@ -1,7 +1,5 @@
 """Where ratings lie and how they spread, before anything is fitted to them. Knows arrays only."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from sk_torchmf.nn.losses import HUBER_DELTA
@@ -36,57 +34,6 @@ def standardise(rating, weight, loss):
             influence = 1 / np.maximum(np.abs(rating - location) / scale, HUBER_DELTA)
             location = float(np.average(rating, weights=influence if weight is None else influence * weight))
     return location, scale if scale > 1e-6 * abs(location) else size
-
-
-@dataclass(frozen=True)
-class Measure:
-    """Where ratings lie and how they spread, in rating units; of two lots that of both.
-
-    Attributes
-    ----------
-    weight : float
-        Their sum of weights.
-    location, variance : float
-        See ``standardise``; the variance is zero where the ratings are all alike.
-    lowest, highest : float
-    """
-
-    weight: float
-    location: float
-    variance: float
-    lowest: float
-    highest: float
-
-    @classmethod
-    def of(cls, rating, weight, loss):
-        """Measure ratings, as ``standardise`` takes them."""
-        location, scale = standardise(rating, weight, loss)
-        lowest, highest = float(rating.min()), float(rating.max())
-        alike = highest - lowest <= 1e-6 * abs(location) or not loss.standardised
-        return cls(float(len(rating) if weight is None else weight.sum()), location, 0.0 if alike else scale**2, lowest, highest)
-
-    def pooled(self, other):
-        """The measure of these and other ratings; exact but for robust losses, whose medians do not add up."""
-        weight = self.weight + other.weight
-        share, distance = other.weight / weight, other.location - self.location
-        variance = (1 - share) * self.variance + share * other.variance + share * (1 - share) * distance**2
-        limits = min(self.lowest, other.lowest), max(self.highest, other.highest)
-        return Measure(weight, self.location + share * distance, variance, *limits)
-
-    def scale(self, loss):
-        """What to divide the ratings by, as ``standardise`` says."""
-        if not loss.standardised:
-            return 1.0
-        scale = self.variance**0.5
-        return scale if scale > 1e-6 * abs(self.location) else max(abs(self.lowest), abs(self.highest)) or 1.0
-
-    def limits(self):
-        """Lowest and highest, an ndarray."""
-        return np.array([self.lowest, self.highest])
-
-    def as_tuple(self):
-        """What ``Measure`` is made of."""
-        return self.weight, self.location, self.variance, self.lowest, self.highest
 
 
 def _median(values, weight):

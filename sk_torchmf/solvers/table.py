@@ -23,11 +23,14 @@ class RatingSolver:
         Standard deviation of the rows that it starts from.
     takes_batches : bool
         Whether ``batch_size`` may be a number.
+    learns_prior : bool
+        Whether it learns from the rows how much they differ, so that directions in which they do not are lost to it.
     """
 
     build: Callable
     init_std: float = 0.1
     takes_batches: bool = False
+    learns_prior: bool = False
 
 
 def _variational(module, plan, rating, weight, loss, **options):
@@ -47,7 +50,7 @@ def _minimiser(name):
 
 
 RATING_SOLVERS = {
-    "variational": RatingSolver(_variational, init_std=1.0),
+    "variational": RatingSolver(_variational, init_std=1.0, learns_prior=True),
     "als": RatingSolver(_als),
     **{name: _minimiser(name) for name in OPTIMIZERS},
 }

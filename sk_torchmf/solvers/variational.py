@@ -224,8 +224,6 @@ class Variational(Solver):
     weight : Tensor of shape (n_pairs,) or None
         Observation weights > 0, user-major.
     loss : PointwiseLoss
-    lost : float, default=0.0
-        Noise that the ratings no longer show, as a variance: that of earlier ratings of which only a sketch is left.
 
     Notes
     -----
@@ -241,10 +239,10 @@ class Variational(Solver):
 
     max_iter = 10
 
-    def __init__(self, module, plan, rating, weight, loss, *, lost=0.0):
-        self.module, self.plan, self.weight, self.loss, self.lost = module, plan.cut(max_pairs=BLOCK), weight, loss, lost
+    def __init__(self, module, plan, rating, weight, loss):
+        self.module, self.plan, self.weight, self.loss = module, plan.cut(max_pairs=BLOCK), weight, loss
         self.n_factors = module.user_factors.shape[1]
-        self.biased = hasattr(module, "user_biases")
+        self.biased = module.biased
         self.score = module.forward_pairs(plan.pairs).detach()
         self.carries_errors = loss.name == "squared_error"
         if self.carries_errors:  # the difference is all that it needs of scores and ratings
@@ -292,7 +290,7 @@ class Variational(Solver):
         if loss.dispersion is not None:
             mean_noise = min(self._mean(partial(loss.dispersion, noise=noise)), 1.0)  # at most the ratings' own
         if loss.standardised:
-            unknown = self.lost + _score_variance(users, items, self.n_factors, self.biased)
+            unknown = _score_variance(users, items, self.n_factors, self.biased)
             self.noise = max(mean_noise + unknown, NOISE_FLOOR)
         return {"loss": mean_loss, "noise_std": self.noise**0.5}
 
@@ -387,10 +385,6 @@ class Variational(Solver):
         )
         users, items = self.sides
         return Factors.from_module(self.module, _user_prior(users, items, self.noise, k), posteriors, self.noise)
-
-    def residual(self):
-        """What the standardised ratings differ by from their scores, as the loss has it: shape (n_pairs,), user-major."""
-        return self.score.neg() if self.carries_errors else self.loss.residual(self.score, self.rating)
 
     def state(self):
         state = {"rest": {"score": self.score, "noise": self.noise}}

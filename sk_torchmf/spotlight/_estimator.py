@@ -4,7 +4,6 @@ import copy
 import inspect
 import itertools
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,17 +12,19 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._validation import check_seed
+from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._torch_options import check_options
-from sk_torchmf.estimators._torch_prediction import ModulePredictor
-from sk_torchmf.estimators._torch_training import private_random_state
-from sk_torchmf.inputs import forms
+from sk_torchmf.estimators._torch_prediction import ModulePredictor, background_of
+from sk_torchmf.inputs.forms import read_rated, read_weighted
 from sk_torchmf.interactions import Interactions
-from sk_torchmf.nn import POINTWISE
+from sk_torchmf.nn import POINTWISE, Pairs
+from sk_torchmf.solvers.minibatch import private_random_state
 
 BLOCK = 2**16  # pairs scored at once
 LOSSES = {"poisson": "poisson", "logistic": "logistic"}  # what ratings these demand, by our names; others take any
 
 
+@documented()
 class SpotlightEstimator(ModulePredictor):
     """A factorization model of Spotlight as an estimator, to tune and compare as any other.
 
@@ -35,15 +36,12 @@ class SpotlightEstimator(ModulePredictor):
     ranking : bool, default=None
         Whether observations are positives to rank: ``fit`` then needs no ratings, and ``score`` is NDCG@10. None takes a class for
         that whose name, or a base's, has "Implicit" in it.
-    handle_unknown : {"mean", "nan", "error"}, default="mean"
-        What to predict for ids that ``fit`` did not see: the average prediction over a sample of those it saw, NaN, or raise
-        ValueError. An id without an observation is one that ``fit`` did not see: Spotlight itself predicts by its initial factors.
-    clip : bool, default=False
-        Limit predictions to the range of the training ratings. Not where positives are ranked.
-    user : int or str, default=0
-        Which column of a table holds the user ids, by position or by a frame's column name.
-    item : int or str, default=1
-        Which column holds the item ids.
+    @handle_unknown
+        An id without an observation is one that ``fit`` did not see: Spotlight itself predicts by its initial factors.
+    @clip
+        Not where positives are ranked.
+    @user
+    @item
     random_state : int, RandomState instance or None, default=None
         Seeds the model, which gets a RandomState of its own. Spotlight seeds torch's global generators too; they are put back.
     verbose : int, default=0
@@ -57,24 +55,19 @@ class SpotlightEstimator(ModulePredictor):
         The trained Spotlight model.
     module_ : torch.nn.Module or None
         Its network; None where it keeps none.
-    users_, items_ : ndarray of shape (n_users,) and (n_items,)
-        The ids of the rows, sorted; what the model takes for user 3 is ``users_[3]``.
-    n_users_, n_items_ : int
-        How many ids there are.
-    seen_ : CSR array of shape (n_users, n_items), bool
-        What was observed in ``fit``.
+    @users_, items_
+        What the model takes for user 3 is ``users_[3]``.
+    @n_users_, n_items_
+    @seen_
     user_counts_, item_counts_ : ndarray of shape (n_users,) and (n_items,)
         Number of observations of each id.
-    rating_range_ : ndarray of shape (2,)
-        Lowest and highest rating; not where positives are ranked.
-    background_ : dict of str to ndarray
-        Some of the users and items that were observed, as numbers: an unknown one is predicted as these are on average.
-    form_ : {"sparse", "table", "interactions"}
-        The form of X in ``fit``.
-    n_features_in_ : int
-        Columns of X, as scikit-learn counts them: 2 for a container.
-    feature_names_in_ : ndarray of str
-        Where ``X`` is a frame with such names.
+    @rating_range_
+    @background_
+    feature_categories_ : dict
+        Always empty: Spotlight's factorization models take no features.
+    @form_
+    @n_features_in_
+    @feature_names_in_
 
     See Also
     --------
@@ -115,7 +108,7 @@ class SpotlightEstimator(ModulePredictor):
     """
 
     PARTS = ("model",)
-    features = None  # what the base knows of other columns
+    features, dtype = None, "float32"  # what the base knows of other columns
 
     _parameter_constraints: dict = {
         "model": [callable],
@@ -152,6 +145,7 @@ class SpotlightEstimator(ModulePredictor):
         self._set_options(options)
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @documented()
     def fit(self, X, y=None):
         """Make a model and train it.
 
@@ -159,38 +153,46 @@ class SpotlightEstimator(ModulePredictor):
         ----------
         X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
             As the other estimators take it.
-        y : array-like of shape (n,), optional
-            Ratings. Required for a table, None for a sparse matrix; for a container they override its ``ratings``. Where positives
-            are ranked it is not required, and only tells those of zero from the others.
+        @y
+            Where positives are ranked it is not required, and only tells those of zero from the others.
 
         Returns
         -------
-        self
-            The fitted estimator.
+        @self
         """
-        self._forget("model_", "module_", "rating_range_")  # a fit that fails leaves no model of other ids behind
         self._check_clip()
-        data = (forms.read_positives if self._ranks() else forms.read_rated)(self, X, y, None)
-        if data.weights is not None:
-            data = data[data.weights > 0]
+        if self._ranks():
+            reading = read_weighted(X, y, None, self.user, self.item)
+        else:
+            reading = read_rated(X, y, None, self.user, self.item, type(self).__name__)
+        reading, _ = reading.observed()
+        data = reading.data
         if len(data) < 2:
             raise ValueError("X has n_samples=1 observation, and Spotlight cannot take a step on a single one. Pass at least 2.")
-        sizes = {"num_users": self.n_users_, "num_items": self.n_items_}
+        sizes = {"num_users": len(reading.users), "num_items": len(reading.items)}
         data = Interactions(data.user_ids, data.item_ids, data.ratings, **sizes)
-        self._observe(data, {})
+        counts = tuple(
+            np.bincount(ids, minlength=n).astype(np.float64)
+            for ids, n in zip((data.user_ids, data.item_ids), reading.shape, strict=True)
+        )
+        found = {
+            "seen_": Pairs(data.user_ids, data.item_ids, *reading.shape).tocsr(),
+            "user_counts_": counts[0],
+            "item_counts_": counts[1],
+            "background_": background_of(counts, {}),
+            "feature_categories_": {},
+        }
         if not self._ranks():
             rating = np.asarray(data.ratings)
             checked = self._check_ratings(rating)
-            self.rating_range_ = np.array([checked.min(), checked.max()], dtype=np.float64)
+            found["rating_range_"] = np.array([checked.min(), checked.max()], dtype=np.float64)
             data.ratings = rating.astype(np.float32)  # what Spotlight computes in
         seed = check_seed(self.random_state)
         device = "cuda" if self._options("model").get("use_cuda") or torch.cuda.is_initialized() else "cpu"
         with private_random_state(seed, torch.device(device)):
             model = self._make(seed, len(data))
             model.fit(data, **({"verbose": True} if self.verbose else {}))
-        self.model_ = model
-        self.module_: Any = getattr(model, "_net", None)
-        return self
+        return self._publish(reading.attributes() | found | {"model_": model, "module_": getattr(model, "_net", None)})
 
     def to_module(self):
         """Return the trained network, followed by the inverse link of its loss.
@@ -228,7 +230,7 @@ class SpotlightEstimator(ModulePredictor):
             return self.ranking
         return any("Implicit" in base.__name__ for base in getattr(self.model, "__mro__", ()))
 
-    def _pointwise(self):
+    def _link(self):
         """The loss of ours that takes the same ratings."""
         loss = self._options("model").get("loss", _default(self.model, "loss"))
         return POINTWISE["squared_error" if self._ranks() else LOSSES.get(loss, "squared_error")]

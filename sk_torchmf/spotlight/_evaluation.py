@@ -6,7 +6,8 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._progress import progress_bar
-from sk_torchmf.inputs import forms
+from sk_torchmf.estimators import Factorization
+from sk_torchmf.inputs.queries import check_positions
 from sk_torchmf.interactions import as_interactions
 from sk_torchmf.metrics._lists import check_k, find_hits
 from sk_torchmf.nn.top_k import top_k
@@ -157,7 +158,7 @@ def precision_recall_score(model, test, train=None, k=10, *, progress=False):
 
 def _is_ours(model):
     """Whether the model can score many users at once."""
-    return hasattr(model, "_predict_users")
+    return isinstance(model, Factorization)
 
 
 def _read(test, train):
@@ -202,7 +203,7 @@ def _check_items(data, scores, name):
 def _many_users(model, users):
     """The scores of users by position, of a model of ours."""
     check_is_fitted(model, "users_")
-    forms.check_positions(model)
+    check_positions(model)
     known = users < model.n_users_
     if model.handle_unknown == "error":
         known &= model.user_counts_[np.where(known, users, 0)] > 0
@@ -210,7 +211,7 @@ def _many_users(model, users):
             raise ValueError(
                 f'test has items of user {users[~known][0]}, whom fit did not see. Drop the user, or use handle_unknown="mean".'
             )
-    return lambda block: model._predict_users(np.where(block < model.n_users_, block, -1))
+    return lambda block: model.predict(block[:, None], model.items_)
 
 
 def _one_by_one(model):

@@ -1,18 +1,14 @@
 """What a Spotlight model has learned, as a fitted estimator of ours."""
 
-import numpy as np
-import scipy.sparse as sp
 import torch
 from sklearn.exceptions import NotFittedError
 
 from sk_torchmf.estimators import BiasedMatrixFactorization, ImplicitMatrixFactorization
-from sk_torchmf.inputs import forms
 from sk_torchmf.interactions import as_interactions
 from sk_torchmf.spotlight._convert import check_container
 
 EXPLICIT = {"regression": "squared_error", "poisson": "poisson", "logistic": "logistic"}
 IMPLICIT = {"pointwise": "bpr", "bpr": "bpr", "hinge": "hinge", "adaptive_hinge": "adaptive_hinge"}
-LEAST = 1e-6  # of the mean variance of the users' rows: their covariance can be inverted
 
 
 def weights_from_spotlight(model, train=None):
@@ -61,18 +57,14 @@ def weights_from_spotlight(model, train=None):
     else:
         raise TypeError(f"model has the loss {model._loss!r}, which is none of {', '.join(EXPLICIT | IMPLICIT)}.")
     data = None if train is None else as_interactions(check_container(train, "train"))
-    _keep_ids(estimator, len(users), len(items), data)
-    known_users, known_items = estimator.user_counts_ > 0, estimator.item_counts_ > 0
-    estimator._biased = True
-    estimator.user_factors_, estimator.item_factors_ = users, items
-    estimator.mean_user_, estimator.mean_item_ = users[known_users].mean(0), items[known_items].mean(0)
-    levels = [float(bias[known].mean(dtype=np.float64)) for bias, known in ((user_bias, known_users), (item_bias, known_items))]
-    estimator.user_biases_, estimator.item_biases_ = user_bias - np.float32(levels[0]), item_bias - np.float32(levels[1])
-    estimator.global_mean_ = float(np.float32(levels[0])) + float(np.float32(levels[1]))
-    estimator.history_, estimator.n_iter_ = {"loss": [], "seconds": []}, model._n_iter
-    if model._loss in EXPLICIT:
-        _keep_ratings(estimator, data)
-    return estimator
+    if data is not None and (data.num_users, data.num_items) != (len(users), len(items)):
+        raise ValueError(
+            f"train must be what model was trained on, with {len(users)} users and {len(items)} items. "
+            f"Got {data.num_users} and {data.num_items}."
+        )
+    if data is not None and data.ratings is None and model._loss in EXPLICIT:
+        raise ValueError("train has no ratings, which model was trained on. Pass Interactions with ratings.")
+    return estimator.set_factors(users, items, user_bias, item_bias, interactions=data, n_iter=model._n_iter)
 
 
 def _read_net(model):
@@ -93,49 +85,3 @@ def _read_net(model):
             rows = layer(torch.arange(n, device=next(layer.parameters()).device)[:, None])  # a layer that hashes has no table
             found.append(rows.reshape(n, -1).float().cpu().numpy().copy())
     return *found[:2], found[2][:, 0], found[3][:, 0]
-
-
-def _keep_ids(estimator, n_users, n_items, data):
-    """Ids and what was observed of them; all are known where the training data are not."""
-    estimator.form_, estimator.n_features_in_ = forms.INTERACTIONS, 2
-    estimator.n_users_, estimator.n_items_ = n_users, n_items
-    estimator.users_, estimator.items_ = np.arange(n_users), np.arange(n_items)
-    if data is None:
-        estimator.seen_ = sp.csr_array((n_users, n_items), dtype=bool)
-        estimator.user_counts_, estimator.item_counts_ = np.ones(n_users), np.ones(n_items)
-        return
-    if (data.num_users, data.num_items) != (n_users, n_items):
-        raise ValueError(
-            f"train must be what model was trained on, with {n_users} users and {n_items} items. "
-            f"Got {data.num_users} and {data.num_items}."
-        )
-    index = data.user_ids, data.item_ids
-    estimator.seen_ = sp.csr_array(sp.coo_array((np.ones(len(data), dtype=bool), index), shape=(n_users, n_items)))
-    estimator.user_counts_, estimator.item_counts_ = (
-        np.bincount(ids, minlength=n).astype(np.float64) for ids, n in zip(index, (n_users, n_items), strict=True)
-    )
-
-
-def _keep_ratings(estimator, data):
-    """What a model of ratings has besides: their range and their noise, and the prior of new users."""
-    estimator.rating_scale_, estimator.noise_std_ = 1.0, None
-    estimator.user_posterior_ = estimator.item_posterior_ = estimator.user_prior_ = None
-    estimator.rating_range_ = np.array([-np.inf, np.inf])
-    if data is None:
-        return
-    if data.ratings is None:
-        raise ValueError("train has no ratings, which model was trained on. Pass Interactions with ratings.")
-    rating = estimator._pointwise().check(np.asarray(data.ratings, dtype=np.float64))
-    estimator.rating_range_ = np.array([rating.min(), rating.max()])
-    noise = 0.5  # a log-likelihood has half the squares of its prior
-    if estimator.loss == "squared_error":
-        noise = float(np.mean((rating - estimator.predict(data)) ** 2))
-        estimator.noise_std_ = noise**0.5
-    known = estimator.user_counts_ > 0
-    rows = np.column_stack([estimator.user_factors_, estimator.user_biases_])[known].astype(np.float64)
-    covariance = np.atleast_2d(np.cov(rows.T, bias=True))
-    covariance += (LEAST * np.trace(covariance) / len(covariance) + np.finfo(float).tiny) * np.eye(len(covariance))
-    precision, shift = np.zeros((3, *covariance.shape)), np.zeros((3, len(covariance)))
-    precision[0] = noise * np.linalg.inv(covariance)
-    shift[0] = precision[0] @ rows.mean(0)
-    estimator.user_prior_ = precision, shift

@@ -48,12 +48,12 @@ class Tasks:
             self.epoch.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 
     def end(self, fitted):
-        """End the epoch; whether a callback asks to stop. ``fitted`` makes an estimator as it is now."""
+        """End the epoch; whether a callback asks to stop. ``fitted`` makes an estimator as it would be if training ended here."""
         return self._end(self.epoch, fitted)
 
-    def close(self):
+    def close(self, fitted):
         """End the task."""
-        self._end(self.context, lambda: self.estimator)
+        self._end(self.context, fitted)
 
     def _end(self, context, fitted):
         if context is None:

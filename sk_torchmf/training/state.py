@@ -1,114 +1,183 @@
-"""Where training starts that goes on from an earlier fit: its rows, at their new places, and new rows at the mean of them."""
+"""Where training goes on from: the rows of ids that were there before move to their new places. Knows shapes, no model."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from sk_torchmf.inputs import labels as _labels
-
 
 @dataclass(frozen=True)
-class Rows:
-    """One side's rows, in rating units.
+class Codes:
+    """Where the ids of a fit come from.
 
     Attributes
     ----------
-    labels : ndarray of shape (n,)
-    factors : ndarray of shape (n, n_factors)
-    biases : ndarray of shape (n,) or None
-    known : ndarray of shape (n,), bool
-        Whether a row was learned; the others start afresh, about the mean row.
-    mean : ndarray of shape (n_factors,)
+    users, items : ndarray of shape (n_users,) and (n_items,), int64
+        For each row its number in the earlier state, -1 for a new one.
+    sizes : tuple of int
+        Numbers of users and items in the earlier state.
     """
 
-    labels: np.ndarray
-    factors: np.ndarray
-    biases: np.ndarray | None
-    known: np.ndarray
-    mean: np.ndarray
+    users: np.ndarray
+    items: np.ndarray
+    sizes: tuple[int, int]
 
-    def placed(self, code):
-        """The rows of which these are the numbers, -1 for a new one."""
-        biases = None if self.biases is None else self.biases[code]
-        return replace(self, factors=self.factors[code], biases=biases, known=self.known[code] & (code >= 0))
+    @property
+    def shape(self):
+        """Numbers of users and items."""
+        return len(self.users), len(self.items)
 
-    def fill(self, factors, biases, index, planted, scale, fresh):
-        """Fill parameters (m, n_factors) and (m,) or None, in place, which hold random rows about ``planted``.
-
-        Of these random rows the part ``fresh`` is added to the known ones, in directions in which the known ones hardly differ.
-        """
-        known = self.known[index]
-        there = torch.from_numpy(np.flatnonzero(known)).to(factors.device)
-
-        def to(values, unit):
-            return torch.from_numpy(np.asarray(values / unit)).to(factors)
-
-        with torch.no_grad():
-            random = factors[there] - planted
-            factors.add_(to(self.mean, scale**0.5) - planted)
-            factors[there] = rows = to(self.factors[index][known], scale**0.5)
-            if fresh and len(rows) > 1:
-                variance, basis = torch.linalg.eigh(torch.cov(rows.T).view(2 * rows.shape[1:]))
-                missing = (1 - variance / random.square().mean()).clamp(0, 1).sqrt()
-                factors[there] += fresh * (random @ (basis * missing) @ basis.T)
-            if biases is not None and self.biases is not None:
-                biases[there] = to(self.biases[index][known], scale)
+    def move(self, sides, rest=0):
+        """Old and new positions along a dimension of users (0), items (1) or one after the other, with what follows them."""
+        codes, start = [], 0
+        for side in sides:
+            code = (self.users, self.items)[side]
+            codes.append(np.where(code < 0, -1, code + start))
+            start += self.sizes[side]
+        code = np.concatenate([*codes, np.arange(start, start + rest)])
+        to = np.flatnonzero(code >= 0)
+        return torch.from_numpy(code[to]), torch.from_numpy(to)
 
 
-@dataclass(frozen=True)
-class Start:
-    """Both sides' rows.
+def regrow(old, new, codes):
+    """Fill a fresh state with an earlier one, in place: rows at their new places, all else as it is.
 
-    Attributes
+    Parameters
     ----------
-    users, items : Rows
-    constant : float
-        The global mean, 0 where there is none.
+    old, new : dict of dict
+        ``{"user": {...}, "item": {...}, "rest": {...}}``: under the first two Tensors with a row for each user or item. Rows of
+        ids that ``old`` does not have stay as ``new`` has them.
+    codes : Codes
+
+    Returns
+    -------
+    dict of dict
+        ``new``.
     """
+    for number, side in enumerate(("user", "item")):
+        for name, rows in old[side].items():
+            move_rows(rows, new[side][name], {0: codes.move([number])})
+    new["rest"].update(old["rest"])
+    return new
 
-    users: Rows
-    items: Rows
-    constant: float
 
-    @classmethod
-    def of(cls, estimator):
-        """The rows of a fitted estimator, whose ``n_factors`` must be what it was."""
-        n_factors = estimator.item_factors_.shape[1]
-        if estimator.n_factors != n_factors:
-            raise ValueError(
-                f"n_factors={estimator.n_factors}, but the rows to go on from have {n_factors} factors. Set n_factors={n_factors}, "
-                "or fit a fresh estimator with warm_start=False."
-            )
-        sides = {}
-        for name in ("user", "item"):
-            biases = getattr(estimator, f"{name}_biases_", None)
-            known = getattr(estimator, f"{name}_counts_") > 0
-            factors, mean = getattr(estimator, f"{name}_factors_"), getattr(estimator, f"mean_{name}_")
-            sides[name] = Rows(getattr(estimator, f"{name}s_"), factors, biases, known, mean)
-        return cls(sides["user"], sides["item"], float(getattr(estimator, "global_mean_", 0.0)))
+def move_rows(old, new, move):
+    """Copy blocks of an old tensor into a new one, in place.
 
-    def named(self, users, items):
-        """The rows of these labels, for a fit on other data."""
-        sides = zip(("user", "item"), (self.users, self.items), (users, items), strict=True)
-        return replace(self, **{f"{role}s": rows.placed(_labels.lookup(labels, rows.labels, role)) for role, rows, labels in sides})
+    Parameters
+    ----------
+    old, new : Tensor
+        Of the same number of dimensions.
+    move : dict of int to tuple of Tensor
+        For each dimension that differs the old positions and the new ones.
+    """
+    with torch.no_grad():
+        value = old.to(new)
+        for d, (source, _) in move.items():
+            value = value.index_select(d, source.to(new.device))
+        index = [slice(None)] * new.ndim
+        many = len(move) > 1
+        for at, (d, (_, to)) in enumerate(move.items()):
+            index[d] = to.view([-1 if many and other == at else 1 for other in range(len(move))] if many else -1).to(new.device)
+        new[tuple(index)] = value
 
-    def grown(self, growth):
-        """The rows at the places that ``partial_fit`` moves them to."""
-        users, items = growth.codes()
-        return replace(self, users=self.users.placed(users), items=self.items.placed(items))
 
-    def fill(self, module, known_users, known_items, mean, scale, fresh=0.0):
-        """Fill a fresh module of some users and items, in place; it was made to start at the score ``mean``.
+def find_moves(old, new, codes, build):
+    """Find which dimensions of a module's tensors hold ids.
 
-        A solver that learns how much rows differ has none left in directions that it saw no use for; what more ratings say of these
-        it would not find. So a part ``fresh`` of a random start is left there.
-        """
-        n_factors = module.user_factors.shape[1]
-        for rows, role, index, planted in zip(
-            (self.users, self.items), ("user", "item"), (known_users, known_items), module.mean_rows(mean), strict=True
-        ):
-            biases = getattr(module, f"{role}_biases", None)
-            rows.fill(getattr(module, f"{role}_factors"), biases, index, planted[:n_factors], scale, fresh)
-        if hasattr(module, "global_mean") and (self.users.known.any() or self.items.known.any()):
-            module.global_mean.fill_(self.constant / scale)
+    Parameters
+    ----------
+    old, new : dict of str to Tensor
+        Parameters and buffers of the earlier module and of a fresh one.
+    codes : Codes
+    build : callable
+        Makes the tensors of a module for (n_users, n_items): those for one more of either tell which dimensions hold which ids.
+
+    Returns
+    -------
+    dict of str to dict
+        What ``move_rows`` takes, by name.
+    """
+    shape, probes = codes.shape, []
+    for more in ((shape[0] + 1, shape[1]), (shape[0], shape[1] + 1)):
+        try:
+            probes.append({name: tensor.shape for name, tensor in build(*more).items()})
+        except Exception:  # a module of its own fixed size: then that is how many there are
+            probes.append({})
+    moves: dict[str, dict] = {}
+    for name, tensor in new.items():
+        if name not in old or old[name].ndim != tensor.ndim:
+            raise ValueError(f"module: {name} was not there, or of another shape, when it was trained. Use fit from scratch.")
+        moves[name] = {}
+        for d, size in enumerate(tensor.shape):
+            sides = [
+                at
+                for at, probe in enumerate(probes)
+                if (probe[name][d] != size if name in probe else size == shape[at] and old[name].shape[d] == codes.sizes[at])
+            ]
+            rest = size - sum(shape[at] for at in sides)
+            if rest < 0 or rest != old[name].shape[d] - sum(codes.sizes[at] for at in sides):
+                raise ValueError(
+                    f"module: {name} has shape {tuple(tensor.shape)} and had {tuple(old[name].shape)}, of which users and "
+                    "items account for another part. Leave the module's own sizes as they were, or fit from scratch."
+                )
+            if sides:
+                moves[name][d] = codes.move(sides, rest)
+    return moves
+
+
+def regrow_optimizer(state, trainer, scheduler, old, moves):
+    """Fill an optimizer with what it had gathered, as ``gathered`` gives it, and the scheduler where there is one.
+
+    Parameters
+    ----------
+    state : dict
+    trainer : Trainer
+        Of a fresh module.
+    scheduler : LRScheduler or None
+    old : dict of str to Tensor
+        Of the earlier module.
+    moves : dict
+        See ``find_moves``.
+    """
+    optimizer = trainer.optimizer
+    if state is None or state["kind"] != type(optimizer).__name__:
+        return
+    for name, parameter in trainer.module.named_parameters():
+        begun = optimizer.state[parameter] if name in state["moments"] else {}
+        for key, value in state["moments"].get(name, {}).items():
+            if isinstance(value, np.ndarray):
+                value = torch.from_numpy(value.copy())
+                if value.ndim and value.shape == old[name].shape:
+                    grown = begun[key].clone() if key in begun else torch.zeros_like(parameter, dtype=value.dtype)
+                    move_rows(value, grown, moves[name])
+                    value = grown
+            begun[key] = value
+    if scheduler is not None and state["scheduler"] is not None:
+        scheduler.load_state_dict(state["scheduler"])
+        for group, rate in zip(optimizer.param_groups, state["rates"], strict=True):
+            if rate is not None:
+                group["lr"] = rate
+
+
+def gathered(trainer, scheduler):
+    """What an optimizer and a scheduler have gathered, as NumPy; None where its memory cannot grow (LBFGS).
+
+    Returns
+    -------
+    dict or None
+        The optimizer's ``kind``, its ``moments`` by the name of the parameter, the ``scheduler``'s state and the ``rates`` of the
+        groups.
+    """
+    optimizer = trainer.optimizer
+    if isinstance(optimizer, torch.optim.LBFGS):
+        return None
+    moments = {}
+    for name, parameter in trainer.module.named_parameters():
+        own = optimizer.state.get(parameter, {}).items()
+        moments[name] = {
+            key: value.detach().cpu().numpy().copy() if isinstance(value, torch.Tensor) else value for key, value in own
+        }
+    rates = [float(group["lr"]) if "lr" in group else None for group in optimizer.param_groups]
+    kind = type(optimizer).__name__
+    return {"kind": kind, "moments": moments, "scheduler": None if scheduler is None else scheduler.state_dict(), "rates": rates}

@@ -1,0 +1,381 @@
+"""fit, partial_fit and warm_start: one template. An estimator says how it reads X, and what a part of its observations is."""
+
+import os
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn.utils import _safe_indexing
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from sk_torchmf._validation import check_seed
+from sk_torchmf.estimators._saving import SavedEstimator
+from sk_torchmf.exceptions import DivergenceError
+from sk_torchmf.inputs.forms import Reading
+from sk_torchmf.inputs.holdout import hold_out
+from sk_torchmf.inputs.labels import lookup
+from sk_torchmf.inputs.queries import check_goes_on
+from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
+from sk_torchmf.model.factors import Factors
+from sk_torchmf.solvers.base import by_side
+from sk_torchmf.storage.checkpoint import Checkpoint, digest_of, fingerprint_of
+from sk_torchmf.training import loop
+from sk_torchmf.training.callbacks import CallbackSupportMixin
+from sk_torchmf.training.state import Codes, regrow
+from sk_torchmf.training.validation import Validation
+
+FIT_CONSTRAINTS: dict = {
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "early_stopping": ["boolean"],
+    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+    "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+    "refit": ["boolean"],
+    "scoring": [str, callable, None],
+    "checkpoint": [str, os.PathLike, None],
+    "handle_unknown": [StrOptions({"mean", "nan", "error"})],
+    "user": [Interval(Integral, 0, None, closed="left"), str],
+    "item": [Interval(Integral, 0, None, closed="left"), str],
+    "dtype": [StrOptions({"float32", "float64"})],
+    "device": [str, torch.device, None],
+    "warm_start": ["boolean"],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
+
+
+@dataclass(frozen=True)
+class FitArguments:
+    """What ``fit`` was given.
+
+    Attributes
+    ----------
+    X, X_val, y_val : as given
+        X is None where the observations are more than were given.
+    reading : Reading
+        X, less the observations of weight zero.
+    rows : ndarray of shape (n,) or None
+        Which of the observations of X are left; None for all.
+    """
+
+    X: Any
+    X_val: Any
+    y_val: Any
+    reading: Reading
+    rows: np.ndarray | None = None
+
+    def digest(self):
+        """A digest of it all."""
+        data, validation = self.reading.data, (None, None)
+        if self.X_val is not None:
+            X_val = Interactions.from_matrix(self.X_val) if sp.issparse(self.X_val) else self.X_val
+            parts = (X_val.user_ids, X_val.item_ids, X_val.ratings) if is_interactions(X_val) else (np.asarray(X_val),)
+            validation = (*parts, self.y_val)
+        return digest_of(data.user_ids, data.item_ids, data.ratings, data.weights, *self.reading.features.values(), *validation)
+
+    def part(self, index, ranking):
+        """Some of the observations as a table or container with its target and weights: what ``score`` takes."""
+        data = self.reading.data
+        weight = None if data.weights is None else data.weights[index]
+        if sp.issparse(self.X):
+            part = data[index]
+            return part, None if ranking else part.ratings, weight
+        X = as_interactions(self.X) if is_interactions(self.X) else self.X
+        y = None if ranking or data.ratings is None else data.ratings[index]
+        return _safe_indexing(X, index if self.rows is None else self.rows[index]), y, weight
+
+    def for_callbacks(self):
+        """What scikit-learn's callbacks may ask for, when they do: entries of known users where X is a sparse matrix."""
+        data = self.reading.data
+        if self.X is None:
+            return {}
+
+        def y():
+            return np.ones(len(data)) if data.ratings is None else data.ratings
+
+        def observed():
+            return self.part(np.arange(len(data)), True)[0]
+
+        return {"X": observed, "y": y, "metadata": None if data.weights is None else {"sample_weight": data.weights}}
+
+
+@dataclass(frozen=True)
+class Start:
+    """A factorization to go on from.
+
+    Attributes
+    ----------
+    factors : Factors
+        In rating units.
+    codes : Codes
+        Where its rows are now.
+    new_share : float
+        How much of the observations it has not learned from.
+    """
+
+    factors: Factors
+    codes: Codes
+    new_share: float = 0.0
+
+    def fill(self, module, known, mean, scale=1.0):
+        """Fill a fresh PlainMF or BiasedMF of some ids, in place: known rows go on, new ones are random about the mean row.
+
+        A solver that learns how much rows differ has none left in directions that it saw no use for, and what more ratings say of
+        these it would not find. So where known rows differ less than the module's random ones, a part of these is left there.
+
+        Parameters
+        ----------
+        module : PlainMF or BiasedMF
+            It was made to start at the score ``mean``.
+        known : tuple of ndarray of int
+            The row numbers of its users and items.
+        mean : float
+        scale : float
+            What a rating is divided by where the module is trained.
+
+        Returns
+        -------
+        tuple of ndarray of bool
+            Which users and items go on.
+        """
+        codes = self._codes_of(known)
+        begun = codes.users >= 0, codes.items >= 0
+        old, new = self._state(scale, module.user_factors), by_side(dict(module.named_parameters()))
+        random = {}
+        with torch.no_grad():
+            for role, planted in zip(("user", "item"), module.mean_rows(mean), strict=True):
+                rows, centre = new[role]["factors"], torch.from_numpy(self.factors.side(role).mean / scale**0.5).to(planted)
+                random[role] = rows - planted[: len(centre)]
+                rows += centre - planted[: len(centre)]
+            regrow(old, new, codes)
+            for role, known_rows in zip(("user", "item"), begun, strict=True):
+                place = torch.from_numpy(np.flatnonzero(known_rows))
+                if self.new_share and len(place) > 1:
+                    new[role]["factors"][place] += self.new_share**0.5 * _missing(new[role]["factors"][place], random[role][place])
+        if "biases" in new["user"] and any(map(np.any, begun)):
+            module.global_mean.fill_(self.factors.constant / scale)
+        return begun
+
+    def _codes_of(self, known):
+        """Where the rows of some ids come from; those that were never observed before are new."""
+        users, items = self.codes.users[known[0]], self.codes.items[known[1]]
+        of_users, of_items = self.factors.users.unknown(users), self.factors.items.unknown(items)
+        return Codes(np.where(of_users, -1, users), np.where(of_items, -1, items), self.codes.sizes)
+
+    def _state(self, scale, like):
+        state: dict[str, dict] = {"rest": {}}
+        for role in ("user", "item"):
+            side = self.factors.side(role)
+            state[role] = {"factors": torch.from_numpy(np.asarray(side.factors / scale**0.5)).to(like)}
+            if side.biases is not None:
+                state[role]["biases"] = torch.from_numpy(np.asarray(side.biases / scale)).to(like)
+        return state
+
+
+def _missing(rows, random):
+    """The part of random rows (n, n_factors) that lies in directions in which rows differ less than these do."""
+    variance, basis = torch.linalg.eigh(torch.cov(rows.T).view(2 * rows.shape[1:]))
+    return random @ (basis * (1 - variance / random.square().mean()).clamp(0, 1).sqrt()) @ basis.T
+
+
+class Fitting(CallbackSupportMixin, SavedEstimator):
+    """Base of the four estimators: the course of ``fit`` and ``partial_fit``."""
+
+    # parameters
+    early_stopping: bool
+    validation_fraction: float
+    n_iter_no_change: int
+    refit: bool
+    scoring: object
+    checkpoint: object
+    max_iter: int | None
+    tol: float
+    warm_start: bool
+    random_state: object
+    verbose: object
+    # what fit leaves
+    history_: dict
+    n_iter_: int
+    best_iter_: int
+    best_score_: float
+    # what an epoch is called, and whether the training loss may end a fit
+    _epoch, _stops_at_tol = "iteration", True
+
+    def _check(self):
+        """Refuse what cannot be combined; the device."""
+        raise NotImplementedError
+
+    def _read(self, X, y, sample_weight):
+        """Read the arguments of ``fit``; a Reading."""
+        raise NotImplementedError
+
+    def _read_more(self, X, y, sample_weight):
+        """Read the arguments of ``partial_fit``; a Reading."""
+        return self._read(X, y, sample_weight)
+
+    def _link(self):
+        """A loss: its ``response`` is the inverse link, its ``check`` codes ratings."""
+        raise NotImplementedError
+
+    def _earlier(self):
+        """What is kept of the observations so far, a Reading."""
+        raise NotImplementedError
+
+    def _start_from(self, codes, new_share=0.0):
+        """What to go on from, ids having moved as the codes say, and so much of the observations being new."""
+        raise NotImplementedError
+
+    def _part(self, reading, device, seed, start):
+        """Some of the observations, ready to be trained on; a ``training.loop.Part``."""
+        raise NotImplementedError
+
+    def _default_scoring(self):
+        """What ``scoring=None`` means: a scorer, or None for the loss."""
+        return None
+
+    def _fit(self, X, y, sample_weight, X_val=None, y_val=None):
+        device = self._check()
+        given = FitArguments(X, X_val, y_val, *self._read(X, y, sample_weight).observed())
+        start = None
+        if self.warm_start and self._is_fitted():
+            users, items = lookup(given.reading.users, self.users_, "user"), lookup(given.reading.items, self.items_, "item")
+            start = self._start_from(Codes(users, items, (self.n_users_, self.n_items_)))
+        self._publish(self._train(given, device, start))
+        return self
+
+    def _partial_fit(self, X, y, sample_weight):
+        self._validate_params()
+        if self.early_stopping or self.checkpoint is not None:
+            raise ValueError(
+                "partial_fit takes neither early_stopping nor checkpoint: both are about a fit to all ratings at once. Use "
+                "early_stopping=False and checkpoint=None, or fit."
+            )
+        if not self._is_fitted():
+            return self._fit(X, y, sample_weight)
+        device = self._check()
+        check_goes_on(self, X)
+        earlier, more = self._earlier(), self._read_more(X, y, sample_weight).observed()[0]
+        if more.data.ratings is not None:  # those so far are as the loss codes them
+            more.data.ratings = self._link().check(np.asarray(more.data.ratings, dtype=np.float64))
+        reading, (users, items) = earlier.and_more(more)
+        n_all, n_more = (len(data) if data.weights is None else data.weights.sum() for data in (reading.data, more.data))
+        start = self._start_from(Codes(users, items, (self.n_users_, self.n_items_)), n_more / n_all)
+        attributes = self._train(FitArguments(None, None, None, reading), device, start)
+        history = {name: self.history_.get(name, []) + values for name, values in attributes["history_"].items()}
+        self._publish(attributes | {"history_": history, "n_iter_": len(history["loss"])})
+        return self
+
+    def _kept_for_more(self, name):
+        """A fitted attribute that only ``partial_fit`` needs; refused with words where it was not kept."""
+        if name not in vars(self):
+            raise ValueError(
+                f"partial_fit goes on with all observations so far, and this {type(self).__name__} has not kept them: it was saved "
+                "with ratings=False or by an earlier version, taken over without its training data, or fitted on batches. Use fit "
+                "on all of them."
+            )
+        return getattr(self, name)
+
+    def _train(self, given, device, start):
+        """Train on what was read; the fitted attributes."""
+        seed, checkpoint, progress, restore = check_seed(self.random_state), None, None, None
+        if self.checkpoint is not None:
+            checkpoint = Checkpoint(self.checkpoint, fingerprint_of(self, seed, given.digest()))
+            saved_seed, progress, restore = loop.resume(checkpoint)
+            seed = seed if saved_seed is None else saved_seed
+        held_in, validation = self._hold_out(given, seed)
+        phases = loop.phases_of(
+            held_in, early_stopping=self.early_stopping, refit=self.refit, tol=self.tol if self._stops_at_tol else 0.0
+        )
+        judging = [] if validation is None else [loop.Judge(validation, self.tol, self.n_iter_no_change)]
+        keeping = [] if checkpoint is None else [loop.Keeper(checkpoint, seed)]  # last: it holds what the others decided
+        observers = [*judging, *self._showing(phases, given.for_callbacks()), *keeping]
+        reading = given.reading
+
+        def part_of(rows):
+            return self._part(reading if rows is None else reading[rows], device, seed, start)
+
+        try:
+            return self._run(reading, part_of, phases, observers, progress=progress, restore=restore)
+        except DivergenceError:
+            if checkpoint is not None:
+                checkpoint.remove()  # it would diverge again
+            raise
+
+    def _showing(self, phases, for_callbacks):
+        """The observers that tell how far training is."""
+        printing = [loop.Printer(type(self).__name__, self._epoch)] if self.verbose else []
+        return [*printing, loop.Caller(self, for_callbacks, phases)]
+
+    def _run(self, reading, part_of, phases, observers, **resumed):
+        """Go through the phases; the fitted attributes."""
+
+        def fitted(attributes):
+            return self._as_fitted(reading.attributes() | attributes)
+
+        return reading.attributes() | loop.fit(part_of, phases, observers, fitted, max_iter=self.max_iter, **resumed)
+
+    def _hold_out(self, given, seed):
+        """Which observations to train on, None for all, and the validation data, None for none."""
+        if given.X_val is None and given.y_val is not None:
+            raise ValueError("y_val was given without X_val. Pass both, or neither.")
+        if given.X_val is None and not self.early_stopping:
+            return None, None
+        own = self._default_scoring()
+        scoring = own if self.scoring is None else self.scoring
+        if given.X_val is not None:
+            X, y, weight = given.X_val, given.y_val, None
+            if is_interactions(X):
+                X = as_interactions(X)
+                y, weight = X.ratings if y is None and own is None else y, X.weights
+            return None, Validation.of(self, X, y, weight, scoring)
+        data = given.reading.data
+        held = hold_out(data.user_ids, data.item_ids, self.validation_fraction, seed)
+        X, y, weight = given.part(np.flatnonzero(held), own is not None)
+        return np.flatnonzero(~held), Validation.of(self, X, y, weight, scoring)
+
+
+def reading_of(estimator, pattern, ratings, weights):
+    """What a fitted estimator keeps of its observations as a Reading: a CSR array's entries, with ratings and weights or None."""
+    user = np.repeat(np.arange(pattern.shape[0], dtype=pattern.indices.dtype), np.diff(pattern.indptr))
+    data = Interactions(user, pattern.indices, ratings, weights=weights, num_users=pattern.shape[0], num_items=pattern.shape[1])
+    names = vars(estimator).get("feature_names_in_")
+    return Reading(data, estimator.users_, estimator.items_, estimator.form_, estimator.n_features_in_, names)
+
+
+def observed_attributes(pairs, values, weight, features=None):
+    """What an estimator keeps of its observations: which pairs were seen, and in their order all that ``partial_fit`` goes on from.
+
+    Parameters
+    ----------
+    pairs : Pairs
+    values : Tensor of shape (n_pairs,)
+        User-major: ratings or, where every observation is a positive, ones of type bool.
+    weight : Tensor of shape (n_pairs,) or None
+        User-major.
+    features : dict of str to Tensor of shape (n_pairs,), optional
+        User-major.
+
+    Returns
+    -------
+    dict
+        The fitted attributes ``seen_``, ``observed_``, ``pair_weights_`` and, with features, ``observed_features_``.
+    """
+    columns, pointers = (part.cpu().numpy() for part in (pairs.T.columns, pairs.T.pointers))
+
+    def in_order(values):
+        by_item = values.index_select(0, pairs.T.order).cpu().numpy()
+        return sp.csc_array((by_item, columns, pointers), shape=pairs.shape).tocsr()  # a counting sort that keeps repeated pairs
+
+    observed = in_order(values)
+    seen = sp.csr_array((np.ones(observed.nnz, dtype=bool), observed.indices, observed.indptr), shape=observed.shape)
+    if seen.has_canonical_format:
+        seen.indices, seen.indptr = observed.indices, observed.indptr  # the same arrays, in a pickle too
+    else:
+        seen = seen.copy()
+        seen.sum_duplicates()
+    found = {"seen_": seen, "observed_": observed, "pair_weights_": None if weight is None else in_order(weight).data}
+    if features is not None:
+        found["observed_features_"] = {name: in_order(own).data for name, own in features.items()}
+    return found

@@ -1,0 +1,44 @@
+"""Through a file and back: equality to the bit, and a file changed by hand."""
+
+import numpy as np
+import scipy.sparse as sp
+from data import planted
+from numpy.testing import assert_array_equal
+from torch import nn
+
+from sk_torchmf.storage.archive import read, write
+
+COUNTS, _ = planted(3, mean=3.0, n_users=40, n_items=25, n_ratings=500)
+COUNTS.ratings = np.round(np.clip(COUNTS.ratings, 0, 1))
+
+
+def same(ours, theirs):
+    """Equal to the bit, dtypes and types included."""
+    assert type(ours) is type(theirs)
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            same(ours[key], theirs[key])
+    elif isinstance(ours, list | tuple):
+        for pair in zip(ours, theirs, strict=True):
+            same(*pair)
+    elif isinstance(ours, np.ndarray):
+        assert ours.dtype == theirs.dtype
+        assert_array_equal(ours, theirs)
+        assert ours.flags.f_contiguous == theirs.flags.f_contiguous
+    elif sp.issparse(ours):
+        same([ours.data, ours.indices, ours.indptr], [theirs.data, theirs.indices, theirs.indptr])
+    elif not isinstance(ours, nn.Module):
+        assert ours == theirs
+
+
+def reloaded(model, folder, **params):
+    model.save(folder / "model")
+    return type(model).load(folder / "model", **params)
+
+
+def rewrite(path, change):
+    """Change the JSON content of a file, as someone with an editor could."""
+    meta, arrays = read(path)
+    change(meta)
+    write(path, meta, arrays)

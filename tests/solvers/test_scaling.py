@@ -1,0 +1,71 @@
+"""Constant, tiny, huge and outlying ratings: the scale of ratings is immaterial to what is found."""
+
+import re
+
+import numpy as np
+import pytest
+from five_ratings import SOLVERS, X, Y
+
+from sk_torchmf import Interactions
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def table_of(n, seed=0):
+    """n random pairs of 20 users and 15 items, as a table."""
+    rng = np.random.default_rng(seed)
+    return np.column_stack([rng.integers(0, 20, n), rng.integers(0, 15, n)])
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("value", [3.0, -3.0, 1e-9, 1e9])
+def test_a_constant_rating_is_predicted_for_every_pair(make, solver, value):
+    pairs = table_of(200)
+    model = make(solver=solver, max_iter=50).fit(pairs, np.full(200, value))
+    everything = model.predict(np.arange(20)[:, None], np.arange(15))
+    # A tenth: the random start is not quite trained away, and there is no spread to measure it by.
+    np.testing.assert_allclose(everything, value, rtol=0.1)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_ratings_that_are_all_zero_are_predicted_as_zero(make, solver):
+    pairs = table_of(200)
+    model = make(solver=solver, max_iter=50).fit(pairs, np.zeros(200))
+    np.testing.assert_allclose(model.predict(pairs), 0.0, atol=0.05)
+    matrix = Interactions(*pairs.T, np.zeros(200)).tocsr()
+    assert matrix.nnz > 0  # explicit zeros
+    assert np.isfinite(make(solver=solver).fit(matrix).predict(matrix)).all()
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("scale", [1e-6, 1e30])
+def test_the_scale_of_the_ratings_is_immaterial(make, solver, scale):
+    pairs = table_of(200)
+    rating = np.random.default_rng(1).integers(1, 6, 200).astype(float)
+    options = {"solver": solver, "dtype": "float64"}
+    plain, scaled = make(**options).fit(pairs, rating), make(**options).fit(pairs, scale * rating)
+    np.testing.assert_allclose(scaled.predict(pairs), scale * plain.predict(pairs), rtol=1e-6)  # float64, steps of the optimizer
+    assert scaled.score(pairs, scale * rating) == pytest.approx(plain.score(pairs, rating), abs=1e-6)
+    single = make(solver=solver).fit(pairs, (scale * rating).astype(np.float32))
+    assert np.isfinite(single.predict(pairs)).all()
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("outlier", [1e12, -1e12, 1e30])
+def test_one_huge_outlier_leaves_finite_predictions(make, solver, outlier):
+    pairs = table_of(200)
+    rating = np.random.default_rng(1).integers(1, 6, 200).astype(float)
+    rating[17] = outlier
+    model = make(solver=solver, max_iter=50).fit(pairs, rating)
+    assert np.isfinite(model.predict(np.arange(20)[:, None], np.arange(15))).all()
+    matrix = Interactions(*pairs.T, rating).tocsr()
+    model = make(solver=solver).fit(matrix)
+    assert np.isfinite(model.predict(matrix)).all()
+    assert np.isfinite(model.score(matrix))
+
+
+@pytest.mark.parametrize("size", [1e60, 1e-60, 1e300])
+def test_ratings_that_float32_factors_could_not_hold_are_refused(make, size):
+    words = f"The largest rating must lie between 1e-35 and 1e35 in size. Got {5 * size:.3g}. Rescale the ratings."
+    with pytest.raises(ValueError, match=re.escape(words)):
+        make().fit(X, Y * size)
