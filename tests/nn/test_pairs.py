@@ -323,6 +323,15 @@ def test_a_block_shares_storage(kind):
         assert block.global_mean is module.global_mean
 
 
+def test_the_model_of_some_of_some_users_scores_as_the_whole_does():
+    # The constant was no buffer of a block, so that a block of the block had none.
+    module = BiasedMF(6, 4, 3, mean=2.5, generator=torch.Generator().manual_seed(0))
+    user, item = torch.tensor([0, 1]), torch.tensor([3, 0])
+    part = module.block(slice(2, 6)).block(slice(1, 3))
+    torch.testing.assert_close(part(user, item), module(user + 3, item))
+    assert part.item_factors is module.item_factors
+
+
 @MODULES
 def test_gradients_of_blocks_sum_to_those_of_the_whole(kind):
     user, item = draw_pairs(12, 9, 40)
