@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Posterior:
     r"""Uncertainty of one side's rows: the covariance of row u is :math:`M \, \mathrm{diag}(s^2 / (c_u L + s^2)) \, M^\top`.
 
