@@ -13,8 +13,6 @@ from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, M
 from sk_torchmf.display import FactorMapDisplay
 from sk_torchmf.display._figure import overlap
 
-# factor maps
-
 
 def principal(rows):
     """Plain principal components: coordinates and shares of the variance."""

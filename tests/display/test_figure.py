@@ -12,9 +12,6 @@ FigureCanvasSVG = pytest.importorskip("matplotlib.backends.backend_svg").FigureC
 every_kind = pytest.mark.parametrize("kind", [TrainingCurveDisplay, FactorMapDisplay, RatingResidualDisplay, RecommendationDisplay])
 
 
-# all displays
-
-
 @every_kind
 @pytest.mark.parametrize("size", [None, *SIZES], ids=str)
 def test_every_text_lies_inside_the_figure_and_over_no_other(kind, size, tmp_path):

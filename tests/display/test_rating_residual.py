@@ -10,8 +10,6 @@ from pictures import fitted, plt
 from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, MatrixFactorization, TorchFactorization
 from sk_torchmf.display import RatingResidualDisplay
 
-# residuals
-
 
 def test_residuals_are_grouped_by_counts_of_about_equal_number():
     rng = np.random.default_rng(0)

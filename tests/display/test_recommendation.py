@@ -11,8 +11,6 @@ from pictures import TIMED, fitted, plt
 from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, Interactions, MatrixFactorization, TorchFactorization
 from sk_torchmf.display import RecommendationDisplay
 
-# recommendations
-
 USER = int(np.argmax(np.bincount(DATA.user_ids, minlength=N_USERS) == 12))  # with a history longer than the lists
 
 

@@ -8,8 +8,6 @@ from pictures import best_point, fitted, plt
 from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, MatrixFactorization, TorchFactorization
 from sk_torchmf.display import TrainingCurveDisplay
 
-# training curves
-
 
 @pytest.mark.parametrize("kind", [MatrixFactorization, BiasedMatrixFactorization, ImplicitMatrixFactorization, TorchFactorization])
 def test_a_training_curve_is_the_loss_of_each_iteration(kind):

@@ -5,17 +5,12 @@ import pytest
 import scipy.sparse as sp
 from contract import DATA, N_ITEMS, N_USERS, FactorContract, new_users
 from data import as_form, checkerboard, planted
+from every_loss import RATING_LOSSES, every_rating_loss
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sk_torchmf import BiasedMatrixFactorization, DivergenceError, Interactions, MatrixFactorization
 
 SOLVERS = ("adam", "adagrad", "sgd", "lbfgs")
-SLOPES = {  # of each loss by the score; ratings of the scaled losses are in standard deviations
-    "squared_error": lambda score, rating: 2 * (score - rating),
-    "huber": lambda score, rating: 2 * np.clip(score - rating, -1, 1),
-    "poisson": lambda score, rating: np.exp(score) - rating,
-    "logistic": lambda score, rating: 1 / (1 + np.exp(-score)) - rating,
-}
 
 
 def with_ratings(data, ratings):
@@ -24,9 +19,7 @@ def with_ratings(data, ratings):
 
 def rated_for(loss):
     """DATA with ratings that the loss can use: counts, zeros and ones, or as they are."""
-    return with_ratings(
-        DATA, {"poisson": np.exp(DATA.ratings - 2).round(), "logistic": 1.0 * (DATA.ratings > 3)}.get(loss, DATA.ratings)
-    )
+    return with_ratings(DATA, RATING_LOSSES[loss].rated(DATA.ratings))
 
 
 def split(data):
@@ -118,7 +111,7 @@ class ExplicitContract(FactorContract):
         for x, (Y, offset, r) in zip(estimator.fold_in(X) / units, rows_of(estimator, X), strict=True):
             precision, shift = prior_of(estimator, len(r))
             gradient = [
-                Y.T @ SLOPES[loss](offset + Y @ at, r) + 2 * (precision @ at - shift)
+                Y.T @ RATING_LOSSES[loss].slope(offset + Y @ at, r) + 2 * (precision @ at - shift)
                 for at in (x, np.linalg.solve(precision, shift))
             ]
             assert np.linalg.norm(gradient[0]) < 0.02 * np.linalg.norm(gradient[1])  # a few Newton steps, not all of them
@@ -238,7 +231,7 @@ class ExplicitContract(FactorContract):
 
     # how it is trained
 
-    @pytest.mark.parametrize("loss", list(SLOPES))
+    @every_rating_loss
     def test_every_solver_lowers_every_objective(self, loss):
         data = rated_for(loss)
         histories = {solver: self.fitted(data=data, solver=solver, loss=loss, max_iter=60).history_["loss"] for solver in SOLVERS}
@@ -254,7 +247,7 @@ class ExplicitContract(FactorContract):
         }
         assert lowest == pytest.approx(dict.fromkeys(lowest, min(lowest.values())), rel=0.01)
 
-    @pytest.mark.parametrize("loss", list(SLOPES))
+    @every_rating_loss
     def test_als_reaches_the_minimum_of_every_loss(self, loss):
         options = {"data": rated_for(loss), "loss": loss, "alpha": 1.0, "tol": 0}  # so much that there is but one minimum
         found, expected = (self.fitted(solver=solver, max_iter=100, **options).history_["loss"][-1] for solver in ("als", "lbfgs"))

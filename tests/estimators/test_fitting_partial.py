@@ -8,6 +8,7 @@ import scipy.sparse as sp
 import tutorial
 from data import as_form, planted
 from every_estimator import MAKERS, every_maker, of_ratings
+from every_loss import RATING_LOSSES, every_rating_loss
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
@@ -251,10 +252,9 @@ def test_a_weight_of_two_counts_twice_in_later_chunks():
     assert_allclose(grid(weighted), grid(repeated), atol=1e-6)
 
 
-@pytest.mark.parametrize("loss", ["huber", "poisson", "logistic"])
+@every_rating_loss
 def test_every_loss_goes_on(loss):
-    rating = {"huber": DATA.ratings, "poisson": np.exp(DATA.ratings / 3).round(), "logistic": (DATA.ratings > 3) * 1.0}[loss]
-    data = Interactions(DATA.user_ids, DATA.item_ids, rating)
+    data = Interactions(DATA.user_ids, DATA.item_ids, RATING_LOSSES[loss].rated(DATA.ratings))
     at_once, model = (MAKERS["biased"](loss=loss) for _ in range(2))
     at_once.fit(data)
     for chunk in np.array_split(np.random.default_rng(1).permutation(len(data)), 3):

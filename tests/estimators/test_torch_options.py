@@ -31,9 +31,6 @@ def test_the_options_of_a_loss_reach_it():
     assert strict < loose / 2
 
 
-# parameters
-
-
 def test_parameters_of_parts_are_parameters():
     model = small(scheduler="StepLR", scheduler__step_size=1)
     params = model.get_params()

@@ -30,9 +30,6 @@ def test_a_module_gets_a_scorer_that_is_code_from_the_caller(tmp_path):
     assert TorchFactorization.load(tmp_path / "model", module=tutorial.Biased, scoring=scoring).scoring is scoring
 
 
-# your own module
-
-
 def mean_squared(score, rating):
     return (score - rating).square().mean()
 

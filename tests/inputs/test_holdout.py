@@ -10,9 +10,6 @@ from sk_torchmf.inputs.holdout import hold_out
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-# the slice
-
-
 def slice_of(user, item, fraction=0.2, seed=0):
     return hold_out(np.asarray(user), np.asarray(item), fraction, seed)
 

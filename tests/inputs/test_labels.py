@@ -299,9 +299,6 @@ def test_an_absent_column_is_named_with_those_there_are():
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-# labels
-
-
 @pytest.mark.parametrize(
     ("old", "new", "union"),
     [

@@ -40,9 +40,6 @@ class Scored:
         return np.pad(ids, filler, constant_values=-1), np.pad(scores, filler, constant_values=-np.inf)
 
 
-# evaluate
-
-
 def scored(seen=None):
     rng = np.random.default_rng(3)
     return Scored(rng.normal(size=(N_USERS, N_ITEMS)).round(1), seen=seen)  # with ties

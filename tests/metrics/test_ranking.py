@@ -37,9 +37,6 @@ def random_lists(n_users=40, n_items=12, width=8, random_state=0):
     return ranked, relevant
 
 
-# arrays
-
-
 @every_metric
 @pytest.mark.parametrize("random_state", range(3))
 def test_a_metric_is_its_definition(name, random_state):

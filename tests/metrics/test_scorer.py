@@ -26,9 +26,6 @@ MODEL = BiasedMatrixFactorization(random_state=0, max_iter=3).fit(TRAIN)
 by_observation = pytest.mark.parametrize("form", ["table", "labels", "interactions"])
 
 
-# scorers
-
-
 @pytest.mark.parametrize("name", METRICS)
 def test_the_score_is_that_of_the_table(name):
     score = ranking_scorer(name, k=4)(MODEL, TEST)

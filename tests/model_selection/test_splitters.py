@@ -37,9 +37,6 @@ def parts_of(splitter, X):
     return [tuple(part.tolist() for part in parts) for parts in splitter.split(X)]
 
 
-# splitters
-
-
 @every_splitter
 def test_parts_are_disjoint_ascending_and_as_many_as_said(splitter):
     parts = list(splitter.split(TIMED))

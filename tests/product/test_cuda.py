@@ -9,10 +9,10 @@ import tutorial
 from communities import TEST, TRAIN
 from every_loss import FOR_A_MODULE
 from every_solver import MAKE, data_for
+from few_positives import small_matrix
 from killed_fits import killed_and_resumed
-from test_nn import PATTERNS, build, check_forward_equals_forward_pairs, draw_pairs, random_rows
-from test_ranking_losses import small_matrix
-from test_solvers import Rows
+from pair_patterns import PATTERNS, build, check_forward_equals_forward_pairs, draw_pairs, random_rows
+from rating_problems import Rows
 
 from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, Interactions, MatrixFactorization, TorchFactorization
 from sk_torchmf.nn import RANKING, BiasedMF, NegativeSampler, Pairs, PlainMF, pair_dot

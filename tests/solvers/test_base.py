@@ -26,9 +26,6 @@ class Scripted(Solver):
         return ". Do not script it."
 
 
-# the loop
-
-
 def test_the_loop_keeps_all_figures_and_the_time_of_each_epoch():
     history = run(Scripted([3.0, 2.0, 1.0]), max_iter=3)
     assert history["loss"] == [3.0, 2.0, 1.0]

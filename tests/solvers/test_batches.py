@@ -10,9 +10,6 @@ from torch_models import small
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-# batches
-
-
 @pytest.mark.parametrize("batch_size", [1, 7, 299, 300, 1000])
 def test_last_batch_of_one_and_all_others(batch_size):
     model = small(tutorial.Squeezed, batch_size=batch_size, max_iter=1).fit(DATA)  # 300 ratings

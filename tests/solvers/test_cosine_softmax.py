@@ -8,8 +8,8 @@ import scipy.sparse as sp
 import torch
 from communities import TEST, TRAIN, MostPopular, preferences
 from contract_of_positives import ImplicitContract
+from few_positives import K, positives, start
 from numpy.testing import assert_allclose, assert_array_equal
-from test_ranking_solvers import K, positives, start
 
 from sk_torchmf import ImplicitMatrixFactorization
 from sk_torchmf.model_selection import ranking_scorer

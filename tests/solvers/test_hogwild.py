@@ -17,9 +17,6 @@ from sk_torchmf import DivergenceError
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-# several processes
-
-
 def test_several_processes_train_one_module():
     schedule = {"scheduler": "CosineAnnealingLR", "scheduler__T_max": 30}
     model = small(n_processes=2, optimizer__lr=1.0, max_iter=30, **schedule).fit(TRAIN)

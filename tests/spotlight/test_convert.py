@@ -51,9 +51,6 @@ def complete():
     }
 
 
-# containers
-
-
 @pytest.mark.parametrize("missing", [[], ["ratings", "weights"], ["timestamps"]], ids=str)
 def test_containers_hold_the_same_arrays_both_ways(install, missing):
     install(interactions=THEIRS)

@@ -24,9 +24,6 @@ every_loss = pytest.mark.parametrize(("loss", "kind"), LOSSES.items(), ids=LOSSE
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-# models as estimators
-
-
 def explicit(**params):
     return SpotlightEstimator(ExplicitModel, **{"model__n_iter": 8, "random_state": 0, **params})
 

@@ -21,9 +21,6 @@ every_loss = pytest.mark.parametrize(("loss", "kind"), LOSSES.items(), ids=LOSSE
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-# weights
-
-
 def trained(loss, kind, **options):
     """A trained model, and what it was trained on: two users and an item in it have nothing."""
     ratings = (DATA.ratings > 3 if loss == "logistic" else np.rint(np.abs(DATA.ratings))).astype(np.float32)

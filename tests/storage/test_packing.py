@@ -12,8 +12,6 @@ import torch
 from sk_torchmf.storage.archive import read, write
 from sk_torchmf.storage.packing import pack, unpack
 
-# values
-
 WHEN = datetime.datetime(2020, 5, 17, 12, 30, 1, 5)
 VALUES = {
     "nothing": None,

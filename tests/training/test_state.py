@@ -12,9 +12,6 @@ from sk_torchmf.training.state import Codes, gathered
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-# optimizers and modules
-
-
 class Odd(torch.nn.Module):
     """Ids in either dimension, one table for both sides with a row of padding, and as many factors as there may be users."""
 
