@@ -89,8 +89,8 @@ class ExplicitFactorization(RatingPredictor):
 
     _parameter_constraints: dict = {
         "n_factors": [Interval(Integral, 1, None, closed="left")],
-        "loss": [StrOptions(set(POINTWISE))],
-        "solver": [StrOptions(set(RATING_SOLVERS))],
+        "loss": [StrOptions(POINTWISE.keys())],  # a view: a loss that joins the table is a value at once
+        "solver": [StrOptions(RATING_SOLVERS.keys())],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left"), None],
         "learning_rate": [Interval(Real, 0, None, closed="neither"), None],

@@ -1,5 +1,6 @@
 """Matrix factorization of implicit feedback: what users have is ranked above what they have not."""
 
+from collections import ChainMap
 from numbers import Integral, Real
 
 import numpy as np
@@ -218,7 +219,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
 
     _parameter_constraints: dict = {
         "n_factors": [Interval(Integral, 1, None, closed="left")],
-        "loss": [StrOptions({"ials", *RANKING})],
+        "loss": [StrOptions(ChainMap(RANKING, {"ials": None}).keys())],  # a view: a loss that joins the table is a value at once
         "biased": ["boolean"],
         "alpha": [Interval(Real, 0, None, closed="left"), None],
         "confidence": [Interval(Real, 0, None, closed="neither"), None],
