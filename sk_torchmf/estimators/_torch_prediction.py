@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from sk_torchmf._validation import check_count, check_ratings
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._recommendation import best_candidates, select_rows
-from sk_torchmf.estimators._torch_options import PartEstimator, find_ranking_loss, make_loss
+from sk_torchmf.estimators._torch_options import PartEstimator
 from sk_torchmf.inputs import features as side_columns
 from sk_torchmf.inputs.labels import label
 from sk_torchmf.inputs.queries import (
@@ -29,6 +29,7 @@ from sk_torchmf.inputs.queries import (
 from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.nn import POINTWISE, PointwiseLoss, Response
 from sk_torchmf.solvers.batches import as_scores
+from sk_torchmf.solvers.factories import find_ranking_loss, make_loss
 
 BLOCK = 2**16  # pairs scored at once
 BACKGROUND = 64  # known ids that stand in for an unknown one

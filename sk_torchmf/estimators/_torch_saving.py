@@ -6,10 +6,10 @@ from sklearn.utils.validation import check_is_fitted
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import Fitting
 from sk_torchmf.estimators._saving import is_fitted_attribute
-from sk_torchmf.estimators._torch_options import did_you_mean
 from sk_torchmf.estimators._torch_prediction import ModulePredictor
 from sk_torchmf.estimators._torch_training import build_module
 from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, PlainMF
+from sk_torchmf.solvers.factories import did_you_mean
 from sk_torchmf.solvers.minibatch import private_random_state
 from sk_torchmf.storage.archive import check_path, naming
 from sk_torchmf.storage.packing import pack

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 
 from sk_torchmf.estimators._fitting import observed_attributes
-from sk_torchmf.estimators._torch_options import make_loss, make_module, make_optimizer, make_scheduler
 from sk_torchmf.estimators._torch_prediction import background_of
 from sk_torchmf.inputs import features as side_columns
 from sk_torchmf.nn import NegativeSampler, Pairs
 from sk_torchmf.solvers.base import tensors_of
 from sk_torchmf.solvers.batches import Batch, Observations, PairsBatch, Ranked
+from sk_torchmf.solvers.factories import make_loss, make_module, make_optimizer, make_scheduler
 from sk_torchmf.solvers.hogwild import Hogwild, check_shareable
 from sk_torchmf.solvers.minibatch import Epochs, Trainer, private_random_state
 from sk_torchmf.training.loop import Part

@@ -2,6 +2,7 @@
 
 from collections import ChainMap
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -23,6 +24,7 @@ from sk_torchmf.training.loop import Part
 
 POSITIVES = 0.1  # what all positives weigh, of all pairs, where nothing else is asked for
 INIT_STD = 0.3
+LOSSES: ChainMap[str, Any] = ChainMap({"ials": None}, RANKING)  # ials is not in pairs
 
 
 class PositivesPart(Part):
@@ -219,7 +221,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
 
     _parameter_constraints: dict = {
         "n_factors": [Interval(Integral, 1, None, closed="left")],
-        "loss": [StrOptions(ChainMap(RANKING, {"ials": None}).keys())],  # a view: a loss that joins the table is a value at once
+        "loss": [StrOptions(LOSSES.keys())],  # a view: a loss that joins the table is a value at once
         "biased": ["boolean"],
         "alpha": [Interval(Real, 0, None, closed="left"), None],
         "confidence": [Interval(Real, 0, None, closed="neither"), None],

@@ -13,11 +13,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._validation import check_seed
 from sk_torchmf.estimators._docs import documented
-from sk_torchmf.estimators._torch_options import check_options
 from sk_torchmf.estimators._torch_prediction import ModulePredictor, background_of
 from sk_torchmf.inputs.forms import read_rated, read_weighted
 from sk_torchmf.interactions import Interactions
 from sk_torchmf.nn import POINTWISE, Pairs
+from sk_torchmf.solvers.factories import check_options
 from sk_torchmf.solvers.minibatch import private_random_state
 
 BLOCK = 2**16  # pairs scored at once

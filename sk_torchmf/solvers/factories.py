@@ -1,0 +1,228 @@
+"""What a training loop is made of: module, loss, optimizer and scheduler, by name or class, their options checked. Knows torch."""
+
+import contextlib
+import copy
+import difflib
+import fnmatch
+import inspect
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+
+from sk_torchmf.nn import POINTWISE, RANKING, PointwiseLoss, RankingLoss
+
+
+def did_you_mean(name, known):
+    """The end of a message about a name that nobody knows."""
+    plain = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), plain, n=1)
+    return f" Did you mean {plain[close[0]]}?" if close else f" Known are {', '.join(sorted(known))}."
+
+
+def find_class(value, part, base, place):
+    """The class that a part's parameter means: itself, or by name, upper or lower case, among the classes of a torch module."""
+    if isinstance(value, type) and issubclass(value, base) and value is not base:
+        return value
+    if isinstance(value, base):
+        kind = type(value).__name__
+        raise TypeError(
+            f"{part} must be a class, since every fit makes its own. Pass {part}={kind} and its arguments as {part}__*."
+        )
+    if not isinstance(value, str):
+        raise TypeError(f"{part} must be a subclass of {base.__module__}.{base.__qualname__}, or its name. Got {_name(value)}.")
+    classes = {name: found for name, found in vars(place).items() if isinstance(found, type) and issubclass(found, base)}
+    classes.pop(base.__name__, None)
+    found = {name.lower(): found for name, found in classes.items()}.get(value.lower().replace("_", ""))
+    if found is None:
+        raise ValueError(f"{part}={value!r} is not in {place.__name__}.{did_you_mean(value, list(classes))}")
+    return found
+
+
+def check_options(part, kind, options, given=()):
+    """Refuse an option that a class or function does not take; ``given`` are those that are filled in here."""
+    accepted = _accepted(kind)
+    own = [name for name in accepted or () if name not in given]
+    for name in options:
+        if name in given:
+            raise ValueError(f"{part}__{name} is passed by fit itself. Leave it out.")
+        if accepted is not None and name not in own:
+            cure = did_you_mean(f"{part}__{name}", [f"{part}__{known}" for known in own])
+            raise ValueError(f"{part}__{name} is not a parameter of {_name(kind)}.{cure}")
+
+
+def _accepted(kind):
+    """Names of a callable's parameters, None where it takes any."""
+    try:
+        parameters = inspect.signature(kind).parameters
+    except (TypeError, ValueError):  # some callables do not tell
+        return None
+    return None if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) else list(parameters)
+
+
+def _name(kind):
+    return getattr(kind, "__name__", None) or repr(kind)
+
+
+def make_module(factory, options, sizes, n_categories, features):
+    """Build the user's module.
+
+    Parameters
+    ----------
+    factory : class or callable
+        Gets ``n_users`` and ``n_items``, the options, and the sizes of vocabularies that it has a parameter for.
+    options : dict
+    sizes : dict
+        ``n_users`` and ``n_items``.
+    n_categories : dict
+        ``n_<feature>`` of each categorical feature.
+    features : list of str
+        What ``forward`` gets beside user and item.
+    """
+    if isinstance(factory, torch.nn.Module):
+        kind = type(factory).__name__
+        raise TypeError(
+            f"module must be a class or a function that makes one, since every fit starts from a fresh one. Got an instance of "
+            f"{kind}; pass module={kind} and its arguments as module__*."
+        )
+    if not callable(factory):
+        raise TypeError(f"module must be a subclass of torch.nn.Module or a function that makes one. Got {factory!r}.")
+    accepted = _accepted(factory)
+    check_options("module", factory, options, given=sizes)
+    if accepted is not None and not set(sizes) <= set(accepted):
+        raise TypeError(f"module {_name(factory)} must take n_users and n_items, which fit passes to it. Its own: {accepted}.")
+    filled = sizes | {name: n for name, n in n_categories.items() if accepted is None or name in accepted} | options
+    with torch.device("cpu"):  # so that devices start alike
+        module = _build("module", factory, filled)
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"module {_name(factory)} must make a torch.nn.Module. It made {type(module).__name__}.")
+    try:
+        inspect.signature(module.forward).bind(None, None, **dict.fromkeys(features))
+    except TypeError as error:
+        wanted = ", ".join(["user", "item", *features])
+        raise TypeError(f"module {_name(factory)} must define forward({wanted}), tensors of equal length: {error}.") from None
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise ValueError(f"module {_name(factory)} has no parameter that requires a gradient: there is nothing to train.")
+    return module
+
+
+def _build(part, kind, options, *given):
+    """Call a class or function; a missing argument is named as the parameter it would be."""
+    with contextlib.suppress(ValueError):  # some callables do not tell what they take
+        try:
+            inspect.signature(kind).bind(*given, **options)
+        except TypeError as error:
+            raise TypeError(f"{part} {_name(kind)} lacks an argument: {error}. Pass it as {part}__*.") from None
+    return kind(*given, **options)
+
+
+def make_optimizer(kind, options, module, parameter_options):
+    """Build the optimizer, with a group for each pattern of parameter names.
+
+    Parameters
+    ----------
+    kind : class or str
+        Of ``torch.optim``.
+    options : dict
+    module : torch.nn.Module
+    parameter_options : mapping of str to dict, or None
+        Options of the parameters whose name matches a pattern, ``*`` standing for anything; the first that matches counts.
+    """
+    kind = find_class(kind, "optimizer", torch.optim.Optimizer, torch.optim)
+    check_options("optimizer", kind, options, given=("params",))
+    rest = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    names, groups = list(rest), []
+    for pattern, own in (parameter_options or {}).items():
+        if not isinstance(own, Mapping):
+            raise TypeError(f"parameter_options must map a pattern to a dict of options. Got {own!r} for {pattern!r}.")
+        check_options("optimizer", kind, own, given=("params",))
+        matched = fnmatch.filter(names, pattern)
+        if not matched:
+            raise ValueError(f"parameter_options: no parameter is called {pattern!r}.{did_you_mean(pattern, names)}")
+        groups.append({**own, "params": [rest.pop(name) for name in matched if name in rest]})
+    groups.append({"params": list(rest.values())})
+    return _build("optimizer", kind, options, [group for group in groups if group["params"]])
+
+
+def make_scheduler(kind, options, optimizer):
+    """Build the learning-rate scheduler, None for None."""
+    if kind is None:
+        if options:
+            raise ValueError(f'scheduler__{next(iter(options))} needs a scheduler, such as scheduler="StepLR".')
+        return None
+    place = torch.optim.lr_scheduler
+    kind = find_class(kind, "scheduler", place.LRScheduler, place)
+    check_options("scheduler", kind, options, given=("optimizer",))
+    return _build("scheduler", kind, options, optimizer)
+
+
+def make_loss(loss, options):
+    """A function of scores, ratings and weights or None, all of shape (n,), to one number: the loss as it reduces itself.
+
+    For a ranking loss the scores are those of a batch that is ``ranked_against`` negatives, and the ratings are how many items
+    each positive's user has not.
+
+    Parameters
+    ----------
+    loss : str, class, instance or function
+        A name in ``nn.POINTWISE`` or ``nn.RANKING`` or of a class in ``torch.nn``, such a class, an instance, or a function of
+        (score, rating).
+    options : dict
+    """
+    loss = _find_loss(loss)
+    if isinstance(loss, PointwiseLoss | RankingLoss):
+        if options:
+            raise ValueError(f"loss__{next(iter(options))} is not a parameter of loss={loss.name!r}, which has none.")
+        return partial(_mean if isinstance(loss, PointwiseLoss) else _mean_of_positives, loss)
+    if isinstance(loss, type):
+        check_options("loss", loss, options)
+        return partial(_reduced, _build("loss", loss, options), {})
+    if isinstance(loss, torch.nn.Module) and options:
+        raise ValueError(f"loss__{next(iter(options))} is for a loss given as a class. Got an instance of {type(loss).__name__}.")
+    check_options("loss", loss, options)
+    return partial(_reduced, loss, options)
+
+
+def find_ranking_loss(loss):
+    """The ranking loss that a parameter means, None where it is no such: "logistic" is the loss of ratings."""
+    if isinstance(loss, str):
+        return None if loss in POINTWISE else RANKING.get(loss)
+    return loss if isinstance(loss, RankingLoss) else None
+
+
+def _find_loss(loss):
+    if isinstance(loss, str):
+        losses = {name: kind for name, kind in vars(torch.nn).items() if name.endswith("Loss")}
+        found = POINTWISE.get(loss) or RANKING.get(loss) or {name.lower(): kind for name, kind in losses.items()}.get(loss.lower())
+        if found is None:
+            raise ValueError(f"loss={loss!r} is not a loss.{did_you_mean(loss, list(POINTWISE | RANKING | losses))}")
+        return found
+    if not callable(loss):
+        raise TypeError(f"loss must be a torch loss, a function of (scores, ratings) or a name. Got {loss!r}.")
+    return loss
+
+
+def _mean(loss, score, rating, weight):
+    value = loss(score, rating)
+    return value.mean() if weight is None else (value * weight).mean()
+
+
+def _mean_of_positives(loss, score, n_unobserved, weight):
+    n = len(n_unobserved)
+    value = loss(score[:n], score[n:].view(n, -1), n_unobserved)
+    return value.mean() if weight is None else (value * weight).mean()
+
+
+def _reduced(loss, options, score, rating, weight):
+    if weight is None:
+        return loss(score, rating, **options)
+    if hasattr(loss, "reduction"):
+        reduction, loss = loss.reduction, copy.copy(loss)
+        loss.reduction = "none"
+    elif "reduction" in (_accepted(loss) or ()):
+        reduction = options.get("reduction", inspect.signature(loss).parameters["reduction"].default)
+        options = options | {"reduction": "none"}
+    else:
+        raise ValueError(f'Weights need a loss that takes reduction="none", as torch\'s own do. {_name(loss)} does not.')
+    value = loss(score, rating, **options) * weight
+    return {"mean": value.mean, "sum": value.sum}.get(reduction, lambda: value)()
