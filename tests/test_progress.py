@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from every_solver import LIKED, MAKE, data_for
+from every_solver import LIKED, SOLVERS
 from numpy.testing import assert_array_equal
 
 from sk_torchmf import metrics
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_recommend_and_evaluate_show_how_far_they_are(kind, bar, monkeypatch, capsys):
     if not bar:
         monkeypatch.setitem(sys.modules, "tqdm", None)
-    model = MAKE[kind]().fit(data_for(kind))
+    model = SOLVERS[kind].make().fit(SOLVERS[kind].data)
     quiet = model.recommend(k=3), metrics.evaluate(model, LIKED, "ndcg", exclude_seen=False)
     assert capsys.readouterr().err == ""
     shown = model.recommend(k=3, progress=True), metrics.evaluate(model, LIKED, "ndcg", exclude_seen=False, progress=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from data import FORMS, as_form
-from every_solver import DATA, MAKE, data_for, every_kind
+from every_solver import DATA, SOLVERS, every_solver
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import NotFittedError
 
@@ -41,7 +41,7 @@ def other(data):
 
 def arguments(kind, data, form):
     X, y = as_form(data, form)
-    return (X, None) if y is None or MAKE[kind]().__class__.__name__ == "ImplicitMatrixFactorization" else (X, y)
+    return (X, None) if y is None or SOLVERS[kind].make().__class__.__name__ == "ImplicitMatrixFactorization" else (X, y)
 
 
 def at_epoch(number, act):
@@ -103,12 +103,12 @@ def failing(monkeypatch, model, method, *call):
 
 
 @every_form
-@every_kind
+@every_solver
 @pytest.mark.parametrize("stopping", [False, True])
 def test_a_fit_that_fails_on_the_way_leaves_the_estimator_as_it_was(kind, form, stopping, monkeypatch):
     options = {"early_stopping": True, "n_iter_no_change": 5} if stopping else {}
-    model = MAKE[kind](**options)
-    call, changed = arguments(kind, data_for(kind), form), arguments(kind, other(data_for(kind)), form)
+    model = SOLVERS[kind].make(**options)
+    call, changed = arguments(kind, SOLVERS[kind].data, form), arguments(kind, other(SOLVERS[kind].data), form)
     for _ in failing(monkeypatch, model, "fit", *call):
         assert fitted_state(model) == {}
         with pytest.raises(NotFittedError):
@@ -122,10 +122,10 @@ def test_a_fit_that_fails_on_the_way_leaves_the_estimator_as_it_was(kind, form, 
 
 
 @every_form
-@every_kind
+@every_solver
 def test_a_partial_fit_that_fails_on_the_way_leaves_the_estimator_as_it_was(kind, form, monkeypatch):
-    data = data_for(kind)
-    model = MAKE[kind]().fit(*arguments(kind, data, form))
+    data = SOLVERS[kind].data
+    model = SOLVERS[kind].make().fit(*arguments(kind, data, form))
     before = fitted_state(model)
     more = Interactions([40, 3, 41], [25, 4, 2], data.ratings[:3], num_users=42, num_items=26)
     if "one cycle" in kind:
@@ -139,9 +139,9 @@ def test_a_partial_fit_that_fails_on_the_way_leaves_the_estimator_as_it_was(kind
     assert model.n_users_ > before["n_users_"][0]
 
 
-@every_kind
+@every_solver
 def test_what_is_refused_leaves_the_estimator_as_it_was(kind):
-    data = other(data_for(kind))
+    data = other(SOLVERS[kind].data)
     X, y = arguments(kind, data, "table")
     bad = np.full(len(data), np.nan)
     calls = [
@@ -154,7 +154,7 @@ def test_what_is_refused_leaves_the_estimator_as_it_was(kind):
         (data, None, None, None, bad),
         (sp.csr_array((3, 4)), None),
     ]
-    for model in (MAKE[kind](), MAKE[kind]().fit(data_for(kind))):
+    for model in (SOLVERS[kind].make(), SOLVERS[kind].make().fit(SOLVERS[kind].data)):
         before = fitted_state(model)
         for call in calls:
             with pytest.raises(ValueError, match=r"."):
@@ -200,7 +200,7 @@ def test_the_estimator_that_a_scorer_sees_is_another_one_and_knows_the_part_that
 
 
 def test_batches_that_fail_leave_a_module_as_it_was():
-    model = MAKE["torch"]().fit(DATA)
+    model = SOLVERS["torch"].make().fit(DATA)
     before = fitted_state(model)
 
     def batches():
@@ -218,5 +218,5 @@ def test_torchs_generators_are_put_back_where_a_fit_is_interrupted(monkeypatch):
     state = torch.random.get_rng_state()
     monkeypatch.setattr(minibatch.Trainer, "step", lambda self, batch: interrupt())
     with pytest.raises(KeyboardInterrupt):
-        MAKE["torch"]().fit(DATA)
+        SOLVERS["torch"].make().fit(DATA)
     assert_array_equal(torch.random.get_rng_state(), state)

@@ -5,9 +5,8 @@ import pickle
 import numpy as np
 import pytest
 import scipy.sparse as sp
-import tutorial
 from data import as_form, planted
-from every_estimator import MAKERS, every_maker, of_ratings
+from every_estimator import MODELS, models_where, of_ratings, of_ratings_or_positives
 from every_loss import RATING_LOSSES, every_rating_loss
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
@@ -65,7 +64,7 @@ def test_all_ratings_so_far_are_kept_repeated_ones_too(make, weighted):
 
 @of_ratings
 def test_what_is_kept_takes_four_bytes_a_rating_beside_what_was_seen(make):
-    model = make(max_iter=1).fit(DATA)
+    model = make(max_iter=1, dtype="float32").fit(DATA)
     assert model.observed_.dtype == np.float32
     assert model.observed_.indices is model.seen_.indices
     assert model.observed_.indptr is model.seen_.indptr
@@ -74,19 +73,18 @@ def test_what_is_kept_takes_four_bytes_a_rating_beside_what_was_seen(make):
 
 def test_ratings_are_kept_as_the_loss_codes_them_so_that_signs_can_follow_zeros():
     signs = Interactions(DATA.user_ids, DATA.item_ids, np.where(DATA.ratings > 3, 1.0, -1.0))
-    model = MAKERS["biased"](loss="logistic").fit(signs[:700])
+    model = MODELS["biased"](loss="logistic").fit(signs[:700])
     assert set(model.observed_.data) == {0.0, 1.0}
     model.partial_fit(signs[700:])
     assert_array_equal(model.rating_range_, [0.0, 1.0])
     assert model.user_counts_.sum() == len(DATA)
 
 
-@every_maker
+@of_ratings_or_positives
 def test_without_the_ratings_partial_fit_is_refused_and_all_else_works(make, tmp_path):
     model = make(max_iter=2).fit(DATA)
     model.save(tmp_path / "whole").save(tmp_path / "model", ratings=False)
-    options = {"module": tutorial.Biased} if make is MAKERS["torch"] else {}
-    whole, lean = (type(model).load(tmp_path / name, **options) for name in ("whole", "model"))
+    whole, lean = (type(model).load(tmp_path / name, **make.entry.code) for name in ("whole", "model"))
     assert_array_equal(grid(lean), grid(model))
     assert_array_equal(lean.recommend(k=3)[0], model.recommend(k=3)[0])
     with pytest.raises(ValueError, match="has not kept them: it was saved with ratings=False"):
@@ -98,7 +96,7 @@ def test_without_the_ratings_partial_fit_is_refused_and_all_else_works(make, tmp
 # partial_fit
 
 
-@every_maker
+@of_ratings_or_positives
 def test_the_first_call_is_a_fit(make):
     assert_array_equal(grid(make().partial_fit(DATA)), grid(make().fit(DATA)))
 
@@ -112,7 +110,7 @@ def test_ten_chunks_come_close_to_one_fit(make):
 
 
 def test_ten_chunks_of_positives_come_close_to_one_fit():
-    make = MAKERS["implicit"]
+    make = MODELS["implicit"]
     liked = DATA[DATA.ratings > 3]
     at_once, streamed = make().fit(liked), make()
     for chunk in np.array_split(np.random.default_rng(1).permutation(len(liked)), 10):
@@ -123,7 +121,7 @@ def test_ten_chunks_of_positives_come_close_to_one_fit():
     assert streamed.history_["loss"][-1] == pytest.approx(at_once.history_["loss"][-1], rel=0.02)  # of the same objective
 
 
-@every_maker
+@of_ratings_or_positives
 def test_what_was_seen_adds_up(make):
     model, at_once = in_chunks(make(max_iter=1), CHUNKS[:3]), make(max_iter=1).fit(DATA[np.concatenate(CHUNKS[:3])])
     assert (model.seen_ != at_once.seen_).nnz == 0
@@ -135,10 +133,10 @@ def test_what_was_seen_adds_up(make):
             assert_allclose(getattr(model, name), getattr(at_once, name), rtol=1e-7)  # ratings are kept as float32
 
 
-@every_maker
+@of_ratings_or_positives
 def test_new_labels_are_inserted_and_rows_follow_their_ids(make):
     X, y = as_form(DATA, "labels")
-    y = y if make is not MAKERS["implicit"] else np.ones(len(y))
+    y = np.ones(len(y)) if make.entry.positives else y
     late_user, late_item = X[:, 0] < "u0020", X[:, 1] < "i0010"  # what sorts first comes last
     late = late_user | late_item
     model = make().fit(X[~late], y[~late])
@@ -152,7 +150,7 @@ def test_new_labels_are_inserted_and_rows_follow_their_ids(make):
     assert_array_equal(model.seen_.toarray(), sp.csr_array(as_form(DATA, "sparse")[0]).toarray() != 0)
 
 
-@pytest.mark.parametrize("make", [MAKERS[name] for name in ("plain", "biased", "als")], ids=["plain", "biased", "als"])
+@models_where(lambda make: make in (MODELS["plain"], MODELS["biased"], MODELS["biased, als"]))
 def test_a_few_new_users_leave_the_others_where_they_were(make):
     model = make().fit(DATA)
     before = grid(model)
@@ -161,7 +159,7 @@ def test_a_few_new_users_leave_the_others_where_they_were(make):
     assert np.sqrt(np.mean((grid(model)[:60] - before) ** 2)) < 0.1 * SPREAD
 
 
-@every_maker
+@of_ratings_or_positives
 def test_sizes_of_containers_and_matrices_grow(make):
     small = DATA[(DATA.user_ids < 50) & (DATA.item_ids < 30)]
     small.num_users, small.num_items = 50, 30
@@ -176,7 +174,7 @@ def test_sizes_of_containers_and_matrices_grow(make):
         matrix.partial_fit(small.tocsr())
 
 
-@every_maker
+@of_ratings_or_positives
 def test_one_observation_at_a_time(make):
     model = make(max_iter=3).partial_fit(DATA[:30])
     for at in (30, 31, 31):
@@ -185,7 +183,7 @@ def test_one_observation_at_a_time(make):
     assert np.isfinite(grid(model)).all()
 
 
-@every_maker
+@of_ratings_or_positives
 def test_a_pickle_between_the_chunks_changes_nothing(make):
     through, straight = make(max_iter=3), make(max_iter=3)
     for chunk in CHUNKS[:3]:
@@ -194,24 +192,20 @@ def test_a_pickle_between_the_chunks_changes_nothing(make):
     assert_array_equal(grid(through), grid(straight))
 
 
-@every_maker
+@of_ratings_or_positives
 def test_history_and_iterations_add_up(make):
-    model = (
-        make(max_iter=2, **({} if make is MAKERS["torch"] else {"tol": 0}))
-        .partial_fit(DATA[CHUNKS[0]])
-        .partial_fit(DATA[CHUNKS[1]])
-    )
+    model = make(max_iter=2, tol=0).partial_fit(DATA[CHUNKS[0]]).partial_fit(DATA[CHUNKS[1]])
     assert model.n_iter_ == 4
     assert {len(values) for values in model.history_.values()} == {4}
 
 
-@every_maker
+@of_ratings_or_positives
 def test_a_fit_after_chunks_forgets_them(make):
     assert_array_equal(grid(in_chunks(make(), CHUNKS[:2]).fit(DATA)), grid(make().fit(DATA)))
     assert clone(in_chunks(make(), CHUNKS[:1])).get_params() == make().get_params()
 
 
-@every_maker
+@of_ratings_or_positives
 def test_what_is_refused_leaves_the_estimator_as_it_was(make):
     X, y = as_form(DATA, "labels")
     model = make(max_iter=2).fit(X, np.abs(y))
@@ -231,7 +225,7 @@ def test_what_is_refused_leaves_the_estimator_as_it_was(make):
         with pytest.raises(ValueError, match="partial_fit takes neither early_stopping nor checkpoint"):
             model.set_params(**params).partial_fit(X, y)
         model.set_params(early_stopping=False, checkpoint=None)
-    change = {"module__n_factors": 7} if make is MAKERS["torch"] else {"n_factors": 7}
+    change = {name: 7 for name in make.params if name.endswith("n_factors")}
     with pytest.raises(ValueError, match=r"n_factors=7, but the rows|had .*Leave the module's own sizes"):
         model.set_params(**change).partial_fit(X, y)
     assert "newcomer" not in model.users_
@@ -240,11 +234,11 @@ def test_what_is_refused_leaves_the_estimator_as_it_was(make):
 
 def test_nothing_to_learn_from_is_refused():
     with pytest.raises(ValueError, match="no observations"):
-        MAKERS["biased"]().fit(DATA).partial_fit(DATA[:0])
+        MODELS["biased"]().fit(DATA).partial_fit(DATA[:0])
 
 
 def test_a_weight_of_two_counts_twice_in_later_chunks():
-    weighted, repeated = (MAKERS["biased"](dtype="float64", max_iter=3).fit(DATA[:300]) for _ in range(2))
+    weighted, repeated = (MODELS["biased"](dtype="float64", max_iter=3).fit(DATA[:300]) for _ in range(2))
     more = DATA[300:600]
     weighted.partial_fit(more, sample_weight=np.full(300, 2.0)).partial_fit(DATA[600:700])
     repeated.partial_fit(more[np.tile(np.arange(300), 2)]).partial_fit(DATA[600:700])
@@ -255,7 +249,7 @@ def test_a_weight_of_two_counts_twice_in_later_chunks():
 @every_rating_loss
 def test_every_loss_goes_on(loss):
     data = Interactions(DATA.user_ids, DATA.item_ids, RATING_LOSSES[loss].rated(DATA.ratings))
-    at_once, model = (MAKERS["biased"](loss=loss) for _ in range(2))
+    at_once, model = (MODELS["biased"](loss=loss) for _ in range(2))
     at_once.fit(data)
     for chunk in np.array_split(np.random.default_rng(1).permutation(len(data)), 3):
         model.partial_fit(data[chunk])
@@ -290,9 +284,9 @@ def test_ranking_losses_go_on(loss):
 # warm_start
 
 
-@every_maker
+@of_ratings_or_positives
 def test_a_warm_start_goes_on_where_a_cold_one_begins_anew(make):
-    params = {"max_iter": 60} if make in (MAKERS["torch"], MAKERS["adam"]) else {"max_iter": 30}
+    params = {"max_iter": 60} if make in (MODELS["torch"], MODELS["plain, adam"]) else {"max_iter": 30}
     found = make(**params).fit(DATA)
     best = grid(found)
     warm = found.set_params(warm_start=True, max_iter=1).fit(DATA)
@@ -303,7 +297,7 @@ def test_a_warm_start_goes_on_where_a_cold_one_begins_anew(make):
 
 def test_a_warm_start_finds_the_rows_by_their_labels():
     X, y = as_form(DATA, "labels")
-    model = MAKERS["als"](max_iter=30, tol=0).fit(X, y)
+    model = MODELS["biased, als"](max_iter=30, tol=0).fit(X, y)
     best = grid(model)
     model.set_params(warm_start=True, max_iter=1)
     swapped = np.array([("z" + label if label < "u0030" else label) for label in X[:, 0]])  # half of the users have new names

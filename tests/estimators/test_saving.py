@@ -10,69 +10,58 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-import tutorial
 from data import FORMS, as_form, planted
+from every_estimator import MODELS, every_model
+from every_solver import numbers
 from numpy.testing import assert_array_equal
-from round_trip import COUNTS, reloaded, rewrite, same
+from round_trip import reloaded, rewrite, same
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import make_scorer, max_error
-from torch_models import small
 
 from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, MatrixFactorization, TorchFactorization
 from sk_torchmf.model_selection import ranking_scorer
 from sk_torchmf.storage.archive import META, write
 
 DATA, _ = planted(3, mean=3.0, n_users=40, n_items=25, n_ratings=500)
-NEW_USERS, NEW_COUNTS = (sp.csr_array(data.tocsr()[:5]) for data in (DATA, COUNTS))
-KINDS = {
-    "plain": MatrixFactorization(3, random_state=0),
-    "plain, als": MatrixFactorization(3, solver="als", max_iter=3, dtype="float64", clip=True, random_state=0),
-    "plain, logistic": MatrixFactorization(3, loss="logistic", max_iter=3, random_state=0),
-    "biased": BiasedMatrixFactorization(3, random_state=0),
-    "biased, poisson": BiasedMatrixFactorization(3, loss="poisson", max_iter=3, random_state=0),
-    "implicit": ImplicitMatrixFactorization(3, max_iter=3, random_state=0),
-    "implicit, biased": ImplicitMatrixFactorization(3, biased=True, loss="logistic", max_iter=3, random_state=0),
-    "implicit, popularity": ImplicitMatrixFactorization(3, loss="bpr", negatives="popularity", max_iter=3, random_state=0),
-}
-every_kind = pytest.mark.parametrize("kind", KINDS)
+NEW_USERS = sp.csr_array(DATA.tocsr()[:5])
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def fitted(kind, form="interactions"):
-    data = COUNTS if "logistic" in kind or "poisson" in kind else DATA
-    X, y = as_form(data, form)
-    model = clone(KINDS[kind])
-    return model.fit(X) if isinstance(model, ImplicitMatrixFactorization) else model.fit(X, y)
+def fitted(name, form="interactions"):
+    return MODELS[name](max_iter=3).fit(*MODELS[name].arguments(DATA, form))
 
 
 # what comes back
 
 
-@every_kind
+@every_model
 @pytest.mark.parametrize("form", FORMS)
-def test_a_loaded_model_is_the_saved_one(kind, form, tmp_path):
-    model = fitted(kind, form)
-    again = reloaded(model, tmp_path)
+def test_a_loaded_model_is_the_saved_one(make, form, tmp_path):
+    model = make(max_iter=3).fit(*make.arguments(DATA, form))
+    again = reloaded(model, tmp_path, **make.entry.code)
     same(vars(again), vars(model))
-    X, new_users = as_form(DATA, form)[0], NEW_COUNTS if "logistic" in kind or "poisson" in kind else NEW_USERS
-    if form == "sparse":
-        X = new_users
+    new_users = sp.csr_array(make.rated(DATA).tocsr()[:5])
+    own = new_users if hasattr(model, "fold_in") else DATA
+    X = own if form == "sparse" else as_form(DATA, form)[0]
     calls = {
         "predict": lambda m: m.predict(X),
         "pairs": lambda m: m.predict(model.users_[[0, 3]], model.items_[[1, 1]]),
         "unknown": lambda m: m.predict("nobody", model.items_) if form == "labels" else m.predict(9999, model.items_),
         "recommend": lambda m: m.recommend(k=4),
-        "new users": lambda m: m.recommend(new_users, k=4),
-        "fold_in": lambda m: m.fold_in(new_users),
-        "transform": lambda m: m.transform(X),
-        "similar": lambda m: m.similar_items(model.items_[:3], k=3),
-        "embeddings": lambda m: m.embeddings(),
-        "names": lambda m: m.get_feature_names_out(),
-        "score": lambda m: m.score(new_users),
         "module": lambda m: m.to_module()(torch.tensor([0, 3]), torch.tensor([1, 1])).detach().numpy(),
     }
+    if hasattr(model, "fold_in"):
+        calls |= {
+            "new users": lambda m: m.recommend(new_users, k=4),
+            "fold_in": lambda m: m.fold_in(new_users),
+            "transform": lambda m: m.transform(X),
+            "similar": lambda m: m.similar_items(model.items_[:3], k=3),
+            "embeddings": lambda m: m.embeddings(),
+            "names": lambda m: m.get_feature_names_out(),
+            "score": lambda m: m.score(new_users),
+        }
     same({name: call(again) for name, call in calls.items()}, {name: call(model) for name, call in calls.items()})
     assert again.get_params() == model.get_params()
     assert clone(again).get_params() == model.get_params()
@@ -85,11 +74,11 @@ def test_uncertainty_and_exploration_come_back(tmp_path):
     same(again.recommend(k=3, explore=True, random_state=0), model.recommend(k=3, explore=True, random_state=0))
 
 
-@every_kind
-def test_a_loaded_model_fits_again(kind, tmp_path):
-    again = reloaded(fitted(kind), tmp_path)
-    data = COUNTS if "logistic" in kind or "poisson" in kind else DATA
-    assert_array_equal(again.fit(data).user_factors_, fitted(kind).user_factors_)
+@every_model
+def test_a_loaded_model_fits_again(make, tmp_path):
+    X, y = make.arguments(DATA, "interactions")
+    again = reloaded(make(max_iter=3).fit(X, y), tmp_path, **make.entry.code)
+    same(numbers(again.fit(X, y)), numbers(make(max_iter=3).fit(X, y)))
 
 
 def test_save_returns_the_model_and_a_loaded_one_saves_the_same_file(tmp_path):
@@ -199,10 +188,8 @@ def test_a_parameter_that_a_file_cannot_hold_is_named(tmp_path):
     ],
 )
 def test_names_of_scorers_and_ranking_scorers_come_back(kind, scoring, tmp_path):
-    make = small() if kind == "torch" else clone(KINDS[kind])
-    module = {"module": tutorial.Biased} if kind == "torch" else {}
-    model = make.set_params(early_stopping=True, scoring=scoring).fit(DATA)
-    again = reloaded(model, tmp_path, **module)
+    model = MODELS[kind](max_iter=3, early_stopping=True, scoring=scoring).fit(DATA)
+    again = reloaded(model, tmp_path, **MODELS[kind].entry.code)
     assert type(again.scoring) is type(scoring)
     assert again.scoring == scoring
     assert again.best_score_ == model.best_score_
@@ -211,7 +198,7 @@ def test_names_of_scorers_and_ranking_scorers_come_back(kind, scoring, tmp_path)
 
 def test_a_scorer_s_random_state_goes_on_where_it_was(tmp_path):
     scoring = ranking_scorer("ndcg", k=5, random_state=np.random.RandomState(3))
-    model = clone(KINDS["implicit"]).set_params(scoring=scoring).fit(DATA)
+    model = MODELS["implicit"](max_iter=3, scoring=scoring).fit(DATA)
     again = reloaded(model, tmp_path)
     assert again.scoring(again, NEW_USERS) == model.scoring(model, NEW_USERS)
 
@@ -221,7 +208,7 @@ def test_a_scorer_s_random_state_goes_on_where_it_was(tmp_path):
     [(lambda *args: 1.0, "scoring is .*<lambda>"), (make_scorer(max_error), r"scoring is make_scorer\(max_error")],
 )
 def test_a_scorer_that_is_code_is_refused_with_the_way_out(scoring, words, tmp_path):
-    model = clone(KINDS["biased"]).set_params(scoring=scoring).fit(DATA)
+    model = MODELS["biased"](max_iter=3, scoring=scoring).fit(DATA)
     with pytest.raises(TypeError, match=rf"{words}.*which is code.*ranking_scorer.*set_params\(scoring=None\)"):
         model.save(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
@@ -274,10 +261,10 @@ def test_a_parameter_that_is_not_there_is_refused(tmp_path):
 # bad input
 
 
-@pytest.mark.parametrize("model", [*KINDS.values(), small()], ids=lambda model: type(model).__name__)
-def test_save_asks_for_a_fit_first(model, tmp_path):
+@every_model
+def test_save_asks_for_a_fit_first(make, tmp_path):
     with pytest.raises(NotFittedError, match=r"This \w+ instance is not fitted yet"):
-        clone(model).save(tmp_path / "model")
+        make().save(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 

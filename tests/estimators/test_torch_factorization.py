@@ -7,14 +7,12 @@ import pytest
 import torch
 import tutorial
 from contract import DATA, EstimatorContract
-from every_estimator import OLDER
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.utils.estimator_checks import estimator_checks_generator
 from torch import nn
 from torch_models import NOISE, TEST, TRAIN, rmse, small, variant
 
 from sk_torchmf import DivergenceError, Interactions, TorchFactorization
-from sk_torchmf.nn import BiasedMF, huber
+from sk_torchmf.nn import huber
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -198,26 +196,3 @@ def test_a_fit_that_diverges_leaves_the_estimator_as_it_was():
     with pytest.raises(DivergenceError):
         model.set_params(optimizer="SGD", optimizer__lr=1e6, max_iter=9).fit(DATA)
     assert_array_equal(model.predict(DATA), before)
-
-
-# scikit-learn's own checks
-
-
-EXPECTED = {
-    "check_no_attributes_set_in_init": "module__* and the like are parameters that no signature can list",
-    "check_do_not_raise_errors_in_init_or_set_params": "a misspelt keyword is a TypeError at once, as of any function",
-    "check_sample_weight_equivalence_on_dense_data": "ids of weight 0 keep a row of the module, so that others start elsewhere",
-} | OLDER
-
-
-def checks():
-    options = {"module__n_factors": 3, "max_iter": 5, "batch_size": None, "optimizer__lr": 0.05}
-    for estimator, check in estimator_checks_generator(TorchFactorization(BiasedMF, **options)):
-        name = check.func.__name__
-        marks = [pytest.mark.xfail(reason=EXPECTED[name], strict=True)] if name in EXPECTED else []
-        yield pytest.param(estimator, check, id=name, marks=marks)
-
-
-@pytest.mark.parametrize(("estimator", "check"), list(checks()))
-def test_scikit_learns_check(estimator, check):
-    check(estimator)

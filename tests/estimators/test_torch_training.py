@@ -5,7 +5,7 @@ import pytest
 import torch
 import tutorial
 from data import as_form, planted
-from every_estimator import MAKERS
+from every_estimator import MODELS
 from numpy.testing import assert_array_equal
 
 from sk_torchmf import TorchFactorization
@@ -35,19 +35,19 @@ def test_a_module_keeps_the_features_of_its_ratings():
 
 
 def test_batches_that_passed_are_not_kept():
-    model = MAKERS["torch"]().fit_batches([(DATA.user_ids, DATA.item_ids, DATA.ratings)], n_users=60, n_items=40)
+    model = MODELS["torch"]().fit_batches([(DATA.user_ids, DATA.item_ids, DATA.ratings)], n_users=60, n_items=40)
     with pytest.raises(ValueError, match=r"has not kept them: .* or fitted on batches"):
         model.partial_fit(DATA)
 
 
 def test_a_scheduler_goes_on():
     params = {"scheduler": "StepLR", "scheduler__step_size": 1, "scheduler__gamma": 0.5, "max_iter": 2}
-    model = MAKERS["torch"](**params).fit(DATA)
+    model = MODELS["torch"](**params).fit(DATA)
     assert model.partial_fit(DATA[:10]).optimizer_state_["rates"] == [pytest.approx(0.05 * 0.5**4)]
 
 
 def test_a_module_ranks_all_positives_after_more():
-    model = MAKERS["torch"](loss="bpr", max_iter=2).fit(DATA[:700]).partial_fit(DATA[700:])
+    model = MODELS["torch"](loss="bpr", max_iter=2).fit(DATA[:700]).partial_fit(DATA[700:])
     assert model.seen_.nnz == len(DATA)
 
 
@@ -72,7 +72,7 @@ def test_features_go_on_with_the_categories_they_have():
 
 @pytest.mark.parametrize(("first", "then"), [("bpr", "squared_error"), ("squared_error", "bpr")])
 def test_the_kind_of_loss_cannot_change_between_calls(first, then):
-    model = MAKERS["torch"](loss=first, max_iter=1).fit(DATA[:500])
+    model = MODELS["torch"](loss=first, max_iter=1).fit(DATA[:500])
     before = model.predict(DATA)
     model.set_params(loss=then)
     with pytest.raises(ValueError, match=rf"partial_fit goes on with the kind of loss that fit had, .*Got .*, '{then}'. Use fit."):

@@ -8,7 +8,7 @@ import torch
 import tutorial
 from communities import TEST, TRAIN
 from every_loss import FOR_A_MODULE
-from every_solver import MAKE, data_for
+from every_solver import SOLVERS
 from few_positives import small_matrix
 from killed_fits import killed_and_resumed
 from pair_patterns import PATTERNS, build, check_forward_equals_forward_pairs, draw_pairs, random_rows
@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: torch.cuda.is_available() is False"),
 ]
-SOLVERS = dict.fromkeys(["adam", "sgd", "adagrad", "lbfgs", MatrixFactorization().solver])
+COMPARED = dict.fromkeys(["adam", "sgd", "adagrad", "lbfgs", MatrixFactorization().solver])
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}  # sums of at most some hundred terms of about unit size
 
 
@@ -129,7 +129,7 @@ ESTIMATORS = pytest.mark.parametrize("Model", [MatrixFactorization, BiasedMatrix
 
 
 @ESTIMATORS
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", COMPARED)
 def test_a_fit_equals_that_of_the_cpu(Model, solver, ratings):
     options = {"n_factors": 4, "solver": solver, "max_iter": 10, "dtype": "float64", "random_state": 0}
     cuda, cpu = (Model(device=device, **options).fit(ratings) for device in ("cuda", "cpu"))
@@ -283,9 +283,9 @@ def test_positives_follow_the_default_device(loss):
 @pytest.mark.parametrize("kind", ["variational", "als", "adam", "lbfgs", "ials", "bpr", "torch"])
 def test_a_killed_fit_goes_on_on_the_device(kind, monkeypatch, tmp_path):
     def make(**options):
-        return MAKE[kind](device="cuda", dtype="float64", **options)
+        return SOLVERS[kind].make(device="cuda", dtype="float64", **options)
 
-    data = data_for(kind)
+    data = SOLVERS[kind].data
     whole = make().fit(data)
     resumed, written = killed_and_resumed(monkeypatch, make, data, tmp_path / "fit", 3)
     assert written == [4, 5, 6]

@@ -6,7 +6,7 @@ import joblib
 import numpy as np
 import pytest
 from data import FORMS, as_form, planted
-from every_estimator import OLDER
+from every_estimator import ESTIMATORS
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import config_context
 from sklearn.base import clone, is_regressor
@@ -29,36 +29,15 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 every_form = pytest.mark.parametrize("form", FORMS)
 
 
-ROUNDING = {
-    "check_sample_weight_equivalence_on_dense_data": (
-        "float32 rounding: sums of repeated rows and weighted rows are rounded differently"
-    )
-}
-NOTHING_TO_RANK = dict.fromkeys(
-    [
-        "check_estimators_dtypes",
-        "check_sample_weights_pandas_series",
-        "check_sample_weights_not_an_array",
-        "check_fit2d_1sample",
-    ],
-    "its users have every item that there is, so that a ranking loss has nothing to rank them above, and says so",
-)
-CHECKED = {
-    **{f"{kind.__name__}-float32": (kind(), ROUNDING | OLDER) for kind in KINDS},
-    **{f"{kind.__name__}-float64": (kind(dtype="float64"), OLDER) for kind in KINDS},
-    "ImplicitMatrixFactorization-float32": (ImplicitMatrixFactorization(), OLDER),  # repeated rows are summed before any rounding
-    "ImplicitMatrixFactorization-float64": (ImplicitMatrixFactorization(dtype="float64"), OLDER),
-    "ImplicitMatrixFactorization-softmax": (ImplicitMatrixFactorization(loss="softmax"), NOTHING_TO_RANK | OLDER),
-}
-
-
 def checks():
     """Every check of each estimator, by default and in float64, as scikit-learn's own ``check_estimator`` would run it."""
-    for label, (one, expected) in CHECKED.items():
-        for estimator, check in estimator_checks_generator(one):
-            name = check.func.__name__
-            marks = [pytest.mark.xfail(reason=expected[name], strict=False)] if name in expected else []
-            yield pytest.param(estimator, check, id=f"{label}-{name}", marks=marks)
+    for entry in ESTIMATORS.values():
+        for label, checked in entry.checked.items():
+            for estimator, check in estimator_checks_generator(entry.kind(**checked.params)):
+                name = check.func.__name__
+                reason = checked.reasons.get(name)
+                marks = [pytest.mark.xfail(reason=reason, strict=checked.strict)] if reason else []
+                yield pytest.param(estimator, check, id=f"{entry.kind.__name__}-{label}-{name}", marks=marks)
 
 
 @pytest.mark.parametrize(("estimator", "check"), list(checks()))

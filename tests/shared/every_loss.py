@@ -10,6 +10,10 @@ import pytest
 from sk_torchmf.nn import ranking_logistic
 
 
+def as_it_is(rating):
+    return rating
+
+
 @dataclass(frozen=True)
 class RatingLoss:
     """A loss of ``nn.POINTWISE``.
@@ -28,7 +32,7 @@ class RatingLoss:
     slope: Callable
     bend: Callable
     variance: Callable
-    rated: Callable = lambda rating: rating
+    rated: Callable = as_it_is
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,27 @@
 """Every solver, entered once: a small fit by it, for the contracts that hold whatever the solver."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, MatrixFactorization, TorchFactorization, datasets, nn
+from sk_torchmf import (
+    BiasedMatrixFactorization,
+    ImplicitMatrixFactorization,
+    Interactions,
+    MatrixFactorization,
+    TorchFactorization,
+    datasets,
+    nn,
+)
 
 DATA = datasets.make_ratings(40, 25, 400, random_state=0).interactions
 LIKED = DATA[DATA.ratings >= DATA.ratings.mean()]
+SIGNS = DATA[:]
+SIGNS.ratings = (DATA.ratings > 3).astype(float)
 
 
 class Dropout(torch.nn.Module):
@@ -29,34 +42,45 @@ def torch_model(**options):
     return TorchFactorization(Dropout, **({"batch_size": 64, "max_iter": 6, "random_state": 0} | options))
 
 
-MAKE = {
-    "variational": lambda **o: BiasedMatrixFactorization(4, max_iter=6, random_state=0, **o),
-    "variational logistic": lambda **o: MatrixFactorization(4, loss="logistic", max_iter=6, random_state=0, **o),
-    "als": lambda **o: BiasedMatrixFactorization(4, solver="als", max_iter=6, tol=0, random_state=0, **o),
-    "adam": lambda **o: MatrixFactorization(4, solver="adam", max_iter=6, batch_size=50, random_state=0, **o),
-    "sgd": lambda **o: BiasedMatrixFactorization(4, solver="sgd", max_iter=6, random_state=0, **o),
-    "adagrad": lambda **o: BiasedMatrixFactorization(4, solver="adagrad", max_iter=6, batch_size=90, random_state=0, **o),
-    "lbfgs": lambda **o: BiasedMatrixFactorization(4, solver="lbfgs", max_iter=6, random_state=0, **o),
-    "ials": lambda **o: ImplicitMatrixFactorization(4, max_iter=6, tol=0, random_state=0, **o),
-    "bpr": lambda **o: ImplicitMatrixFactorization(4, loss="bpr", biased=True, max_iter=6, random_state=0, **o),
-    "softmax": lambda **o: ImplicitMatrixFactorization(4, loss="softmax", max_iter=6, random_state=0, **o),
-    "torch": lambda **o: torch_model(scheduler="StepLR", scheduler__step_size=2, **o),
-    "torch milestones": lambda **o: torch_model(scheduler="MultiStepLR", scheduler__milestones=[2, 2, 4], **o),
-    "torch plateau": lambda **o: torch_model(optimizer="Adagrad", scheduler="ReduceLROnPlateau", scheduler__patience=0, **o),
-    "torch one cycle": lambda **o: torch_model(
-        optimizer="SGD", scheduler="OneCycleLR", scheduler__max_lr=0.1, scheduler__total_steps=9, **o
+@dataclass(frozen=True)
+class Fit:
+    """A small fit by a solver.
+
+    Attributes
+    ----------
+    make : callable
+        ``make(**parameters)``, an estimator that is trained for six epochs by this solver, ``random_state=0``.
+    data : Interactions
+        What it is fitted to.
+    """
+
+    make: Callable
+    data: Interactions = DATA
+
+
+SOLVERS = {
+    "variational": Fit(lambda **o: BiasedMatrixFactorization(4, max_iter=6, random_state=0, **o)),
+    "variational logistic": Fit(lambda **o: MatrixFactorization(4, loss="logistic", max_iter=6, random_state=0, **o), SIGNS),
+    "als": Fit(lambda **o: BiasedMatrixFactorization(4, solver="als", max_iter=6, tol=0, random_state=0, **o)),
+    "adam": Fit(lambda **o: MatrixFactorization(4, solver="adam", max_iter=6, batch_size=50, random_state=0, **o)),
+    "sgd": Fit(lambda **o: BiasedMatrixFactorization(4, solver="sgd", max_iter=6, random_state=0, **o)),
+    "adagrad": Fit(lambda **o: BiasedMatrixFactorization(4, solver="adagrad", max_iter=6, batch_size=90, random_state=0, **o)),
+    "lbfgs": Fit(lambda **o: BiasedMatrixFactorization(4, solver="lbfgs", max_iter=6, random_state=0, **o)),
+    "ials": Fit(lambda **o: ImplicitMatrixFactorization(4, max_iter=6, tol=0, random_state=0, **o), LIKED),
+    "bpr": Fit(lambda **o: ImplicitMatrixFactorization(4, loss="bpr", biased=True, max_iter=6, random_state=0, **o), LIKED),
+    "softmax": Fit(lambda **o: ImplicitMatrixFactorization(4, loss="softmax", max_iter=6, random_state=0, **o), LIKED),
+    "cosines": Fit(
+        lambda **o: ImplicitMatrixFactorization(4, loss="softmax", temperature=0.3, max_iter=6, random_state=0, **o), LIKED
     ),
-    "torch ranking": lambda **o: torch_model(loss="bpr", n_negatives=2, **o),
+    "torch": Fit(lambda **o: torch_model(scheduler="StepLR", scheduler__step_size=2, **o)),
+    "torch milestones": Fit(lambda **o: torch_model(scheduler="MultiStepLR", scheduler__milestones=[2, 2, 4], **o)),
+    "torch plateau": Fit(lambda **o: torch_model(optimizer="Adagrad", scheduler="ReduceLROnPlateau", scheduler__patience=0, **o)),
+    "torch one cycle": Fit(
+        lambda **o: torch_model(optimizer="SGD", scheduler="OneCycleLR", scheduler__max_lr=0.1, scheduler__total_steps=9, **o)
+    ),
+    "torch ranking": Fit(lambda **o: torch_model(loss="bpr", n_negatives=2, **o), LIKED),
 }
-every_kind = pytest.mark.parametrize("kind", MAKE)
-
-
-def data_for(kind):
-    if kind == "variational logistic":
-        data = DATA[:]
-        data.ratings = (DATA.ratings > 3).astype(float)
-        return data
-    return LIKED if kind in ("ials", "bpr", "softmax", "torch ranking") else DATA
+every_solver = pytest.mark.parametrize("kind", SOLVERS)
 
 
 def numbers(model):

@@ -2,14 +2,10 @@
 
 import numpy as np
 import scipy.sparse as sp
-from data import planted
 from numpy.testing import assert_array_equal
 from torch import nn
 
 from sk_torchmf.storage.archive import read, write
-
-COUNTS, _ = planted(3, mean=3.0, n_users=40, n_items=25, n_ratings=500)
-COUNTS.ratings = np.round(np.clip(COUNTS.ratings, 0, 1))
 
 
 def same(ours, theirs):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from every_solver import MAKE, data_for, every_kind
+from every_solver import SOLVERS, every_solver
 from numpy.testing import assert_array_equal
 
 from sk_torchmf import DivergenceError
@@ -67,11 +67,11 @@ def test_tol_of_zero_never_stops_even_a_loss_that_rises():
     assert not stalled([1.0] * 5, 1e-9)
 
 
-@every_kind
+@every_solver
 def test_a_state_is_all_that_the_next_steps_depend_on(kind):
     """The same solver set back, and another one made alike, go the same way again."""
-    states, model = [], MAKE[kind]()
-    reading, _ = model._read(data_for(kind), None, None).observed()
+    states, model = [], SOLVERS[kind].make()
+    reading, _ = model._read(SOLVERS[kind].data, None, None).observed()
     part = model._part(reading, model._check(), 0, None)
     solver, other = part.make_solver(), part.make_solver()
     run(solver, max_iter=2)

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from every_solver import DATA, MAKE, Dropout, assert_same, data_for, every_kind, numbers, torch_model
+from every_solver import DATA, SOLVERS, Dropout, assert_same, every_solver, numbers, torch_model
 from killed_fits import Killed, die_after, fit_and_save, killed_and_resumed, long_fit
 from numpy.testing import assert_array_equal
 
@@ -20,12 +20,12 @@ from sk_torchmf.storage.packing import unpack
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@every_kind
+@every_solver
 @pytest.mark.parametrize("at", [1, 4, 6])
 def test_a_killed_fit_ends_as_one_that_was_not(kind, at, monkeypatch, tmp_path):
-    data = data_for(kind)
-    whole = MAKE[kind]().fit(data)
-    resumed, written = killed_and_resumed(monkeypatch, MAKE[kind], data, tmp_path / "fit", at)
+    data = SOLVERS[kind].data
+    whole = SOLVERS[kind].make().fit(data)
+    resumed, written = killed_and_resumed(monkeypatch, SOLVERS[kind].make, data, tmp_path / "fit", at)
     assert written == list(range(at + 1, 7))  # no epoch twice
     assert_same(resumed, whole)
 
@@ -34,12 +34,12 @@ def test_a_killed_fit_ends_as_one_that_was_not(kind, at, monkeypatch, tmp_path):
 @pytest.mark.parametrize("kind", ["variational", "adam", "bpr", "torch", "torch ranking"])
 def test_early_stopping_resumes_in_either_part(kind, refit, monkeypatch, tmp_path):
     def make(**options):
-        return MAKE[kind](early_stopping=True, refit=refit, n_iter_no_change=2, **options).set_params(max_iter=9)
+        return SOLVERS[kind].make(early_stopping=True, refit=refit, n_iter_no_change=2, **options).set_params(max_iter=9)
 
-    whole = make().fit(data_for(kind))
+    whole = make().fit(SOLVERS[kind].data)
     n_epochs = whole.n_iter_ + refit * whole.best_iter_
     for at in {1, whole.n_iter_ - 1, whole.n_iter_, n_epochs - 1, n_epochs}:
-        resumed, written = killed_and_resumed(monkeypatch, make, data_for(kind), tmp_path / "fit", at)
+        resumed, written = killed_and_resumed(monkeypatch, make, SOLVERS[kind].data, tmp_path / "fit", at)
         assert len(written) == n_epochs - at
         assert_same(resumed, whole)
         assert (resumed.best_iter_, resumed.best_score_) == (whole.best_iter_, whole.best_score_)
@@ -68,7 +68,7 @@ def interrupt(monkeypatch, path, at=2, **options):
     with monkeypatch.context() as patch:
         die_after(patch, at)
         with pytest.raises(Killed):
-            MAKE["adam"](checkpoint=path, **options).fit(DATA)
+            SOLVERS["adam"].make(checkpoint=path, **options).fit(DATA)
 
 
 CURE = "Delete it to fit from scratch, or name another file with checkpoint"
@@ -77,11 +77,11 @@ CURE = "Delete it to fit from scratch, or name another file with checkpoint"
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (lambda: MAKE["adam"]().set_params(n_factors=5), r"n_factors \(4 there, 5 here\)"),
-        (lambda: MAKE["adam"]().set_params(random_state=1), "random_state"),
-        (lambda: MAKE["adam"]().set_params(learning_rate=0.2), r"learning_rate \(None there, 0\.2 here\)"),
-        (lambda: MAKE["als"](), "class"),
-        (lambda: MAKE["torch"](), "class"),
+        (lambda: SOLVERS["adam"].make().set_params(n_factors=5), r"n_factors \(4 there, 5 here\)"),
+        (lambda: SOLVERS["adam"].make().set_params(random_state=1), "random_state"),
+        (lambda: SOLVERS["adam"].make().set_params(learning_rate=0.2), r"learning_rate \(None there, 0\.2 here\)"),
+        (lambda: SOLVERS["als"].make(), "class"),
+        (lambda: SOLVERS["torch"].make(), "class"),
     ],
 )
 def test_another_fit_is_refused_by_what_differs(other, words, monkeypatch, tmp_path):
@@ -102,13 +102,13 @@ def test_other_data_are_refused(change, monkeypatch, tmp_path):
     weight = np.ones(len(DATA)) if change == "weight" else None
     data = {"order": data[::-1], "fewer": data[:-1]}.get(change, data)
     with pytest.raises(ValueError, match=r"differs in data \(other data there, other data here\)"):
-        MAKE["adam"](checkpoint=path).fit(data, sample_weight=weight)
+        SOLVERS["adam"].make(checkpoint=path).fit(data, sample_weight=weight)
 
 
 def test_what_has_no_effect_on_training_may_differ(monkeypatch, tmp_path, capsys):
     interrupt(monkeypatch, tmp_path / "fit")
-    model = MAKE["adam"](checkpoint=str(tmp_path / "fit"), verbose=1, clip=True, handle_unknown="nan").fit(DATA)
-    assert_same(model, MAKE["adam"]().fit(DATA))
+    model = SOLVERS["adam"].make(checkpoint=str(tmp_path / "fit"), verbose=1, clip=True, handle_unknown="nan").fit(DATA)
+    assert_same(model, SOLVERS["adam"].make().fit(DATA))
     assert len(capsys.readouterr().out.splitlines()) == 4
 
 
@@ -119,7 +119,7 @@ def test_a_truncated_file_is_refused(monkeypatch, tmp_path):
     for length in (0, 10, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match=f"checkpoint .*fit is truncated, damaged or no checkpoint: .*{CURE}"):
-            MAKE["adam"](checkpoint=path).fit(DATA)
+            SOLVERS["adam"].make(checkpoint=path).fit(DATA)
         assert path.read_bytes() == whole[:length]
 
 
@@ -127,17 +127,17 @@ def test_a_foreign_file_is_refused(tmp_path):
     path = tmp_path / "thesis.docx"
     path.write_text("Chapter 1")
     with pytest.raises(ValueError, match=f"thesis.docx is truncated, damaged or no checkpoint: .*{CURE}"):
-        MAKE["adam"](checkpoint=path).fit(DATA)
+        SOLVERS["adam"].make(checkpoint=path).fit(DATA)
     assert path.read_text() == "Chapter 1"
     np.savez(tmp_path / "arrays.npz", a=np.ones(3))
     with pytest.raises(ValueError, match=r"arrays\.npz is truncated, damaged or no checkpoint"):
-        MAKE["adam"](checkpoint=tmp_path / "arrays.npz").fit(DATA)
+        SOLVERS["adam"].make(checkpoint=tmp_path / "arrays.npz").fit(DATA)
 
 
 def test_a_model_that_was_saved_is_no_checkpoint(tmp_path):
     _checkpoint._archive.write(tmp_path / "model", {"kind": "model"}, {})
     with pytest.raises(ValueError, match=f"model is no checkpoint, but another file of sk_torchmf. {CURE}"):
-        MAKE["adam"](checkpoint=tmp_path / "model").fit(DATA)
+        SOLVERS["adam"].make(checkpoint=tmp_path / "model").fit(DATA)
 
 
 def test_a_module_that_changed_under_its_name_is_refused(monkeypatch, tmp_path):
@@ -153,7 +153,7 @@ def test_a_module_that_changed_under_its_name_is_refused(monkeypatch, tmp_path):
 
 def test_nothing_is_left_of_a_fit_that_ended(tmp_path):
     for kind in ("adam", "bpr", "torch"):
-        MAKE[kind](checkpoint=tmp_path / "fit").fit(data_for(kind))
+        SOLVERS[kind].make(checkpoint=tmp_path / "fit").fit(SOLVERS[kind].data)
     with pytest.raises(DivergenceError):
         BiasedMatrixFactorization(4, solver="sgd", learning_rate=1e3, max_iter=500, checkpoint=tmp_path / "fit").fit(DATA)
     assert list(tmp_path.iterdir()) == []
@@ -161,7 +161,7 @@ def test_nothing_is_left_of_a_fit_that_ended(tmp_path):
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        MAKE["adam"](checkpoint=tmp_path / "nowhere" / "fit").fit(DATA)
+        SOLVERS["adam"].make(checkpoint=tmp_path / "nowhere" / "fit").fit(DATA)
 
 
 def test_what_cannot_be_resumed_is_refused(tmp_path):
@@ -176,7 +176,9 @@ def test_what_cannot_be_resumed_is_refused(tmp_path):
 
 def test_training_is_the_same_with_a_checkpoint_as_without(tmp_path):
     for kind in ("variational", "adam", "bpr", "torch"):
-        assert_same(MAKE[kind](checkpoint=tmp_path / "fit").fit(data_for(kind)), MAKE[kind]().fit(data_for(kind)))
+        assert_same(
+            SOLVERS[kind].make(checkpoint=tmp_path / "fit").fit(SOLVERS[kind].data), SOLVERS[kind].make().fit(SOLVERS[kind].data)
+        )
 
 
 class WithASet(torch.optim.lr_scheduler.ConstantLR):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from every_solver import DATA, MAKE, data_for, numbers
+from every_solver import DATA, SOLVERS, numbers
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold
@@ -60,7 +60,7 @@ class Keeper(Recorder):
 @every_kind
 def test_each_epoch_is_a_task_of_the_fit(kind):
     recorder = Recorder()
-    model = MAKE[kind]().set_params(max_iter=3).set_callbacks(recorder).fit(data_for(kind))
+    model = SOLVERS[kind].make().set_params(max_iter=3).set_callbacks(recorder).fit(SOLVERS[kind].data)
     epochs = [call for n in range(3) for call in (("begin", "epoch", n, 0), ("end", "epoch", n))]
     expected = [("setup", "fit"), ("begin", "fit", 0, 3), *epochs, ("end", "fit", 0), ("teardown", "fit")]
     assert recorder.calls == expected
@@ -69,26 +69,29 @@ def test_each_epoch_is_a_task_of_the_fit(kind):
 
 @every_kind
 def test_callbacks_change_nothing(kind):
-    plain, watched = MAKE[kind]().fit(data_for(kind)), MAKE[kind]().set_callbacks(Keeper()).fit(data_for(kind))
+    plain, watched = (
+        SOLVERS[kind].make().fit(SOLVERS[kind].data),
+        SOLVERS[kind].make().set_callbacks(Keeper()).fit(SOLVERS[kind].data),
+    )
     for found, expected in zip(numbers(watched), numbers(plain), strict=True):
         assert_array_equal(found, expected)
 
 
 @every_kind
 def test_a_callback_stops_a_fit(kind):
-    model = MAKE[kind]().set_callbacks(Recorder(stop_at=2)).fit(data_for(kind))
+    model = SOLVERS[kind].make().set_callbacks(Recorder(stop_at=2)).fit(SOLVERS[kind].data)
     assert model.n_iter_ == len(model.history_["loss"]) == 2
 
 
 @every_kind
 def test_the_estimator_of_an_epoch_is_that_of_a_shorter_fit_and_stays_so(kind):
-    keeper, data = Keeper(), data_for(kind)
-    model = MAKE[kind]().set_callbacks(keeper).fit(data)
+    keeper, data = Keeper(), SOLVERS[kind].data
+    model = SOLVERS[kind].make().set_callbacks(keeper).fit(data)
     last = keeper.fitted[-1]
     assert_array_equal(last.predict(data), model.predict(data))
     assert [fitted.n_iter_ for fitted in keeper.fitted] == list(range(1, 7))
     if kind != "bpr":  # whose steps shrink towards the last
-        short = MAKE[kind]().set_params(max_iter=2).fit(data)
+        short = SOLVERS[kind].make().set_params(max_iter=2).fit(data)
         assert_array_equal(keeper.fitted[1].predict(data), short.predict(data))
     assert (keeper.fitted[0].predict(data) != last.predict(data)).any()
 
@@ -98,7 +101,7 @@ def test_callbacks_see_the_observations_and_their_weights(form):
     keeper = Keeper()
     X = {"container": DATA, "matrix": DATA.tocsr(), "table": np.column_stack([DATA.user_ids, DATA.item_ids])}[form]
     weights = np.arange(40.0) if form == "matrix" else np.arange(float(len(DATA)))
-    model = MAKE["als"]().set_callbacks(keeper).fit(X, DATA.ratings if form == "table" else None, sample_weight=weights)
+    model = SOLVERS["als"].make().set_callbacks(keeper).fit(X, DATA.ratings if form == "table" else None, sample_weight=weights)
     X, y, metadata = keeper.data[0]
     assert len(y) == len(metadata["sample_weight"]) == model.seen_.nnz
     assert np.square(model.predict(X) - y).mean() < np.var(y)
@@ -107,7 +110,7 @@ def test_callbacks_see_the_observations_and_their_weights(form):
 
 def test_early_stopping_and_its_refit_are_two_tasks():
     recorder = Recorder()
-    model = MAKE["adam"](early_stopping=True).set_callbacks(recorder).fit(DATA)
+    model = SOLVERS["adam"].make(early_stopping=True).set_callbacks(recorder).fit(DATA)
     parts = [call[1:] for call in recorder.calls if call[0] == "begin" and call[1] != "epoch"]
     assert parts == [("fit", 0, 2), ("early stopping", 0, 6), ("refit", 1, model.best_iter_)]
     assert len(recorder.losses) == model.n_iter_ + model.best_iter_
@@ -124,7 +127,7 @@ def test_a_fit_that_fails_is_torn_down():
 
 def test_fit_batches_calls_back():
     recorder = Recorder()
-    model = MAKE["torch"]().set_callbacks(recorder)
+    model = SOLVERS["torch"].make().set_callbacks(recorder)
     model.fit_batches([(DATA.user_ids, DATA.item_ids, DATA.ratings)], n_users=40, n_items=25)
     assert len(recorder.losses) == 6
     assert recorder.calls[-1] == ("teardown", "fit")
@@ -133,8 +136,8 @@ def test_fit_batches_calls_back():
 @every_kind
 def test_scoring_monitor_scores_each_epoch(kind):
     monitor = callback.ScoringMonitor(scoring="neg_mean_squared_error")
-    keeper, data = Keeper(), data_for(kind)
-    MAKE[kind]().set_callbacks(monitor, keeper).fit(data)
+    keeper, data = Keeper(), SOLVERS[kind].data
+    SOLVERS[kind].make().set_callbacks(monitor, keeper).fit(data)
     rows = [row for row in monitor.get_logs().data if row["task_name"] == "epoch"]
     assert [row["task_id"] for row in rows] == list(range(6))
     for row, fitted, (_, y, _) in zip(rows, keeper.fitted, keeper.data, strict=True):
@@ -145,7 +148,7 @@ def test_scoring_monitor_scores_each_epoch(kind):
 def test_a_progress_bar_and_a_monitor_work_in_a_search(kind, capsys):
     pytest.importorskip("rich")
     monitor = callback.ScoringMonitor(scoring="neg_mean_squared_error")
-    model, data = MAKE[kind]().set_callbacks(monitor), data_for(kind)
+    model, data = SOLVERS[kind].make().set_callbacks(monitor), SOLVERS[kind].data
     search = GridSearchCV(model, {"max_iter": [2, 3]}, cv=KFold(2, shuffle=True, random_state=0), error_score="raise")
     search.set_callbacks(callback.ProgressBar()).fit(data, data.ratings)
     epochs = [row for row in monitor.get_logs().data if row["task_name"] == "epoch"]
@@ -155,7 +158,7 @@ def test_a_progress_bar_and_a_monitor_work_in_a_search(kind, capsys):
 
 def test_clones_keep_their_callbacks():
     recorder = Recorder()
-    clone(MAKE["als"]().set_callbacks(recorder)).fit(DATA)
+    clone(SOLVERS["als"].make().set_callbacks(recorder)).fit(DATA)
     assert len(recorder.losses) == 6
 
 

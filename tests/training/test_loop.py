@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from every_solver import DATA, LIKED, MAKE, numbers, torch_model
+from every_solver import DATA, LIKED, SOLVERS, numbers, torch_model
 from numpy.testing import assert_array_equal
 from overfitting import OVERFITS, every_estimator, overfit
 from sklearn.model_selection import GridSearchCV, KFold
@@ -70,14 +70,14 @@ def test_without_refit_the_best_epochs_own_rows_are_kept(kind):
 
 
 def test_a_search_stops_each_candidate_early():
-    model = OVERFITS["explicit"](early_stopping=True)
+    model = OVERFITS["biased"](early_stopping=True)
     search = GridSearchCV(model, {"n_factors": [2, 16]}, cv=KFold(2, shuffle=True, random_state=0), error_score="raise")
     search.fit(DATA, DATA.ratings)
     assert search.best_estimator_.best_iter_ < search.best_estimator_.n_iter_ < 100
 
 
 def test_a_refit_without_early_stopping_forgets_what_it_found():
-    model, data = overfit("explicit")
+    model, data = overfit("biased")
     assert hasattr(model, "best_iter_")
     model.set_params(early_stopping=False, max_iter=2).fit(data)
     assert not hasattr(model, "best_iter_")
@@ -159,7 +159,8 @@ def test_an_implicit_candidate_that_diverges_fails_and_the_search_goes_on(monkey
 
 def test_seeds_are_drawn_once_from_a_random_state():
     found = [
-        numbers(MAKE["adam"](early_stopping=True).set_params(random_state=np.random.RandomState(3)).fit(DATA)) for _ in range(2)
+        numbers(SOLVERS["adam"].make(early_stopping=True).set_params(random_state=np.random.RandomState(3)).fit(DATA))
+        for _ in range(2)
     ]
     for first, second in zip(*found, strict=True):
         assert_array_equal(first, second)

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from every_solver import DATA, LIKED, MAKE, torch_model
+from every_estimator import ESTIMATORS
+from every_solver import DATA, LIKED, SOLVERS, torch_model
 from numpy.testing import assert_allclose
 from overfitting import OVERFITS
 from sklearn import config_context
@@ -87,7 +88,7 @@ def test_a_spotlight_container_can_be_cut():
 
 
 @pytest.mark.parametrize("scoring", ["neg_mean_absolute_error", ranking_scorer("ndcg", k=5, threshold=3.5), "own"])
-@pytest.mark.parametrize("kind", ["explicit", "torch"])
+@pytest.mark.parametrize("kind", [name for name, entry in ESTIMATORS.items() if not entry.positives])
 def test_any_scorer_decides(kind, scoring):
     def own(estimator, X, y):
         return -float(np.abs(estimator.predict(X) - y).max())
@@ -104,7 +105,7 @@ def test_any_scorer_decides(kind, scoring):
 
 def test_a_scorer_that_returns_no_number_is_an_error():
     with pytest.raises(TypeError, match=r"scoring must return a number\. Got str"):
-        MAKE["adam"](early_stopping=True, scoring=lambda *args: "good").fit(DATA)
+        SOLVERS["adam"].make(early_stopping=True, scoring=lambda *args: "good").fit(DATA)
 
 
 # data of the caller's own
@@ -142,7 +143,7 @@ def test_own_validation_data_are_scored_each_epoch(stopping):
 def test_validation_data_take_weights_from_their_container():
     weights = 1.0 + np.arange(len(VALID))
     weighted = Interactions(VALID.user_ids, VALID.item_ids, VALID.ratings, weights=weights, num_users=40, num_items=25)
-    model = MAKE["als"]().fit(TRAIN, X_val=weighted)
+    model = SOLVERS["als"].make().fit(TRAIN, X_val=weighted)
     error = np.square((model.predict(VALID) - VALID.ratings) / model.rating_scale_)
     assert model.history_["validation_loss"][-1] == pytest.approx(np.average(error, weights=weights), rel=1e-5)
 
@@ -172,16 +173,16 @@ def test_unknown_ids_in_validation_data_are_predicted_as_the_mean():
 
 
 def test_scoring_without_validation_data_says_nothing():
-    assert "validation_score" not in MAKE["adam"](scoring="r2").fit(DATA).history_
+    assert "validation_score" not in SOLVERS["adam"].make(scoring="r2").fit(DATA).history_
 
 
 def test_validation_arguments_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match=r"y_val was given without X_val"):
-        MAKE["adam"]().fit(DATA, y_val=DATA.ratings)
+        SOLVERS["adam"].make().fit(DATA, y_val=DATA.ratings)
     with pytest.raises(ValueError, match="score needs y"):
-        MAKE["adam"]().fit(TABLE, DATA.ratings, X_val=TABLE)
+        SOLVERS["adam"].make().fit(TABLE, DATA.ratings, X_val=TABLE)
     with pytest.raises(ValueError, match="y_val must have one value for each observation"):
-        MAKE["adam"]().fit(TABLE, DATA.ratings, X_val=TABLE, y_val=[1.0])
+        SOLVERS["adam"].make().fit(TABLE, DATA.ratings, X_val=TABLE, y_val=[1.0])
     by_day = TorchFactorization(ByDay, "bpr", features={"day": 2}, early_stopping=True)
     with pytest.raises(ValueError, match="this model's features are of single pairs"):
         by_day.fit(np.column_stack([TABLE, TABLE[:, :1]]))
