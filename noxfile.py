@@ -85,7 +85,7 @@ def spotlight(session):
         session.error(f"{path} is no checkout of Spotlight (github.com/maciejkula/spotlight): it has no spotlight/interactions.py")
     install_torch(session)
     session.install("-e", ".", *groups("test"))
-    tests = (f"tests/test_{name}.py" for name in ("spotlight", "spotlight_evaluation", "spotlight_interop", "migration"))
+    tests = "tests/spotlight", "tests/product/test_migration.py"
     session.run("pytest", *tests, *posargs, env=PASSIVE | {"SK_TORCHMF_SPOTLIGHT": str(Path(path).resolve())})
 
 

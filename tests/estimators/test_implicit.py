@@ -1,8 +1,5 @@
 """ImplicitMatrixFactorization: the shared contract under every loss, and what models of positives do beyond it."""
 
-import pickle
-
-import joblib
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -31,6 +28,7 @@ from contract_of_positives import ImplicitContract
 from data import as_form
 from every_loss import EXACT, RANKING_LOSSES
 from numpy.testing import assert_allclose, assert_array_equal
+from round_trip import through_joblib, through_pickle, through_skops
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
@@ -256,23 +254,6 @@ def test_a_clone_is_unfitted_and_fits_alike(loss):
     assert copy.get_params() == model.get_params()
     assert not [name for name in vars(copy) if name.endswith("_")]
     assert_array_equal(copy.fit(TRAIN).user_factors_, model.user_factors_)
-
-
-def through_pickle(model, folder):
-    return pickle.loads(pickle.dumps(model))
-
-
-def through_joblib(model, folder):
-    joblib.dump(model, folder / "model.joblib")
-    return joblib.load(folder / "model.joblib")
-
-
-def through_skops(model, folder):
-    skops_io = pytest.importorskip("skops.io")
-    file = skops_io.dumps(model)
-    unknown = skops_io.get_untrusted_types(data=file)
-    assert all(name.startswith(("sk_torchmf.", "scipy.sparse.")) for name in unknown), unknown
-    return skops_io.loads(file, trusted=unknown)
 
 
 @pytest.mark.parametrize(("loss", "biased"), [("ials", True), ("logistic", True), ("bpr", False)])

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 import tutorial
-from contract import DATA, EstimatorContract
+from contract import DATA
 from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
-from torch_models import NOISE, TEST, TRAIN, rmse, small, variant
+from torch_models import NOISE, TEST, TRAIN, ModuleContract, rmse, small, variant
 
 from sk_torchmf import DivergenceError, Interactions, TorchFactorization
 from sk_torchmf.nn import huber
@@ -17,18 +17,12 @@ from sk_torchmf.nn import huber
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-class TestContract(EstimatorContract):
+class TestContract(ModuleContract):
     """As every estimator; all ratings in each step, which is what makes weights and repeated rows the same."""
 
     def make(self, **params):
         options = {"module__n_factors": 3, "optimizer__lr": 0.1, "batch_size": None, "max_iter": 20, "random_state": 0}
         return TorchFactorization(tutorial.Parameters, optimizer="Adam", **options | params)
-
-    def check_both_unknown(self, scores, known):
-        assert_allclose(scores, known.mean(), atol=0.2 * known.std())  # a sample of pairs, not all
-
-    def check_same(self, wider, narrow):
-        """Ids that fit never saw have rows of the module too, drawn at random before the others, which start elsewhere."""
 
     def test_a_weight_of_zero_is_absence(self):  # a table's ids without weight keep their row of the module, drawn at random
         keep = np.arange(len(DATA)) % 3 > 0

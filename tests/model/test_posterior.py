@@ -2,19 +2,13 @@
 
 import numpy as np
 import pytest
+from data import split
 
 from sk_torchmf import BiasedMatrixFactorization, MatrixFactorization, datasets
 from sk_torchmf.model.posterior import Posterior, score_variance
 
 ESTIMATORS = [MatrixFactorization, BiasedMatrixFactorization]
 both = pytest.mark.parametrize("estimator", ESTIMATORS)
-
-
-def split(ratings, seed=0):
-    """Training and test parts, 90 to 10, of planted ratings, and the noise-free test ratings."""
-    order = np.random.default_rng(seed).permutation(len(ratings.target))
-    test, train = np.split(order, [len(order) // 10])
-    return ratings.interactions[train], ratings.interactions[test], ratings.expected[test]
 
 
 @both

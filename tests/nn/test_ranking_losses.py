@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from every_loss import COMPARING, EXACT, RANKING_LOSSES, every_exact_loss, every_ranking_loss, softplus
+from every_loss import COMPARING, EXACT, RANKING_LOSSES, every_exact_loss, every_ranking_loss, softplus, squared_hinge
 from few_positives import POPULARITY, chances, small_matrix
 from numpy.testing import assert_allclose
 
@@ -98,10 +98,6 @@ def test_names_are_those_of_the_losses_and_logistic_is_two_losses():
 @every_ranking_loss
 def test_a_loss_is_pickled_by_name(name):
     assert pickle.loads(pickle.dumps(RANKING[name])) is RANKING[name]
-
-
-def squared_hinge(positive, negative, n_unobserved):
-    return (1 + negative - positive[:, None]).clamp_min(0).square().mean(1)
 
 
 def test_a_loss_of_ones_own_is_pickled_with_its_function_even_under_a_known_name():

@@ -1,13 +1,11 @@
 """The estimators inside scikit-learn: its own checks, pipelines, frames, routed weights, and what is saved and loaded."""
 
-import pickle
-
-import joblib
 import numpy as np
 import pytest
 from data import FORMS, as_form, planted
 from every_estimator import ESTIMATORS
 from numpy.testing import assert_allclose, assert_array_equal
+from round_trip import through_joblib, through_pickle, through_skops
 from sklearn import config_context
 from sklearn.base import clone, is_regressor
 from sklearn.compose import TransformedTargetRegressor, make_column_transformer
@@ -290,23 +288,6 @@ def test_a_clone_is_unfitted_and_fits_alike(kind, form):
     assert copy.get_params() == estimator.get_params()
     assert not [name for name in vars(copy) if name.endswith("_")]
     assert_array_equal(copy.fit(X, y).user_factors_, estimator.user_factors_)
-
-
-def through_pickle(estimator, folder):
-    return pickle.loads(pickle.dumps(estimator))
-
-
-def through_joblib(estimator, folder):
-    joblib.dump(estimator, folder / "model.joblib")
-    return joblib.load(folder / "model.joblib")
-
-
-def through_skops(estimator, folder):
-    skops_io = pytest.importorskip("skops.io")
-    file = skops_io.dumps(estimator)
-    unknown = skops_io.get_untrusted_types(data=file)
-    assert all(name.startswith(("sk_torchmf.", "scipy.sparse.")) for name in unknown), unknown
-    return skops_io.loads(file, trusted=unknown)
 
 
 @every_kind

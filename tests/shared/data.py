@@ -44,6 +44,13 @@ def planted(rank, *, n_users=30, n_items=20, n_ratings=300, mean=0.0, noise=0.1,
     return Interactions(user, item, rating, num_users=n_users, num_items=n_items), truth
 
 
+def split(ratings, seed=0):
+    """Training and test parts, 90 to 10, of planted ratings, and the noise-free test ratings."""
+    order = np.random.default_rng(seed).permutation(len(ratings.target))
+    test, train = np.split(order, [len(order) // 10])
+    return ratings.interactions[train], ratings.interactions[test], ratings.expected[test]
+
+
 def checkerboard(n_users=12, n_items=10, *, low=-1.0, high=1.0, missing=(0, 3)):
     """Ratings ``high`` where user + item is even and ``low`` elsewhere; pairs with (user + 5 item) % 7 in ``missing`` are held out.
 

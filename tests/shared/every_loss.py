@@ -94,6 +94,11 @@ def softplus(x):
     return math.log1p(math.exp(x))
 
 
+def squared_hinge(positive, negative, n_unobserved):
+    """A ranking loss of one's own, in torch."""
+    return (1 + negative - positive[:, None]).clamp_min(0).square().mean(1)
+
+
 RANKING_LOSSES = {
     "logistic": RankingLoss(
         lambda s, t, n: softplus(-s) + sum(softplus(one) for one in t), alpha=0.015, user_bias=True, exact=True

@@ -1,6 +1,10 @@
-"""Through a file and back: equality to the bit, and a file changed by hand."""
+"""Through a file or a pickle and back: equality to the bit, and a file changed by hand."""
 
+import pickle
+
+import joblib
 import numpy as np
+import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_array_equal
 from torch import nn
@@ -38,3 +42,20 @@ def rewrite(path, change):
     meta, arrays = read(path)
     change(meta)
     write(path, meta, arrays)
+
+
+def through_pickle(estimator, folder):
+    return pickle.loads(pickle.dumps(estimator))
+
+
+def through_joblib(estimator, folder):
+    joblib.dump(estimator, folder / "model.joblib")
+    return joblib.load(folder / "model.joblib")
+
+
+def through_skops(estimator, folder):
+    skops_io = pytest.importorskip("skops.io")
+    file = skops_io.dumps(estimator)
+    unknown = skops_io.get_untrusted_types(data=file)
+    assert all(name.startswith(("sk_torchmf.", "scipy.sparse.")) for name in unknown), unknown
+    return skops_io.loads(file, trusted=unknown)

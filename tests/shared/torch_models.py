@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import tutorial
+from contract import EstimatorContract
 from data import planted
+from numpy.testing import assert_allclose
 
 from sk_torchmf import TorchFactorization
 
@@ -43,3 +45,13 @@ def weekly(**params):
 
 def variant(forward):
     return type("Wrong", (tutorial.Plain,), {"forward": forward})
+
+
+class ModuleContract(EstimatorContract):
+    """What every TorchFactorization does: a subclass says how to make one."""
+
+    def check_both_unknown(self, scores, known):
+        assert_allclose(scores, known.mean(), atol=0.2 * known.std())  # a sample of pairs, not all
+
+    def check_same(self, wider, narrow):
+        """Ids that fit never saw have rows of the module too, drawn at random before the others, which start elsewhere."""

@@ -5,19 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from data import split
 from solving import fit_variational
 
 from sk_torchmf import BiasedMatrixFactorization, Interactions, MatrixFactorization, datasets, nn
 
 ESTIMATORS = [MatrixFactorization, BiasedMatrixFactorization]
 both = pytest.mark.parametrize("estimator", ESTIMATORS)
-
-
-def split(ratings, seed=0):
-    """Training and test parts, 90 to 10, of planted ratings, and the noise-free test ratings."""
-    order = np.random.default_rng(seed).permutation(len(ratings.target))
-    test, train = np.split(order, [len(order) // 10])
-    return ratings.interactions[train], ratings.interactions[test], ratings.expected[test]
 
 
 def rmse(first, second):
