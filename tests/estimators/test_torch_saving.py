@@ -204,7 +204,7 @@ def test_state_of_a_module_that_a_file_cannot_hold_is_named(tmp_path):
         small(Unpackable).fit(DATA).save(tmp_path / "model")
 
 
-# pickle, joblib: test_sklearn.py and test_implicit.py have the others, and skops, which cannot hold a module
+# pickle and joblib: of the others product/test_sklearn.py and test_implicit.py, with skops, which cannot hold a module
 
 
 @pytest.mark.parametrize("module", [tutorial.Biased, WithState])
