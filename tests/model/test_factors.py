@@ -99,7 +99,7 @@ def test_the_prior_of_a_centred_model_says_the_same_of_a_row():
     """The density of a Gaussian: precision and mean move with the rows."""
     model, rng = make(True), np.random.default_rng(1)
     root = rng.normal(size=(3, K + 1, K + 1))
-    precision = root @ root.mT
+    precision = root @ root.transpose(0, 2, 1)
     mean = rng.normal(size=K + 1)
     model = replace(model, prior=(precision, precision @ mean))
     centred = model.centred()
