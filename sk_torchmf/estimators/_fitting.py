@@ -165,7 +165,7 @@ class Start:
         return Codes(np.where(of_users, -1, users), np.where(of_items, -1, items), self.codes.sizes)
 
     def _state(self, scale, like):
-        state: dict[str, dict] = {"rest": {}}
+        state = {}
         for role in ("user", "item"):
             side = self.factors.side(role)
             state[role] = {"factors": torch.from_numpy(np.asarray(side.factors / scale**0.5)).to(like)}

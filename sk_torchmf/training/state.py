@@ -40,25 +40,18 @@ class Codes:
 
 
 def regrow(old, new, codes):
-    """Fill a fresh state with an earlier one, in place: rows at their new places, all else as it is.
+    """Fill the rows of a fresh state with those of an earlier one, in place, at their new places.
 
     Parameters
     ----------
     old, new : dict of dict
-        ``{"user": {...}, "item": {...}, "rest": {...}}``: under the first two Tensors with a row for each user or item. Rows of
-        ids that ``old`` does not have stay as ``new`` has them.
+        Under ``"user"`` and ``"item"`` Tensors with a row for each of them. Rows of ids that ``old`` does not have stay as ``new``
+        has them, as do tensors that one of the two has not: of a model with biases go on the factors alone where it has none now.
     codes : Codes
-
-    Returns
-    -------
-    dict of dict
-        ``new``.
     """
     for number, side in enumerate(("user", "item")):
-        for name, rows in old[side].items():
-            move_rows(rows, new[side][name], {0: codes.move([number])})
-    new["rest"].update(old["rest"])
-    return new
+        for name in old[side].keys() & new[side].keys():
+            move_rows(old[side][name], new[side][name], {0: codes.move([number])})
 
 
 def move_rows(old, new, move):

@@ -306,3 +306,16 @@ def test_a_warm_start_finds_the_rows_by_their_labels():
     rows = np.searchsorted(model.users_, [f"u{u:04}" for u in range(30, 60)])
     assert np.sqrt(np.mean((grid(model)[rows] - best[30:]) ** 2)) < 0.15 * SPREAD
     assert model.user_counts_.sum() == len(DATA)  # the new call's alone
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("more", ["warm_start", "partial_fit"])
+def test_rows_go_on_where_biases_are_given_up_or_taken_on(biased, more):
+    # Switching ``biased`` off ended in a KeyError: the earlier model had a tensor that the new one has not.
+    model = ImplicitMatrixFactorization(n_factors=4, biased=not biased, max_iter=30, tol=0, random_state=0).fit(DATA)
+    best = grid(model)
+    model.set_params(biased=biased, max_iter=1, warm_start=True)
+    went_on = grid(model.fit(DATA) if more == "warm_start" else model.partial_fit(DATA[:1]))
+    assert hasattr(model, "item_biases_") == biased
+    cold = grid(ImplicitMatrixFactorization(n_factors=4, biased=biased, max_iter=1, random_state=0).fit(DATA))
+    assert np.linalg.norm(went_on - best) < 0.5 * np.linalg.norm(cold - best)
