@@ -1,7 +1,7 @@
 """What an argument must be: each check names the argument, the rule, what came and the cure."""
 
 import os
-from numbers import Real
+from numbers import Integral, Real
 from types import NoneType
 
 import numpy as np
@@ -147,6 +147,19 @@ def check_count(n, name):
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         raise ValueError(f"{name} must be an int >= 1. Got {n!r}.")
     return int(n)
+
+
+def as_python(value):
+    """Return a parameter with Python's numbers for those of NumPy and others, which torch does not take everywhere."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    if type(value) in (list, tuple):
+        return type(value)(map(as_python, value))
+    return {name: as_python(one) for name, one in value.items()} if type(value) is dict else value
 
 
 def check_seed(random_state):

@@ -73,8 +73,8 @@ class Recommender(FactorPredictor):
         Returns
         -------
         items : ndarray of shape (n, k)
-            Nearest first, without the item itself; filled up as in ``recommend`` where fewer than k remain. For a scalar both arrays
-            have shape (k,).
+            Nearest first, without the item itself; filled up as in ``recommend`` where fewer than k remain. For a scalar both
+            arrays have shape (k,).
         similarities : ndarray of shape (n, k), float64
             Cosines of the factors, between -1 and 1; -inf where no item remains.
         """

@@ -23,6 +23,7 @@ def column(X, key, role):
         key = names.index(key)
     elif key >= X.shape[1]:
         raise ValueError(f"{role}={key} is not a column position of X, which has {X.shape[1]} columns.")
+    key = int(key)
     if hasattr(X, "iloc"):
         return X.iloc[:, key]
     return X.to_series(key) if is_frame(X) else X[:, key]
