@@ -2,7 +2,6 @@
 
 import math
 import re
-import warnings
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from uuid import UUID
@@ -13,7 +12,6 @@ from sk_torchmf.inputs.labels import encode, is_missing
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LONGEST = 1000  # characters of an id: labels are arrays as wide as the longest
-MISSING = {"nan", "null", "none", "na", "n/a", "<na>", "\\n"}
 INTEGER = re.compile(r"0|[1-9][0-9]*")
 DECIMAL_COMMA = re.compile(r"([+-]?[0-9]+),([0-9]{1,2}|[0-9]{4,})")  # three digits could be thousands
 STARS = re.compile(r"(.*[0-9])\s*stars?", re.IGNORECASE)
@@ -121,9 +119,6 @@ class Ids:
             if rule := _broken_rule(label):
                 raise CellError(self.role, int(np.flatnonzero(codes == place)[0]), list(self.numbering)[place], rule)
         rank, labels = encode(self._array(labels), self.role)
-        if labels.dtype.kind == "U" and (missing := [label for label in labels.tolist() if label.lower() in MISSING]):
-            message = f"{missing[0]!r} was read as the id of one {self.role}. Drop its rows if it stands for a missing value."
-            warnings.warn(message, UserWarning, stacklevel=5)
         return rank.astype(np.int32)[codes], labels
 
     def _array(self, labels):

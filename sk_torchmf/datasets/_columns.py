@@ -122,7 +122,9 @@ def _by_order(table, asked):
     """User, item, rating, timestamp in this order, where no header says so."""
     found = dict(asked)
     for at, role in enumerate(ROLES):
-        if role in asked or at >= table.n_columns or (role == "timestamp" and asked):
+        if role in asked or at >= table.n_columns:
+            continue
+        if role == "timestamp" and (asked or not any(row[at].strip() for row in table.sample)):  # separators that end each line
             continue
         if at in asked.values():
             cure = "Give user=, item= and rating=, all three"

@@ -1,6 +1,7 @@
 """Ratings files of any common layout, read to arrays."""
 
 import os
+import warnings
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -16,6 +17,8 @@ from sk_torchmf.datasets._record_tables import JsonTable, ParquetTable, is_json
 from sk_torchmf.datasets._text_table import TextTable
 from sk_torchmf.inputs.labels import encode
 from sk_torchmf.interactions import Interactions
+
+MISSING = {"nan", "null", "none", "na", "n/a", "<na>", "nat", "\\n"}  # as other tools write it
 
 
 @validate_params(
@@ -106,6 +109,9 @@ def _read_table(table, given):
     for side in ("user", "item"):
         codes, labels = values[side] if isinstance(values[side], tuple) else encode(values[side], side)
         arrays[f"{side}_ids"], arrays[f"{side}_raw"] = codes.astype(np.int32, copy=False), labels
+        if labels.dtype.kind == "U" and (missing := [label for label in labels.tolist() if label.lower() in MISSING]):
+            cure = "Drop its rows if it stands for a missing value"
+            warnings.warn(f"{table.name} has {missing[0]!r} among its {side} ids, and it was read as one. {cure}.", stacklevel=5)
     if "rating" in columns:
         arrays["ratings"] = values["rating"].astype(np.float32, copy=False)
     if "timestamp" in columns:
@@ -127,7 +133,7 @@ def _read_cells(table, columns):
             raise ValueError(f"{table.name} has a header and no rating below it.")
         return {role: reader.finish() for role, reader in readers.items()}
     except CellError as error:
-        text = f"has the {error.role} {error.value!r}, which must be {error.rule}"
+        text = f"has the {error.role} {repr(error.value)[:99]}, which must be {error.rule}"
         raise ValueError(f"{table.name}, {table.place(error.row)}, {text}.") from None
 
 

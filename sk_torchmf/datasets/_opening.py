@@ -58,17 +58,17 @@ def open_bytes(path):
     """
     with path.open("rb") as file:
         try:
-            yield _unpack(file, path.name)
+            yield _unpack(file, path)
         except DAMAGED as error:
-            raise _damaged(path.name, error) from None
+            raise _damaged(path, error) from None
         except OSError as error:
             if error.errno is not None:
                 raise
-            raise _damaged(path.name, error) from None  # bz2 and pyarrow say so without a number
+            raise _damaged(path, error) from None  # bz2 and pyarrow say so without a number
         except Exception as error:
             if type(error).__name__ != "ZstdError":  # whichever library read it
                 raise
-            raise _damaged(path.name, error) from None
+            raise _damaged(path, error) from None
 
 
 @contextlib.contextmanager
@@ -79,7 +79,7 @@ def open_text(path):
         wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
         if not wide and b"\0" in head:
             rule = "it is no text, or UTF-16 without a byte order mark. Convert it to text in UTF-8, or to Parquet"
-            raise ValueError(f"{path.name} has NUL bytes: {rule}.")
+            raise ValueError(f"{path} has NUL bytes: {rule}.")
         yield io.TextIOWrapper(stream, "utf-16" if wide else "utf-8-sig")
 
 

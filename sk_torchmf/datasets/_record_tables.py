@@ -31,12 +31,15 @@ class JsonTable:
     typed = True
 
     def __init__(self, path):
-        self.path, self.name = path, path.name
+        self.path = self.name = path
         self.sample = [record for _, record in islice(self._records(), N_SAMPLE)]
         self.names = list(dict.fromkeys(chain(*self.sample)))
         self.n_columns = len(self.names)
         if not self.names:
             raise ValueError(f"{self.name} has no rating in it. A rating is an object with names for user, item and rating.")
+        if all(isinstance(value, (dict, list)) for value in self.sample[0].values()):
+            cure = 'From pandas, write it with frame.to_json(path, orient="records", lines=True)'
+            raise ValueError(f"{self.name} has whole columns in one object, where a rating must be an object. {cure}.")
 
     def _records(self):
         """Yield each object and where it stands."""
@@ -88,7 +91,7 @@ class ParquetTable:
     typed = True
 
     def __init__(self, path):
-        self.path, self.name = path, path.name
+        self.path = self.name = path
         self.names = list(self._read(None))
         self.n_columns = len(self.names)
         self._columns = {}

@@ -18,10 +18,11 @@ from sk_torchmf.datasets._columns import LETTERS, rank_name, roles_told
 
 SEPARATORS = ("\t", "::", ",", ";", "|", None)  # None: blanks, of any number
 NOTHING = " \t\r\n,;|"  # of which a blank line is made
-N_SAMPLE, BLOCK, NUMBERS_BLOCK = 10, 4096, 50_000  # rows
+N_SAMPLE = 10  # rows
+BLOCK = 256  # rows; more lists at a time wake the garbage collector, which goes through all of torch
+N_CHARACTERS = 2**20
 RULE = "must be user, item, rating[, timestamp], separated by ::, tab, comma, semicolon, pipe or blanks"
 NUMBER_TYPES = {"user": np.int64, "item": np.int64, "rating": np.float64}
-ODD = [re.compile(pattern) for pattern in (r"0(?<![0-9.]0)[0-9]", r"\+", r"-0(?!\.)")]  # 007, +7 and -0 are no plain integers
 
 
 class TextTable:
@@ -75,7 +76,7 @@ class TextTable:
         lines: list[str] = []
         with self.open_lines() as every:
             for at, line in enumerate(every, 1):
-                if not line.strip(NOTHING):
+                if not line.strip(NOTHING) or (not lines and re.match(r"sep=.$", line)):  # a line of Excel's
                     continue
                 if not lines and line.startswith(("#", "%")) and not _is_rating(line):
                     comment = line
@@ -111,12 +112,20 @@ class TextTable:
         fields, positions, blocks = [(role, types[role]) for role in columns], list(columns.values()), []
         with self.open_lines() as every, warnings.catch_warnings():
             warnings.simplefilter("error")  # NumPy only warns of an id that is 1.5
-            rows = islice(every, self.n_skipped, None)
-            while lines := list(islice(rows, NUMBERS_BLOCK)):
-                text, lines = _simplify_block(lines, self.separator)
-                n_rows = len(lines) - sum(map(str.isspace, lines)) - lines.count("")
-                mark = _delimiter(self.separator)
-                if text.count(mark) != n_rows * (self.n_columns - 1) or any(odd.search(text) for odd in ODD):
+            for _ in range(self.n_skipped):
+                every.readline()
+            mark = _delimiter(self.separator)
+            while text := every.read(N_CHARACTERS) + every.readline():
+                lines = text.removesuffix("\n").split("\n")
+                if self.separator is None:
+                    lines = list(_simplify(lines, None))
+                    text = "\n".join(lines)
+                elif self.separator == "::":
+                    text = text.replace("::", "\t")
+                    lines = text.removesuffix("\n").split("\n")
+                n_marks = text.count(mark) / (self.n_columns - 1)
+                n_rows = len(lines) if n_marks == len(lines) else sum(map(bool, map(str.strip, lines)))  # less blank ones
+                if n_marks != n_rows or _has_odd_integer(text):
                     return None
                 try:
                     blocks.append(np.loadtxt(lines, fields, None, mark, usecols=positions, ndmin=1, quotechar='"'))
@@ -189,15 +198,12 @@ def _simplify(lines, separator):
     return (line.replace("::", "\t") for line in lines) if separator == "::" else lines
 
 
-def _simplify_block(lines, separator):
-    """Return lines with a separator of one character as one text, and as lines."""
-    if separator is None:
-        lines = [f"{line}\n" for line in _simplify(lines, separator)]
-    text = "".join(lines)
-    if separator != "::":
-        return text, lines
-    text = text.replace("::", "\t")
-    return text, text.removesuffix("\n").split("\n")
+def _has_odd_integer(text):
+    """Whether a text may have an integer that does not print as it stands, which an id may be: 007, +7 or -0."""
+    code = np.frombuffer(f"\n{text}\n".encode(), dtype=np.uint8)
+    digit = code - ord("0") < 10
+    first = ~digit & (code != ord("."))  # before the first digit of an integer
+    return "+" in text or "-0" in text or bool((first[:-2] & (code[1:-1] == ord("0")) & digit[2:]).any())
 
 
 def _reader(lines, separator):
