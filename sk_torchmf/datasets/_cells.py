@@ -109,6 +109,9 @@ class Ids:
         """Take in the next cells."""
         own = self.typed and set(map(type, values)) - {str, int}
         keys = list(map(_typed_id, values)) if own else values
+        if own and None in keys:
+            row = keys.index(None)
+            raise CellError(self.role, sum(map(len, self.codes)) + row, values[row], "an id")
         self.codes.append(np.fromiter(map(self.numbering.__getitem__, keys), np.int32, len(values)))
 
     def finish(self):
@@ -141,7 +144,7 @@ def _typed_id(cell):
 
 def _broken_rule(label):
     """Return the rule that an id breaks, None where it breaks none."""
-    if label is None or label == "":
+    if label == "":
         return "an id"
     if isinstance(label, str) and ("\0" in label or len(label) > LONGEST):
         return f"an id without NUL bytes, of at most {LONGEST} characters"

@@ -164,6 +164,7 @@ def _by_name(table, asked):
         if len(best) == 1:
             found[role] = best[0]
             continue
+        article = "an" if role == "item" else "a"
         cure = f"Say which it is with {role}=, a column's name or position"
         if best:
             message = f"{table.name} has the columns {[table.names[at] for at in best]}, and any could be the {role}"
@@ -171,7 +172,9 @@ def _by_name(table, asked):
                 raise ValueError(f"{message}. {cure}.")
             _warn(f"{message}: no timestamps were read. {cure}.")
         elif role in ("user", "item") or (role == "rating" and _has_more(table, found, ranks)):
-            raise ValueError(f"{table.name} has the columns {table.names}, and none is named like a {role}. {cure}. {MATRIX}.")
+            raise ValueError(
+                f"{table.name} has the columns {table.names}, and none is named like {article} {role}. {cure}. {MATRIX}."
+            )
     return found
 
 

@@ -28,28 +28,55 @@ MISSING = {"nan", "null", "none", "na", "n/a", "<na>", "nat", "\\n"}  # as other
 def load_ratings(path, *, user=None, item=None, rating=None, timestamp=None):
     r"""Load a ratings file.
 
+    Nothing is guessed where a header says it: columns are found by their names, in any order, and what cannot be read as it is
+    meant is refused with words.
+
     Parameters
     ----------
     path : str or path-like
-        A text file with a rating in each line: user, item, rating and, optionally, a timestamp; further columns are ignored.
-        Separated by ``::``, tab, comma, semicolon or blanks, which the first line tells: MovieLens's ``u.data``, ``ratings.dat``,
-        ``ratings.csv``, RecBole's ``.inter`` and their like. The first line is a header if its third field is no number. Ids may be
-        any text; a column of whole numbers becomes int64.
+        Text, JSON or Parquet, plain or packed by gzip, bzip2, xz, Zstandard or zip with one file in it; told by the first bytes,
+        never by the name. See Notes.
+    user, item, rating, timestamp : str or int, optional
+        A column's name in the header or its position, from 0. By default the header's names tell (user, customer or reviewer, item,
+        movie, product or ASIN, rating, score, stars or overall, time or date, and their like, with ``id`` or without:
+        ``reviewerID``, ``Book-Rating``, ``user_id:token``); without a header, columns are user, item, rating and, optionally,
+        timestamp. Columns in no role are ignored.
 
     Returns
     -------
     Bunch
-        ``data``, ndarray of shape (n, 2): user and item ids as in the file, int64, or str where a column is not numbers;
-        ``target``, ndarray of shape (n,), float32: ratings; ``timestamps``, ndarray of shape (n,), int64, float64 if fractional, or
-        None; ``interactions``: the same as a container with ids from 0, which are positions in ``user_labels`` and
-        ``item_labels``; ``DESCR``.
+        ``data``, ndarray of shape (n, 2): user and item ids as in the file, int64, or str where a column is not plain integers;
+        ``target``, ndarray of shape (n,), float32: ratings, None where a header names a user and an item and no other column but
+        times; ``timestamps``, ndarray of shape (n,), int64, float64 if fractional, or None; ``interactions``: the same as a
+        container with ids from 0, which are positions in ``user_labels`` and ``item_labels``; ``DESCR``.
 
     Raises
     ------
     OSError
         Where the file cannot be opened.
     ValueError
-        Where it is empty or a line is not a rating; the message names the line.
+        Where it is empty, of a format that is not read, a header does not say which column is which, or a cell is not what its
+        column must hold; the message names the line and the cure.
+
+    Warns
+    -----
+    UserWarning
+        Where times that were not asked for cannot be read, and are left out; where order alone tells the columns and their numbers
+        are unlike ratings and times; and where an id is ``nan``, ``NULL`` or the like.
+
+    Notes
+    -----
+    - **Text** in UTF-8, or UTF-16 with a byte order mark, separated by ``::``, tab, comma, semicolon, pipe or blanks, which the
+      first lines tell: MovieLens's ``u.data``, ``ratings.dat``, ``ratings.csv``, RecBole's ``.inter`` and their like. Comments
+      (``#``, ``%``) above the first row are skipped, unless one has the columns' names. Rows are all of one length.
+    - **JSON** with an object for each rating: one on a line, or all in one array.
+    - **Parquet** by pyarrow, polars or pandas with fastparquet; Zstandard by Python 3.14, zstandard or pyarrow: whichever is
+      installed.
+    - **Ids** of a text file are text unless every one in the column is an integer without sign and leading zeros. In JSON and
+      Parquet they have the type that they come with: ``"7"`` stays text, 7.0 is 7.
+    - **Ratings** may have a decimal comma (``3,5``) or a word behind them (``5.0 stars``).
+    - **Times** that are numbers are kept as they stand, whatever their unit; dates and times of ISO 8601 (``2005-09-06``,
+      ``2005-09-06 12:30:00+02:00``) become Unix seconds, UTC unless they say otherwise.
 
     Examples
     --------
@@ -61,6 +88,14 @@ def load_ratings(path, *, user=None, item=None, rating=None, timestamp=None):
     ...     ratings = load_ratings(path)
     >>> ratings.interactions, ratings.target
     (<Interactions dataset (2 users x 2 items x 3 interactions)>, array([5. , 3.5, 1. ], dtype=float32))
+
+    Names that say nothing are refused unless it is said what they mean:
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "answers.csv")
+    ...     _ = path.write_text("what,who,how\ntea,ann,5\n")
+    ...     load_ratings(path, user="who", item="what", rating="how").data
+    array([['ann', 'tea']], dtype='<U3')
     """
     path, given = Path(path), {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
     check_given(given)
