@@ -103,11 +103,11 @@ class ParquetTable:
                 library = importlib.import_module(module)
                 with open_bytes(self.path) as stream:
                     return reader(library, stream if stream.seekable() else io.BytesIO(stream.read()), names)
-            except ImportError:  # pandas' own, too, where it has no engine
+            except ImportError:
                 continue
             except Exception as error:  # polars' are of no common kind
                 raise ValueError(f"{self.name} cannot be read by {module}: {error}. Write it again, or as CSV.") from error
-        raise ValueError(f"{self.name} is a Parquet file, which needs pyarrow, polars or fastparquet. Run: pip install pyarrow.")
+        raise ValueError(f"{self.name} is a Parquet file, which needs pyarrow or polars. Run: pip install pyarrow.")
 
     def _column(self, at):
         if at not in self._columns:
@@ -142,9 +142,9 @@ class ParquetTable:
 
 
 def _cells(column, start, stop):
-    """Cells of a column of pyarrow, polars or pandas as Python's own types."""
+    """Cells of a column of pyarrow or polars as Python's own types."""
     part = column[start:stop]
-    return next(getattr(part, name) for name in ("to_pylist", "to_list") if hasattr(part, name))()
+    return part.to_pylist() if hasattr(part, "to_pylist") else part.to_list()
 
 
 def _by_pyarrow(parquet, source, names):
@@ -158,9 +158,4 @@ def _by_polars(polars, source, names):
     return polars.read_parquet(source, columns=names).get_columns()
 
 
-def _by_pandas(pandas, source, names):
-    frame = pandas.read_parquet(source, columns=names)
-    return frame.columns if names is None else [frame[name] for name in names]
-
-
-PARQUET_READERS = {"pyarrow.parquet": _by_pyarrow, "polars": _by_polars, "pandas": _by_pandas}
+PARQUET_READERS = {"pyarrow.parquet": _by_pyarrow, "polars": _by_polars}
