@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from itertools import takewhile
 from numbers import Integral
 
 from sk_torchmf.datasets._cells import number, seconds
@@ -55,7 +56,7 @@ def _split_joined(word):
 
 def rank_name(name):
     """Return the role that a column's name tells and how well, as a tuple of which the least is best; None where it tells none."""
-    words = split_words(name)
+    words = list(takewhile(lambda word: word != "of", split_words(name)))  # a "date of rating" is a date
     at = next((at for at in reversed(range(len(words))) if words[at] in ROLE_OF), None)
     if at is None:
         return None
@@ -84,7 +85,7 @@ def choose_columns(table, given):
 
     Parameters
     ----------
-    table : TextTable or RecordTable
+    table : TextTable, JsonTable or ParquetTable
         Its ``names`` are None where it has no header.
     given : dict
         For each role the column's name or position, or None.

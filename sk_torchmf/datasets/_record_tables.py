@@ -11,7 +11,7 @@ import numpy as np
 from sk_torchmf.datasets._opening import open_bytes, open_text
 
 JSON = re.compile(r"""\s*(\{\s*(["'}]|$)|\[\s*([\[{\]]|$))""")
-N_SAMPLE, BLOCK = 10, 4096
+N_SAMPLE, BLOCK = 10, 256  # few objects at a time, as in a text table
 
 
 def is_json(open_lines):
@@ -42,24 +42,26 @@ class JsonTable:
             raise ValueError(f"{self.name} has whole columns in one object, where a rating must be an object. {cure}.")
 
     def _records(self):
-        """Yield each object and where it stands."""
+        """Yield the number of each object's line, or its own where all are one array, and the object."""
         with open_text(self.path) as lines:
             at, first = next((at, line) for at, line in enumerate(lines, 1) if line.strip())
-            if first.lstrip().startswith("["):
-                places = ((f"object {n}", record) for n, record in enumerate(self._parse(first + lines.read(), ""), 1))
+            array = first.lstrip().startswith("[")
+            if array:
+                records = ((n, record) for n, record in enumerate(self._parse(first + lines.read(), None), 1))
             else:
-                more = ((n, line) for n, line in enumerate(chain([first], lines), at) if line.strip())
-                places = ((f"line {n}", self._parse(line, f", line {n},")) for n, line in more)
-            for place, record in places:
+                records = ((n, self._parse(line, n)) for n, line in enumerate(chain([first], lines), at) if line.strip())
+            for n, record in records:
                 if not isinstance(record, dict):
-                    raise ValueError(f"{self.name}, {place}, must be an object with names. Got {str(record)[:99]}.")
-                yield place, record
+                    rule = f"must be an object with names. Got {str(record)[:99]}"
+                    raise ValueError(f"{self.name}, {'object' if array else 'line'} {n}, {rule}.")
+                yield n, record
 
-    def _parse(self, text, place):
+    def _parse(self, text, line):
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
             rule = "A rating is an object on a line of its own, or all are one array"
+            place = f", line {line}," if line else ""
             raise ValueError(f"{self.name}{place} is no JSON ({error}). {rule}.") from None
 
     def first_cell(self, at):
@@ -77,7 +79,9 @@ class JsonTable:
 
     def place(self, row):
         """Say where an object stands."""
-        return next(place for place, _ in islice(self._records(), row, None))
+        with open_text(self.path) as lines:
+            array = next(line for line in lines if line.strip()).lstrip().startswith("[")
+        return f"{'object' if array else 'line'} {next(n for n, _ in islice(self._records(), row, None))}"
 
 
 class ParquetTable:
