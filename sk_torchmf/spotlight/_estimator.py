@@ -44,7 +44,8 @@ class SpotlightEstimator(ModulePredictor):
     @user
     @item
     random_state : int, RandomState instance or None, default=None
-        Seeds the model, which gets a RandomState of its own. Spotlight seeds torch's global generators too; they are put back.
+        Seeds the model, which gets a RandomState of its own. Spotlight seeds torch's global generators too; they are put back,
+        and fits in several threads wait for each other.
     verbose : int, default=0
         1 lets the model print its epochs.
     **options

@@ -68,6 +68,7 @@ def fit_while_another_held_the_turn(say):
 
 def main():
     warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)  # Python's, since 3.12
     assert BEFORE > 1
     torch.ones(2**22).exp().sum()  # starts torch's threads
     data = planted(3, mean=3.0, n_users=300, n_items=200, n_ratings=6000)[0]
