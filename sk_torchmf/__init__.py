@@ -3,7 +3,7 @@
 from sk_torchmf import _notices, datasets, display, metrics, model_selection, nn, spotlight
 from sk_torchmf._version import __version__
 from sk_torchmf.estimators import BiasedMatrixFactorization, ImplicitMatrixFactorization, MatrixFactorization, TorchFactorization
-from sk_torchmf.exceptions import DivergenceError
+from sk_torchmf.exceptions import DivergenceError, InputWarning
 from sk_torchmf.interactions import Interactions
 
 _notices.take()
@@ -12,6 +12,7 @@ __all__ = [
     "BiasedMatrixFactorization",
     "DivergenceError",
     "ImplicitMatrixFactorization",
+    "InputWarning",
     "Interactions",
     "MatrixFactorization",
     "TorchFactorization",

@@ -71,6 +71,11 @@ def check_ratings(ratings, n, name):
     if np.asarray(ratings).dtype.kind == "c":
         raise ValueError(f"Complex data not supported: {name} has dtype {np.asarray(ratings).dtype}.")
     ratings = column_or_1d(ratings, warn=True)
+    if ratings.dtype.kind in "mM":
+        raise ValueError(
+            f"{name} must be numbers. Got {ratings.dtype}, and a time is no rating. Pass the column of ratings; of durations pass "
+            "a number, such as seconds."
+        )
     if ratings.dtype.kind not in "fiu":
         try:
             ratings = ratings.astype(np.float64)
