@@ -108,6 +108,8 @@ def _inverse(place, n):
 
 def form_of(X):
     """Which of the three forms X has; anything that is neither sparse nor a container is taken for a table."""
+    if type(X).__name__ == "LazyFrame":  # of polars; the very question for its columns makes it warn
+        raise TypeError("X must hold its rows, and a LazyFrame has none yet. Pass X.collect().")
     if sp.issparse(X):
         return SPARSE
     return INTERACTIONS if is_interactions(X) else TABLE
