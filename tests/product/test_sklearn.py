@@ -38,6 +38,7 @@ def checks():
                 yield pytest.param(estimator, check, id=f"{entry.kind.__name__}-{label}-{name}", marks=marks)
 
 
+@pytest.mark.filterwarnings("ignore::sk_torchmf.InputWarning")  # it hands models of positives what is no table of ids
 @pytest.mark.parametrize(("estimator", "check"), list(checks()))
 def test_scikit_learns_check(estimator, check):
     check(estimator)
