@@ -182,6 +182,13 @@ def check_rows(rows, name, dtype=np.float64):
         raise ValueError(f"{name} must be numbers. Got {rows.dtype}.") from None
 
 
+def check_flag(value, name):
+    """Return a switch, True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False. Got {value!r}.")
+    return bool(value)
+
+
 def check_count(n, name):
     """Return how many are asked for, an int >= 1."""
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import scipy.sparse as sp
 
-from sk_torchmf._validation import check_below, check_ids, check_length
+from sk_torchmf._validation import check_below, check_ids, check_length, check_ratings
 
 
 class Interactions:
@@ -130,6 +130,8 @@ class Interactions:
             Ones where there are no ratings. A pair that occurs twice is stored twice.
         """
         values = np.ones(len(self)) if self.ratings is None else self.ratings
+        if values.dtype.kind not in "biuf":
+            values = check_ratings(values, len(self), "ratings")
         return sp.coo_matrix((values, (self.user_ids, self.item_ids)), shape=(self.num_users, self.num_items))
 
     def tocsr(self):

@@ -103,7 +103,7 @@ class PositivesPredictor(Recommender):
         return np.column_stack([rows.numpy(), np.zeros(len(rows))]) if self._factors.biased else rows.numpy()
 
     def _fold_in_cosine(self, seen, share):
-        k, items = self.item_factors_.shape[1], torch.tensor(self._item_rows(), dtype=getattr(torch, self.dtype))
+        k, items = self.item_factors_.shape[1], torch.tensor(self._item_rows(), dtype=getattr(torch, self.dtype), device="cpu")
         n_unobserved = np.count_nonzero(share) - seen @ (share > 0).astype(np.float64)
         known = (torch.from_numpy(values).to(items) for values in (share, share.sum() - seen @ share, n_unobserved))
         rows = fold_in_cosine(_plan(seen), items, *known, n_factors=k, temperature=as_python(self.temperature))
@@ -126,7 +126,7 @@ class PositivesPredictor(Recommender):
         rows = fold_in_ranking(
             _plan(seen),
             torch.from_numpy(np.tile(start, (seen.shape[0], 1))).to(dtype),
-            torch.tensor(items, dtype=dtype),
+            torch.tensor(items, dtype=dtype, device="cpu"),
             centre,
             RANKING[self.loss],
             alpha=self._alpha(),

@@ -9,7 +9,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._forks import one_thread_if_forked
-from sk_torchmf._validation import check_ratings
+from sk_torchmf._validation import check_flag, check_ratings
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import observed_attributes, reading_of
 from sk_torchmf.estimators._recommendation import Recommender
@@ -62,7 +62,7 @@ class RatingPredictor(RegressorMixin, Recommender):
         @MemoryError
         """
         check_is_fitted(self)
-        if return_std:
+        if check_flag(return_std, "return_std"):
             self._check_uncertainty("return_std=True", item_ids is None and sp.issparse(user_ids))
         predicted = self._respond(self._score(user_ids, item_ids), clip)
         if not return_std:
@@ -146,7 +146,7 @@ class RatingPredictor(RegressorMixin, Recommender):
         @items
         @scores
         """
-        if not explore:
+        if not check_flag(explore, "explore"):
             return self._recommend(users, k, exclude_seen, items, progress)
         check_is_fitted(self)
         if sp.issparse(users) or self.user_posterior_ is None:

@@ -20,6 +20,8 @@ def columns(features):
         return {}
     if isinstance(features, str):
         raise TypeError(f"features must be a list of column names or a dict of names to columns. Got the string {features!r}.")
+    if not isinstance(features, Mapping) and np.ndim(features) != 1:
+        raise TypeError(f"features must be a list of column names or a dict of names to columns. Got {features!r}.")
     wanted = features if isinstance(features, Mapping) else {name: name for name in features}
     for name, key in wanted.items():
         if name in TAKEN:

@@ -256,4 +256,8 @@ def check_table(X):
         return check_array(as_table(X), dtype=None, ensure_all_finite=False, input_name="X")
     if 0 in X.shape:
         raise ValueError(f"Found a frame of shape {X.shape}; a minimum of 1 sample(s) and 2 feature(s) is required.")
+    names = list(X.columns)
+    if len(set(names)) < len(names):
+        twice = next(name for at, name in enumerate(names) if name in names[:at])
+        raise ValueError(f"X must have a name for each column. Got {twice!r} more than once; rename or drop one.")
     return X

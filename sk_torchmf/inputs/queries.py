@@ -139,9 +139,9 @@ def read_new_users(estimator, X, y=None, sample_weight=None):
     """What is known of new users, a container; each row of the sparse matrix X is one, and it has a column for each item."""
     if not sp.issparse(X):
         raise TypeError(f"New users' ratings must be a scipy sparse matrix. Got {type(X).__name__}.")
-    if X.shape[1] != estimator.n_items_:
+    if X.ndim != 2 or X.shape[1] != estimator.n_items_:
         raise ValueError(
-            f"X has {X.shape[1]} features, but {type(estimator).__name__} is expecting {estimator.n_items_} features as input: "
+            f"X has {X.shape[-1]} features, but {type(estimator).__name__} is expecting {estimator.n_items_} features as input: "
             "one column for each of items_."
         )
     return read_matrix(X, y, sample_weight)

@@ -117,7 +117,7 @@ def evaluate(estimator, test, metrics=("ndcg", "precision", "recall"), k=10, *, 
 
 def check_metric(name, argument):
     """Refuse a name that is not in ``METRICS``."""
-    if name not in METRICS:
+    if not isinstance(name, str) or name not in METRICS:
         close = difflib.get_close_matches(str(name), METRICS, n=1)
         hint = f' Did you mean "{close[0]}"?' if close else ""
         raise ValueError(f"{argument} must be among {', '.join(METRICS)}. Got {name!r}.{hint}")

@@ -7,6 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._forks import one_thread_if_forked
 from sk_torchmf._progress import progress_bar
+from sk_torchmf._validation import check_ratings
 from sk_torchmf.estimators import Factorization
 from sk_torchmf.inputs.queries import check_positions
 from sk_torchmf.interactions import as_interactions
@@ -45,7 +46,7 @@ def rmse_score(model, test):
     if test.ratings is None:
         raise ValueError("test has no ratings to compare with. Pass Interactions with ratings.")
     predicted = model.predict(as_interactions(test)) if _is_ours(model) else model.predict(test.user_ids, test.item_ids)
-    return np.sqrt(((test.ratings - predicted) ** 2).mean())
+    return np.sqrt(((check_ratings(test.ratings, len(predicted), "ratings") - predicted) ** 2).mean())
 
 
 def mrr_score(model, test, train=None, *, progress=False):

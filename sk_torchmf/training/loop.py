@@ -185,6 +185,8 @@ def _is_finite(value):
         return all(bool(parameter.isfinite().all()) for parameter in value.parameters())
     if isinstance(value, tuple):
         return all(map(_is_finite, value))
+    if isinstance(value, dict):  # what an optimizer has gathered; a scheduler's best loss is infinite at first
+        return all(_is_finite(part) for name, part in value.items() if name != "scheduler")
     return not isinstance(value, float | np.ndarray) or np.asarray(value).dtype.kind != "f" or bool(np.isfinite(value).all())
 
 
