@@ -10,7 +10,9 @@ from five_ratings import SOLVERS, I, S, X, Y
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sk_torchmf import BiasedMatrixFactorization, Interactions
+from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, Interactions, MatrixFactorization
+from sk_torchmf.metrics import evaluate
+from sk_torchmf.spotlight import rmse_score
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -159,3 +161,55 @@ def test_counts_and_labels_that_are_all_alike_fit(make, loss, value):
     predicted = make(loss=loss).fit(X, np.full(5, value)).predict(X)
     assert np.isfinite(predicted).all()
     assert (predicted >= 0).all()
+
+
+FITTED = BiasedMatrixFactorization(n_factors=2, max_iter=2, random_state=0).fit(Interactions([0, 0, 1], [0, 1, 1], [1.0, 2.0, 3.0]))
+TEXT = Interactions([0, 1], [0, 1], ratings=np.array(["good", "bad"]))
+ODD = {
+    "ragged y": (lambda: BiasedMatrixFactorization().fit(X, [[1], [2, 3], 4, 5, 6]), "y must be an array of one value each"),
+    "ragged weights": (
+        lambda: BiasedMatrixFactorization().fit(X, Y, sample_weight=[[1], [2, 3], 4, 5, 6]),
+        "sample_weight must be an array of one value each",
+    ),
+    "ragged positions": (lambda: Interactions([[1], [2, 3]], [0, 1]), "user_ids must be an array of one value each"),
+    "complex weights": (lambda: BiasedMatrixFactorization().fit(X, Y, sample_weight=Y + 1j), "sample_weight must be numbers"),
+    "a huge k": (lambda: FITTED.recommend(k=10**30), r"k must be at most 2147483647\. Got 1000"),
+    "huge sizes": (
+        lambda: BiasedMatrixFactorization(n_factors=10**30).fit(X, Y),
+        "'n_factors' parameter .* must be an int in the range",
+    ),
+    "more factors than memory": (
+        lambda: BiasedMatrixFactorization(n_factors=2**31 - 1).fit(Interactions([2**20], [0], [1.0])),
+        r"needs .* GiB.*Lower n_factors",
+    ),
+    "a longer list than memory": (lambda: FITTED.recommend([0] * 10_000, k=2**31 - 1), r"needs .* GiB.*Lower k"),
+    "sparse rows": (
+        lambda: FITTED.set_factors(sp.csr_array((2, 2)), np.ones((2, 2))),
+        "user_factors must be a dense array of rows",
+    ),
+    "rows of text": (lambda: FITTED.inverse_transform([["a", "b", "c"]]), "rows must be numbers"),
+    "a vector of new users": (lambda: FITTED.fold_in(sp.coo_array([1.0, 2.0])), "X has 2 features"),
+    "explore=None": (lambda: FITTED.recommend(explore=None), r"explore must be True or False\. Got None"),
+    "return_std=1": (lambda: FITTED.predict(0, 0, return_std=1), r"return_std must be True or False\. Got 1"),
+    "ratings of text": (TEXT.tocsr, "ratings must be numbers"),
+    "the error of text": (lambda: rmse_score(FITTED, TEXT), "ratings must be numbers"),
+    "a metric that is a number": (lambda: evaluate(FITTED, X[:, :2], 3), "metrics must be a name or a list of names. Got 3"),
+    "a metric that is a list": (lambda: evaluate(FITTED, X[:, :2], [["ndcg"]]), "metrics must be among"),
+}
+
+
+@pytest.mark.parametrize(("call", "words"), ODD.values(), ids=ODD)
+def test_odd_arguments_are_refused_by_name(call, words):
+    with pytest.raises((ValueError, TypeError, MemoryError), match=words):
+        call()
+
+
+def test_frames_that_cannot_be_read_are_refused():
+    pd, pl = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    for make in (MatrixFactorization, ImplicitMatrixFactorization):
+        with pytest.raises(ValueError, match=r"X must have a name for each column. Got 'user' more than once"):
+            make().fit(pd.DataFrame([[1, 2], [3, 4]], columns=["user", "user"]), [1.0, 2.0])
+        with pytest.raises(TypeError, match=r"a LazyFrame has none yet\. Pass X\.collect\(\)"):
+            make().fit(pl.LazyFrame({"user": [1, 2], "item": [3, 4]}), [1.0, 2.0])
+        with pytest.raises(TypeError, match="user ids must be numbers, text or times"):
+            make().fit(pd.DataFrame({"user": np.arange(2).view("V8"), "item": [3, 4]}), [1.0, 2.0])
