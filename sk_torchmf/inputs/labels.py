@@ -62,7 +62,8 @@ def lookup(values, labels, role):
         if values.ndim != 1:
             return lookup(values.ravel(), labels, role).reshape(values.shape)
     if is_number(labels) and is_number(values):
-        _check_present(slice(None), values, role)
+        if values.dtype.kind == "f":
+            _check_present(None, values, role)
         codes, own = slice(None), as_values(values, role)
     else:
         codes, own = encode(values, role)
@@ -101,7 +102,7 @@ def merge(labels, more, role):
 
 def label(found, labels):
     """Labels of row numbers; for -1 the filler, which is no label: -1 where labels are numbers that have none such, else None."""
-    if labels.dtype.kind in "if" and not (len(labels) and lookup(np.array([-1]), labels, "")[0] >= 0):
+    if labels.dtype.kind in "if" and not (len(labels) and labels[0] < 0 and lookup(np.array([-1]), labels, "")[0] >= 0):
         filler = np.array(-1, dtype=labels.dtype)
     elif labels.dtype.kind in "mM":
         filler = np.array("NaT", dtype=labels.dtype)
@@ -114,6 +115,8 @@ def label(found, labels):
 
 def _in_type_of(labels, own, role):
     """Distinct values of one type in the type of the labels; of another type they are refused, but for numbers among text."""
+    if is_number(labels) and is_number(own):
+        return own
     wanted, got = type_of(labels), type_of(own)
     if not len(labels) or not len(own) or wanted == got:
         return own
@@ -207,13 +210,13 @@ def _factorize_objects(values):
 
 def _check_present(codes, distinct, role):
     """Refuse missing and infinite ids; ``distinct[codes]`` are the column, -1 is missing."""
-    bad = np.asarray(codes) == -1 if isinstance(codes, np.ndarray) else np.zeros(len(distinct), dtype=bool)
-    unfit = _unfit(distinct)
-    if unfit is not None and unfit.any():
-        bad = bad | unfit[codes]
+    unfit, every = _unfit(distinct), codes is None
+    bad = np.zeros(len(distinct), dtype=bool) if every else codes == -1
+    if unfit is not None:
+        bad = bad | (unfit if every else unfit[codes])
     if bad.any():
         at = int(np.flatnonzero(bad)[0])
-        code = codes[at] if isinstance(codes, np.ndarray) else at
+        code = at if every else codes[at]
         value = "missing" if code == -1 else distinct[code]
         raise ValueError(
             f"{role} ids must be present and finite (no NaN, no inf). Row {at} is {value}. Drop the row or give it an id."
