@@ -1,6 +1,8 @@
 """What an argument must be: each check names the argument, the rule, what came and the cure."""
 
 import os
+from numbers import Integral, Real
+from types import NoneType
 
 import numpy as np
 import torch
@@ -16,15 +18,17 @@ def check_ids(ids, name):
     if ids.ndim != 1:
         raise ValueError(f"{name} must be one-dimensional. Got shape {ids.shape}.")
     if ids.dtype.kind not in "iu":
-        if ids.size and ids.dtype.kind not in "fO":
-            raise TypeError(f"{name} must be integers. Got dtype {ids.dtype}; pass labels in a table instead.")
-        try:
-            values = ids.astype(np.float64)
-        except (TypeError, ValueError):
-            raise TypeError(f"{name} must be integers. Got {ids[0]!r}; pass labels in a table instead.") from None
-        bad = np.flatnonzero(~(np.abs(values) < 2**53) | (values != np.floor(values)))  # NaN fails the first
+        kinds = set(map(type, ids)) if ids.dtype.kind == "O" else {ids.dtype.type} if ids.size else set()
+        if not all(issubclass(kind, Real | NoneType) and not issubclass(kind, bool | np.bool_) for kind in kinds):
+            got = repr(ids[0]) if ids.dtype.kind == "O" else f"dtype {ids.dtype}"
+            raise TypeError(f"{name} must be integers. Got {got}; pass labels in a table instead.")
+        values = ids.astype(np.float64)
+        digits = np.finfo(ids.dtype if ids.dtype.kind == "f" else np.float64).nmant + 1
+        large = np.isfinite(values) & (np.abs(values) >= 2.0**digits)
+        bad = np.flatnonzero(large | ~np.isfinite(values) | (values != np.floor(values)))
         if bad.size:
-            raise ValueError(f"{name} must be whole numbers. Got {name}[{bad[0]}] = {values[bad[0]]}.")
+            limit = f" below 2**{digits}, from where on floats do not tell them apart" if large[bad[0]] else ""
+            raise ValueError(f"{name} must be whole numbers{limit}. Got {name}[{bad[0]}] = {values[bad[0]]}.")
         ids = values.astype(np.int64)
     if ids.size and ids.dtype.kind == "i" and ids.min() < 0:
         at = int(np.argmin(ids))
@@ -91,6 +95,15 @@ def check_weights(weights, n, name, what="observation", hint=""):
     return weights
 
 
+def check_n_positions(n, role):
+    """Refuse more positions of users or items than an int32 plan can index."""
+    if n > MAX_PAIRS:
+        raise ValueError(
+            f"{role} ids are positions, and {n} are more than a model can have, {MAX_PAIRS}. Where they are labels pass a table "
+            "instead, of which only ids that occur take a row."
+        )
+
+
 def check_n_pairs(n):
     """Refuse more observations than an int32 plan can index."""
     if n > MAX_PAIRS:
@@ -134,6 +147,19 @@ def check_count(n, name):
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         raise ValueError(f"{name} must be an int >= 1. Got {n!r}.")
     return int(n)
+
+
+def as_python(value):
+    """Return a parameter with Python's numbers for those of NumPy and others, which torch does not take everywhere."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    if type(value) in (list, tuple):
+        return type(value)(map(as_python, value))
+    return {name: as_python(one) for name, one in value.items()} if type(value) is dict else value
 
 
 def check_seed(random_state):

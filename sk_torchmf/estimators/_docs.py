@@ -389,7 +389,7 @@ _WRITTEN = {
         -------
         items : ndarray of shape (n, k)
             Best first, in the ids ``fit`` saw; ties by the order of ``items_``. Where fewer than k remain, the rest is -1, or None
-            where ids are not numbers. For a scalar user both arrays have shape (k,).
+            where ids are not numbers or -1 is one of them (NaT for times). For a scalar user both arrays have shape (k,).
         scores : ndarray of shape (n, k), float64
             Predictions; -inf where no item remains.
     """,

@@ -1,5 +1,6 @@
 """fit, partial_fit and warm_start: one template. An estimator says how it reads X, and what a part of its observations is."""
 
+import copy
 import os
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -11,7 +12,7 @@ import torch
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sk_torchmf._validation import check_seed
+from sk_torchmf._validation import as_python, check_seed
 from sk_torchmf.estimators._saving import SavedEstimator
 from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.inputs.forms import Reading
@@ -277,8 +278,16 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
             )
         return getattr(self, name)
 
+    def _in_python(self):
+        """A copy whose parameters hold Python's numbers: a grid holds NumPy's, of any width."""
+        plain = copy.copy(self)
+        for name, value in self.get_params(deep=False).items():
+            setattr(plain, name, as_python(value))
+        return plain
+
     def _train(self, given, device, start):
         """Train on what was read; the fitted attributes."""
+        params = self._in_python()
         seed, checkpoint, progress, restore = check_seed(self.random_state), None, None, None
         if self.checkpoint is not None:
             checkpoint = Checkpoint(self.checkpoint, fingerprint_of(self, seed, given.digest()))
@@ -286,15 +295,15 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
             seed = seed if saved_seed is None else saved_seed
         held_in, validation = self._hold_out(given, seed)
         phases = loop.phases_of(
-            held_in, early_stopping=self.early_stopping, refit=self.refit, tol=self.tol if self._stops_at_tol else 0.0
+            held_in, early_stopping=self.early_stopping, refit=self.refit, tol=params.tol if self._stops_at_tol else 0.0
         )
-        judging = [] if validation is None else [loop.Judge(validation, self.tol, self.n_iter_no_change)]
+        judging = [] if validation is None else [loop.Judge(validation, params.tol, params.n_iter_no_change)]
         keeping = [] if checkpoint is None else [loop.Keeper(checkpoint, seed)]  # last: it holds what the others decided
         observers = [*judging, *self._showing(phases, given.for_callbacks()), *keeping]
         reading = given.reading
 
         def part_of(rows):
-            return self._part(reading if rows is None else reading[rows], device, seed, start)
+            return params._part(reading if rows is None else reading[rows], device, seed, start)
 
         try:
             return self._run(reading, part_of, phases, observers, progress=progress, restore=restore)
@@ -314,7 +323,7 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         def fitted(attributes):
             return self._as_fitted(reading.attributes() | attributes)
 
-        return reading.attributes() | loop.fit(part_of, phases, observers, fitted, max_iter=self.max_iter, **resumed)
+        return reading.attributes() | loop.fit(part_of, phases, observers, fitted, max_iter=as_python(self.max_iter), **resumed)
 
     def _hold_out(self, given, seed):
         """Which observations to train on, None for all, and the validation data, None for none."""

@@ -5,7 +5,7 @@ import scipy.sparse as sp
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sk_torchmf._validation import check_weights
+from sk_torchmf._validation import as_python, check_weights
 from sk_torchmf.estimators._fitting import reading_of
 from sk_torchmf.estimators._recommendation import Recommender
 from sk_torchmf.inputs.queries import select_positives
@@ -78,7 +78,7 @@ class PositivesPredictor(Recommender):
     def _alpha(self):
         """The regularisation that is asked for, or else suits the loss."""
         if self.alpha is not None:
-            return self.alpha
+            return as_python(self.alpha)
         return IALS_ALPHA if self.loss == "ials" else RANKING[self.loss].alpha
 
     def _share(self):
@@ -104,7 +104,7 @@ class PositivesPredictor(Recommender):
         k, items = self.item_factors_.shape[1], torch.from_numpy(self._item_rows()).to(getattr(torch, self.dtype))
         n_unobserved = np.count_nonzero(share) - seen @ (share > 0).astype(np.float64)
         known = (torch.from_numpy(values).to(items) for values in (share, share.sum() - seen @ share, n_unobserved))
-        rows = fold_in_cosine(_plan(seen), items, *known, n_factors=k, temperature=self.temperature)
+        rows = fold_in_cosine(_plan(seen), items, *known, n_factors=k, temperature=as_python(self.temperature))
         return rows[:, : k + self._factors.biased].numpy()
 
     def _item_rows(self):
@@ -129,7 +129,7 @@ class PositivesPredictor(Recommender):
             RANKING[self.loss],
             alpha=self._alpha(),
             n_factors=k,
-            n_negatives=self.n_negatives,
+            n_negatives=as_python(self.n_negatives),
             seen=seen,
             share=share,
             item_count=self.item_counts_ / unit,

@@ -9,8 +9,8 @@ from sk_torchmf._progress import progress_bar
 from sk_torchmf._validation import check_count
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._prediction import FactorPredictor
-from sk_torchmf.inputs.labels import label, lookup
-from sk_torchmf.inputs.queries import is_scalar, read_candidates, read_users
+from sk_torchmf.inputs.labels import label
+from sk_torchmf.inputs.queries import is_scalar, read_candidates, read_labels, read_users
 from sk_torchmf.nn import Response
 from sk_torchmf.nn.top_k import rank
 
@@ -73,7 +73,7 @@ class Recommender(FactorPredictor):
         Returns
         -------
         items : ndarray of shape (n, k)
-            Nearest first, without the item itself; -1 (None where ids are not numbers) where fewer than k remain. For a scalar both
+            Nearest first, without the item itself; filled up as in ``recommend`` where fewer than k remain. For a scalar both
             arrays have shape (k,).
         similarities : ndarray of shape (n, k), float64
             Cosines of the factors, between -1 and 1; -inf where no item remains.
@@ -147,7 +147,7 @@ class Recommender(FactorPredictor):
 
     def _similar(self, ids, k, role):
         labels = self.users_ if role == "user" else self.items_
-        code = lookup(np.atleast_1d(np.asarray(ids)), labels, role)
+        code = read_labels(ids, labels, role, f"{role}s")
         if (code < 0).any():
             raise ValueError(f"{role}s[{int(np.argmax(code < 0))}] was not seen in fit, so it has no neighbours.")
         found, cosine = self._factors.similar(role, code, k)

@@ -64,7 +64,7 @@ class StreamTrainer(ModulePredictor, Fitting):
         stream = Stream(batches, shape, self._check_ratings, self.dtype, device)
         data = Interactions(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), num_users=shape[0], num_items=shape[1])
         reading = Reading(data, np.arange(shape[0]), np.arange(shape[1]), INTERACTIONS, 2)
-        part = StreamPart(self, stream, shape, device, check_seed(self.random_state))
+        part = StreamPart(self._in_python(), stream, shape, device, check_seed(self.random_state))
         phases = [Phase()]
         return self._publish(self._run(reading, lambda rows: part, phases, self._showing(phases, {})))
 

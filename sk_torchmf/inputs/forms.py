@@ -7,7 +7,8 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.validation import _get_feature_names, _num_features, check_array
 
-from sk_torchmf._validation import check_finite, check_ratings, check_weights
+from sk_torchmf._validation import check_finite, check_n_positions, check_ratings, check_weights
+from sk_torchmf.inputs.id_types import as_table
 from sk_torchmf.inputs.labels import column, encode, is_frame, merge
 from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
 
@@ -213,6 +214,7 @@ def read_matrix(X, y=None, sample_weight=None):
         raise ValueError(f"X must have two dimensions, users x items. Got a sparse array of shape {X.shape}.")
     if X.dtype.kind not in "fiub":
         raise ValueError(f"X must hold real numbers. Got dtype {X.dtype}; complex data not supported.")
+    _check_sizes(*X.shape)
     data = Interactions.from_matrix(X)
     check_finite(data.ratings, "X.data")
     if sample_weight is not None:
@@ -224,7 +226,13 @@ def read_matrix(X, y=None, sample_weight=None):
     return data
 
 
+def _check_sizes(n_users, n_items):
+    check_n_positions(n_users, "user")
+    check_n_positions(n_items, "item")
+
+
 def _read_container(data, y, sample_weight):
+    _check_sizes(data.num_users, data.num_items)
     rating = data.ratings if y is None else y
     rating = None if rating is None else check_ratings(rating, len(data), "ratings" if y is None else "y")
     weights = data.weights if sample_weight is None else sample_weight
@@ -236,7 +244,7 @@ def _read_container(data, y, sample_weight):
 def check_table(X):
     """A table as an array or frame with at least one row and one column."""
     if not is_frame(X):
-        return check_array(X, dtype=None, ensure_all_finite=False, input_name="X")
+        return check_array(as_table(X), dtype=None, ensure_all_finite=False, input_name="X")
     if 0 in X.shape:
         raise ValueError(f"Found a frame of shape {X.shape}; a minimum of 1 sample(s) and 2 feature(s) is required.")
     return X

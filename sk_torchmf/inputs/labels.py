@@ -1,6 +1,11 @@
 """Labels of users and items, of any type, to row numbers and back; knows tables, not ratings."""
 
+import math
+from decimal import Decimal
+
 import numpy as np
+
+from sk_torchmf.inputs.id_types import BOOLEAN, NUMBER, TEXT, align, as_text, as_values, check_types, is_missing, type_of
 
 
 def is_frame(X):
@@ -18,6 +23,7 @@ def column(X, key, role):
         key = names.index(key)
     elif key >= X.shape[1]:
         raise ValueError(f"{role}={key} is not a column position of X, which has {X.shape[1]} columns.")
+    key = int(key)
     if hasattr(X, "iloc"):
         return X.iloc[:, key]
     return X.to_series(key) if is_frame(X) else X[:, key]
@@ -29,7 +35,8 @@ def encode(values, role):
     Parameters
     ----------
     values : ndarray, pandas or polars Series of shape (n,)
-        Labels of any type that can be sorted; labels of mixed types are compared as text, as ``numpy.asarray([1, "a"])`` does.
+        Labels, compared as values: 17850 and 17850.0 are one, "007" and "7" two. Where numbers and text are mixed, numbers are
+        compared as text.
     role : str
         What the column holds, for messages.
 
@@ -37,50 +44,29 @@ def encode(values, role):
     -------
     codes : ndarray of shape (n,), integer
     labels : ndarray of shape (n_labels,)
-        Sorted and distinct; ``labels[codes]`` are the values.
+        Sorted and distinct, of one type, see ``as_values``.
     """
-    if hasattr(values, "factorize"):  # pandas
-        codes, labels = values.factorize()
-        labels = np.asarray(labels)
-    elif hasattr(values, "to_physical"):  # polars
-        if values.dtype == "Categorical" or str(values.dtype).startswith(("Categorical", "Enum")):
-            values = values.cast(str)
-        labels = values.unique().drop_nulls().to_numpy()
-        codes = (values.rank("dense") - 1).fill_null(len(labels)).to_numpy().astype(np.int64)
-        codes[codes == len(labels)] = -1
-        labels = np.sort(labels)
-    else:
-        values = np.asarray(values)
-        if values.dtype.kind == "O":
-            codes, labels = _factorize_objects(values)
-        elif values.dtype.kind in "iu" and len(values) and int(values.max()) - int(values.min()) < 4 * len(values):
-            return _count(values)
-        else:
-            labels, codes = np.unique(values, return_inverse=True)
-    if labels.dtype.kind == "O":
-        labels = _infer(labels)
-    return _sort(_check_present(codes, labels, role), labels)
+    codes, distinct = _factorize(values)
+    _check_present(codes, distinct, role)
+    if distinct.dtype.kind == "O" and not all(isinstance(value, str) for value in distinct):
+        check_types(values, role)  # of the whole column: True and 1 are equal, and so one of the distinct
+    return _sort(codes, as_values(distinct, role))
 
 
 def lookup(values, labels, role):
     """Row numbers of values (any shape) among the sorted labels, -1 where a value is not among them."""
-    if _is_numeric(labels) or not hasattr(values, "to_numpy"):
+    if not hasattr(values, "to_numpy") or is_number(labels):
         values = values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values)
         if values.ndim != 1:
             return lookup(values.ravel(), labels, role).reshape(values.shape)
-    if _is_numeric(labels) and _is_numeric(values):
-        codes, own = slice(None), values
-        if own.dtype.kind == "f" and not np.isfinite(own).all():
-            _check_present(np.arange(len(own)), own, role)
+    if is_number(labels) and is_number(values):
+        _check_present(slice(None), values, role)
+        codes, own = slice(None), as_values(values, role)
     else:
         codes, own = encode(values, role)
-    if len(own) == 0:
-        return np.empty(0, dtype=np.int64)
-    if _is_numeric(labels) and not _is_numeric(own):
-        raise TypeError(f"The {role} ids that fit saw are {labels.dtype}. Got {own[0]!r}; pass ids of that type.")
-    if _is_numeric(own) and not _is_numeric(labels):
-        own = own.astype(str)
-    return _find(own, labels)[codes]
+    if not len(own) or not len(labels):
+        return np.full(len(values), -1)
+    return _find(_in_type_of(labels, own, role), labels)[codes]
 
 
 def merge(labels, more, role):
@@ -89,7 +75,7 @@ def merge(labels, more, role):
     Parameters
     ----------
     labels, more : ndarray of shape (n,) and (m,)
-        Each sorted and distinct.
+        Each sorted and distinct, as ``encode`` returns them.
     role : str
         What they name, for messages.
 
@@ -103,27 +89,20 @@ def merge(labels, more, role):
     if is_range(labels) and is_range(more):
         union = labels if len(labels) >= len(more) else more
         return union, np.arange(len(labels)), np.arange(len(more))
-    if _is_numeric(labels) and not _is_numeric(more):
-        raise TypeError(f"The {role} ids that fit saw are {labels.dtype}. Got {more[0]!r}; pass ids of that type.")
-    if _is_numeric(more) and not _is_numeric(labels):
-        more = more.astype(str)
-    elif labels.dtype.kind in "iu" and more.dtype.kind == "f" and (more == np.floor(more)).all():
-        more = more.astype(labels.dtype)
-    try:
-        union = np.union1d(labels, more)
-        places = [np.searchsorted(union, one).astype(np.int64) for one in (labels, more)]
-    except TypeError:  # types that do not sort together: compare them as text, as ``encode`` does
-        as_text = [np.array([str(label) for label in one.tolist()]) for one in (labels, more)]
-        union = np.unique(np.concatenate(as_text))
-        places = [np.searchsorted(union, text).astype(np.int64) for text in as_text]
-    return union, *places
+    more = _in_type_of(labels, more, role)
+    if type_of(labels) == NUMBER:
+        labels, more = align(as_values(labels, role), more)
+    both = np.concatenate([labels, more])
+    places, union = _sort(np.arange(len(both)), as_values(both, role) if both.dtype.kind == "O" else both)
+    return union, places[: len(labels)], places[len(labels) :]
 
 
 def label(found, labels):
-    """Labels of row numbers; -1 (None where labels are not numbers) for -1."""
-    if labels.dtype.kind in "iufb":
-        labels = labels.astype(np.int64) if labels.dtype.kind in "ub" else labels
+    """Labels of row numbers; for -1 the filler, which is no label: -1 where labels are numbers that have none such, else None."""
+    if labels.dtype.kind in "if" and not (len(labels) and lookup(np.array([-1]), labels, "")[0] >= 0):
         filler = np.array(-1, dtype=labels.dtype)
+    elif labels.dtype.kind in "mM":
+        filler = np.array("NaT", dtype=labels.dtype)
     else:
         labels, filler = labels.astype(object), None
     if len(labels) == 0:
@@ -131,10 +110,31 @@ def label(found, labels):
     return np.where(found < 0, filler, labels[found])
 
 
+def _in_type_of(labels, own, role):
+    """Distinct values of one type in the type of the labels; of another type they are refused, but for numbers among text."""
+    wanted, got = type_of(labels), type_of(own)
+    if not len(labels) or not len(own) or wanted == got:
+        return own
+    if wanted == TEXT and got == NUMBER:
+        return as_text(own)
+    dtype = wanted if labels.dtype.kind == "O" else labels.dtype
+    problem = (
+        "booleans; a mask is no id: pass the ids that it selects"
+        if got == BOOLEAN
+        else f"{own.tolist()[0]!r}; pass ids of that type"
+    )
+    raise TypeError(f"The {role} ids that fit saw are {dtype}. Got {problem}.")
+
+
 def _find(own, labels):
-    if is_range(labels):
-        known = (own >= 0) & (own < len(labels)) & (own == np.floor(own))
+    """Row numbers of values of the labels' type, -1 for others."""
+    if is_range(labels) and own.dtype.kind in "iu":
+        known = (own >= 0) & (own < len(labels))
         return np.where(known, np.where(known, own, 0).astype(np.int64), -1)
+    if is_number(labels):
+        own, labels = align(own, labels)
+    elif own.dtype.kind != labels.dtype.kind:
+        own, labels = own.astype(object), labels.astype(object)
     try:
         at = np.searchsorted(labels, own).clip(max=len(labels) - 1)
         return np.where(labels[at] == own, at, -1)
@@ -148,8 +148,31 @@ def is_range(labels):
     return labels.dtype.kind in "iu" and (len(labels) == 0 or (labels[0] == 0 and labels[-1] == len(labels) - 1))
 
 
-def _is_numeric(values):
-    return values.dtype.kind in "iufb"
+def is_number(values):
+    """Whether the dtype of an array is one of numbers, booleans not among them."""
+    return values.dtype.kind in "iuf"
+
+
+def _factorize(values):
+    """Codes of a column, -1 where it is missing, and its distinct values, in any order and of any type."""
+    if hasattr(values, "factorize"):  # pandas
+        codes, distinct = values.factorize()
+        return codes, np.asarray(distinct)
+    if hasattr(values, "to_physical"):  # polars
+        if str(values.dtype).startswith(("Categorical", "Enum")):
+            values = values.cast(str)
+        elif str(values.dtype).startswith(("Binary", "Decimal", "List", "Array", "Struct", "Object", "Int128")):  # without an order
+            return _factorize_objects(values.to_list())
+        distinct = values.unique().drop_nulls().to_numpy()
+        codes = (values.rank("dense") - 1).fill_null(len(distinct)).to_numpy().astype(np.int64)
+        codes[codes == len(distinct)] = -1
+        return codes, np.sort(distinct)
+    values = np.asarray(values)
+    if values.dtype.kind == "O":
+        return _factorize_objects(values)
+    if values.dtype.kind in "iu" and len(values) and int(values.max()) - int(values.min()) < 4 * len(values):
+        return _count(values)
+    return np.unique(values, return_inverse=True)[::-1]
 
 
 def _count(values):
@@ -177,43 +200,34 @@ def _factorize_objects(values):
     return codes, labels
 
 
-def is_missing(value):
-    """Whether a value is None, NaN, NaT or pandas' NA."""
-    try:
-        return value is None or bool(value != value)  # NaN and NaT differ from themselves
-    except TypeError:  # pandas' NA, neither equal nor different
-        return True
-    except ValueError:  # an array
-        return False
-
-
-def _infer(labels):
-    """Numbers that came as objects, as numbers."""
-    try:
-        numbers = np.array(labels.tolist())
-    except ValueError:
-        return labels
-    return numbers if numbers.ndim == 1 and numbers.dtype.kind in "iufb" else labels
-
-
-def _check_present(codes, labels, role):
-    bad = codes == -1
-    if labels.dtype.kind == "f":
-        bad |= ~np.isfinite(labels)[codes]
-    elif labels.dtype.kind in "Mm":
-        bad |= np.isnat(labels)[codes]
+def _check_present(codes, distinct, role):
+    """Refuse missing and infinite ids; ``distinct[codes]`` are the column, -1 is missing."""
+    bad = np.asarray(codes) == -1 if isinstance(codes, np.ndarray) else np.zeros(len(distinct), dtype=bool)
+    unfit = _unfit(distinct)
+    if unfit is not None and unfit.any():
+        bad = bad | unfit[codes]
     if bad.any():
         at = int(np.flatnonzero(bad)[0])
-        value = "missing" if codes[at] == -1 else labels[codes[at]]
+        code = codes[at] if isinstance(codes, np.ndarray) else at
+        value = "missing" if code == -1 else distinct[code]
         raise ValueError(
             f"{role} ids must be present and finite (no NaN, no inf). Row {at} is {value}. Drop the row or give it an id."
         )
-    return codes
 
 
-def _sort(codes, labels):
-    try:
-        distinct, rank = np.unique(labels, return_inverse=True)
-    except TypeError:  # mixed types do not sort: compare them as text
-        distinct, rank = np.unique([str(label) for label in labels], return_inverse=True)
-    return rank[codes], distinct
+def _unfit(distinct):
+    """Which of the distinct values are missing or infinite; None where the type has none such."""
+    if distinct.dtype.kind == "f":
+        return ~np.isfinite(distinct)
+    if distinct.dtype.kind in "Mm":
+        return np.isnat(distinct)
+    if distinct.dtype.kind == "O":
+        return np.array(
+            [isinstance(value, float | np.floating | Decimal) and not math.isfinite(value) for value in distinct], dtype=bool
+        )
+    return None
+
+
+def _sort(codes, distinct):
+    labels, rank = np.unique(distinct, return_inverse=True)
+    return rank[codes], labels

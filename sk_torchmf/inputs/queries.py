@@ -7,6 +7,7 @@ from sklearn.utils.validation import validate_data
 
 from sk_torchmf._validation import check_ratings, check_weights
 from sk_torchmf.inputs.forms import INTERACTIONS, SPARSE, TABLE, as_weights, check_table, form_of, read_matrix
+from sk_torchmf.inputs.id_types import as_ids
 from sk_torchmf.inputs.labels import column, is_frame, is_range, lookup
 from sk_torchmf.interactions import as_interactions, is_interactions
 
@@ -61,11 +62,16 @@ def read_query(estimator, user_ids, item_ids):
         ``item`` None: all items.
     """
     if item_ids is not None:
-        user = lookup(np.asarray(user_ids), estimator.users_, "user")
-        item = lookup(np.asarray(item_ids), estimator.items_, "item")
-        return np.broadcast_arrays(user, item)
+        user = lookup(np.asarray(as_ids(user_ids, "user")), estimator.users_, "user")
+        item = lookup(np.asarray(as_ids(item_ids, "item")), estimator.items_, "item")
+        try:
+            return np.broadcast_arrays(user, item)
+        except ValueError:
+            raise ValueError(
+                f"user_ids and item_ids must broadcast to one shape, an item a user. Got shapes {user.shape} and {item.shape}."
+            ) from None
     if not is_structured(user_ids):
-        user_ids = np.asarray(user_ids)
+        user_ids = np.asarray(as_ids(user_ids, "user"))
         if user_ids.ndim == 0:
             user = lookup(user_ids[None], estimator.users_, "user")
             _check_position(estimator, user_ids, user[0])
@@ -94,6 +100,14 @@ def check_known(unknown, what):
         raise ValueError(f'The {what} of row {int(np.argmax(unknown))} was not seen in fit. Drop it, or use handle_unknown="mean".')
 
 
+def read_labels(ids, labels, role, name):
+    """Row numbers (n,) of one id or a list of them, -1 where unknown; ``name`` is the argument's, for messages."""
+    ids = as_ids(ids, role)
+    if np.ndim(ids) > 1:
+        raise ValueError(f"{name} must be one id or a one-dimensional array of ids. Got shape {np.shape(ids)}.")
+    return lookup(ids if np.ndim(ids) else np.atleast_1d(ids), labels, role)
+
+
 def read_users(estimator, users, advice):
     """Row numbers (n,) of the users that ``recommend`` was asked for, all for None, a container's own, -1 where unknown.
 
@@ -104,7 +118,7 @@ def read_users(estimator, users, advice):
     if is_interactions(users):
         check_positions(estimator)
         users = np.unique(users.user_ids)
-    code = lookup(np.atleast_1d(np.asarray(users)), estimator.users_, "user")
+    code = read_labels(users, estimator.users_, "user", "users")
     if estimator.handle_unknown == "error" and (code < 0).any():
         raise ValueError(f"The user id of row {int(np.argmax(code < 0))} was not seen in fit. Drop it, or {advice}.")
     return code
@@ -114,7 +128,7 @@ def read_candidates(estimator, items):
     """Row numbers of the items that ``recommend`` may choose, sorted and distinct; all for None."""
     if items is None:
         return np.arange(estimator.n_items_)
-    code = lookup(np.atleast_1d(np.asarray(items)), estimator.items_, "item")
+    code = read_labels(items, estimator.items_, "item", "items")
     if (code < 0).any():
         at = int(np.argmax(code < 0))
         raise ValueError(f"items[{at}] was not seen in fit. Candidates must be known items.")

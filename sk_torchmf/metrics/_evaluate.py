@@ -9,8 +9,9 @@ import scipy.sparse as sp
 from sklearn.exceptions import NotFittedError
 
 from sk_torchmf._progress import progress_bar
-from sk_torchmf.inputs.labels import column, encode, is_frame, is_range
-from sk_torchmf.inputs.queries import read_ids
+from sk_torchmf.inputs.forms import check_table
+from sk_torchmf.inputs.labels import column, encode, lookup, merge
+from sk_torchmf.inputs.queries import read_ids, read_labels
 from sk_torchmf.interactions import as_interactions, is_interactions
 from sk_torchmf.metrics import _ranking
 from sk_torchmf.metrics._lists import check_k
@@ -135,14 +136,17 @@ def _read_test(estimator, test, users):
             data = as_interactions(test)
             columns = data.user_ids, data.item_ids
         else:
-            table = test if is_frame(test) else np.asarray(test)
+            table = check_table(test)
             columns = tuple(column(table, getattr(estimator, role), role) for role in ("user", "item"))
-        user, ids = _append_unknown(codes[0], columns[0], ids, "user")
-        item, items = _append_unknown(codes[1], columns[1], np.asarray(estimator.items_), "item")
-        relevant = sp.csr_array(sp.coo_array((np.ones(len(user), dtype=bool), (user, item)), shape=(len(ids), len(items))))
+        user, new_users = _number_unknown(codes[0], columns[0], len(ids), "user")
+        item, new_items = _number_unknown(codes[1], columns[1], n_items, "item")
+        ids, place, place_of_new = merge(ids, new_users, "user")
+        user, shape = np.concatenate([place, place_of_new])[user], (len(ids), n_items + len(new_items))
+        relevant = sp.csr_array(sp.coo_array((np.ones(len(user), dtype=bool), (user, item)), shape=shape))
     tested = np.diff(relevant.indptr) > 0
     if users is not None:
-        tested &= np.isin(ids, np.atleast_1d(np.asarray(users)))
+        chosen = read_labels(users, ids, "user", "users")
+        tested &= np.isin(np.arange(len(ids)), chosen)
     return ids[tested], relevant[np.flatnonzero(tested)]
 
 
@@ -160,25 +164,21 @@ def _read_matrices(estimator, test, users):
     return known[tested], relevant[tested]
 
 
-def _append_unknown(code, values, labels, role):
-    """Number what is -1 in ``code`` on from the labels, by its id; returns the codes and all labels."""
+def _number_unknown(code, values, n_known, role):
+    """Number what is -1 among the row numbers of values on from the known, by its id; returns all numbers and the new labels."""
     unknown = code < 0
-    if not unknown.any():
-        return code, labels
     new_code, new = encode(np.asarray(values)[unknown], role)
     code = code.copy()
-    code[unknown] = len(labels) + new_code
-    return code, np.concatenate([labels, new])
+    code[unknown] = n_known + new_code
+    return code, new
 
 
 def _rank(estimator, asked, k, exclude_seen):
     """Column numbers (n, k) of what is recommended, -1 where a list ends."""
     ids, scores = estimator.recommend(asked, k=k, exclude_seen=exclude_seen)
     remain = ~np.isneginf(scores)  # the ids do not tell: -1 may be one of them
-    items = np.asarray(estimator.items_)
     ranked = np.full(ids.shape, -1, dtype=np.int64)
-    found = ids[remain].astype(items.dtype)
-    ranked[remain] = found if is_range(items) else np.searchsorted(items, found)
+    ranked[remain] = lookup(ids[remain], np.asarray(estimator.items_), "item")
     return ranked
 
 

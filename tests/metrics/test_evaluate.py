@@ -189,7 +189,7 @@ def test_unknown_users_get_what_recommend_gives_them(form):
 
 def test_an_id_of_minus_one_is_an_id():
     model = BiasedMatrixFactorization(random_state=0, max_iter=2).fit([[0, -1], [0, 5], [1, 5]], [1.0, 5.0, 4.0])
-    assert_array_equal(model.recommend([1], k=2)[0], [[-1, -1]])  # the item, then the end
+    assert_array_equal(model.recommend([1], k=2)[0], [[-1, None]])  # the item, then the end
     assert evaluate(model, [[1, -1]], ["hit_rate", "precision"], 2) == {"hit_rate": {2: 1.0}, "precision": {2: 0.5}}
 
 
