@@ -79,6 +79,7 @@ MODULES = {
     "Sparse": Template(MODULE).substitute(name="Sparse", sparse=True, more="", term=""),
     "Timed": Template(MODULE).substitute(name="Timed", sparse=False, more=", day", term=" + 0.1 * day"),
 }
+NUMBERS = st.integers(0, 2**16 - 1)  # of which hypothesis has no favourites, as it has of a few numbers
 UNENDING = {"max_iter": ("2**63", "10**30")}  # asked for and given
 
 
@@ -90,17 +91,18 @@ class Picker:
     odd: frozenset
 
     def one_of(self, options):
-        return self.draw(st.sampled_from(tuple(options)))
+        options = tuple(options)
+        return options[self.draw(NUMBERS) % len(options)]
 
     def some(self, aspect, plain, strange):
         return self.one_of(strange if aspect in self.odd else plain)
 
     def chance(self, n):
         """True once in n."""
-        return self.draw(st.integers(0, n - 1)) == n - 1
+        return self.draw(NUMBERS) % n == n - 1
 
     def between(self, low, high):
-        return self.draw(st.integers(low, high))
+        return low + self.draw(NUMBERS) % (high - low + 1)
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def one_model(pick, name):
         options[option] = pick.one_of(known[option])
     if "parameter" in pick.odd:
         option = pick.one_of(sorted([*known, "bogus", "loss", "solver", "module", "optimizer", "features"]))
-        if option != "checkpoint":  # a number would be a file's
+        if option != "checkpoint" and "__" not in option:  # a number would be a file's; and options of torch's are its business
             options[option] = pick.one_of([one for one in values.ODD_PARAMETERS if one not in UNENDING.get(option, ())])
     line = f"model = {name}({', '.join(f'{option}={value}' for option, value in options.items())})"
     return Model(name, line, before, loss, ranks, module == "Timed")
@@ -175,8 +177,9 @@ def one_model(pick, name):
 def one_data(pick, model, kind, more=""):
     """Draw a data set for an estimator; ``more`` ends the names of what it is made of."""
     small = "size" in pick.odd
-    nu, ni, n = pick.between(1, 3 if small else 12), pick.between(1, 3 if small else 12), pick.between(1, 60)
-    n = min(n, 3) if small and pick.chance(2) else n
+    least, most = (1, 3) if small else (4 if model.ranks else 1, 12)
+    nu, ni = pick.between(least, most), pick.between(least, most)
+    n = pick.between(1, 3 if small and pick.chance(2) else nu * ni // 2 if model.ranks and not small else 60)
     lines = [f"rng = np.random.default_rng({pick.between(0, 9)})", f"u, i = rng.integers(0, {nu}, {n}), rng.integers(0, {ni}, {n})"]
 
     def put(name, text, n=n):

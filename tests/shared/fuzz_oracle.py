@@ -223,7 +223,7 @@ def _wrong(step, answer, namespace, nan):
         due, found = eval(step.shape, namespace), np.shape(answer)
         if isinstance(due, list):
             found = [np.shape(part) for part in answer]
-        if found != due:
+        if due is not None and found != due:
             return Finding(f"{what} has another shape", f"{found} instead of {due}")
     if step.call in LISTS:
         ids, scores = answer
