@@ -50,7 +50,8 @@ def test_random_cases_are_answered_or_refused_with_words(estimator):
 
 
 def judged(*steps, given=(DATA,), limit=20.0):
-    return run(Case("", given, tuple(step if isinstance(step, Step) else Step(step) for step in steps)), limit)
+    steps = [step if isinstance(step, Step) else Step(step, makes=step.startswith("model = ")) for step in steps]
+    return run(Case("", given, tuple(steps)), limit)
 
 
 def wrong(body, *steps):

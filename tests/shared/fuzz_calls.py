@@ -3,7 +3,10 @@
 from fuzz_oracle import Step
 from fuzz_values import ODD_COUNTS, ODD_IDS
 
-IDS = "model.users_[:2]", "model.users_[-1:]", "model.users_[[0, -1, 0]]"
+IDS = (
+    *("model.users_[:2]", "model.users_[-1:]", "model.users_[[0, -1, 0]]", "model.users_[:2].tolist()"),
+    *("model.users_[:2].astype(object)", "pd.Series(model.users_[:2])", "model.users_[:0]"),
+)
 USERS = "model.users_[0]", "model.users_[-1:]", "model.users_[:, None]"
 ITEMS = "model.items_", "model.items_[:1]", "model.items_[0]", "model.items_[::-1]"
 COUNTS = "1", "3", "50", "np.int8(2)"
@@ -18,19 +21,23 @@ clone(model).set_factors(model.user_factors_, model.item_factors_, getattr(model
 getattr(model, 'item_biases_', None)).predict([0], [0])"""
 
 
-def one_call(pick, model, data):
-    """Draw a step that follows a fit."""
+def one_call(pick, model, data, more=""):
+    """Draw a step that follows a fit, on the data that it saw or on others."""
     odd = "call" in pick.odd
     k = pick.one_of(ODD_COUNTS if odd and pick.chance(3) else COUNTS)
     users, ids = (pick.one_of(ODD_IDS if odd else plain) for plain in (USERS, IDS))
-    items, rows = pick.one_of(ODD_IDS if odd and pick.chance(2) else ITEMS), pick.one_of(ROWS[:3] if model.loss == "logistic" else ROWS)
-    X = "Interactions.from_matrix(X)" if data.kind == "matrix" else "X"
-    y = ", y" if data.kind == "table" else ""
-    n = "(len(X.user_ids),)" if data.kind == "container" else f"(len({X}),)"
+    items = pick.one_of(ODD_IDS if odd and pick.chance(2) else ITEMS)
+    rows = pick.one_of(ROWS[:3] if model.loss == "logistic" else ROWS)
+    own = f"X{more}"
+    X = f"Interactions.from_matrix({own})" if data.kind == "matrix" else own
+    y = f", y{more}" if data.kind == "table" else ""
+    n = f"(len({own}.user_ids),)" if data.kind == "container" else f"(len({X}),)"
     day = ", features={'day': day[0]}" if model.timed else ""
 
+    tuples = any("(k, 'a')" in line or "(1, 2)" in line for line in data.lines)  # a scalar id, or two of them?
+
     def unless_odd(shape):
-        return None if odd else shape
+        return None if odd or tuples else shape
 
     pairs = unless_odd(f"np.broadcast_shapes(np.shape({users}), np.shape({items}))")
     steps = [
@@ -41,15 +48,15 @@ def one_call(pick, model, data):
         Step(f"model.recommend({ids}, {k}{day})", unless_odd(f"[(len({ids}), {k})] * 2")),
         Step(f"model.recommend(k={k}, exclude_seen=False{day})", unless_odd(f"[(model.n_users_, {k})] * 2")),
         Step(f"model.recommend({ids}, {k}, items={items}{day})"),
-        Step(f"model.recommend(model.users_[0], 2{day})", "[(2,), (2,)] if np.ndim(model.users_[0]) == 0 else None"),
+        Step(f"model.recommend(model.users_[0], 2{day})", None if tuples else "[(2,), (2,)]"),
         Step(f"model.score({X}{y})", "()"),
         Step(f"model.score({X}{y}, sample_weight=np.ones({n}))", "()"),
         Step(f"model.partial_fit({data.arguments})", fits=True),
         Step(f"model.fit({data.arguments})", fits=True),
         Step("repr(clone(model))"),
         Step(SAVED.format("pickle.loads(pickle.dumps(model))")),
-        Step(f"evaluate(model, X, {pick.one_of(METRICS)}, k={pick.one_of(('3', '[1, 50]'))}, exclude_seen={pick.chance(2)})"),
-        Step("ranking_scorer('ndcg', k=3)(model, X)"),
+        Step(f"evaluate(model, {own}, {pick.one_of(METRICS)}, k={pick.one_of(('3', '[1, 50]'))}, exclude_seen={pick.chance(2)})"),
+        Step(f"ranking_scorer('ndcg', k=3)(model, {own})"),
     ]
     if data.kind != "table":
         steps += [
@@ -71,20 +78,21 @@ def one_call(pick, model, data):
         Step(f"model.recommend({rows}, {k})", unless_odd(f"[(3, {k})] * 2")),
         Step(f"model.inverse_transform(model.fold_in({rows}))", "(3, model.n_items_)"),
         Step(f"model.score({rows})", "()"),
-        Step("model.transform(X)", None if data.kind == "matrix" else f"({n}[0], 2 * {width})"),
+        Step(f"model.transform({own})", None if data.kind == "matrix" else f"({n}[0], 2 * {width})"),
         Step(f"model.similar_items({items}, {k})"),
         Step(f"model.similar_users({ids}, {k})", unless_odd(f"[(len({ids}), {k})] * 2")),
         Step("model.embeddings()"),
+        Step("model.get_feature_names_out()"),
         Step("model.to_module()(torch.tensor([0, -1]), torch.tensor([0, 0]))", "(2,)"),
         Step(SAVED.format("type(model).load(model.save(path) and path)")),
         Step(LEARNED, "(1,)"),
     ]
     if data.kind == "matrix":
         steps += [
-            Step("model.predict(X)", "X.shape"),
-            Step("model.score(X)", "()"),
-            Step("model.fold_in(X)"),
-            Step("model.recommend(X, 2)", "[(X.shape[0], 2)] * 2"),
+            Step(f"model.predict({own})", f"{own}.shape"),
+            Step(f"model.score({own})", "()"),
+            Step(f"model.fold_in({own})"),
+            Step(f"model.recommend({own}, 2)", f"[({own}.shape[0], 2)] * 2"),
         ]
     if "solver='variational'" in model.line or ("solver" in model.line and pick.chance(8)):
         steps += [

@@ -23,7 +23,12 @@ COMMON = {
     "validation_fraction": ("0.5", "0.99", "1e-9", "np.float32(0.3)"),
     "n_iter_no_change": ("1", "2", "np.uint8(1)"),
     "refit": ("False",),
-    "scoring": ("'r2'", "'neg_mean_squared_error'", "ranking_scorer('ndcg', k=2)", "make_scorer(max_error, greater_is_better=False)"),
+    "scoring": (
+        "'r2'",
+        "'neg_mean_squared_error'",
+        "ranking_scorer('ndcg', k=2)",
+        "make_scorer(max_error, greater_is_better=False)",
+    ),
     "tol": ("0", "0.1", "1e300", "np.float16(0.1)", "1e-300"),
     "checkpoint": ("path + '.checkpoint'",),
     "handle_unknown": ("'nan'", "'error'"),
@@ -119,11 +124,15 @@ class Model:
 
 @dataclass(frozen=True)
 class Data:
-    """Lines that make X, y and weights, whose names end in ``more`` for a second data set, and the arguments of ``fit``."""
+    """Lines that make X, y and weights, and the arguments of ``fit``; names end in ``more`` for a second data set.
+
+    A container is a step of its own, since it judges its arguments too.
+    """
 
     kind: str
     lines: tuple
     arguments: str
+    container: str = ""
 
 
 @st.composite
@@ -135,15 +144,20 @@ def cases(draw, estimators=ESTIMATORS):
     more = one_data(pick, model, data.kind, "_more") if pick.chance(4) else None
     arguments = data.arguments
     if pick.chance(12):
-        arguments += ", X_val=X" + (", y_val=y" if data.kind == "table" else "")
+        end = "_more" if more and pick.chance(2) else ""
+        arguments += f", X_val=X{end}" + (f", y_val=y{end}" if data.kind == "table" else "")
     line = model.line
     if model.timed and data.kind == "container":
         line = line.replace("['day']", "{'day': 'timestamps'}")
-    steps = [Step(line), Step(f"model.fit({arguments})", fits=True)]
+    steps = [
+        *([Step(data.container, makes=True)] if data.container else []),
+        Step(line, makes=True),
+        Step(f"model.fit({arguments})", fits=True),
+    ]
     if more:
         how = pick.one_of(("partial_fit", "partial_fit", "fit"))
         steps += [Step(f"model.{how}({more.arguments})", fits=True)]
-    steps += [one_call(pick, model, data) for _ in range(pick.between(1, 5))]
+    steps += [one_call(pick, model, data, "_more" if more and pick.chance(3) else "") for _ in range(pick.between(1, 5))]
     return Case(model.name, (*model.before, *data.lines), tuple(steps), more.lines if more else ())
 
 
@@ -207,4 +221,5 @@ def one_data(pick, model, kind, more=""):
     if more:
         lines += ["X_more, y_more, w_more = X, y, w" if "w" in arguments else "X_more, y_more = X, y"]
         arguments = arguments.replace("X", "X_more").replace(", y", ", y_more").replace("=w", "=w_more")
-    return Data(kind, tuple(lines), arguments)
+    container = lines.pop(-1 - ("w =" in lines[-1])) if kind == "container" and not more else ""
+    return Data(kind, tuple(lines), arguments, container)

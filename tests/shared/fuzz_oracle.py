@@ -63,11 +63,14 @@ class Step:
         An expression: the shape of the answer, or a list of shapes for a tuple; None for whatever comes.
     fits : bool
         Whether it trains: it may then change the model, and where it is refused the case is.
+    makes : bool
+        Whether it makes what the others need; where it is refused the case is.
     """
 
     code: str
     shape: str | None = None
     fits: bool = False
+    makes: bool = False
 
     @property
     def call(self):
@@ -77,7 +80,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Case:
-    """Lines that make the arguments, those of further data first; a step that makes ``model``, and others. All of it can be printed."""
+    """Lines that make the arguments, those of further data first; steps, of which one makes ``model``. All can be printed."""
 
     estimator: str
     given: tuple
@@ -85,9 +88,11 @@ class Case:
     more: tuple = ()
 
     def script(self, until=None):
-        """The lines and, of the steps, those that make and train the model and the one at which it ends; all for None."""
+        """The lines and, of the steps, those that make and train something and the one at which it ends; all for None."""
         last = len(self.steps) - 1 if until is None else until
-        kept = [step.code for at, step in enumerate(self.steps[: last + 1]) if until is None or step.fits or at in (0, last)]
+        kept = [
+            step.code for at, step in enumerate(self.steps[: last + 1]) if until is None or step.fits or step.makes or at == last
+        ]
         text = "\n".join([*self.given, *kept])
         before = ["path = tempfile.mkdtemp() + '/model'"] if "path" in text else []
         return "\n".join([*before, *(self.more if "_more" in text else ()), text])
@@ -124,25 +129,25 @@ def run(case, limit=LIMIT):
             exec("\n".join(["path = tempfile.mkdtemp() + '/model'", *case.more, *case.given]), namespace)
     except Exception as error:
         return Outcome("not made", refusals=(f"{type(error).__name__}: {error}",))
-    inputs = [name for name in namespace if name not in known]
 
     def outcome(verdict, finding=None):
         return Outcome(verdict, time.perf_counter() - started, finding, tuple(refusals), case.script())
 
     for at, step in enumerate(case.steps):
+        inputs = [name for name in namespace if name not in known and name != "model"]
         refusal, finding = take(step, namespace, inputs, started + limit - time.perf_counter())
         if finding is not None:
             return outcome("finding", Finding(finding.kind, finding.message, case.script(at)))
         if refusal is not None:
             refusals.append(refusal)
-            if step.fits or at == 0:
+            if step.fits or step.makes:
                 return outcome("refused")
     return outcome("answered")
 
 
 def take(step, namespace, inputs, seconds):
     """Take a step; how it was refused and what is wrong, None for nothing."""
-    model, before = namespace.get("model"), _held(namespace, inputs)
+    before = _held(namespace, inputs)
     answer = refusal = None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -152,7 +157,7 @@ def take(step, namespace, inputs, seconds):
         except TooLongError as error:
             return None, Finding(f"longer than the limit at {_place(error)}", _text(error))
         except Exception as error:
-            signature = model is None and isinstance(error, TypeError)  # Python's own words for a constructor's arguments
+            signature = step.makes and isinstance(error, TypeError)  # Python's own words for a constructor's arguments
             if not signature and not _has_words(error):
                 return None, Finding(f"{type(error).__name__} at {_place(error)}", _text(error))
             refusal = f"{type(error).__name__}: {error}"
@@ -162,7 +167,7 @@ def take(step, namespace, inputs, seconds):
             place = f"{os.path.relpath(one.filename, OURS)}:{one.lineno}"
             return None, Finding(f"{one.category.__name__} at {place}", str(one.message))
     after = _held(namespace, inputs)
-    allowed = {"model"} if step.fits and refusal is None else set()
+    allowed = {step.code.split(" = ")[0]} if step.makes else {"model"} if step.fits and refusal is None else set()
     for name in before.keys() - allowed:
         if before[name] != after[name]:
             both = [one for one in (before[name], after[name]) if isinstance(one, dict)]
@@ -187,7 +192,7 @@ def _held(namespace, inputs):
 def _world():
     """What is global."""
     return {
-        "numpy's generator": np.random.get_state(),
+        "numpy's generator": np.random.get_state(),  # noqa: NPY002
         "random's generator": random.getstate(),
         "torch's generator": torch.get_rng_state(),
         "torch's threads": torch.get_num_threads(),
@@ -212,6 +217,8 @@ def _evaluate(code, namespace):
 
 def _wrong(step, answer, namespace, nan):
     """What is wrong with an answer, a Finding: its shape, numbers that are not finite; None for nothing."""
+    if step.makes:
+        return None
     model = namespace["model"]
     what = f"{type(model).__name__}.{step.call}"
     if step.fits:

@@ -204,7 +204,7 @@ ODD_TABLES = {
     "series": "pd.Series(U[u])",
     "polars": "pl.DataFrame({'user': U[u], 'item': I[i]})",
     "polars categories": "pl.DataFrame({'user': U[u].astype(str), 'item': I[i].astype(str)}).cast(pl.Categorical)",
-    "polars enum": "pl.DataFrame({'user': U[u].astype(str)}).select(pl.col('user').cast(pl.Enum(sorted(set(U[u].astype(str))))), item=pl.Series(I[i]))",
+    "polars enum": "pl.DataFrame({'user': U[u].astype(str)}, {'user': pl.Enum(sorted(set(U[u].astype(str))))}).with_columns(item=I[i])",
     "polars int8": "pl.DataFrame({'user': U[u], 'item': I[i]}).cast(pl.Int8)",
     "polars with a hole": "pl.DataFrame({'user': [None, *U[u][1:].tolist()], 'item': I[i]})",
     "polars lazy": "pl.LazyFrame({'user': U[u], 'item': I[i]})",
