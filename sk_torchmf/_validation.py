@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import column_or_1d
 
 MAX_PAIRS = 2**31 - 1  # index plans are int32
+SMALLEST, LARGEST = 1e-30, 1e30  # of weights and parameters: float32 holds them, and what they are multiplied by
 
 
 def check_ids(ids, name):
@@ -75,11 +76,13 @@ def check_ratings(ratings, n, name):
             ratings = ratings.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name} must be numbers. {str(error).capitalize()}.") from None
-    return check_finite(check_length(ratings, n, name), name)
+    return check_size(check_finite(check_length(ratings, n, name), name), name)
 
 
 def check_weights(weights, n, name, what="observation", hint=""):
     """Return weights as a float64 array of shape (n,): finite, >= 0, not all zero."""
+    if np.asarray(weights).dtype.kind not in "biufO":
+        raise TypeError(f"{name} must be numbers. Got {np.asarray(weights).dtype}.")
     try:
         weights = np.asarray(weights, dtype=np.float64)
     except (TypeError, ValueError):
@@ -92,7 +95,17 @@ def check_weights(weights, n, name, what="observation", hint=""):
         raise ValueError(f"{name} must be >= 0. Got {name}[{at}] = {weights[at]}.")
     if n and not weights.any():
         raise ValueError(f"{name} are all zero. At least one weight must be greater than zero.")
-    return weights
+    if n and not SMALLEST <= weights.max() <= LARGEST:
+        raise ValueError(
+            f"The largest of {name} must lie between {SMALLEST} and {LARGEST}. Got {weights.max():.3g}. Rescale the weights."
+        )
+    return raise_tiny(weights)
+
+
+def raise_tiny(weights):
+    """Return weights >= 0 with those raised to the smallest that float32 would make zeros of: a zero is no observation."""
+    lost = (weights > 0) & (weights < SMALLEST)
+    return np.where(lost, SMALLEST, weights) if lost.any() else weights
 
 
 def check_n_positions(n, role):
@@ -134,11 +147,11 @@ def check_memory(n_bytes, what, cure):
         raise MemoryError(f"{what} needs {n_bytes / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free. {cure}")
 
 
-def check_size(ratings):
+def check_size(ratings, name):
     """Refuse ratings so large or so small that float32 factors could not hold them."""
-    size = float(np.abs(ratings).max())
+    size = float(np.abs(ratings.astype(np.float64)).max(initial=0))
     if size and not 1e-35 <= size <= 1e35:
-        raise ValueError(f"The largest rating must lie between 1e-35 and 1e35 in size. Got {size:.3g}. Rescale the ratings.")
+        raise ValueError(f"The largest of {name} must lie between 1e-35 and 1e35 in size. Got {size:.3g}. Rescale the ratings.")
     return ratings
 
 

@@ -323,7 +323,9 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         def fitted(attributes):
             return self._as_fitted(reading.attributes() | attributes)
 
-        return reading.attributes() | loop.fit(part_of, phases, observers, fitted, max_iter=as_python(self.max_iter), **resumed)
+        max_iter = as_python(self.max_iter)
+        with np.errstate(all="ignore"):  # numbers out of range lead to a divergence, which has words
+            return reading.attributes() | loop.fit(part_of, phases, observers, fitted, max_iter=max_iter, **resumed)
 
     def _hold_out(self, given, seed):
         """Which observations to train on, None for all, and the validation data, None for none."""

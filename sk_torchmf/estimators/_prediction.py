@@ -16,6 +16,8 @@ from sk_torchmf.interactions import Interactions, as_interactions
 from sk_torchmf.model.factors import Factors, Side
 from sk_torchmf.model.posterior import Posterior
 
+LARGEST_ROW = 1e200  # of a user's numbers: their products with those of items are finite in float64
+
 
 class FactorPredictor(TransformerMixin, Fitting):
     """Base of the estimators whose score is an inner product of user and item rows, plus biases where there are any."""
@@ -265,6 +267,10 @@ class FactorPredictor(TransformerMixin, Fitting):
         width = factors.n_factors + factors.biased
         if rows.ndim != 2 or rows.shape[1] != width:
             raise ValueError(f"rows must have shape (n_rows, {width}), as fold_in gives them. Got {rows.shape}.")
+        if not np.abs(rows).max(initial=0) <= LARGEST_ROW:
+            raise ValueError(
+                f"rows must be finite numbers of at most {LARGEST_ROW} in size. Got {rows.flat[np.abs(rows).argmax()]}."
+            )
         check_memory(
             8 * len(rows) * self.n_items_,
             f"A dense array of {len(rows)} x {self.n_items_} predictions",

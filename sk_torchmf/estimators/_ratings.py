@@ -208,7 +208,8 @@ class RatingPredictor(RegressorMixin, Recommender):
             if len(data) == 0:
                 raise ValueError("X has no stored ratings to score.")
             return r2_score(check(data.ratings), self._predict_left_out(data), sample_weight=data.weights)
-        return r2_score(check(read_target(X, y)), self.predict(X), sample_weight=sample_weight)
+        predicted = self.predict(X)
+        return r2_score(check(check_ratings(read_target(X, y), len(predicted), "y")), predicted, sample_weight=sample_weight)
 
     def _learned_from(self, factors, reading):
         found = {"seen_": sp.csr_array((len(factors.users), len(factors.items)), dtype=bool), "rating_scale_": 1.0}

@@ -14,6 +14,7 @@ from sk_torchmf._validation import check_count, check_ratings
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._recommendation import best_candidates, select_rows
 from sk_torchmf.estimators._torch_options import PartEstimator
+from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.inputs import features as side_columns
 from sk_torchmf.inputs.labels import label
 from sk_torchmf.inputs.queries import (
@@ -139,6 +140,12 @@ class ModulePredictor(RegressorMixin, PartEstimator):
                     list(codes)[2:], (value.to(dtype) if value.is_floating_point() else value for value in rest), strict=True
                 )
                 scores[part] = as_scores(self.module_(user, item, **dict(named)), len(user), type(self.module_).__name__)
+        if not np.isfinite(scores).all():
+            bad = np.flatnonzero(~np.isfinite(scores))
+            raise DivergenceError(
+                f"module {type(self.module_).__name__} returned {scores[bad[0]]} for {len(bad)} of {n} pairs: its parameters have "
+                "grown beyond what it can multiply. Lower optimizer__lr or rescale the ratings, and fit again."
+            )
         return scores
 
     def _average(self, codes):
@@ -292,7 +299,9 @@ class ModulePredictor(RegressorMixin, PartEstimator):
                     "recommend(users, features=...) gives."
                 )
             return ranking_scorer("ndcg", k=10)(self, select_positives(X, y, sample_weight))
-        return r2_score(self._check_ratings(read_target(X, y)), self.predict(X), sample_weight=sample_weight)
+        predicted = self.predict(X)
+        rating = self._check_ratings(check_ratings(read_target(X, y), len(predicted), "y"))
+        return r2_score(rating, predicted, sample_weight=sample_weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -8,7 +8,7 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sk_torchmf._validation import check_device, check_size
+from sk_torchmf._validation import LARGEST, SMALLEST, check_device
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import FIT_CONSTRAINTS, observed_attributes
 from sk_torchmf.estimators._prediction import attributes_of
@@ -28,7 +28,7 @@ class RatingPart(Part):
         self.params, self.device, self.seed, self.start = params, device, seed, start
         self.loss = POINTWISE[params.loss]
         data = reading.data
-        rating = self.loss.check(check_size(np.asarray(data.ratings, dtype=np.float64)))
+        rating = self.loss.check(np.asarray(data.ratings, dtype=np.float64))
         self.location, self.scale = standardise(rating, data.weights, self.loss)
         n_users, n_items = reading.shape
         pairs = Pairs(data.user_ids, data.item_ids, n_users, n_items, device)
@@ -67,8 +67,7 @@ class RatingPart(Part):
 
     def attributes(self, solver, last=False):
         factors = solver.solution()
-        with np.errstate(over="ignore", invalid="ignore"):  # on the way to a divergence, which the next step raises
-            factors = (factors.centred() if factors.biased else factors).in_units(self.scale)
+        factors = (factors.centred() if factors.biased else factors).in_units(self.scale)
         factors = factors.spread_over(self.known, self.counts)
         noise = None if factors.noise is None or not self.loss.standardised else self.scale * factors.noise**0.5
         posteriors = (None if side.posterior is None else side.posterior.as_tuple() for side in (factors.users, factors.items))
@@ -91,9 +90,9 @@ class ExplicitFactorization(RatingPredictor):
         "n_factors": [Interval(Integral, 1, None, closed="left")],
         "loss": [StrOptions(POINTWISE.keys())],  # a view: a loss that joins the table is a value at once
         "solver": [StrOptions(RATING_SOLVERS.keys())],
-        "alpha": [Interval(Real, 0, None, closed="left")],
+        "alpha": [Interval(Real, 0, LARGEST, closed="both")],
         "max_iter": [Interval(Integral, 1, None, closed="left"), None],
-        "learning_rate": [Interval(Real, 0, None, closed="neither"), None],
+        "learning_rate": [Interval(Real, SMALLEST, LARGEST, closed="both"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "clip": ["boolean"],
         **FIT_CONSTRAINTS,

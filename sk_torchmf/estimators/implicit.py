@@ -10,7 +10,7 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sk_torchmf._validation import check_device
+from sk_torchmf._validation import LARGEST, SMALLEST, check_device, raise_tiny
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import FIT_CONSTRAINTS
 from sk_torchmf.estimators._positives import PositivesPredictor
@@ -64,7 +64,7 @@ class PositivesPart(Part):
                 module.get_parameter("item_biases").data.add_(self.start.factors.constant * begun.cpu())
         module = module.to(self.device)
         if params.loss == "ials":
-            gain = torch.from_numpy(self.confidence * matrix.data).to(self.device, dtype)  # user-major already
+            gain = torch.from_numpy(raise_tiny(self.confidence * matrix.data)).to(self.device, dtype)  # user-major already
             return ImplicitLeastSquares(module, plan, gain, alpha=params._alpha())
         weight = np.maximum(matrix.data / matrix.data.mean(), 1e-30)  # greater than zero in float32 too
         return ranking_solver(
@@ -223,11 +223,11 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         "n_factors": [Interval(Integral, 1, None, closed="left")],
         "loss": [StrOptions(LOSSES.keys())],  # a view: a loss that joins the table is a value at once
         "biased": ["boolean"],
-        "alpha": [Interval(Real, 0, None, closed="left"), None],
-        "confidence": [Interval(Real, 0, None, closed="neither"), None],
+        "alpha": [Interval(Real, 0, LARGEST, closed="both"), None],
+        "confidence": [Interval(Real, SMALLEST, LARGEST, closed="both"), None],
         "n_negatives": [Interval(Integral, 1, None, closed="left")],
         "negatives": [StrOptions({"uniform", "popularity"})],
-        "temperature": [Interval(Real, 0, None, closed="neither"), None],
+        "temperature": [Interval(Real, SMALLEST, LARGEST, closed="both"), None],
         "exact": ["boolean", None],
         "max_iter": [Interval(Integral, 1, None, closed="left"), None],
         **FIT_CONSTRAINTS,

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.validation import _get_feature_names, _num_features, check_array
 
-from sk_torchmf._validation import check_finite, check_n_positions, check_ratings, check_weights
+from sk_torchmf._validation import check_finite, check_n_positions, check_ratings, check_size, check_weights, raise_tiny
 from sk_torchmf.inputs.id_types import as_table
 from sk_torchmf.inputs.labels import column, encode, is_frame, merge
 from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
@@ -156,6 +156,7 @@ def read_rated(X, y, sample_weight, user, item, name):
     """Read the arguments of a ``fit`` that needs ratings, see ``read``; ``name`` is the estimator's, for messages."""
     reading = read(X, y, sample_weight, user, item)
     if reading.data.ratings is not None:
+        check_size(reading.data.ratings, "the ratings")
         return reading
     if reading.form == TABLE:
         raise ValueError(
@@ -190,7 +191,7 @@ def read_weighted(X, y, sample_weight, user, item):
     data = reading.data
     if y is not None:
         weights = as_weights(data.ratings)
-        data.weights = weights if data.weights is None else weights * data.weights
+        data.weights = raise_tiny(weights if data.weights is None else weights * data.weights)
         if not data.weights.any():
             what = "y is zero" if not weights.any() else "y times the weight is zero"
             raise ValueError(f"{what} for every observation. At least one must be greater than zero.")

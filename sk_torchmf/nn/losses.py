@@ -124,6 +124,11 @@ def _huber_dispersion(score, rating, noise):
     return (score - rating).square().clamp_max(HUBER_DELTA**2) / expected
 
 
+def _exp(score):
+    """A mean count, finite whatever the score: its square, of which the variance is made, is finite in float64."""
+    return score.clamp_max(min(300.0, 0.99 * math.log(torch.finfo(score.dtype).max))).exp()
+
+
 def _check_counts(rating):
     if rating.size and rating.min() < 0:
         raise ValueError(f'loss="poisson" needs ratings >= 0 (counts). Got {rating.min()}.')
@@ -162,7 +167,7 @@ poisson = PointwiseLoss(
     "poisson",
     value=lambda score, rating: score.exp() - rating * score,
     curvature=lambda score, rating: torch.maximum(score.exp(), rating).clamp_min(_TINY),
-    response=torch.exp,
+    response=_exp,
     link=lambda mean: torch.log(mean.clamp_min(_TINY)),
     standardised=False,
     check=_check_counts,

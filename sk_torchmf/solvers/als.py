@@ -247,7 +247,7 @@ def _chunks(lengths, width):
 def _solve_block(block, prior, loss, leave_one_out):
     """Rows (b, width) for a block of whole rows, and the held-out scores (b, l)."""
     precision, shift = prior.at(block.weight.sum(1))
-    x = torch.linalg.solve(precision, shift)
+    x = torch.linalg.solve_ex(precision, shift)[0]
     for _ in range(_n_steps(loss)):
         working, curvature = block.working(x, loss)
         Yw = block.Y * curvature[:, :, None]
@@ -286,7 +286,7 @@ def solve_items(plan, ratings, lengths, features, offset, prior, loss):
             blocks.append(own.padded(index, features[some], offset[some])[0])
             plan.add(blocks[-1].weight.sum(1))
         precision, shift = prior.at(*plan.total())
-        x = torch.linalg.solve(precision, shift)
+        x = torch.linalg.solve_ex(precision, shift)[0]
         for _ in range(_n_steps(loss)):
             for block in blocks:
                 working, curvature = block.working(x, loss)
@@ -307,5 +307,6 @@ def _cholesky(A):
     if info.any():  # rounding made a nearly singular matrix indefinite
         scale = A.diagonal(dim1=-2, dim2=-1).amax(-1)[:, None, None]
         eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
-        L = torch.linalg.cholesky(A + 1e-4 * scale * eye)
+        L, info = torch.linalg.cholesky_ex(A + 1e-4 * scale * eye)
+        L[info != 0] = torch.nan  # numbers out of range
     return L

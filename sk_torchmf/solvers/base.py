@@ -4,10 +4,12 @@ import copy
 import math
 import time
 
+import numpy as np
 import torch
 
 from sk_torchmf.exceptions import DivergenceError
 
+BROKEN = (torch.linalg.LinAlgError, np.linalg.LinAlgError, ZeroDivisionError, OverflowError)  # what numbers out of range lead to
 PATIENCE = 5  # epochs in a row with less than tol improvement before training stops
 
 
@@ -98,7 +100,7 @@ def run(solver, *, max_iter, tol=0.0, history=None, begin=None, watch=None):
     Raises
     ------
     DivergenceError
-        Where the loss is not finite.
+        Where the loss is not finite, or could not be computed.
     """
     history = {} if history is None else history
     done = len(history.get("loss", ()))
@@ -108,7 +110,12 @@ def run(solver, *, max_iter, tol=0.0, history=None, begin=None, watch=None):
         if begin is not None:
             begin()
         start = time.perf_counter()
-        figures = solver.step()
+        try:
+            figures = solver.step()
+        except (*BROKEN, RuntimeError) as error:
+            if not isinstance(error, BROKEN) and "without overflow" not in str(error):  # of a number that float32 cannot hold
+                raise
+            raise DivergenceError(f"The numbers broke down in {solver.epoch} {epoch} ({error}){solver.advice()}") from error
         seconds = time.perf_counter() - start
         if not math.isfinite(figures["loss"]):
             raise DivergenceError(f"Loss became {figures['loss']:.4g} in {solver.epoch} {epoch}{solver.advice()}")

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from sk_torchmf._validation import LARGEST, check_size
 from sk_torchmf.nn import NegativeSampler, Plan, squared_error
 from sk_torchmf.solvers.als import RowPrior, solve_rows
 from sk_torchmf.solvers.base import run
@@ -39,7 +40,12 @@ def fold_in_ratings(data, factors, loss, *, leave_one_out=False):
     if factors.biased:
         features = np.column_stack([features, np.ones(len(items))])
         offset, units = (items.biases + factors.constant) / scale, np.append(units, scale)
-    rating = loss.check(data.ratings) / scale
+    rating = loss.check(check_size(data.ratings, "the ratings")) / scale
+    if not np.abs(rating).max(initial=0) <= LARGEST:
+        raise ValueError(
+            f"New users' ratings must be at most {LARGEST} times the spread of those that fit saw, {scale:.3g}. "
+            f"Got {np.abs(data.ratings).max():.3g}. Check their units."
+        )
     weight = np.ones(len(data)) if data.weights is None else data.weights
     pointers = np.concatenate([[0], np.cumsum(np.bincount(data.user_ids, minlength=data.num_users))])
     dtype = torch.from_numpy(items.factors[:0]).dtype
@@ -48,9 +54,10 @@ def fold_in_ratings(data, factors, loss, *, leave_one_out=False):
     prior = RowPrior.from_arrays(precision, shift, like=rows)
     pattern = torch.from_numpy(pointers), torch.from_numpy(data.item_ids.astype(np.int64))
     found = solve_rows(*pattern, ratings, weights, rows, offsets, prior, loss, leave_one_out=leave_one_out)
-    if not leave_one_out:
-        return found.double().numpy() * units
-    return found[0].double().numpy() * units, found[1].double().numpy() * scale
+    found = tuple(tensor.double().numpy() for tensor in (found if leave_one_out else (found,)))
+    if not all(np.isfinite(values).all() for values in found):
+        raise ValueError("New users could not be folded in: their ratings are out of proportion to those that fit saw.")
+    return (found[0] * units, found[1] * scale) if leave_one_out else found[0] * units
 
 
 def fold_in_ials(pointers, columns, gain, features, offset, *, alpha, n_items):

@@ -4,6 +4,8 @@ import numpy as np
 
 from sk_torchmf.nn.losses import HUBER_DELTA
 
+LEAST_SPREAD = 1e-12  # of the largest rating: float32 holds the others beside it
+
 
 def standardise(rating, weight, loss):
     """Where ratings lie and what to divide them by before fitting, in rating units.
@@ -29,7 +31,7 @@ def standardise(rating, weight, loss):
     scale = size * float(np.sqrt(np.average(np.square((rating - location) / size), weights=weight)))
     if loss.robust:
         location = _median(rating, weight)
-        scale = 1.4826 * _median(np.abs(rating - location), weight) or scale or size
+        scale = max(1.4826 * _median(np.abs(rating - location), weight) or scale, LEAST_SPREAD * size)
         for _ in range(20):  # reweighted least squares
             influence = 1 / np.maximum(np.abs(rating - location) / scale, HUBER_DELTA)
             location = float(np.average(rating, weights=influence if weight is None else influence * weight))

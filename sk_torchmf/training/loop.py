@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
-from sk_torchmf.solvers.base import copy_state, run
+from sk_torchmf.exceptions import DivergenceError
+from sk_torchmf.solvers.base import BROKEN, copy_state, run
 from sk_torchmf.storage.checkpoint import Checkpoint
 from sk_torchmf.training.callbacks import Tasks
 from sk_torchmf.training.validation import SCORE, Validation, best_epoch, has_stalled
@@ -146,13 +148,16 @@ def fit(part_of, phases, observers, fitted, *, max_iter=None, progress=None, res
         if number > progress.phase:
             progress = Progress(number, searched=progress.history)
         phase, part = phases[number], part_of(phases[number].rows)
-        solver = part.make_solver()
+        try:
+            solver = part.make_solver()
+        except BROKEN as error:
+            raise DivergenceError(f"Training could not begin ({error}). Check ratings and weights for extreme values.") from error
         try:
             _train(phase, part, solver, progress, observers, fitted, max_iter, restore)
             for observer in observers:
                 observer.end_phase(lambda part=part, solver=solver: fitted(part.attributes(solver)))
             if number == len(phases) - 1:
-                attributes = part.attributes(solver, last=True)
+                attributes = finite(part.attributes(solver, last=True), solver, len(progress.history["loss"]))
         finally:
             solver.close()
         restore = None
@@ -165,6 +170,22 @@ def fit(part_of, phases, observers, fitted, *, max_iter=None, progress=None, res
     for observer in observers:
         observer.end(lambda: fitted(attributes))
     return attributes
+
+
+def finite(attributes, solver, epoch):
+    """The fitted attributes after an epoch; refused where one of them is not finite."""
+    for name, value in attributes.items():
+        if not _is_finite(value):
+            raise DivergenceError(f"{name} is not finite after {solver.epoch} {epoch}{solver.advice()}")
+    return attributes
+
+
+def _is_finite(value):
+    if isinstance(value, torch.nn.Module):
+        return all(bool(parameter.isfinite().all()) for parameter in value.parameters())
+    if isinstance(value, tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float | np.ndarray) or np.asarray(value).dtype.kind != "f" or bool(np.isfinite(value).all())
 
 
 def _train(phase, part, solver, progress, observers, fitted, max_iter, restore):
@@ -187,7 +208,7 @@ def _train(phase, part, solver, progress, observers, fitted, max_iter, restore):
         def once():
             if not made:
                 so_far = {"history_": {name: list(values) for name, values in history.items()}, "n_iter_": epoch}
-                made.append(fitted(part.attributes(solver) | so_far))
+                made.append(fitted(finite(part.attributes(solver), solver, epoch) | so_far))
             return made[0]
 
         for observer in observers:

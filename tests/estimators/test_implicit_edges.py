@@ -115,7 +115,9 @@ def test_weights_out_of_all_proportion(loss):
 @every_loss
 @pytest.mark.parametrize("weight", [1e35, 1e300, 1e-40])
 def test_weights_that_float32_could_not_hold_are_refused(loss, weight):
-    with pytest.raises(ValueError, match=r"largest weight of a pair.* must lie between 1e-30 and 1e30\. Got 1e.*Rescale"):
+    with pytest.raises(
+        ValueError, match=r"The largest (weight of a pair|of y).* must lie between 1e-3. and 1e\+?3.( in size)?\. Got 1e.*Rescale"
+    ):
         small(loss).fit(DATA, np.full(len(DATA), weight))
 
 
@@ -124,11 +126,11 @@ def test_weights_that_float32_could_not_hold_are_refused(loss, weight):
     [
         ({"loss": "warp"}, "'loss' parameter .* must be a str among .*'adaptive_hinge'.* Got 'warp'"),
         ({"loss": None}, "'loss' parameter"),
-        ({"alpha": -0.1}, r"'alpha' parameter .* range \[0.0, inf\).* Got -0.1"),
+        ({"alpha": -0.1}, r"'alpha' parameter .* range \[0.0, 1e\+30\].* Got -0.1"),
         ({"alpha": np.nan}, "'alpha' parameter"),
-        ({"confidence": 0}, r"'confidence' parameter .* range \(0.0, inf\).* Got 0"),
+        ({"confidence": 0}, r"'confidence' parameter .* range \[1e-30, 1e\+30\].* Got 0"),
         ({"confidence": -1.0}, "'confidence' parameter"),
-        ({"confidence": 1e35}, r"largest weight of a pair, times confidence, must lie between 1e-30 and 1e30\. Got 1e\+35"),
+        ({"confidence": 1e35}, r"'confidence' parameter .* range \[1e-30, 1e\+30\].* Got 1e\+35"),
         ({"n_factors": 0}, "'n_factors' parameter"),
         ({"n_negatives": 0}, "'n_negatives' parameter"),
         ({"negatives": "hard"}, "'negatives' parameter .* must be a str among"),
