@@ -7,7 +7,7 @@ from fuzz_cases import ESTIMATORS, cases
 from fuzz_oracle import IMPORTS, Case, Finding, Step, run
 from hypothesis import HealthCheck, Phase, assume, given, settings
 
-N = 75  # cases of an estimator, the same ones every time; other and more of them: nox -s fuzz
+N = 100  # cases of an estimator, the same ones every time; other and more of them: nox -s fuzz
 pytestmark = pytest.mark.usefixtures("one_thread", "own_folder")
 
 DATA = "X, y = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [2, 0]]), np.array([1.0, 2.0, 3.0, 4.0, 5.0])"

@@ -161,7 +161,6 @@ ODD_LABELS = {
     "NA among them": "np.fromiter([pd.NA, *range($n)][:$n], object)",
     "no time among them": "np.array(['NaT', *(f'2020-01-{k + 1:02}' for k in range($n))], 'M8[D]')[:$n]",
     "structures": "np.array([(k, 'a') for k in range($n)], 'i8,U1')",
-    "void": "np.arange($n).view('V8')",
 }
 # Tables of the label arrays U and I, by the codes u and i.
 FRAME = "pd.DataFrame({'user': U[u], 'item': I[i]})"
@@ -204,7 +203,7 @@ ODD_TABLES = {
     "series": "pd.Series(U[u])",
     "polars": "pl.DataFrame({'user': U[u], 'item': I[i]})",
     "polars categories": "pl.DataFrame({'user': U[u].astype(str), 'item': I[i].astype(str)}).cast(pl.Categorical)",
-    "polars enum": "pl.DataFrame({'user': U[u].astype(str)}, {'user': pl.Enum(sorted(set(U[u].astype(str))))}).with_columns(item=I[i])",
+    "polars enum": "pl.DataFrame({'user': U[u].astype(str), 'item': I[i]}).cast({'user': pl.Enum(np.unique(U[u].astype(str)))})",
     "polars int8": "pl.DataFrame({'user': U[u], 'item': I[i]}).cast(pl.Int8)",
     "polars with a hole": "pl.DataFrame({'user': [None, *U[u][1:].tolist()], 'item': I[i]})",
     "polars lazy": "pl.LazyFrame({'user': U[u], 'item': I[i]})",
