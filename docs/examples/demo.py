@@ -36,9 +36,7 @@ BLUE, ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito, told apart by colour-bl
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--ratings", type=Path, metavar="FILE", help="lines of user, item, rating[, timestamp]; default: MovieLens-100K"
-    )
+    parser.add_argument("--ratings", type=Path, metavar="FILE", help="a table of users, items and ratings; default: MovieLens-100K")
     parser.add_argument("--user", help="whom to recommend to; default: a user with a middling number of ratings")
     parser.add_argument("--output", type=Path, default=Path("demo_output"), metavar="DIR", help="default: %(default)s")
     arguments = parser.parse_args()
@@ -48,6 +46,8 @@ def main():
         data = load_ratings(arguments.ratings) if arguments.ratings else fetch_movielens("100k")
     except (OSError, ValueError) as error:
         parser.error(str(error))
+    if data.target is None:
+        parser.error(f"{arguments.ratings} has no ratings, only users and items.")
     name = arguments.ratings.name if arguments.ratings else "MovieLens-100K"
     X, y = pd.DataFrame(data.data, columns=["user", "item"]), data.target
     user = choose_user(X["user"], arguments.user, parser)

@@ -1,48 +1,82 @@
 """Ratings files of any common layout, read to arrays."""
 
-import csv
-import math
 import os
 import warnings
-from itertools import islice
+from functools import partial
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import validate_params
 
+from sk_torchmf.datasets._cells import CellError, Ids, Numbers, Times
+from sk_torchmf.datasets._columns import ROLES, check_given, choose_columns
+from sk_torchmf.datasets._opening import is_parquet, open_text
+from sk_torchmf.datasets._record_tables import JsonTable, ParquetTable, is_json
+from sk_torchmf.datasets._text_table import TextTable
 from sk_torchmf.inputs.labels import encode
 from sk_torchmf.interactions import Interactions
 
-FIELDS = [("user", np.int64), ("item", np.int64), ("rating", np.float64), ("timestamp", np.float64)]
+MISSING = {"nan", "null", "none", "na", "n/a", "<na>", "nat", "\\n"}  # as other tools write it
 
 
-@validate_params({"path": [str, os.PathLike]}, prefer_skip_nested_validation=True)
-def load_ratings(path):
+@validate_params(
+    {"path": [str, os.PathLike], **{role: [str, Integral, None] for role in ROLES}},
+    prefer_skip_nested_validation=True,
+)
+def load_ratings(path, *, user=None, item=None, rating=None, timestamp=None):
     r"""Load a ratings file.
+
+    Nothing is guessed where a header says it: columns are found by their names, in any order, and what cannot be read as it is
+    meant is refused with words.
 
     Parameters
     ----------
     path : str or path-like
-        A text file with a rating in each line: user, item, rating and, optionally, a timestamp; further columns are ignored.
-        Separated by ``::``, tab, comma, semicolon or blanks, which the first line tells: MovieLens's ``u.data``, ``ratings.dat``,
-        ``ratings.csv``, RecBole's ``.inter`` and their like. The first line is a header if its third field is no number. Ids may be
-        any text; a column of whole numbers becomes int64.
+        Text, JSON or Parquet, plain or packed by gzip, bzip2, xz, Zstandard or zip with one file in it; told by the first bytes,
+        never by the name. See Notes.
+    user, item, rating, timestamp : str or int, optional
+        A column's name in the header or its position, from 0. By default the header's names tell (user, customer or reviewer, item,
+        movie, product or ASIN, rating, score, stars or overall, time or date, and their like, with ``id`` or without:
+        ``reviewerID``, ``Book-Rating``, ``user_id:token``); without a header, columns are user, item, rating and, optionally,
+        timestamp. Columns in no role are ignored.
 
     Returns
     -------
     Bunch
-        ``data``, ndarray of shape (n, 2): user and item ids as in the file, int64, or str where a column is not numbers;
-        ``target``, ndarray of shape (n,), float32: ratings; ``timestamps``, ndarray of shape (n,), int64, float64 if fractional, or
-        None; ``interactions``: the same as a container with ids from 0, which are positions in ``user_labels`` and
-        ``item_labels``; ``DESCR``.
+        ``data``, ndarray of shape (n, 2): user and item ids as in the file, int64, or str where a column is not plain integers;
+        ``target``, ndarray of shape (n,), float32: ratings, None where a header names a user and an item and no other column but
+        times; ``timestamps``, ndarray of shape (n,), int64, float64 if fractional, or None; ``interactions``: the same as a
+        container with ids from 0, which are positions in ``user_labels`` and ``item_labels``; ``DESCR``.
 
     Raises
     ------
     OSError
         Where the file cannot be opened.
     ValueError
-        Where it is empty or a line is not a rating; the message names the line.
+        Where it is empty, of a format that is not read, a header does not say which column is which, or a cell is not what its
+        column must hold; the message names the line and the cure.
+
+    Warns
+    -----
+    UserWarning
+        Where times that were not asked for cannot be read, and are left out; where order alone tells the columns and their numbers
+        are unlike ratings and times; and where an id is ``nan``, ``NULL`` or the like.
+
+    Notes
+    -----
+    - **Text** in UTF-8, or UTF-16 with a byte order mark, separated by ``::``, tab, comma, semicolon, pipe or blanks, which the
+      first lines tell: MovieLens's ``u.data``, ``ratings.dat``, ``ratings.csv``, RecBole's ``.inter`` and their like. Comments
+      (``#``, ``%``) above the first row are skipped, unless one has the columns' names. Rows are all of one length.
+    - **JSON** with an object for each rating: one on a line, or all in one array.
+    - **Parquet** by pyarrow or polars; Zstandard by Python 3.14, zstandard or pyarrow: whichever is
+      installed.
+    - **Ids** of a text file are text unless every one in the column is an integer without sign and leading zeros. In JSON and
+      Parquet they have the type that they come with: ``"7"`` stays text, 7.0 is 7.
+    - **Ratings** may have a decimal comma (``3,5``) or a word behind them (``5.0 stars``).
+    - **Times** that are numbers are kept as they stand, whatever their unit; dates and times of ISO 8601 (``2005-09-06``,
+      ``2005-09-06 12:30:00+02:00``) become Unix seconds, UTC unless they say otherwise.
 
     Examples
     --------
@@ -54,135 +88,94 @@ def load_ratings(path):
     ...     ratings = load_ratings(path)
     >>> ratings.interactions, ratings.target
     (<Interactions dataset (2 users x 2 items x 3 interactions)>, array([5. , 3.5, 1. ], dtype=float32))
+
+    Names that say nothing are refused unless it is said what they mean:
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "answers.csv")
+    ...     _ = path.write_text("what,who,how\ntea,ann,5\n")
+    ...     load_ratings(path, user="who", item="what", rating="how").data
+    array([['ann', 'tea']], dtype='<U3')
     """
-    path = Path(path)
-    arrays = read_ratings(lambda: path.open(encoding="utf-8-sig", newline=""), path)
-    return as_bunch(arrays, f"{len(arrays['ratings'])} ratings from {path.name}")
+    path, given = Path(path), {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
+    check_given(given)
+    open_lines = partial(open_text, path)
+    if is_parquet(path):
+        arrays = _read_table(ParquetTable(path), given)
+    elif is_json(open_lines):
+        arrays = _read_table(JsonTable(path), given)
+    else:
+        arrays = read_ratings(open_lines, path, **given)
+    what = "ratings" if "ratings" in arrays else "interactions"
+    return as_bunch(arrays, f"{len(arrays['user_ids'])} {what} from {path.name}")
 
 
-def read_ratings(open_lines, name):
+def read_ratings(open_lines, name, **given):
     """Read the lines of a ratings file.
 
     Parameters
     ----------
     open_lines : callable
-        Opens the text from its beginning.
+        Opens the text from its beginning, as a context manager.
     name : str or Path
         Of the file, for messages.
+    **given : int, str or None
+        Positions or names of columns by role.
 
     Returns
     -------
     dict of ndarray
-        ``user_ids, item_ids``, int32: positions in the sorted labels ``user_raw, item_raw``; ``ratings``, float32; ``timestamps``
-        where the file has them.
+        ``user_ids, item_ids``, int32: positions in the sorted labels ``user_raw, item_raw``; ``ratings``, float32, and
+        ``timestamps`` where the file has them.
     """
+    given = {role: given.get(role) for role in ROLES}
     try:
-        layout = _Layout(open_lines, name)
-        columns = layout.read_numbers() or layout.read_text()
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{name} is no ratings file in UTF-8: {error}. Unpack or convert it first.") from None
-    user, item, rating, *timestamps = columns
-    arrays = {"ratings": rating.astype(np.float32)}
-    for side, ids in (("user", user), ("item", item)):
-        codes, arrays[f"{side}_raw"] = encode(ids, side)
-        arrays[f"{side}_ids"] = codes.astype(np.int32)
-    for seconds in timestamps:
-        arrays["timestamps"] = seconds.astype(np.int64) if (seconds == np.floor(seconds)).all() else seconds
+        return _read_table(TextTable(open_lines, name, given), given)
+    except UnicodeDecodeError as error:
+        cure = 'If it is Latin-1: path.write_text(path.read_text("latin-1"), "utf-8")'
+        raise ValueError(f"{name} is no ratings file in UTF-8: {error}. Convert it first. {cure}.") from None
+
+
+def _read_table(table, given):
+    columns = choose_columns(table, given)
+    if (values := table.read_numbers(columns)) is None:
+        values = _read_cells(table, columns)
+    arrays = {}
+    for side in ("user", "item"):
+        codes, labels = values[side] if isinstance(values[side], tuple) else encode(values[side], side)
+        arrays[f"{side}_ids"], arrays[f"{side}_raw"] = codes.astype(np.int32, copy=False), labels
+        if labels.dtype.kind == "U" and (missing := [label for label in labels.tolist() if label.lower() in MISSING]):
+            cure = "Drop its rows if it stands for a missing value"
+            warnings.warn(f"{table.name} has {missing[0]!r} among its {side} ids, and it was read as one. {cure}.", stacklevel=5)
+    if "rating" in columns:
+        arrays["ratings"] = values["rating"].astype(np.float32, copy=False)
+    if "timestamp" in columns:
+        arrays["timestamps"] = values["timestamp"]
     return arrays
 
 
-class _Layout:
-    """How a file separates its fields and where its ratings begin, told from its first line."""
-
-    def __init__(self, open_lines, name):
-        self.open_lines, self.name = open_lines, name
-        with open_lines() as lines:
-            number, first = next(((number, line) for number, line in enumerate(lines, 1) if line.strip()), (0, ""))
-        if not first:
-            raise ValueError(f"{name} is empty. A ratings file has a line for each rating: user, item, rating[, timestamp].")
-        self.separator = next((mark for mark in ("\t", "::", ",", ";") if mark in first), None)
-        self.delimiter = self.separator if self.separator in (",", ";") else "\t"
-        fields = next(csv.reader(self._simplify([first]), delimiter=self.delimiter))
-        if len(fields) < 3:
-            rule = "must be user, item, rating[, timestamp], separated by ::, tab, comma, semicolon or blanks"
-            raise self._error(number, f"{rule}. Got {first.strip()[:99]!r}")
-        self.fields = FIELDS[: len(fields)]
-        self.n_skipped = 0 if _number(fields[2]) is not None else number
-        if self.n_skipped and "time" in fields[2].lower():
-            raise self._error(number, f"has the column {fields[2]!r} in third place, which must be the rating's")
-
-    def _error(self, number, message):
-        return ValueError(f"{self.name}, line {number}, {message}.")
-
-    def _simplify(self, lines):
-        """Lines with a separator of one character."""
-        if self.separator is None:
-            return ("\t".join(line.split()) for line in lines)
-        return (line.replace("::", "\t") for line in lines) if self.separator == "::" else lines
-
-    def read_numbers(self):
-        """Columns of a file of numbers only, by the compiled parser; None where there is anything else."""
-        columns = range(len(self.fields))
-        with self.open_lines() as lines, warnings.catch_warnings():
-            warnings.simplefilter("error")  # NumPy only warns of an id that is 1.5
-            rows = self._simplify(islice(lines, self.n_skipped, None))
-            try:
-                table = np.loadtxt(rows, self.fields, None, self.delimiter, usecols=columns, ndmin=1, quotechar='"')
-            except UnicodeDecodeError:
-                raise
-            except (ValueError, Warning):
-                return None
-        values = [table[name] for name, _ in self.fields]
-        return values if all(np.isfinite(column).all() for column in values) else None
-
-    def read_text(self):
-        """Columns of any file, line by line, which can name the line that is wrong."""
-        columns: list[list] = [[] for _ in self.fields]
-        read = self.n_skipped
-        with self.open_lines() as lines:
-            rows = csv.reader(self._simplify(islice(lines, read, None)), delimiter=self.delimiter)
-            for values in rows:
-                number, read = read + 1, self.n_skipped + rows.line_num
-                if not "".join(values).strip():
-                    continue
-                if len(values) < len(columns):
-                    raise self._error(
-                        number, f"has {len(values)} fields, but the first line has {len(columns)}: {str(values)[:99]}"
-                    )
-                for (name, dtype), value, column in zip(self.fields, values, columns, strict=False):
-                    column.append(value.strip() or None if dtype is np.int64 else _number(value))
-                    if column[-1] is None:
-                        rule = "an id" if dtype is np.int64 else "a finite number"
-                        raise self._error(number, f"has the {name} {value!r}, which must be {rule}")
-        if not columns[0]:
-            raise ValueError(f"{self.name} has a header and no rating below it.")
-        user, item, *numbers = columns
-        return [_whole(user), _whole(item), *map(np.array, numbers)]
-
-
-def _number(text):
-    """Return the finite number that a text is, else None."""
+def _read_cells(table, columns):
+    """Columns of anything, cell by cell, which can name the cell that is wrong."""
+    makers = {"rating": Numbers, "timestamp": Times}
+    readers = {role: makers[role]() if role in makers else Ids(role, table.typed) for role in columns}
+    n_rows = 0
     try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _whole(ids):
-    """Turn ids into int64 where all are whole numbers that print as they stood, else as text."""
-    text = np.array(ids)
-    try:
-        number = text.astype(np.int64)
-    except (ValueError, OverflowError):
-        return text
-    return number if (number.astype(str) == text).all() else text
+        for block in table.blocks(columns):
+            for reader, values in zip(readers.values(), block, strict=True):
+                reader.add(values)
+            n_rows += len(block[0])
+        if not n_rows:
+            raise ValueError(f"{table.name} has a header and no rating below it.")
+        return {role: reader.finish() for role, reader in readers.items()}
+    except CellError as error:
+        text = f"has the {error.role} {repr(error.value)[:99]}, which must be {error.rule}"
+        raise ValueError(f"{table.name}, {table.place(error.row)}, {text}.") from None
 
 
 def as_bunch(arrays, descr):
     """Bundle the arrays of ``read_ratings`` as the public functions return them."""
     user, item, users, items = (arrays[name] for name in ("user_ids", "item_ids", "user_raw", "item_raw"))
-    rating, timestamps = arrays["ratings"], arrays.get("timestamps")
+    rating, timestamps = arrays.get("ratings"), arrays.get("timestamps")
     return Bunch(
         data=np.column_stack([users[user], items[item]]),
         target=rating,

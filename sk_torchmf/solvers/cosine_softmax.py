@@ -149,6 +149,9 @@ class CosineSoftmax(Solver):
         biases, zeros = self.rows[2].detach(), torch.zeros_like(users[:, :1])
         return torch.cat([users, zeros, zeros + 1], 1), torch.cat([items, torch.ones_like(biases), biases], 1)
 
+    def advice(self):
+        return f" (temperature={self.temperature:.3g}). Raise temperature."
+
     def state(self):
         rows = [side.detach() for side in self.rows]
         rest = {"iteration": self.iteration, "optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state()}
