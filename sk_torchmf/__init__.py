@@ -1,15 +1,18 @@
 """Matrix factorization as scikit-learn estimators with a torch autograd backend, on CPU or CUDA."""
 
-from sk_torchmf import datasets, display, metrics, model_selection, nn, spotlight
+from sk_torchmf import _notices, datasets, display, metrics, model_selection, nn, spotlight
 from sk_torchmf._version import __version__
 from sk_torchmf.estimators import BiasedMatrixFactorization, ImplicitMatrixFactorization, MatrixFactorization, TorchFactorization
-from sk_torchmf.exceptions import DivergenceError
+from sk_torchmf.exceptions import DivergenceError, InputWarning
 from sk_torchmf.interactions import Interactions
+
+_notices.take()
 
 __all__ = [
     "BiasedMatrixFactorization",
     "DivergenceError",
     "ImplicitMatrixFactorization",
+    "InputWarning",
     "Interactions",
     "MatrixFactorization",
     "TorchFactorization",

@@ -68,9 +68,18 @@ def check_length(values, n, name, what="observation"):
 
 def check_ratings(ratings, n, name):
     """Return ratings as a finite real array of shape (n,), in the dtype they came in where that is a float."""
+    try:
+        np.asarray(ratings)
+    except ValueError:
+        raise ValueError(f"{name} must be numbers, one for each observation. Got lists of unequal lengths.") from None
     if np.asarray(ratings).dtype.kind == "c":
         raise ValueError(f"Complex data not supported: {name} has dtype {np.asarray(ratings).dtype}.")
     ratings = column_or_1d(ratings, warn=True)
+    if ratings.dtype.kind in "mM":
+        raise ValueError(
+            f"{name} must be numbers. Got {ratings.dtype}, and a time is no rating. Pass the column of ratings; of durations pass "
+            "a number, such as seconds."
+        )
     if ratings.dtype.kind not in "fiu":
         try:
             ratings = ratings.astype(np.float64)

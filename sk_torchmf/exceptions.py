@@ -1,5 +1,35 @@
 """Events that have a name of their own; bad arguments are ValueError or TypeError."""
 
+import sys
+import warnings
+
+
+class InputWarning(UserWarning):
+    """What was given can be read, but is almost surely not what was meant.
+
+    The message says what was found, how it was taken and how to say what is meant.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> import numpy as np
+    >>> from sk_torchmf import ImplicitMatrixFactorization, InputWarning
+    >>> one_hot = np.eye(6)[[0, 1, 2, 3, 4, 5, 0, 1]]
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always", InputWarning)
+    ...     model = ImplicitMatrixFactorization(n_factors=1, max_iter=1).fit(one_hot)
+    >>> print(caught[0].message)  # doctest: +ELLIPSIS
+    X has 6 columns of numbers, and the first two were taken for ids of users and items. If it is a users x items matrix pass ...
+    """
+
+
+def warn(message):
+    """Warn at the line that called the package."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("sk_torchmf", "sklearn"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, InputWarning, stacklevel=level)
+
 
 class DivergenceError(RuntimeError):
     """Training produced a loss or parameters that are not finite.

@@ -9,6 +9,7 @@ printed for each.
 ``pip install matplotlib onnx onnxscript onnxruntime faiss-cpu``, then ``python docs/examples/serving.py``: ten seconds.
 """
 
+import multiprocessing
 import os
 import tempfile
 import time
@@ -118,6 +119,27 @@ vector = np.column_stack([rows[:, :-1], rows[:, -1] + model.global_mean_, np.one
 scores, found = index.search(vector, K)
 recommended, expected = timed("recommend to a new user", lambda: model.recommend(new_user, K, exclude_seen=False))
 assert np.allclose(np.clip(scores, *model.rating_range_), expected, rtol=1e-5)
+
+# %%
+# Forked workers
+# --------------
+# A server that loads the model once and then forks its workers (``gunicorn --preload``) shares its memory among them. That the
+# model was used before, to warm up, does not matter: a fork has none of the threads that torch computes on, and calls of an
+# estimator do without. Code of your own that calls torch in a worker, such as the module above, would wait forever: begin it with
+# ``torch.set_num_threads(1)``. What else there is to know of forks and threads is said in :doc:`/limits`.
+
+if "fork" in multiprocessing.get_all_start_methods():
+    forking = multiprocessing.get_context("fork")
+    answers = forking.SimpleQueue()
+    workers = [forking.Process(target=lambda: answers.put(model.recommend(new_user, K, exclude_seen=False))) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+        found, scores = answers.get()
+        assert np.allclose(scores, expected, rtol=1e-5)
+
 print("All agree.")
 folder.cleanup()
 

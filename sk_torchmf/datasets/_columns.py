@@ -1,11 +1,11 @@
 """Which column of a table holds users, items, ratings and times: asked for, told by its name, or by order where it has none."""
 
 import re
-import warnings
 from itertools import takewhile
 from numbers import Integral
 
 from sk_torchmf.datasets._cells import number, seconds
+from sk_torchmf.exceptions import warn
 
 ROLES = ("user", "item", "rating", "timestamp")
 
@@ -148,10 +148,10 @@ def _doubt_order(table):
     cure = "Name the columns in a header, or give user=, item=, rating= and timestamp= as positions."
     if small:
         what = "its fourth column, taken for the timestamps, has numbers as small as ratings"
-        _warn(f"{table.name} has no header, and {what}. {cure}")
+        warn(f"{table.name} has no header, and {what}. {cure}")
     elif all(row[2] is not None and row[2] >= 1e8 for row in cells):
         what = "its third column, taken for the ratings, has numbers like Unix times"
-        _warn(f"{table.name} has no header, and {what}. {cure}")
+        warn(f"{table.name} has no header, and {what}. {cure}")
 
 
 def _by_name(table, asked):
@@ -171,7 +171,7 @@ def _by_name(table, asked):
             message = f"{table.name} has the columns {[table.names[at] for at in best]}, and any could be the {role}"
             if role != "timestamp":
                 raise ValueError(f"{message}. {cure}.")
-            _warn(f"{message}: no timestamps were read. {cure}.")
+            warn(f"{message}: no timestamps were read. {cure}.")
         elif role in ("user", "item") or (role == "rating" and _has_more(table, found, ranks)):
             raise ValueError(
                 f"{table.name} has the columns {table.names}, and none is named like {article} {role}. {cure}. {MATRIX}."
@@ -190,12 +190,8 @@ def _drop_unreadable_times(table, found):
     at = found["timestamp"]
     if seconds(first := table.first_cell(at)) is None:
         name = repr(table.names[at]) if table.names else f"{at} (the fourth)"
-        _warn(
+        warn(
             f"{table.name} has {first!r} in its column {name}, which is neither a number nor a date of ISO 8601 (2005-09-06): no "
             "timestamps were read. Name another column with timestamp=, or convert it."
         )
         del found["timestamp"]
-
-
-def _warn(message):
-    warnings.warn(message, UserWarning, stacklevel=6)

@@ -1,7 +1,6 @@
 """Ratings files of any common layout, read to arrays."""
 
 import os
-import warnings
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -15,6 +14,7 @@ from sk_torchmf.datasets._columns import ROLES, check_given, choose_columns
 from sk_torchmf.datasets._opening import is_parquet, open_text
 from sk_torchmf.datasets._record_tables import JsonTable, ParquetTable, is_json
 from sk_torchmf.datasets._text_table import TextTable
+from sk_torchmf.exceptions import warn
 from sk_torchmf.inputs.labels import encode
 from sk_torchmf.interactions import Interactions
 
@@ -146,7 +146,7 @@ def _read_table(table, given):
         arrays[f"{side}_ids"], arrays[f"{side}_raw"] = codes.astype(np.int32, copy=False), labels
         if labels.dtype.kind == "U" and (missing := [label for label in labels.tolist() if label.lower() in MISSING]):
             cure = "Drop its rows if it stands for a missing value"
-            warnings.warn(f"{table.name} has {missing[0]!r} among its {side} ids, and it was read as one. {cure}.", stacklevel=5)
+            warn(f"{table.name} has {missing[0]!r} among its {side} ids, and it was read as one. {cure}.")
     if "rating" in columns:
         arrays["ratings"] = values["rating"].astype(np.float32, copy=False)
     if "timestamp" in columns:

@@ -12,6 +12,7 @@ import torch
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from sk_torchmf._forks import one_thread_if_forked
 from sk_torchmf._validation import as_python, check_seed
 from sk_torchmf.estimators._saving import SavedEstimator
 from sk_torchmf.exceptions import DivergenceError
@@ -317,6 +318,7 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         printing = [loop.Printer(type(self).__name__, self._epoch)] if self.verbose else []
         return [*printing, loop.Caller(self, for_callbacks, phases)]
 
+    @one_thread_if_forked
     def _run(self, reading, part_of, phases, observers, **resumed):
         """Go through the phases; the fitted attributes."""
 

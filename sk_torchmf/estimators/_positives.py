@@ -5,6 +5,7 @@ import scipy.sparse as sp
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from sk_torchmf._forks import one_thread_if_forked
 from sk_torchmf._validation import as_python, check_weights
 from sk_torchmf.estimators._fitting import reading_of
 from sk_torchmf.estimators._recommendation import Recommender
@@ -39,6 +40,7 @@ class PositivesPredictor(Recommender):
         weights = self._kept_for_more("pair_weights_")
         return reading_of(self, self.seen_, None, weights)
 
+    @one_thread_if_forked
     def _fold_in(self, data):
         """Rows of the users of a container, every observation a positive; the mean user's for one with nothing to learn from."""
         if self.seen_.nnz == 0:
@@ -101,7 +103,7 @@ class PositivesPredictor(Recommender):
         return np.column_stack([rows.numpy(), np.zeros(len(rows))]) if self._factors.biased else rows.numpy()
 
     def _fold_in_cosine(self, seen, share):
-        k, items = self.item_factors_.shape[1], torch.from_numpy(self._item_rows()).to(getattr(torch, self.dtype))
+        k, items = self.item_factors_.shape[1], torch.tensor(self._item_rows(), dtype=getattr(torch, self.dtype))
         n_unobserved = np.count_nonzero(share) - seen @ (share > 0).astype(np.float64)
         known = (torch.from_numpy(values).to(items) for values in (share, share.sum() - seen @ share, n_unobserved))
         rows = fold_in_cosine(_plan(seen), items, *known, n_factors=k, temperature=as_python(self.temperature))
@@ -124,7 +126,7 @@ class PositivesPredictor(Recommender):
         rows = fold_in_ranking(
             _plan(seen),
             torch.from_numpy(np.tile(start, (seen.shape[0], 1))).to(dtype),
-            torch.from_numpy(items).to(dtype),
+            torch.tensor(items, dtype=dtype),
             centre,
             RANKING[self.loss],
             alpha=self._alpha(),

@@ -7,6 +7,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sk_torchmf._forks import one_thread_if_forked
 from sk_torchmf._validation import check_finite, check_length, check_memory
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import Fitting, Start
@@ -192,6 +193,7 @@ class FactorPredictor(TransformerMixin, Fitting):
                 check_known(side.unknown(code.ravel()), f"{role} id")
         return factors.pair_scores(user.ravel(), item.ravel(), nan=how == "nan").reshape(user.shape)
 
+    @one_thread_if_forked
     def _respond(self, scores):
         """The response of raw scores, by the inverse link."""
         return self._link().response(torch.from_numpy(scores)).numpy()

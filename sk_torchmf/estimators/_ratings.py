@@ -8,6 +8,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from sk_torchmf._forks import one_thread_if_forked
 from sk_torchmf._validation import check_ratings
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import observed_attributes, reading_of
@@ -153,6 +154,7 @@ class RatingPredictor(RegressorMixin, Recommender):
         rng = check_random_state(random_state) if random_state is not None else np.random.default_rng()
         return self._recommend(users, k, exclude_seen, items, progress, rng)
 
+    @one_thread_if_forked
     def _fold_in(self, data, leave_one_out=False):
         """Rows of new users in rating units and, with ``leave_one_out``, the held-out score of each rating."""
         if self.user_prior_ is None:
@@ -211,6 +213,7 @@ class RatingPredictor(RegressorMixin, Recommender):
         predicted = self.predict(X)
         return r2_score(check(check_ratings(read_target(X, y), len(predicted), "y")), predicted, sample_weight=sample_weight)
 
+    @one_thread_if_forked
     def _learned_from(self, factors, reading):
         found = {"seen_": sp.csr_array((len(factors.users), len(factors.items)), dtype=bool), "rating_scale_": 1.0}
         found |= dict.fromkeys(("noise_std_", "user_prior_", "user_posterior_", "item_posterior_"))

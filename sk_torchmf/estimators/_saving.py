@@ -37,6 +37,10 @@ class Factorization(BaseEstimator):
     item_counts_: np.ndarray
     form_: str
 
+    def _validate_params(self):
+        with np.errstate(over="ignore"):  # of a number in half precision beside the limits of its parameter
+            super()._validate_params()
+
     def _is_fitted(self):
         return "users_" in vars(self)
 

@@ -10,6 +10,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
+from sk_torchmf._forks import one_thread_if_forked
 from sk_torchmf._validation import check_count, check_ratings
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._recommendation import best_candidates, select_rows
@@ -128,6 +129,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
             if code.dtype.kind == "i":
                 check_known(code < 0, f"{name} id" if name in ("user", "item") else f"category of {name}")
 
+    @one_thread_if_forked
     def _forward(self, codes):
         """The module's scores of known codes, float64, in blocks."""
         n = len(codes["user"])
@@ -171,6 +173,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         background = self.background_[name]
         return np.where(code < 0, background[at % len(background)], code)
 
+    @one_thread_if_forked
     def _respond(self, scores, clip=None):
         """The predicted rating of a score."""
         clip = self._check_clip(clip)
@@ -256,6 +259,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         ids = label(found, self.items_)
         return (ids[0], scores[0]) if is_scalar(users) else (ids, scores)
 
+    @one_thread_if_forked
     def to_module(self):
         """Return the trained module, followed by the inverse link of its loss, for ``torch.export`` or ONNX.
 

@@ -3,6 +3,7 @@
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from sk_torchmf._forks import one_thread_if_forked
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import Fitting
 from sk_torchmf.estimators._saving import is_fitted_attribute
@@ -121,6 +122,7 @@ class SavedModule(ModulePredictor, Fitting):
             raise TypeError(f"{path} holds no code, and so not {names}. Pass what fit had: {cls.__name__}.load(path, {passed}).")
         return params | known | given
 
+    @one_thread_if_forked
     def _restore(self, path, values):
         with private_random_state(0, torch.device("cpu")):  # a constructor draws parameters, which are not kept
             module = build_module(self, (self.n_users_, self.n_items_), self.feature_categories_)

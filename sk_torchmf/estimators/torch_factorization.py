@@ -65,7 +65,7 @@ class TorchFactorization(SavedModule, StreamTrainer):
         several processes on the fused kernels if the module has ``forward_pairs``.
     n_processes : int, default=1
         More than one train lock-free on shared parameters (Hogwild [1]_): SGD or Adagrad on the CPU, and a loss of ratings.
-        Results then depend on timing and differ from run to run.
+        Results then depend on timing and differ from run to run. Refused in a forked process.
     @early_stopping
     @validation_fraction
     @n_iter_no_change
@@ -90,7 +90,8 @@ class TorchFactorization(SavedModule, StreamTrainer):
     warm_start : bool, default=False
         ``fit`` starts from the parameters of the present module, at the rows of the same ids, and from the optimizer's state.
     @random_state
-        The module's initial parameters, its dropout, the order of observations and the negatives are drawn.
+        The module's initial parameters, its dropout, the order of observations and the negatives are drawn. Modules draw from
+        torch's global generators, which are put back; fits in several threads take turns with them, an epoch each.
     @verbose
     **options
         ``module__*``, ``loss__*``, ``optimizer__*`` and ``scheduler__*``: arguments of these, parameters as any other.

@@ -10,6 +10,7 @@ from sklearn.utils.validation import _get_feature_names, _num_features, check_ar
 from sk_torchmf._validation import check_finite, check_n_positions, check_ratings, check_size, check_weights, raise_tiny
 from sk_torchmf.inputs.id_types import as_table
 from sk_torchmf.inputs.labels import column, encode, is_frame, merge
+from sk_torchmf.inputs.suspicions import warn_of_a_matrix, warn_of_an_index
 from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
 
 SPARSE, TABLE, INTERACTIONS = "sparse", "table", "interactions"
@@ -107,6 +108,8 @@ def _inverse(place, n):
 
 def form_of(X):
     """Which of the three forms X has; anything that is neither sparse nor a container is taken for a table."""
+    if type(X).__name__ == "LazyFrame":  # of polars; the very question for its columns makes it warn
+        raise TypeError("X must hold its rows, and a LazyFrame has none yet. Pass X.collect().")
     if sp.issparse(X):
         return SPARSE
     return INTERACTIONS if is_interactions(X) else TABLE
@@ -138,6 +141,7 @@ def read(X, y, sample_weight, user, item):
                 "X has 1 column (n_features=1); a table of interactions needs a user and an item column. For a users x items "
                 "matrix pass a scipy sparse array."
             )
+        warn_of_an_index(X, user, item)
         user_codes, users = encode(column(X, user, "user"), "user")
         item_codes, items = encode(column(X, item, "item"), "item")
         rating = None if y is None else check_ratings(y, len(user_codes), "y")
@@ -184,9 +188,13 @@ def read_weighted(X, y, sample_weight, user, item):
     Reading
         All observations; ``ratings`` is None, ``weights`` the product, with one greater than zero, or None.
     """
-    if form_of(X) == INTERACTIONS:
+    form = form_of(X)
+    if form == INTERACTIONS:
         X = copy.copy(as_interactions(X))
         X.ratings = None
+    elif form == TABLE:
+        X = check_table(X)
+        warn_of_a_matrix(X, user, item)
     reading = read(X, y, sample_weight, user, item)
     data = reading.data
     if y is not None:

@@ -146,6 +146,8 @@ def _floats(ids, role):
 
 def _objects_as_values(ids, role):
     kinds = set(map(type, ids))
+    if any(issubclass(kind, np.void | complex | np.complexfloating) for kind in kinds):
+        raise TypeError(f"{role} ids must be numbers, text or times. Got {sorted(kind.__name__ for kind in kinds)[0]}.")
     if all(issubclass(kind, str) for kind in kinds):
         return ids
     if all(issubclass(kind, bool | np.bool_) for kind in kinds):

@@ -46,6 +46,8 @@ def encode(values, role):
     labels : ndarray of shape (n_labels,)
         Sorted and distinct, of one type, see ``as_values``.
     """
+    if getattr(values.dtype, "kind", None) == "V":  # pandas makes bytes of records
+        raise TypeError(f"{role} ids must be numbers, text or times. Got dtype {values.dtype}.")
     codes, distinct = _factorize(values)
     _check_present(codes, distinct, role)
     if distinct.dtype.kind == "O" and not all(isinstance(value, str) for value in distinct):

@@ -6,6 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from sk_torchmf._forks import one_thread_if_forked
 from sk_torchmf.model.posterior import Posterior, score_variance
 from sk_torchmf.nn import BiasedMF, PlainMF
 from sk_torchmf.nn.top_k import rank_rows
@@ -279,11 +280,12 @@ class Factors:
         """Rows whose inner products are the scores: ``[P]`` and ``[Q]`` or, biased, ``[P, b_u + mu, 1]`` and ``[Q, 1, b_i]``."""
         users, items = self.users.factors, self.items.factors
         if self.users.biases is None or self.items.biases is None:
-            return users.copy(), items.copy()
+            return np.array(users), np.array(items)
         of_users = np.column_stack([users, self.users.biases + self.constant, np.ones(len(users))])
         of_items = np.column_stack([items, np.ones(len(items)), self.items.biases])
         return of_users.astype(users.dtype, copy=False), of_items.astype(items.dtype, copy=False)
 
+    @one_thread_if_forked
     def to_module(self, nan=False):
         """A PlainMF or BiasedMF with these parameters, and one more row on each side for the unknown; NaN there if asked for."""
         state: dict[str, np.ndarray] = {}
@@ -293,7 +295,7 @@ class Factors:
         if self.biased:
             state["global_mean"] = np.asarray(self.constant)
         sizes = len(self.users) + 1, len(self.items) + 1, self.n_factors
-        dtype = torch.from_numpy(self.users.factors[:0]).dtype
+        dtype = getattr(torch, self.users.factors.dtype.name)
         module = (BiasedMF if self.biased else PlainMF)(*sizes, generator=torch.Generator("cpu"), dtype=dtype)
         module.load_state_dict({name: torch.from_numpy(values) for name, values in state.items()})
         return module

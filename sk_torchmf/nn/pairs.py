@@ -1,6 +1,5 @@
 """The engine: observed pairs as an index plan, and the sparse kernels that run on it. Knows tensors only."""
 
-import warnings
 from functools import cached_property
 
 import numpy as np
@@ -358,11 +357,7 @@ class Pairs:
         return self.T.user_sums(value.index_select(0, self.T.order), P)
 
     def _matrix(self, value):
-        with warnings.catch_warnings():  # torch calls its CSR layout beta, once a process
-            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-            return torch.sparse_csr_tensor(
-                self.pointers, self.columns, value, self.shape, device=value.device, check_invariants=False
-            )
+        return torch.sparse_csr_tensor(self.pointers, self.columns, value, self.shape, device=value.device, check_invariants=False)
 
 
 class _PairDot(torch.autograd.Function):

@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from sk_torchmf._forks import one_thread_if_forked
+
 BLOCK = 2**20  # scores held at once: 8 MiB in float64
 
 
@@ -51,6 +53,7 @@ def _order(scores):
     return torch.sort(scores, dim=1, descending=True, stable=True).indices
 
 
+@one_thread_if_forked
 def rank(score, n_rows, n_columns, k, *, excluded=None, done=None):
     """The k best columns of each row, in blocks of rows.
 

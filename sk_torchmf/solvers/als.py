@@ -35,7 +35,7 @@ class RowPrior:
     @classmethod
     def from_arrays(cls, precision, shift, like):
         """Take NumPy arrays over in the dtype and on the device of a tensor."""
-        return cls(torch.from_numpy(precision).to(like), torch.from_numpy(shift).to(like))
+        return cls(*(torch.tensor(values, dtype=like.dtype, device=like.device) for values in (precision, shift)))
 
     def at(self, count):
         """Precision (n, width, width) and shift (n, width) of rows with the counts (n,)."""

@@ -1,7 +1,5 @@
 """Softmax over cosines: rows of unit length, trained on blocks of users against some of the items. Knows no estimator."""
 
-import warnings
-
 import torch
 import torch.nn.functional as F
 
@@ -116,11 +114,9 @@ class CosineSoftmax(Solver):
         known = self.weight[place], share, self.total[block], self.n_unobserved[block]
         loss = expected_softmax(scores, user, number[own], *known, 1)
         moved = zip(self.rows, places, torch.autograd.grad(loss, shown[: 1 if self.frozen else None]), strict=False)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly disabled")
-            for side, index, gradient in moved:
-                side.grad = torch.sparse_coo_tensor(index[None], gradient, side.shape, is_coalesced=True, check_invariants=False)
-            self.optimizer.step()
+        for side, index, gradient in moved:
+            side.grad = torch.sparse_coo_tensor(index[None], gradient, side.shape, is_coalesced=True, check_invariants=False)
+        self.optimizer.step()
         return loss.detach()
 
     def _show(self, own):

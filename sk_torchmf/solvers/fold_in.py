@@ -48,7 +48,7 @@ def fold_in_ratings(data, factors, loss, *, leave_one_out=False):
         )
     weight = np.ones(len(data)) if data.weights is None else data.weights
     pointers = np.concatenate([[0], np.cumsum(np.bincount(data.user_ids, minlength=data.num_users))])
-    dtype = torch.from_numpy(items.factors[:0]).dtype
+    dtype = getattr(torch, items.factors.dtype.name)
     ratings, weights, rows, offsets = (torch.from_numpy(values).to(dtype) for values in (rating, weight, features, offset))
     precision, shift = factors.prior
     prior = RowPrior.from_arrays(precision, shift, like=rows)

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from joblib import Parallel, cpu_count, delayed, parallel_config
 
+from sk_torchmf._forks import is_forked
 from sk_torchmf.solvers.batches import Batch, Observations
-from sk_torchmf.solvers.minibatch import Trainer, one_pass
+from sk_torchmf.solvers.minibatch import Trainer, one_pass, private_random_state
 
 SHARED = (torch.optim.SGD, torch.optim.Adagrad)  # without state, or with state that lies in shared memory
 
@@ -21,6 +22,11 @@ def check_shareable(optimizer, device, n_processes):
     """Refuse what several processes cannot train together."""
     if device.type != "cpu":
         raise ValueError(f'n_processes={n_processes} trains on the CPU only. Got device="{device}"; use n_processes=1 there.')
+    if is_forked():
+        raise ValueError(
+            f"n_processes={n_processes} has joblib start processes, for which a process that was forked may wait forever. Use "
+            "n_processes=1 here, or start this process by spawn or forkserver."
+        )
     name = type(optimizer).__name__
     if type(optimizer) not in SHARED:
         raise ValueError(
@@ -137,7 +143,6 @@ class _Epoch:
     batch_size: int
 
     def __call__(self, shared, sums, observed, features, order, part, seed):
-        torch.manual_seed(seed)  # of a process of our own: dropout draws from it
         for tensor, array in zip(_tensors(self.module), shared, strict=True):
             tensor.data = torch.from_numpy(array)
         parameters = list(self.module.parameters())
@@ -150,4 +155,5 @@ class _Epoch:
         user, item, rating, weight = (None if values is None else values[index] for values in observed)
         data = Batch.from_arrays(user, item, rating, weight, {name: values[index] for name, values in features.items()})
         trainer = Trainer(self.module.train(), self.loss, optimizer, checked=True)
-        return one_pass(trainer, Observations(data, self.batch_size, torch.Generator("cpu").manual_seed(seed)))
+        with private_random_state(seed, torch.device("cpu")):  # dropout draws from it
+            return one_pass(trainer, Observations(data, self.batch_size, torch.Generator("cpu").manual_seed(seed)))

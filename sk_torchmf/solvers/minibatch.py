@@ -2,7 +2,8 @@
 
 import inspect
 import math
-import warnings
+import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -207,7 +208,9 @@ class Epochs(Solver):
 class private_random_state:
     """torch's global generators in a state of their own for the length of a ``with``, and again where they were for the next.
 
-    Outside they are as if nothing had been drawn within: for modules that draw their parameters or their dropout from them.
+    Outside they are as if nothing had been drawn within: for modules that draw their parameters or their dropout from them. There
+    is one such state in a process at a time: a ``with`` waits until that of another thread has ended. What a thread draws from the
+    generators without one meanwhile, it draws from that state.
 
     Parameters
     ----------
@@ -237,21 +240,33 @@ class private_random_state:
     True
     """
 
+    _turn = threading.RLock()
+
     def __init__(self, seed, device):
         self.devices = [device] if device.type == "cuda" else []
         if seed is None:
-            self.states = self._now()
+            with self._turn:
+                self.states = self._now()
         else:
             self.states = [torch.Generator(place).manual_seed(seed).get_state() for place in ("cpu", *self.devices)]
 
     def __enter__(self):
-        self._outside = self._now()
-        self._set(self.states)
+        self._held = self._turn  # a process that is forked within has another
+        self._held.acquire()
+        try:
+            self._outside = self._now()
+            self._set(self.states)
+        except BaseException:
+            self._held.release()
+            raise
         return self
 
     def __exit__(self, *error):
-        self.states = self._now()
-        self._set(self._outside)
+        try:
+            self.states = self._now()
+            self._set(self._outside)
+        finally:
+            self._held.release()
 
     def _now(self):
         return [torch.random.get_rng_state(), *map(torch.cuda.get_rng_state, self.devices)]
@@ -262,12 +277,19 @@ class private_random_state:
             torch.cuda.set_rng_state(state, device)
 
 
+def _renew_turn():
+    """In a forked process: the turn may be that of a thread that was not copied."""
+    private_random_state._turn = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_turn)
+
+
 def one_pass(trainer, batches):
     """Take a step on each batch; the summed loss and the number of pairs."""
     total, n = torch.zeros((), dtype=torch.float64), 0
-    with warnings.catch_warnings():  # torch's Adagrad makes sparse tensors and warns, once a process, that it does not check them
-        warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly disabled")
-        for batch in batches:
-            total = total.to(batch.rating.device).add_(trainer.step(batch), alpha=len(batch))
-            n += len(batch)
+    for batch in batches:
+        total = total.to(batch.rating.device).add_(trainer.step(batch), alpha=len(batch))
+        n += len(batch)
     return float(total), n

@@ -11,6 +11,7 @@ from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from sk_torchmf._forks import one_thread_if_forked
 from sk_torchmf._validation import check_seed
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._torch_prediction import ModulePredictor, background_of
@@ -43,7 +44,8 @@ class SpotlightEstimator(ModulePredictor):
     @user
     @item
     random_state : int, RandomState instance or None, default=None
-        Seeds the model, which gets a RandomState of its own. Spotlight seeds torch's global generators too; they are put back.
+        Seeds the model, which gets a RandomState of its own. Spotlight seeds torch's global generators too; they are put back,
+        and fits in several threads wait for each other.
     verbose : int, default=0
         1 lets the model print its epochs.
     **options
@@ -190,10 +192,17 @@ class SpotlightEstimator(ModulePredictor):
         seed = check_seed(self.random_state)
         device = "cuda" if self._options("model").get("use_cuda") or torch.cuda.is_initialized() else "cpu"
         with private_random_state(seed, torch.device(device)):
-            model = self._make(seed, len(data))
-            model.fit(data, **({"verbose": True} if self.verbose else {}))
+            model = self._trained(data, seed)
         return self._publish(reading.attributes() | found | {"model_": model, "module_": getattr(model, "_net", None)})
 
+    @one_thread_if_forked
+    def _trained(self, data, seed):
+        """A fresh model, trained."""
+        model = self._make(seed, len(data))
+        model.fit(data, **({"verbose": True} if self.verbose else {}))
+        return model
+
+    @one_thread_if_forked
     def to_module(self):
         """Return the trained network, followed by the inverse link of its loss.
 
@@ -238,6 +247,7 @@ class SpotlightEstimator(ModulePredictor):
     def _respond(self, scores, clip=None):
         return np.clip(scores, *self.rating_range_) if self._check_clip(clip) else scores  # responses already
 
+    @one_thread_if_forked
     def _forward(self, codes):
         user, item = codes["user"], codes["item"]
         n, predicted = len(user), np.empty(len(user))

@@ -6,8 +6,10 @@ import signal
 
 import numpy as np
 import pytest
+import torch
 import tutorial
 from contract import DATA
+from joblib import Parallel, delayed
 from numpy.testing import assert_array_equal
 from torch import nn
 from torch_models import NOISE, TEST, TRAIN, rmse, small
@@ -96,3 +98,15 @@ def test_several_processes_share_buffers_too():
 def test_divergence_in_several_processes_is_divergence():
     with pytest.raises(DivergenceError, match="optimizer__lr=1e"):
         small(optimizer="SGD", optimizer__lr=1e6, n_processes=2, max_iter=5).fit(TRAIN)
+
+
+@pytest.mark.filterwarnings("ignore:Loky-backed parallel loops cannot be nested")
+def test_in_a_thread_where_joblib_starts_no_process_nothing_global_is_seeded(monkeypatch):
+    """The parts are trained here, one after another; torch.manual_seed would seed CUDA's generators too."""
+    monkeypatch.setattr(torch, "manual_seed", None)
+    before = torch.get_rng_state()
+    found = Parallel(n_jobs=2, backend="threading")(
+        delayed(lambda: small(n_processes=2).fit(TRAIN).predict(TEST))() for _ in range(2)
+    )
+    assert_array_equal(*found)
+    assert torch.equal(torch.get_rng_state(), before)
