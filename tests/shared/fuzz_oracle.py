@@ -21,7 +21,7 @@ from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
 from sklearn.utils._param_validation import InvalidParameterError
 
 import sk_torchmf
-from sk_torchmf import DivergenceError
+from sk_torchmf import DivergenceError, InputWarning
 
 LIMIT = 20.0  # seconds a case may take
 IMPORTS = """\
@@ -162,8 +162,7 @@ def take(step, namespace, inputs, seconds):
                 return None, Finding(f"{type(error).__name__} at {_place(error)}", _text(error))
             refusal = f"{type(error).__name__}: {error}"
     for one in caught:
-        ours = one.category.__module__ == "sklearn.exceptions" or (one.category is UserWarning and one.filename == NAMES)
-        if not ours:
+        if not _is_expected(one):
             place = f"{os.path.relpath(one.filename, OURS)}:{one.lineno}"
             return None, Finding(f"{one.category.__name__} at {place}", str(one.message))
     after = _held(namespace, inputs)
@@ -262,6 +261,13 @@ def is_finite(value, nan=False):
     if isinstance(value, (float, np.floating, np.ndarray)) and np.asarray(value).dtype.kind == "f":
         return bool((np.isfinite(value) | (nan & np.isnan(value))).all())
     return True
+
+
+def _is_expected(warning):
+    """Whether a warning is one of ours, at the line that called, or of those that scikit-learn gives by name."""
+    kind, where = warning.category, warning.filename
+    ours, names = kind is InputWarning and where == "<case>", kind is UserWarning and where == NAMES
+    return ours or names or kind.__module__ == "sklearn.exceptions"
 
 
 def _has_words(error):
