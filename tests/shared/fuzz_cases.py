@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from string import Template
 
 import fuzz_values as values
-from fuzz_calls import one_call
+from fuzz_calls import ODD_PARAMETERS, one_call
 from fuzz_oracle import Case, Step
 from hypothesis import strategies as st
 
@@ -183,7 +183,7 @@ def one_model(pick, name):
     if "parameter" in pick.odd:
         option = pick.one_of(sorted([*known, "bogus", "loss", "solver", "module", "optimizer", "features"]))
         if option != "checkpoint" and "__" not in option:  # a number would be a file's; and options of torch's are its business
-            options[option] = pick.one_of([one for one in values.ODD_PARAMETERS if one not in UNENDING.get(option, ())])
+            options[option] = pick.one_of([one for one in ODD_PARAMETERS if one not in UNENDING.get(option, ())])
     line = f"model = {name}({', '.join(f'{option}={value}' for option, value in options.items())})"
     return Model(name, line, before, loss, ranks, module == "Timed")
 
