@@ -13,9 +13,17 @@ MAX_PAIRS = 2**31 - 1  # index plans are int32
 SMALLEST, LARGEST = 1e-30, 1e30  # of weights and parameters: float32 holds them, and what they are multiplied by
 
 
+def as_array(values, name):
+    """Return values as an array, refusing nested lists of unequal lengths."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{name} must be an array of one value each. Got lists of unequal lengths.") from None
+
+
 def check_ids(ids, name):
     """Return ids as a one-dimensional integer array >= 0; integral floats are cast, anything else is refused."""
-    ids = np.asarray(ids)
+    ids = as_array(ids, name)
     if ids.ndim != 1:
         raise ValueError(f"{name} must be one-dimensional. Got shape {ids.shape}.")
     if ids.dtype.kind not in "iu":
@@ -60,7 +68,7 @@ def check_finite(values, name):
 
 def check_length(values, n, name, what="observation"):
     """Return values as an array of shape (n,)."""
-    values = np.asarray(values)
+    values = as_array(values, name)
     if values.shape != (n,):
         raise ValueError(f"{name} must have one value for each {what}, shape ({n},). Got shape {values.shape}.")
     return values
@@ -68,11 +76,7 @@ def check_length(values, n, name, what="observation"):
 
 def check_ratings(ratings, n, name):
     """Return ratings as a finite real array of shape (n,), in the dtype they came in where that is a float."""
-    try:
-        np.asarray(ratings)
-    except ValueError:
-        raise ValueError(f"{name} must be numbers, one for each observation. Got lists of unequal lengths.") from None
-    if np.asarray(ratings).dtype.kind == "c":
+    if as_array(ratings, name).dtype.kind == "c":
         raise ValueError(f"Complex data not supported: {name} has dtype {np.asarray(ratings).dtype}.")
     ratings = column_or_1d(ratings, warn=True)
     if ratings.dtype.kind in "mM":
@@ -90,7 +94,7 @@ def check_ratings(ratings, n, name):
 
 def check_weights(weights, n, name, what="observation", hint=""):
     """Return weights as a float64 array of shape (n,): finite, >= 0, not all zero."""
-    if np.asarray(weights).dtype.kind not in "biufO":
+    if as_array(weights, name).dtype.kind not in "biufO":
         raise TypeError(f"{name} must be numbers. Got {np.asarray(weights).dtype}.")
     try:
         weights = np.asarray(weights, dtype=np.float64)

@@ -8,7 +8,6 @@ reader would stay beside them, and the two would differ in what they take.
 import contextlib
 import csv
 import re
-import warnings
 from itertools import islice
 
 import numpy as np
@@ -110,8 +109,8 @@ class TextTable:
         cell = self.first_cell(columns["timestamp"]) if "timestamp" in columns else None
         types = {**NUMBER_TYPES, "timestamp": np.int64 if cell and cell.strip().isdecimal() else np.float64}
         fields, positions, blocks = [(role, types[role]) for role in columns], list(columns.values()), []
-        with self.open_lines() as every, warnings.catch_warnings():
-            warnings.simplefilter("error")  # NumPy only warns of an id that is 1.5
+        whole = [at for role, at in columns.items() if types[role] is np.int64]
+        with self.open_lines() as every:
             for _ in range(self.n_skipped):
                 every.readline()
             mark = _delimiter(self.separator)
@@ -124,12 +123,14 @@ class TextTable:
                     text = text.replace("::", "\t")
                     lines = text.removesuffix("\n").split("\n")
                 n_marks = text.count(mark) / (self.n_columns - 1)
-                n_rows = len(lines) if n_marks == len(lines) else sum(map(bool, map(str.strip, lines)))  # less blank ones
-                if n_marks != n_rows or _has_odd_integer(text):
+                if n_marks != len(lines):
+                    lines = [line for line in lines if line.strip()]
+                    text = "\n".join(lines)
+                if n_marks != len(lines) or _has_odd_integer(text, mark, self.n_columns, whole):
                     return None
                 try:
                     blocks.append(np.loadtxt(lines, fields, None, mark, usecols=positions, ndmin=1, quotechar='"'))
-                except (ValueError, Warning):
+                except ValueError:
                     return None
         if not sum(map(len, blocks)):
             return None
@@ -198,12 +199,20 @@ def _simplify(lines, separator):
     return (line.replace("::", "\t") for line in lines) if separator == "::" else lines
 
 
-def _has_odd_integer(text):
-    """Whether a text may have an integer that does not print as it stands, which an id may be: 007, +7 or -0."""
-    code = np.frombuffer(f"\n{text}\n".encode(), dtype=np.uint8)
+def _has_odd_integer(text, mark, n_columns, whole):
+    """Whether rows may have an integer that does not print as it stands, 007 or -0, or in the columns ``whole`` any other text.
+
+    NumPy makes 1 of an integer that is 1.5, and only warns.
+    """
+    code = np.frombuffer(f"\n{text.removesuffix(chr(10))}\n".encode(), dtype=np.uint8)
     digit = code - ord("0") < 10
     first = ~digit & (code != ord("."))  # before the first digit of an integer
-    return "+" in text or "-0" in text or bool((first[:-2] & (code[1:-1] == ord("0")) & digit[2:]).any())
+    if "+" in text or (first[:-2] & (code[1:-1] == ord("0")) & digit[2:]).any():
+        return True
+    ends = (code == ord(mark)) | (code == ord("\n"))  # of fields; that of no field comes first
+    other = np.flatnonzero(~(digit | ends | (code == ord(" ")) | (code == ord('"')) | (code == ord("\r"))))
+    column = (np.searchsorted(np.flatnonzero(ends), other) - 1) % n_columns
+    return bool(np.isin(column, whole).any())
 
 
 def _reader(lines, separator):
