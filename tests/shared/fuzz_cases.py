@@ -84,30 +84,35 @@ MODULES = {
     "Sparse": Template(MODULE).substitute(name="Sparse", sparse=True, more="", term=""),
     "Timed": Template(MODULE).substitute(name="Timed", sparse=False, more=", day", term=" + 0.1 * day"),
 }
-NUMBERS = st.integers(0, 2**16 - 1)  # of which hypothesis has no favourites, as it has of a few numbers
+LENGTH = 256  # bytes that a case is made of; what is drawn beyond is the first of its table
 UNENDING = {"max_iter": ("2**63", "10**30")}  # asked for and given
 
 
-@dataclass(frozen=True)
 class Picker:
-    """Draws from tables of texts: a plain one, or one of the odd ones where an aspect is odd."""
+    """Draws from tables of texts: a plain one, or one of the odd ones where an aspect is odd.
 
-    draw: object
-    odd: frozenset
+    It takes its numbers from bytes, of which hypothesis has no favourites and which it makes smaller: 0 is a table's first.
+    """
+
+    def __init__(self, stream):
+        self.stream, self.odd = iter(stream), ()
+
+    def number(self, n):
+        """Below n."""
+        return (256 * next(self.stream, 0) + next(self.stream, 0)) % n
 
     def one_of(self, options):
-        options = tuple(options)
-        return options[self.draw(NUMBERS) % len(options)]
+        return tuple(options)[self.number(len(options))]
 
     def some(self, aspect, plain, strange):
         return self.one_of(strange if aspect in self.odd else plain)
 
     def chance(self, n):
         """True once in n."""
-        return self.draw(NUMBERS) % n == n - 1
+        return self.number(n) == n - 1
 
     def between(self, low, high):
-        return low + self.draw(NUMBERS) % (high - low + 1)
+        return low + self.number(high - low + 1)
 
 
 @dataclass(frozen=True)
@@ -135,10 +140,14 @@ class Data:
     container: str = ""
 
 
-@st.composite
-def cases(draw, estimators=ESTIMATORS):
-    """Cases of these estimators; of at most two aspects each is odd."""
-    pick = Picker(draw, draw(st.frozensets(st.sampled_from(ASPECTS), max_size=2)))
+def cases(estimators=ESTIMATORS):
+    """Cases of these estimators, a strategy."""
+    return st.binary(min_size=LENGTH, max_size=LENGTH).map(lambda stream: case_of(Picker(stream), estimators))
+
+
+def case_of(pick, estimators):
+    """Draw a case; of none, one or two aspects it is odd."""
+    pick.odd = [pick.one_of(ASPECTS) for _ in range(pick.between(0, 2))]
     model = one_model(pick, pick.one_of(estimators))
     data = one_data(pick, model, pick.one_of(("table", "table", "container", "container" if model.timed else "matrix")))
     more = one_data(pick, model, data.kind, "_more") if pick.chance(4) else None
@@ -178,7 +187,7 @@ def one_model(pick, name):
     else:
         loss, known, ranks = pick.one_of(LOSSES), COMMON | OF_FACTORS | OF_RATINGS, False
         options |= {"loss": repr(loss), "solver": repr(pick.one_of(SOLVERS)), "n_factors": "2"}
-    for option in sorted(pick.draw(st.sets(st.sampled_from(sorted(known)), max_size=3))):
+    for option in sorted({pick.one_of(sorted(known)) for _ in range(pick.between(0, 3))}):
         options[option] = pick.one_of(known[option])
     if "parameter" in pick.odd:
         option = pick.one_of(sorted([*known, "bogus", "loss", "solver", "module", "optimizer", "features"]))
