@@ -5,11 +5,12 @@ from numbers import Integral, Real
 from types import NoneType
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import column_or_1d
 
-MAX_PAIRS = 2**31 - 1  # index plans are int32
+MOST = 2**31 - 1  # of what is counted: index plans are int32
 SMALLEST, LARGEST = 1e-30, 1e30  # of weights and parameters: float32 holds them, and what they are multiplied by
 
 
@@ -123,17 +124,17 @@ def raise_tiny(weights):
 
 def check_n_positions(n, role):
     """Refuse more positions of users or items than an int32 plan can index."""
-    if n > MAX_PAIRS:
+    if n > MOST:
         raise ValueError(
-            f"{role} ids are positions, and {n} are more than a model can have, {MAX_PAIRS}. Where they are labels pass a table "
+            f"{role} ids are positions, and {n} are more than a model can have, {MOST}. Where they are labels pass a table "
             "instead, of which only ids that occur take a row."
         )
 
 
 def check_n_pairs(n):
     """Refuse more observations than an int32 plan can index."""
-    if n > MAX_PAIRS:
-        raise ValueError(f"At most {MAX_PAIRS} observations fit one model (int32 index plans). Got {n}. Fit on a sample of them.")
+    if n > MOST:
+        raise ValueError(f"At most {MOST} observations fit one model (int32 index plans). Got {n}. Fit on a sample of them.")
 
 
 def check_device(device):
@@ -168,10 +169,25 @@ def check_size(ratings, name):
     return ratings
 
 
+def check_rows(rows, name, dtype=np.float64):
+    """Return rows of numbers as an array of two dimensions."""
+    if sp.issparse(rows):
+        raise TypeError(f"{name} must be a dense array of rows. Got a sparse one; pass its toarray().")
+    rows = as_array(rows, name)
+    if rows.ndim != 2 or rows.dtype.kind not in "biufO":
+        raise ValueError(f"{name} must be numbers, an array of two dimensions. Got {rows.dtype} of shape {rows.shape}.")
+    try:
+        return rows.astype(dtype)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be numbers. Got {rows.dtype}.") from None
+
+
 def check_count(n, name):
     """Return how many are asked for, an int >= 1."""
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         raise ValueError(f"{name} must be an int >= 1. Got {n!r}.")
+    if n > MOST:
+        raise ValueError(f"{name} must be at most {MOST}. Got {n}.")
     return int(n)
 
 

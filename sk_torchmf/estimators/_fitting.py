@@ -13,7 +13,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sk_torchmf._forks import one_thread_if_forked
-from sk_torchmf._validation import as_python, check_seed
+from sk_torchmf._validation import MOST, as_python, check_memory, check_seed
 from sk_torchmf.estimators._saving import SavedEstimator
 from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.inputs.forms import Reading
@@ -33,7 +33,7 @@ FIT_CONSTRAINTS: dict = {
     "tol": [Interval(Real, 0, None, closed="left")],
     "early_stopping": ["boolean"],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-    "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+    "n_iter_no_change": [Interval(Integral, 1, MOST, closed="both")],
     "refit": ["boolean"],
     "scoring": [str, callable, None],
     "checkpoint": [str, os.PathLike, None],
@@ -73,6 +73,7 @@ class FitArguments:
         data, validation = self.reading.data, (None, None)
         if self.X_val is not None:
             X_val = Interactions.from_matrix(self.X_val) if sp.issparse(self.X_val) else self.X_val
+            X_val = as_interactions(X_val) if is_interactions(X_val) else X_val
             parts = (X_val.user_ids, X_val.item_ids, X_val.ratings) if is_interactions(X_val) else (np.asarray(X_val),)
             validation = (*parts, self.y_val)
         return digest_of(data.user_ids, data.item_ids, data.ratings, data.weights, *self.reading.features.values(), *validation)
@@ -289,6 +290,12 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
     def _train(self, given, device, start):
         """Train on what was read; the fitted attributes."""
         params = self._in_python()
+        (n_users, n_items), n_factors = given.reading.shape, getattr(params, "n_factors", 1)
+        check_memory(
+            8 * (n_users + n_items) * n_factors,  # the rows and as much again to improve them
+            f"A model of {n_users} users and {n_items} items with {n_factors} factors each",
+            "Lower n_factors, or pass labels in a table, of which only those that occur take a row.",
+        )
         seed, checkpoint, progress, restore = check_seed(self.random_state), None, None, None
         if self.checkpoint is not None:
             checkpoint = Checkpoint(self.checkpoint, fingerprint_of(self, seed, given.digest()))

@@ -8,7 +8,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_torchmf._forks import one_thread_if_forked
-from sk_torchmf._validation import check_finite, check_length, check_memory
+from sk_torchmf._validation import check_finite, check_length, check_memory, check_rows
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import Fitting, Start
 from sk_torchmf.inputs.forms import INTERACTIONS, SPARSE, Reading, form_of
@@ -95,6 +95,9 @@ class FactorPredictor(TransformerMixin, Fitting):
         array([3., 1.])
         """
         self._validate_params()
+        user_factors, item_factors = (
+            check_rows(rows, f"{role}_factors", self.dtype) for role, rows in (("user", user_factors), ("item", item_factors))
+        )
         reading, counts = self._read_learned(len(user_factors), len(item_factors), interactions)
         users = self._learned_side("user", user_factors, user_biases, counts[0])
         items = self._learned_side("item", item_factors, item_biases, counts[1])
@@ -107,7 +110,6 @@ class FactorPredictor(TransformerMixin, Fitting):
 
     def _learned_side(self, role, factors, biases, counts):
         """One side of a factorization that was learned elsewhere."""
-        factors = np.asarray(factors, dtype=self.dtype)
         if factors.shape != (len(counts), self.n_factors):
             raise ValueError(f"{role}_factors must have shape (n_{role}s, {self.n_factors}). Got {factors.shape}.")
         if (biases is None) == self._has_biases():
@@ -265,9 +267,9 @@ class FactorPredictor(TransformerMixin, Fitting):
     def _score_rows(self, rows):
         """Scores (n_rows, n_items) of users given by rows as ``fold_in`` gives them."""
         check_is_fitted(self)
-        rows, factors = np.asarray(rows, dtype=np.float64), self._factors
+        rows, factors = check_rows(rows, "rows"), self._factors
         width = factors.n_factors + factors.biased
-        if rows.ndim != 2 or rows.shape[1] != width:
+        if rows.shape[1] != width:
             raise ValueError(f"rows must have shape (n_rows, {width}), as fold_in gives them. Got {rows.shape}.")
         if not np.abs(rows).max(initial=0) <= LARGEST_ROW:
             raise ValueError(

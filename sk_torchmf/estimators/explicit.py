@@ -8,7 +8,7 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sk_torchmf._validation import LARGEST, SMALLEST, check_device
+from sk_torchmf._validation import LARGEST, MOST, SMALLEST, check_device
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import FIT_CONSTRAINTS, observed_attributes
 from sk_torchmf.estimators._prediction import attributes_of
@@ -87,13 +87,13 @@ class ExplicitFactorization(RatingPredictor):
     """Base of the explicit estimators: parameters, ``fit`` and ``partial_fit``."""
 
     _parameter_constraints: dict = {
-        "n_factors": [Interval(Integral, 1, None, closed="left")],
+        "n_factors": [Interval(Integral, 1, MOST, closed="both")],
         "loss": [StrOptions(POINTWISE.keys())],  # a view: a loss that joins the table is a value at once
         "solver": [StrOptions(RATING_SOLVERS.keys())],
         "alpha": [Interval(Real, 0, LARGEST, closed="both")],
-        "max_iter": [Interval(Integral, 1, None, closed="left"), None],
+        "max_iter": [Interval(Integral, 1, MOST, closed="both"), None],
         "learning_rate": [Interval(Real, SMALLEST, LARGEST, closed="both"), None],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "batch_size": [Interval(Integral, 1, MOST, closed="both"), None],
         "clip": ["boolean"],
         **FIT_CONSTRAINTS,
     }

@@ -10,7 +10,7 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sk_torchmf._validation import LARGEST, SMALLEST, check_device, raise_tiny
+from sk_torchmf._validation import LARGEST, MOST, SMALLEST, check_device, raise_tiny
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import FIT_CONSTRAINTS
 from sk_torchmf.estimators._positives import PositivesPredictor
@@ -220,16 +220,16 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     """
 
     _parameter_constraints: dict = {
-        "n_factors": [Interval(Integral, 1, None, closed="left")],
+        "n_factors": [Interval(Integral, 1, MOST, closed="both")],
         "loss": [StrOptions(LOSSES.keys())],  # a view: a loss that joins the table is a value at once
         "biased": ["boolean"],
         "alpha": [Interval(Real, 0, LARGEST, closed="both"), None],
         "confidence": [Interval(Real, SMALLEST, LARGEST, closed="both"), None],
-        "n_negatives": [Interval(Integral, 1, None, closed="left")],
+        "n_negatives": [Interval(Integral, 1, MOST, closed="both")],
         "negatives": [StrOptions({"uniform", "popularity"})],
         "temperature": [Interval(Real, SMALLEST, LARGEST, closed="both"), None],
         "exact": ["boolean", None],
-        "max_iter": [Interval(Integral, 1, None, closed="left"), None],
+        "max_iter": [Interval(Integral, 1, MOST, closed="both"), None],
         **FIT_CONSTRAINTS,
     }
 

@@ -9,7 +9,7 @@ import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
-from sk_torchmf._validation import check_device
+from sk_torchmf._validation import MOST, check_device
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import FIT_CONSTRAINTS, reading_of
 from sk_torchmf.estimators._torch_batches import StreamTrainer
@@ -168,11 +168,11 @@ class TorchFactorization(SavedModule, StreamTrainer):
         "scheduler": [str, callable, torch.optim.lr_scheduler.LRScheduler, None],
         "parameter_options": [Mapping, None],
         "features": ["array-like", HasMethods(["keys"]), str, None],
-        "n_negatives": [Interval(Integral, 1, None, closed="left")],
+        "n_negatives": [Interval(Integral, 1, MOST, closed="both")],
         "negatives": [StrOptions({"uniform", "popularity"})],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
-        "n_processes": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, MOST, closed="both")],
+        "batch_size": [Interval(Integral, 1, MOST, closed="both"), None],
+        "n_processes": [Interval(Integral, 1, MOST, closed="both")],
         "clip": ["boolean"],
         **FIT_CONSTRAINTS,
         "verbose": ["verbose", Interval(Real, 0, None, closed="left")],

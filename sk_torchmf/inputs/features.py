@@ -8,6 +8,7 @@ import numpy as np
 from sk_torchmf._validation import check_finite, check_length
 from sk_torchmf.inputs.forms import SPARSE, TABLE, form_of
 from sk_torchmf.inputs.labels import column, encode, is_frame, lookup
+from sk_torchmf.interactions import as_interactions
 
 TAKEN = ("self", "user", "item", "users", "items", "factors")  # forward's own, and what module arguments n_* mean already
 WHOLE = 2**24  # up to which float32 tells whole numbers apart
@@ -67,7 +68,7 @@ def read(X, features, dtype, vocabularies=None):
         if form == TABLE:
             values = column(X, key, f"features[{name!r}]")
         else:
-            values = getattr(X, key) if key in ("timestamps", "weights") else None
+            values = getattr(as_interactions(X), key) if key in ("timestamps", "weights") else None
         if values is None:
             raise ValueError(f"features={key!r}: of Interactions these are timestamps or weights, where they have them.")
         if vocabularies is None and is_categorical(values):

@@ -158,7 +158,10 @@ def is_number(values):
 def _factorize(values):
     """Codes of a column, -1 where it is missing, and its distinct values, in any order and of any type."""
     if hasattr(values, "factorize"):  # pandas
-        codes, distinct = values.factorize()
+        try:
+            codes, distinct = values.factorize()
+        except TypeError:  # objects without a hash
+            return _factorize_objects(values.to_numpy(dtype=object))
         return codes, np.asarray(distinct)
     if hasattr(values, "to_physical"):  # polars
         if str(values.dtype).startswith(("Categorical", "Enum")):

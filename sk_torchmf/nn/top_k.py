@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from sk_torchmf._forks import one_thread_if_forked
+from sk_torchmf._validation import check_memory
 
 BLOCK = 2**20  # scores held at once: 8 MiB in float64
 
@@ -76,6 +77,7 @@ def rank(score, n_rows, n_columns, k, *, excluded=None, done=None):
     scores : ndarray of shape (n_rows, k), float64
         -inf there.
     """
+    check_memory(16 * n_rows * k, f"A table of {n_rows} x {k} best", "Lower k, or ask for fewer rows at a time.")
     columns = np.full((n_rows, k), -1, dtype=np.int64)
     values = np.full((n_rows, k), -np.inf)
     if n_columns == 0:
