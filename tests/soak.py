@@ -1,7 +1,7 @@
 """Whether memory stays flat: a thousand fits and a hundred thousand predictions in one process: ``nox -s soak``."""
 
 import argparse
-import resource
+import os
 import sys
 import time
 from pathlib import Path
@@ -20,8 +20,10 @@ ALLOWED = 4.0  # MiB in the rest of it: 6 KB a fit, less than any model here tak
 def resident():
     """Resident memory of this process in MiB; its peak where the platform does not tell the present."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
     except OSError:
+        import resource
+
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
