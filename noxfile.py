@@ -53,6 +53,22 @@ def tests(session):
 
 
 @nox.session
+def fuzz(session):
+    """Put random inputs in, on all cores, and list all that is neither an answer nor refused with words: nox -s fuzz -- 10000."""
+    install_torch(session)
+    session.install("-e", ".", *groups("test"))
+    session.run("python", "tests/fuzz.py", *session.posargs, env=PASSIVE | {"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def soak(session):
+    """See whether memory stays flat over 1,000 fits and 100,000 predictions in one process."""
+    install_torch(session)
+    session.install("-e", ".", *groups("test"))
+    session.run("python", "tests/soak.py", *session.posargs, env=PASSIVE | {"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
 def lint(session):
     """Check style, format, types and that imports go downward only."""
     install_torch(session)

@@ -10,7 +10,7 @@ from five_ratings import FORMS
 from sk_torchmf import BiasedMatrixFactorization, MatrixFactorization
 
 os.environ["MPLBACKEND"] = "Agg"
-collect_ignore = ["shared"]  # what test modules import: no tests, no examples
+collect_ignore = ["shared", "fuzz.py", "soak.py"]  # what test modules import, and scripts: no tests, no examples
 pytest.register_assert_rewrite("contract", "every_solver", "killed_fits", "pictures", "round_trip")
 
 if os.environ.get("SK_TORCHMF_SPOTLIGHT"):
