@@ -212,7 +212,7 @@ def _check_present(codes, distinct, role):
     """Refuse missing and infinite ids; ``distinct[codes]`` are the column, -1 is missing."""
     unfit, every = _unfit(distinct), codes is None
     bad = np.zeros(len(distinct), dtype=bool) if every else codes == -1
-    if unfit is not None:
+    if unfit is not None and unfit.any():
         bad = bad | (unfit if every else unfit[codes])
     if bad.any():
         at = int(np.flatnonzero(bad)[0])
