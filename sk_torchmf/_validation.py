@@ -215,4 +215,12 @@ def check_seed(random_state):
     """Return a seed from scikit-learn's ``random_state``; None draws from the operating system, never from a global generator."""
     if random_state is None:
         return int(np.random.default_rng().integers(2**31))
-    return int(check_random_state(random_state).randint(2**31 - 1))
+    return int(check_generator(random_state).randint(2**31 - 1))
+
+
+def check_generator(random_state):
+    """Return the generator that scikit-learn's ``random_state`` means."""
+    try:
+        return check_random_state(random_state)
+    except ValueError:
+        raise ValueError(f"random_state must be None, an int from 0 to 2**32 - 1 or a RandomState. Got {random_state!r}.") from None

@@ -78,6 +78,8 @@ class Interactions:
         """
         if not sp.issparse(matrix):
             raise TypeError(f"matrix must be a scipy sparse matrix or array. Got {type(matrix).__name__}.")
+        if not matrix.dtype.isnative:  # which SciPy's own sums do not take
+            matrix = matrix.astype(matrix.dtype.newbyteorder("="))
         rows = matrix.tocsr()
         if not rows.has_canonical_format:
             rows = rows.copy()

@@ -98,6 +98,8 @@ class FactorPredictor(TransformerMixin, Fitting):
         user_factors, item_factors = (
             check_rows(rows, f"{role}_factors", self.dtype) for role, rows in (("user", user_factors), ("item", item_factors))
         )
+        if not len(user_factors) or not len(item_factors):
+            raise ValueError("user_factors and item_factors must have at least one row each.")
         reading, counts = self._read_learned(len(user_factors), len(item_factors), interactions)
         users = self._learned_side("user", user_factors, user_biases, counts[0])
         items = self._learned_side("item", item_factors, item_biases, counts[1])
@@ -142,6 +144,8 @@ class FactorPredictor(TransformerMixin, Fitting):
                     f"interactions must be what the factors were learned from, with {n_users} users and {n_items} items. "
                     f"Got {data.num_users} and {data.num_items}."
                 )
+            if len(data) == 0:
+                raise ValueError("interactions must have at least one observation, since the factors were learned from them.")
             users, items = np.bincount(data.user_ids, data.weights, n_users), np.bincount(data.item_ids, data.weights, n_items)
             counts = users.astype(np.float64), items.astype(np.float64)
         return Reading(data, np.arange(n_users), np.arange(n_items), INTERACTIONS, 2), counts

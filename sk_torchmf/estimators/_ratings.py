@@ -5,11 +5,10 @@ import scipy.sparse as sp
 import torch
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._forks import one_thread_if_forked
-from sk_torchmf._validation import check_flag, check_ratings
+from sk_torchmf._validation import check_flag, check_generator, check_ratings, check_weights
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import observed_attributes, reading_of
 from sk_torchmf.estimators._recommendation import Recommender
@@ -84,7 +83,7 @@ class RatingPredictor(RegressorMixin, Recommender):
     def _respond(self, scores, clip=None):
         """The predicted rating of a score: inverse link, then the limits."""
         ratings = super()._respond(scores)
-        return np.clip(ratings, *self.rating_range_) if (self.clip if clip is None else clip) else ratings
+        return np.clip(ratings, *self.rating_range_) if check_flag(self.clip if clip is None else clip, "clip") else ratings
 
     def _read_validation(self, X, y, sample_weight):
         """Row numbers of the pairs, or None and new users' ratings; ratings and weights."""
@@ -151,7 +150,7 @@ class RatingPredictor(RegressorMixin, Recommender):
         check_is_fitted(self)
         if sp.issparse(users) or self.user_posterior_ is None:
             raise ValueError('explore=True needs users that fit saw and solver="variational".')
-        rng = check_random_state(random_state) if random_state is not None else np.random.default_rng()
+        rng = check_generator(random_state) if random_state is not None else np.random.default_rng()
         return self._recommend(users, k, exclude_seen, items, progress, rng)
 
     @one_thread_if_forked
@@ -211,6 +210,8 @@ class RatingPredictor(RegressorMixin, Recommender):
                 raise ValueError("X has no stored ratings to score.")
             return r2_score(check(data.ratings), self._predict_left_out(data), sample_weight=data.weights)
         predicted = self.predict(X)
+        if sample_weight is not None:
+            sample_weight = check_weights(sample_weight, len(predicted), "sample_weight")
         return r2_score(check(check_ratings(read_target(X, y), len(predicted), "y")), predicted, sample_weight=sample_weight)
 
     @one_thread_if_forked

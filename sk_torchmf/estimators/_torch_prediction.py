@@ -11,7 +11,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._forks import one_thread_if_forked
-from sk_torchmf._validation import check_count, check_ratings
+from sk_torchmf._validation import check_count, check_flag, check_ratings, check_weights
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._recommendation import best_candidates, select_rows
 from sk_torchmf.estimators._torch_options import PartEstimator
@@ -181,7 +181,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         return np.clip(scores, *self.rating_range_) if clip else scores
 
     def _check_clip(self, clip=None):
-        clip = self.clip if clip is None else clip
+        clip = check_flag(self.clip if clip is None else clip, "clip")
         if clip and self._ranks():
             raise ValueError("clip=True limits predictions to the range of the ratings, and a ranking loss has none. Leave it out.")
         return clip
@@ -305,6 +305,8 @@ class ModulePredictor(RegressorMixin, PartEstimator):
             return ranking_scorer("ndcg", k=10)(self, select_positives(X, y, sample_weight))
         predicted = self.predict(X)
         rating = self._check_ratings(check_ratings(read_target(X, y), len(predicted), "y"))
+        if sample_weight is not None:
+            sample_weight = check_weights(sample_weight, len(predicted), "sample_weight")
         return r2_score(rating, predicted, sample_weight=sample_weight)
 
     def __sklearn_tags__(self):

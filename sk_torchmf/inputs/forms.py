@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.validation import _get_feature_names, _num_features, check_array
 
-from sk_torchmf._validation import check_finite, check_n_positions, check_ratings, check_size, check_weights, raise_tiny
+from sk_torchmf._validation import as_array, check_finite, check_n_positions, check_ratings, check_size, check_weights, raise_tiny
 from sk_torchmf.inputs.id_types import as_table
 from sk_torchmf.inputs.labels import column, encode, is_frame, merge
 from sk_torchmf.inputs.suspicions import warn_of_a_matrix, warn_of_an_index
@@ -253,7 +253,10 @@ def _read_container(data, y, sample_weight):
 def check_table(X):
     """A table as an array or frame with at least one row and one column."""
     if not is_frame(X):
-        return check_array(as_table(X), dtype=None, ensure_all_finite=False, input_name="X")
+        X = as_table(X)
+        return check_array(
+            as_array(X, "X") if isinstance(X, list | tuple) else X, dtype=None, ensure_all_finite=False, input_name="X"
+        )
     if 0 in X.shape:
         raise ValueError(f"Found a frame of shape {X.shape}; a minimum of 1 sample(s) and 2 feature(s) is required.")
     names = list(X.columns)

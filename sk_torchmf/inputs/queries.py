@@ -5,7 +5,7 @@ import scipy.sparse as sp
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import validate_data
 
-from sk_torchmf._validation import check_ratings, check_weights
+from sk_torchmf._validation import as_array, check_ratings, check_weights
 from sk_torchmf.inputs.forms import INTERACTIONS, SPARSE, TABLE, as_weights, check_table, form_of, read_matrix
 from sk_torchmf.inputs.id_types import as_ids
 from sk_torchmf.inputs.labels import column, is_frame, is_range, lookup
@@ -150,10 +150,10 @@ def read_new_users(estimator, X, y=None, sample_weight=None):
 def read_target(X, y):
     """The ratings that ``score`` compares with, as an array: y, by default a container's own."""
     if y is None and is_interactions(X):
-        y = X.ratings
+        y = as_interactions(X).ratings
     if y is None:
         raise ValueError("score needs y, the ratings of X.")
-    return np.asarray(y)
+    return as_array(y, "y")
 
 
 def select_positives(X, y, sample_weight):

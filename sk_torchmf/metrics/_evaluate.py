@@ -1,7 +1,7 @@
 """A fitted estimator's lists against held-out items: ranks users by blocks, leaves the arithmetic to the metrics."""
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -87,11 +87,10 @@ def evaluate(estimator, test, metrics=("ndcg", "precision", "recall"), k=10, *, 
     >>> table["hit_rate"][50]
     1.0
     """
-    if isinstance(metrics, str):
-        metrics = [metrics]
-    if not isinstance(metrics, Iterable):
-        raise TypeError(f"metrics must be a name or a list of names. Got {metrics!r}.")
-    names, ks = list(metrics), check_k(k)
+    try:
+        names, ks = [metrics] if isinstance(metrics, str) else list(metrics), check_k(k)
+    except TypeError:
+        raise TypeError(f"metrics must be a name or a list of names. Got {metrics!r}.") from None
     for name in names:
         check_metric(name, "metrics")
     for name in ("recommend", "users_", "items_"):

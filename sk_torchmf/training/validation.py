@@ -52,7 +52,13 @@ class Validation:
         weights = {"sample_weight": self.sample_weight} if isinstance(self.scoring, _BaseScorer) else {}
         if self.sample_weight is None:
             weights = {}
-        value = self.scoring(fitted, self.X, self.y, **weights)
+        try:
+            value = self.scoring(fitted, self.X, self.y, **weights)
+        except TypeError as error:
+            if weights and "sample_weight" in str(error):
+                advice = "Pass a scorer that does, or fit without weights"
+                raise TypeError(f"The validation data have weights, and scoring takes no sample_weight. {advice}.") from error
+            raise
         if not isinstance(value, int | float | np.number):
             raise TypeError(f"scoring must return a number. Got {type(value).__name__}.")
         return float(value)
