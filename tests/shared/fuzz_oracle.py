@@ -143,6 +143,8 @@ def run(case, limit=LIMIT):
             refusals.append(refusal)
             if step.fits or step.makes:
                 return outcome("refused")
+    if time.perf_counter() - started > limit:  # where there is no alarm
+        return outcome("finding", Finding("longer than the limit", case.steps[-1].code, case.script()))
     return outcome("answered")
 
 
