@@ -60,7 +60,7 @@ def explore_all(n, seed, n_processes, folder):
     """Run n cases in chunks; all (estimator, Outcome), and the scripts that ran when a process died."""
     sizes, results = [min(CHUNK, n - at) for at in range(0, n, CHUNK)], []
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(n_processes, context, max_tasks_per_child=10) as pool:
+    with concurrent.futures.ProcessPoolExecutor(n_processes, context) as pool:
         runs = [pool.submit(explore, seed * 10**6 + at, size, folder) for at, size in enumerate(sizes)]
         with contextlib.suppress(concurrent.futures.process.BrokenProcessPool):
             for run in concurrent.futures.as_completed(runs):

@@ -6,7 +6,7 @@ from fuzz_values import each
 ODD_PARAMETERS = each(
     """
     'x'; ''; b'x'; None; True; 0; -1; 0.5; 1.5; np.nan; -np.inf; np.inf; 2**63; -(2**63); 10**30; []; [1]; {}; np.array([1, 2])
-    np.array(2); np.array('x'); torch.tensor(2); Decimal('0.1'); object(); int; lambda x: x; 1j; np.float64(0.5)
+    np.array(2); np.array('x'); torch.tensor(2); Decimal('0.1'); object(); int; len; 1j; np.float64(0.5)
     np.longdouble(0.1); np.datetime64('2020'); pd.NA; range(3)
     """
 )

@@ -143,6 +143,8 @@ def run(case, limit=LIMIT):
             refusals.append(refusal)
             if step.fits or step.makes:
                 return outcome("refused")
+    if time.perf_counter() - started > limit:  # where there is no alarm
+        return outcome("finding", Finding("longer than the limit", case.steps[-1].code, case.script()))
     return outcome("answered")
 
 
@@ -225,7 +227,9 @@ def _wrong(step, answer, namespace, nan):
     if step.fits:
         fitted = {name: value for name, value in vars(model).items() if name.endswith("_") and not name.startswith("_")}
         fitted["optimizer_state_"] = (fitted.get("optimizer_state_") or {}).get("moments")  # a scheduler's state is torch's
-        bad = {name: value for name, value in fitted.items() if name not in ("users_", "items_") and not is_finite(value)}
+        values = {name: value for name, value in fitted.items() if name not in ("users_", "items_")}
+        told = nan and "history_"  # scikit-learn has warned that a score is not defined
+        bad = {name: value for name, value in values.items() if not is_finite(value, name == told)}
         return Finding(f"{what} leaves {sorted(bad)} not finite", f"{bad}"[:500]) if bad else None
     if step.shape is not None:
         due, found = eval(step.shape, namespace), np.shape(answer)
