@@ -90,6 +90,8 @@ def check_ratings(ratings, n, name):
             ratings = ratings.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name} must be numbers. {str(error).capitalize()}.") from None
+    if ratings.dtype.itemsize > 8:  # torch has no type so long
+        ratings = ratings.astype(np.float64)
     return check_size(check_finite(check_length(ratings, n, name), name), name)
 
 

@@ -78,6 +78,8 @@ class Interactions:
         """
         if not sp.issparse(matrix):
             raise TypeError(f"matrix must be a scipy sparse matrix or array. Got {type(matrix).__name__}.")
+        if matrix.ndim != 2:
+            raise ValueError(f"matrix must have two dimensions, users x items. Got a sparse array of shape {matrix.shape}.")
         if not matrix.dtype.isnative:  # which SciPy's own sums do not take
             matrix = matrix.astype(matrix.dtype.newbyteorder("="))
         rows = matrix.tocsr()
@@ -134,6 +136,8 @@ class Interactions:
         values = np.ones(len(self)) if self.ratings is None else self.ratings
         if values.dtype.kind not in "biuf":
             values = check_ratings(values, len(self), "ratings")
+        if not values.dtype.isnative or values.dtype == np.float16:  # which SciPy does not take
+            values = values.astype(np.float64)
         return sp.coo_matrix((values, (self.user_ids, self.item_ids)), shape=(self.num_users, self.num_items))
 
     def tocsr(self):

@@ -13,7 +13,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sk_torchmf._forks import one_thread_if_forked
-from sk_torchmf._validation import MOST, as_python, check_memory, check_seed
+from sk_torchmf._validation import MOST, as_array, as_python, check_memory, check_ratings, check_seed
 from sk_torchmf.estimators._saving import SavedEstimator
 from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.inputs.forms import Reading
@@ -346,6 +346,8 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         scoring = own if self.scoring is None else self.scoring
         if given.X_val is not None:
             X, y, weight = given.X_val, given.y_val, None
+            if y is not None and as_array(y, "y_val").dtype.kind not in "biuf":
+                y = check_ratings(y, len(y), "y_val")
             if is_interactions(X):
                 X = as_interactions(X)
                 y, weight = X.ratings if y is None and own is None else y, X.weights

@@ -40,6 +40,9 @@ class Factorization(BaseEstimator):
     def _validate_params(self):
         with np.errstate(over="ignore"):  # of a number in half precision beside the limits of its parameter
             super()._validate_params()
+        for name, rules in self._parameter_constraints.items():
+            if isinstance(value := getattr(self, name), bool | np.bool_) and not {"boolean", "verbose"}.intersection(_names(rules)):
+                raise ValueError(f"{name} must be a number, not a switch. Got {value}.")
 
     def _is_fitted(self):
         return "users_" in vars(self)
@@ -54,6 +57,11 @@ class Factorization(BaseEstimator):
     def _as_fitted(self, attributes):
         """Another estimator, of the same parameters, that has these fitted attributes: for scorers and callbacks."""
         return copy.copy(self)._publish(attributes)
+
+
+def _names(rules):
+    """Those of a parameter's rules that are words."""
+    return {rule for rule in rules if isinstance(rule, str)}
 
 
 def is_fitted_attribute(name):

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from sk_torchmf._validation import check_below, check_ids, check_length, check_ratings, check_weights
+from sk_torchmf._validation import as_array, check_below, check_ids, check_length, check_ratings, check_weights
 from sk_torchmf.solvers.batches import Batch
 
 
@@ -74,4 +74,4 @@ def _array(values):
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         values = values.float() if values.dtype == torch.bfloat16 else values  # which NumPy does not know
-    return np.asarray(values)
+    return as_array(values, "a part of a batch")

@@ -224,7 +224,7 @@ def read_matrix(X, y=None, sample_weight=None):
     if X.dtype.kind not in "fiub":
         raise ValueError(f"X must hold real numbers. Got dtype {X.dtype}; complex data not supported.")
     _check_sizes(*X.shape)
-    data = Interactions.from_matrix(X)
+    data = Interactions.from_matrix(X.astype(np.float64) if X.dtype.itemsize > 8 else X)  # torch has no type so long
     check_finite(data.ratings, "X.data")
     if sample_weight is not None:
         hint = " For a weight for each rating pass Interactions with weights: Interactions.weights."

@@ -197,7 +197,7 @@ def _find_loss(loss):
         if found is None:
             raise ValueError(f"loss={loss!r} is not a loss.{did_you_mean(loss, list(POINTWISE | RANKING | losses))}")
         return found
-    if not callable(loss):
+    if not callable(loss) or (isinstance(loss, type) and not issubclass(loss, torch.nn.Module)):
         raise TypeError(f"loss must be a torch loss, a function of (scores, ratings) or a name. Got {loss!r}.")
     return loss
 

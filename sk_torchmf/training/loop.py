@@ -227,6 +227,11 @@ def best_of(history):
     """``best_iter_`` and ``best_score_`` of a history with a validation figure."""
     at = best_epoch(history)
     figures = next(values for name, values in history.items() if name.startswith("validation_"))
+    if np.isnan(figures[at]):
+        raise ValueError(
+            "The validation figure was nan in every epoch, so that none was the best. Hold out more (validation_fraction), pass "
+            "X_val, or choose another scoring."
+        )
     return {"best_iter_": at + 1, "best_score_": figures[at]}
 
 

@@ -141,6 +141,8 @@ def regrow_optimizer(state, trainer, scheduler, old, moves):
         for key, value in state["moments"].get(name, {}).items():
             if isinstance(value, np.ndarray):
                 value = torch.from_numpy(value.copy())
+                if value.ndim and value.is_floating_point():  # the step counts have no dimension, and a dtype of their own
+                    value = value.to(parameter.dtype)
                 if value.ndim and value.shape == old[name].shape:
                     grown = begun[key].clone() if key in begun else torch.zeros_like(parameter, dtype=value.dtype)
                     move_rows(value, grown, moves[name])

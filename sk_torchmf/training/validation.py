@@ -1,5 +1,6 @@
 """What an epoch is worth on validation data, and which was the best."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,7 @@ class Validation:
         if self.scoring is None:
             if self.read is None:
                 self.read = fitted._read_validation(self.X, self.y, self.sample_weight)
-            return float(fitted._validation_loss(*self.read))
+            return min(float(fitted._validation_loss(*self.read)), sys.float_info.max)
         weights = {"sample_weight": self.sample_weight} if isinstance(self.scoring, _BaseScorer) else {}
         if self.sample_weight is None:
             weights = {}
