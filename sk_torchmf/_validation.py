@@ -15,7 +15,9 @@ SMALLEST, LARGEST = 1e-30, 1e30  # of weights and parameters: float32 holds them
 
 
 def as_array(values, name):
-    """Return values as an array, refusing nested lists of unequal lengths."""
+    """Return values as an array, refusing a sparse one and nested lists of unequal lengths."""
+    if sp.issparse(values):
+        raise TypeError(f"{name} must be a dense array. Got a sparse one; pass its toarray().")
     try:
         return np.asarray(values)
     except ValueError:
@@ -173,13 +175,12 @@ def check_size(ratings, name):
 
 def check_rows(rows, name, dtype=np.float64):
     """Return rows of numbers as an array of two dimensions."""
-    if sp.issparse(rows):
-        raise TypeError(f"{name} must be a dense array of rows. Got a sparse one; pass its toarray().")
     rows = as_array(rows, name)
     if rows.ndim != 2 or rows.dtype.kind not in "biufO":
         raise ValueError(f"{name} must be numbers, an array of two dimensions. Got {rows.dtype} of shape {rows.shape}.")
     try:
-        return rows.astype(dtype)
+        with np.errstate(over="ignore"):  # what becomes infinite is refused as that
+            return rows.astype(dtype)
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be numbers. Got {rows.dtype}.") from None
 

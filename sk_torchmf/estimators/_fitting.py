@@ -347,7 +347,7 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         if given.X_val is not None:
             X, y, weight = given.X_val, given.y_val, None
             if y is not None and as_array(y, "y_val").dtype.kind not in "biuf":
-                y = check_ratings(y, len(y), "y_val")
+                y = check_ratings(y, np.size(y), "y_val")
             if is_interactions(X):
                 X = as_interactions(X)
                 y, weight = X.ratings if y is None and own is None else y, X.weights

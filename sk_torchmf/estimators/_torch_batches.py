@@ -53,7 +53,7 @@ class StreamTrainer(ModulePredictor, Fitting):
             raise ValueError(
                 "fit_batches takes neither early_stopping nor checkpoint: what it has passed it cannot go back to. Use fit."
             )
-        if not callable(batches) and not isinstance(batches, Iterable):
+        if not callable(batches) and (not isinstance(batches, Iterable) or getattr(batches, "ndim", 1) == 0):
             raise TypeError(f"batches must be iterable, or a function that returns an iterator. Got {type(batches).__name__}.")
         if isinstance(batches, Iterator) and self.max_iter != 1:
             raise ValueError(

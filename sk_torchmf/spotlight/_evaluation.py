@@ -43,9 +43,10 @@ def rmse_score(model, test):
     0.0
     """
     check_container(test, "test")
+    test = as_interactions(test)
     if test.ratings is None:
         raise ValueError("test has no ratings to compare with. Pass Interactions with ratings.")
-    predicted = model.predict(as_interactions(test)) if _is_ours(model) else model.predict(test.user_ids, test.item_ids)
+    predicted = model.predict(test) if _is_ours(model) else model.predict(test.user_ids, test.item_ids)
     return np.sqrt(((check_ratings(test.ratings, len(predicted), "ratings") - predicted) ** 2).mean())
 
 

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from sk_torchmf._validation import as_python
 from sk_torchmf._version import __version__
 from sk_torchmf.storage import archive as _archive
 from sk_torchmf.storage.packing import pack, unpack
@@ -108,7 +109,8 @@ def _plain(value):
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float | np.number):
-        return value.item() if isinstance(value, np.number) else (value if math.isfinite(value) else repr(value))
+        value = as_python(value)
+        return value if not isinstance(value, float) or math.isfinite(value) else repr(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

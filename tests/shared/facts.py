@@ -29,7 +29,7 @@ def facts(value):
         return str(getattr(value, "dtypes", None)), repr(value.index), facts(value.to_numpy(dtype=object))
     if hasattr(value, "rows") and hasattr(value, "schema"):
         return repr(value.schema), repr(value.rows())
-    if hasattr(value, "to_numpy"):
+    if hasattr(value, "to_numpy") and hasattr(value, "dtype"):  # a Timestamp has the one alone
         return str(value.dtype), repr(list(value))
     if isinstance(value, np.random.RandomState):  # is there to be drawn from
         return "RandomState"
