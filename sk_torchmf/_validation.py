@@ -79,9 +79,11 @@ def check_length(values, n, name, what="observation"):
 
 def check_ratings(ratings, n, name):
     """Return ratings as a finite real array of shape (n,), in the dtype they came in where that is a float."""
-    if as_array(ratings, name).dtype.kind == "c":
-        raise ValueError(f"Complex data not supported: {name} has dtype {np.asarray(ratings).dtype}.")
-    ratings = column_or_1d(ratings, warn=True)
+    values = as_array(ratings, name)
+    if values.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: {name} has dtype {values.dtype}.")
+    plain = values.ndim == 1 and values.dtype.kind in "biuf"
+    ratings = values if plain else column_or_1d(ratings, warn=True)  # which sets warning filters: not safe in threads
     if ratings.dtype.kind in "mM":
         raise ValueError(
             f"{name} must be numbers. Got {ratings.dtype}, and a time is no rating. Pass the column of ratings; of durations pass "

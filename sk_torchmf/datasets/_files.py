@@ -60,7 +60,7 @@ def load_ratings(path, *, user=None, item=None, rating=None, timestamp=None):
 
     Warns
     -----
-    UserWarning
+    InputWarning
         Where times that were not asked for cannot be read, and are left out; where order alone tells the columns and their numbers
         are unlike ratings and times; and where an id is ``nan``, ``NULL`` or the like.
 
@@ -70,8 +70,7 @@ def load_ratings(path, *, user=None, item=None, rating=None, timestamp=None):
       first lines tell: MovieLens's ``u.data``, ``ratings.dat``, ``ratings.csv``, RecBole's ``.inter`` and their like. Comments
       (``#``, ``%``) above the first row are skipped, unless one has the columns' names. Rows are all of one length.
     - **JSON** with an object for each rating: one on a line, or all in one array.
-    - **Parquet** by pyarrow or polars; Zstandard by Python 3.14, zstandard or pyarrow: whichever is
-      installed.
+    - **Parquet** by pyarrow or polars; Zstandard by Python 3.14, zstandard or pyarrow: whichever is installed.
     - **Ids** of a text file are text unless every one in the column is an integer without sign and leading zeros. In JSON and
       Parquet they have the type that they come with: ``"7"`` stays text, 7.0 is 7.
     - **Ratings** may have a decimal comma (``3,5``) or a word behind them (``5.0 stars``).

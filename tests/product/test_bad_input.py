@@ -185,7 +185,7 @@ ODD = {
     "a longer list than memory": (lambda: FITTED.recommend([0] * 10_000, k=2**31 - 1), r"needs .* GiB.*Lower k"),
     "sparse rows": (
         lambda: FITTED.set_factors(sp.csr_array((2, 2)), np.ones((2, 2))),
-        "user_factors must be a dense array of rows",
+        "user_factors must be a dense array",
     ),
     "rows of text": (lambda: FITTED.inverse_transform([["a", "b", "c"]]), "rows must be numbers"),
     "a vector of new users": (lambda: FITTED.fold_in(sp.coo_array([1.0, 2.0])), "X has 2 features"),
