@@ -85,7 +85,7 @@ def test_an_id_in_brackets_is_no_json(tmp_path):
 @pytest.fixture(params=["pyarrow", "polars"])
 def library(request, monkeypatch):
     """The one library of tables that is there, after the test has written its file."""
-    pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow", exc_type=ImportError)
     pytest.importorskip(request.param)
 
     def leave_alone():
@@ -154,7 +154,7 @@ def test_gaps_in_parquet_are_named(columns, message, library, tmp_path):
 
 
 def test_parquet_without_a_library_or_whole_is_refused(monkeypatch, tmp_path):
-    pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow", exc_type=ImportError)
     path = parquet(tmp_path, user=[1], item=[2], rating=[3])
     damaged = written(tmp_path, path.read_bytes()[:-9])
     with pytest.raises(ValueError, match=r"cannot be read by pyarrow\.parquet: .*Write it again, or as CSV"):

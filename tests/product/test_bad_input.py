@@ -188,7 +188,7 @@ ODD = {
         "user_factors must be a dense array",
     ),
     "rows of text": (lambda: FITTED.inverse_transform([["a", "b", "c"]]), "rows must be numbers"),
-    "a vector of new users": (lambda: FITTED.fold_in(sp.coo_array([1.0, 2.0])), "X has 2 features"),
+    "new users of other items": (lambda: FITTED.fold_in(sp.coo_array([[1.0, 2.0, 3.0]])), "X has 3 features"),
     "explore=None": (lambda: FITTED.recommend(explore=None), r"explore must be True or False\. Got None"),
     "return_std=1": (lambda: FITTED.predict(0, 0, return_std=1), r"return_std must be True or False\. Got 1"),
     "ratings of text": (TEXT.tocsr, "ratings must be numbers"),
