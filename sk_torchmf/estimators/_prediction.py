@@ -8,7 +8,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_torchmf._forks import one_thread_if_forked
-from sk_torchmf._validation import check_finite, check_length, check_memory, check_rows
+from sk_torchmf._validation import LARGEST, check_finite, check_length, check_memory, check_rows
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import Fitting, Start
 from sk_torchmf.inputs.forms import INTERACTIONS, SPARSE, Reading, form_of
@@ -118,6 +118,8 @@ class FactorPredictor(TransformerMixin, Fitting):
             due = f"one number for each {role}" if self._has_biases() else "None, since this model has none"
             raise ValueError(f"{role}_biases must be {due}. Got {type(biases).__name__}.")
         check_finite(factors.ravel(), f"{role}_factors")
+        if np.abs(factors).max() > LARGEST:
+            raise ValueError(f"{role}_factors must be at most {LARGEST} in size. Got {np.abs(factors).max():.3g}. Rescale them.")
         if biases is not None:
             biases = check_length(np.asarray(biases, dtype=self.dtype), len(counts), f"{role}_biases", role)
             check_finite(biases, f"{role}_biases")

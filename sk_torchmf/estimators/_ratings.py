@@ -4,7 +4,6 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from sklearn.base import RegressorMixin
-from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._forks import one_thread_if_forked
@@ -13,6 +12,7 @@ from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import observed_attributes, reading_of
 from sk_torchmf.estimators._recommendation import Recommender
 from sk_torchmf.inputs.queries import read_ids, read_new_users, read_query, read_target
+from sk_torchmf.metrics._scorer import r2
 from sk_torchmf.nn import POINTWISE, Pairs
 from sk_torchmf.solvers.fold_in import fold_in_ratings
 
@@ -208,11 +208,11 @@ class RatingPredictor(RegressorMixin, Recommender):
             data = read_new_users(self, X, y, sample_weight)
             if len(data) == 0:
                 raise ValueError("X has no stored ratings to score.")
-            return r2_score(check(data.ratings), self._predict_left_out(data), sample_weight=data.weights)
+            return r2(check(data.ratings), self._predict_left_out(data), sample_weight=data.weights)
         predicted = self.predict(X)
         if sample_weight is not None:
             sample_weight = check_weights(sample_weight, len(predicted), "sample_weight")
-        return r2_score(check(check_ratings(read_target(X, y), len(predicted), "y")), predicted, sample_weight=sample_weight)
+        return r2(check(check_ratings(read_target(X, y), len(predicted), "y")), predicted, sample_weight=sample_weight)
 
     @one_thread_if_forked
     def _learned_from(self, factors, reading):

@@ -6,7 +6,6 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from sklearn.base import RegressorMixin
-from sklearn.metrics import r2_score
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
@@ -28,7 +27,7 @@ from sk_torchmf.inputs.queries import (
     read_users,
     select_positives,
 )
-from sk_torchmf.metrics._scorer import ranking_scorer
+from sk_torchmf.metrics._scorer import r2, ranking_scorer
 from sk_torchmf.nn import POINTWISE, PointwiseLoss, Response
 from sk_torchmf.solvers.batches import as_scores
 from sk_torchmf.solvers.factories import find_ranking_loss, make_loss
@@ -307,7 +306,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         rating = self._check_ratings(check_ratings(read_target(X, y), len(predicted), "y"))
         if sample_weight is not None:
             sample_weight = check_weights(sample_weight, len(predicted), "sample_weight")
-        return r2_score(rating, predicted, sample_weight=sample_weight)
+        return r2(rating, predicted, sample_weight=sample_weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

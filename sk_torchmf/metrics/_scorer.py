@@ -1,9 +1,11 @@
-"""Ranking metrics as scikit-learn scorers."""
+"""Ranking metrics as scikit-learn scorers, and the score of ratings."""
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.metrics import r2_score
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 
@@ -11,6 +13,13 @@ from sk_torchmf._validation import check_count, check_length, check_seed
 from sk_torchmf.inputs.holdout import places
 from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
 from sk_torchmf.metrics._evaluate import check_metric, evaluate
+
+
+def r2(rating, predicted, sample_weight=None):
+    """Coefficient of determination, the lowest number there is where predictions are so far off that their squares overflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = r2_score(rating, predicted, sample_weight=sample_weight)
+    return value if not np.isneginf(value) else -sys.float_info.max
 
 
 def ranking_scorer(metric="ndcg", k=10, *, threshold=None, exclude_seen=True, holdout=0.2, random_state=0):

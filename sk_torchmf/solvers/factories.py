@@ -85,7 +85,7 @@ def make_module(factory, options, sizes, n_categories, features):
             f"module must be a class or a function that makes one, since every fit starts from a fresh one. Got an instance of "
             f"{kind}; pass module={kind} and its arguments as module__*."
         )
-    if not callable(factory):
+    if not callable(factory) or (isinstance(factory, type) and not issubclass(factory, torch.nn.Module)):
         raise TypeError(f"module must be a subclass of torch.nn.Module or a function that makes one. Got {factory!r}.")
     accepted = _accepted(factory)
     check_options("module", factory, options, given=sizes)

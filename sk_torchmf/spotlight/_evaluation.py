@@ -47,7 +47,9 @@ def rmse_score(model, test):
     if test.ratings is None:
         raise ValueError("test has no ratings to compare with. Pass Interactions with ratings.")
     predicted = model.predict(test) if _is_ours(model) else model.predict(test.user_ids, test.item_ids)
-    return np.sqrt(((check_ratings(test.ratings, len(predicted), "ratings") - predicted) ** 2).mean())
+    error = check_ratings(test.ratings, len(predicted), "ratings") - predicted
+    size = max(1.0, 1e-150 * np.abs(error).max(initial=0))  # greater than one where squares would overflow
+    return size * np.sqrt(((error / size) ** 2).mean())
 
 
 def mrr_score(model, test, train=None, *, progress=False):

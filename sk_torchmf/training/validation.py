@@ -35,6 +35,8 @@ class Validation:
     @classmethod
     def of(cls, estimator, X, y, sample_weight, scoring):
         """Look the scorer up; a name is one of scikit-learn's."""
+        if isinstance(scoring, type):
+            raise TypeError(f"scoring must be a scorer, a function of (estimator, X, y). Got the class {scoring.__name__}.")
         if isinstance(scoring, str):
             scoring = check_scoring(estimator, scoring)
         return cls(X, y, sample_weight, scoring)

@@ -10,7 +10,13 @@ from five_ratings import SOLVERS, I, S, X, Y
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, Interactions, MatrixFactorization
+from sk_torchmf import (
+    BiasedMatrixFactorization,
+    ImplicitMatrixFactorization,
+    Interactions,
+    MatrixFactorization,
+    TorchFactorization,
+)
 from sk_torchmf.metrics import evaluate
 from sk_torchmf.spotlight import rmse_score
 
@@ -187,6 +193,11 @@ ODD = {
         lambda: FITTED.set_factors(sp.csr_array((2, 2)), np.ones((2, 2))),
         "user_factors must be a dense array",
     ),
+    "a class as a scorer": (
+        lambda: BiasedMatrixFactorization(scoring=int).fit(X, Y, X_val=X, y_val=Y),
+        "scoring must be a scorer, .* Got the class int",
+    ),
+    "a class that is no module": (lambda: TorchFactorization(int).fit(X, Y), r"module must be a subclass of torch\.nn\.Module"),
     "rows of text": (lambda: FITTED.inverse_transform([["a", "b", "c"]]), "rows must be numbers"),
     "new users of other items": (lambda: FITTED.fold_in(sp.coo_array([[1.0, 2.0, 3.0]])), "X has 3 features"),
     "explore=None": (lambda: FITTED.recommend(explore=None), r"explore must be True or False\. Got None"),

@@ -14,7 +14,9 @@ from sk_torchmf import (
     TorchFactorization,
     nn,
 )
+from sk_torchmf.metrics._scorer import r2
 from sk_torchmf.solvers import RATING_SOLVERS
+from sk_torchmf.spotlight import rmse_score
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -197,3 +199,17 @@ def test_a_mean_count_is_finite_whatever_the_score():
         assert response.isfinite().all()
         assert response[3] == torch.tensor(2.0, dtype=dtype).exp()
         assert response[4] == 0
+
+
+class Far:
+    """A model whose predictions are finite, and their squares are not."""
+
+    def predict(self, user, item):
+        return np.full(len(user), 1e200)
+
+
+def test_scores_of_predictions_far_off_are_finite():
+    assert r2(np.array([1.0, 2.0]), np.array([1e200, 1e200])) == -np.finfo(np.float64).max
+    assert rmse_score(Far(), Interactions([0, 1], [0, 1], [1.0, 2.0])) == pytest.approx(1e200)
+    with pytest.raises(ValueError, match=r"user_factors must be at most 1e\+30 in size\. Got 1e\+100"):
+        MatrixFactorization(n_factors=1, dtype="float64").set_factors(np.full((2, 1), 1e100), np.ones((2, 1)))
