@@ -1,5 +1,7 @@
 """Batches of the caller's own making, checked one by one and gone through anew in every epoch."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 
@@ -34,7 +36,10 @@ class Stream:
         self.counts, self.limits, self.is_first = tuple(np.zeros(n) for n in sizes), [np.inf, -np.inf], True
 
     def __iter__(self):
-        for number, batch in enumerate(self.batches() if callable(self.batches) else self.batches):
+        batches = self.batches() if callable(self.batches) else self.batches
+        if not isinstance(batches, Iterable):
+            raise TypeError(f"batches must be a function that returns an iterator. It returned {type(batches).__name__}.")
+        for number, batch in enumerate(batches):
             if not isinstance(batch, tuple | list) or len(batch) not in (3, 4):
                 raise ValueError(
                     f"Batch {number} must be (user, item, rating) or (user, item, rating, weight). Got {_shown(batch)}."

@@ -16,6 +16,7 @@ from sk_torchmf import (
     Interactions,
     MatrixFactorization,
     TorchFactorization,
+    nn,
 )
 from sk_torchmf.metrics import evaluate
 from sk_torchmf.spotlight import rmse_score
@@ -196,6 +197,10 @@ ODD = {
     "a class as a scorer": (
         lambda: BiasedMatrixFactorization(scoring=int).fit(X, Y, X_val=X, y_val=Y),
         "scoring must be a scorer, .* Got the class int",
+    ),
+    "a function that gives no batches": (
+        lambda: TorchFactorization(nn.PlainMF, module__n_factors=2).fit_batches(int, n_users=2, n_items=2),
+        r"batches must be a function that returns an iterator\. It returned int",
     ),
     "a class that is no module": (lambda: TorchFactorization(int).fit(X, Y), r"module must be a subclass of torch\.nn\.Module"),
     "rows of text": (lambda: FITTED.inverse_transform([["a", "b", "c"]]), "rows must be numbers"),
