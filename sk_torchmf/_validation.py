@@ -24,6 +24,11 @@ def as_array(values, name):
         raise ValueError(f"{name} must be an array of one value each. Got lists of unequal lengths.") from None
 
 
+def exact_digits(dtype):
+    """Binary digits up to which a float type tells whole numbers apart; 62 at most, which int64 holds."""
+    return min(np.finfo(dtype).nmant + 1, 62)
+
+
 def check_ids(ids, name):
     """Return ids as a one-dimensional integer array >= 0; integral floats are cast, anything else is refused."""
     ids = as_array(ids, name)
@@ -35,7 +40,7 @@ def check_ids(ids, name):
             got = repr(ids[0]) if ids.dtype.kind == "O" else f"dtype {ids.dtype}"
             raise TypeError(f"{name} must be integers. Got {got}; pass labels in a table instead.")
         values = ids.astype(np.float64)
-        digits = np.finfo(ids.dtype if ids.dtype.kind == "f" else np.float64).nmant + 1
+        digits = exact_digits(ids.dtype if ids.dtype.kind == "f" else values.dtype)
         large = np.isfinite(values) & (np.abs(values) >= 2.0**digits)
         bad = np.flatnonzero(large | ~np.isfinite(values) | (values != np.floor(values)))
         if bad.size:
@@ -101,12 +106,13 @@ def check_ratings(ratings, n, name):
 
 def check_weights(weights, n, name, what="observation", hint=""):
     """Return weights as a float64 array of shape (n,): finite, >= 0, not all zero."""
-    if as_array(weights, name).dtype.kind not in "biufO":
-        raise TypeError(f"{name} must be numbers. Got {np.asarray(weights).dtype}.")
+    given = as_array(weights, name)
     try:
-        weights = np.asarray(weights, dtype=np.float64)
+        if given.dtype.kind not in "biufO":
+            raise TypeError
+        weights = given.astype(np.float64, copy=False)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be numbers. Got {np.asarray(weights).dtype}.") from None
+        raise TypeError(f"{name} must be numbers. Got {given.dtype}.") from None
     if weights.shape != (n,):
         raise ValueError(f"{name} must have one weight for each {what}, shape ({n},). Got shape {weights.shape}.{hint}")
     check_finite(weights, name)
@@ -169,7 +175,7 @@ def check_memory(n_bytes, what, cure):
 
 def check_size(ratings, name):
     """Refuse ratings so large or so small that float32 factors could not hold them."""
-    size = float(np.abs(ratings.astype(np.float64)).max(initial=0))
+    size = max(float(ratings.max(initial=0)), -float(ratings.min(initial=0)))
     if size and not 1e-35 <= size <= 1e35:
         raise ValueError(f"The largest of {name} must lie between 1e-35 and 1e35 in size. Got {size:.3g}. Rescale the ratings.")
     return ratings

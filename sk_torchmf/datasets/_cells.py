@@ -8,7 +8,8 @@ from uuid import UUID
 
 import numpy as np
 
-from sk_torchmf.inputs.labels import encode, is_missing
+from sk_torchmf.inputs.id_types import is_missing
+from sk_torchmf.inputs.labels import encode
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LONGEST = 1000  # characters of an id: labels are arrays as wide as the longest

@@ -8,7 +8,7 @@ from sk_torchmf._validation import check_count
 from sk_torchmf.display import _figure
 from sk_torchmf.display._placement import place_labels
 from sk_torchmf.display._sources import final_step, of_ids, require, texts_of
-from sk_torchmf.inputs.labels import is_missing
+from sk_torchmf.inputs.id_types import is_missing
 
 COUNTS = {"item": "Ratings of the item", "user": "Ratings by the user"}
 FEW, MANY = 300, 3000  # points, between which they become smaller; beyond, an image in vector files too

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from sk_torchmf.inputs.labels import is_missing
+from sk_torchmf.inputs.id_types import is_missing
 
 
 def final_step(estimator):

@@ -7,7 +7,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._forks import one_thread_if_forked
-from sk_torchmf._validation import check_flag, check_generator, check_ratings, check_weights
+from sk_torchmf._validation import check_flag, check_generator, check_ratings
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import observed_attributes, reading_of
 from sk_torchmf.estimators._recommendation import Recommender
@@ -210,8 +210,6 @@ class RatingPredictor(RegressorMixin, Recommender):
                 raise ValueError("X has no stored ratings to score.")
             return r2(check(data.ratings), self._predict_left_out(data), sample_weight=data.weights)
         predicted = self.predict(X)
-        if sample_weight is not None:
-            sample_weight = check_weights(sample_weight, len(predicted), "sample_weight")
         return r2(check(check_ratings(read_target(X, y), len(predicted), "y")), predicted, sample_weight=sample_weight)
 
     @one_thread_if_forked

@@ -10,7 +10,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._forks import one_thread_if_forked
-from sk_torchmf._validation import check_count, check_flag, check_ratings, check_weights
+from sk_torchmf._validation import check_count, check_flag, check_ratings
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._recommendation import best_candidates, select_rows
 from sk_torchmf.estimators._torch_options import PartEstimator
@@ -304,8 +304,6 @@ class ModulePredictor(RegressorMixin, PartEstimator):
             return ranking_scorer("ndcg", k=10)(self, select_positives(X, y, sample_weight))
         predicted = self.predict(X)
         rating = self._check_ratings(check_ratings(read_target(X, y), len(predicted), "y"))
-        if sample_weight is not None:
-            sample_weight = check_weights(sample_weight, len(predicted), "sample_weight")
         return r2(rating, predicted, sample_weight=sample_weight)
 
     def __sklearn_tags__(self):

@@ -160,7 +160,8 @@ def read_rated(X, y, sample_weight, user, item, name):
     """Read the arguments of a ``fit`` that needs ratings, see ``read``; ``name`` is the estimator's, for messages."""
     reading = read(X, y, sample_weight, user, item)
     if reading.data.ratings is not None:
-        check_size(reading.data.ratings, "the ratings")
+        if reading.form == SPARSE:  # of all others they were checked as they were read
+            check_size(reading.data.ratings, "the ratings")
         return reading
     if reading.form == TABLE:
         raise ValueError(

@@ -6,6 +6,8 @@ from numbers import Real
 
 import numpy as np
 
+from sk_torchmf._validation import exact_digits
+
 NUMBER, TEXT, BOOLEAN = "numbers", "text", "booleans"
 KINDS = {"i": NUMBER, "u": NUMBER, "f": NUMBER, "U": TEXT, "T": TEXT, "b": BOOLEAN, "S": "bytes", "M": "times", "m": "durations"}
 INT64 = np.iinfo(np.int64)
@@ -134,7 +136,7 @@ def _integers(ids):
 
 def _floats(ids, role):
     whole = np.floor(ids) == ids
-    limit = 2 ** min(np.finfo(ids.dtype).nmant + 1, 62)
+    limit = 2 ** exact_digits(ids.dtype)
     large = np.abs(ids) >= limit
     if large.any():
         raise ValueError(

@@ -34,12 +34,17 @@ def warn_of_an_index(X, user, item):
     """Warn where the first column of a table with further ones counts its rows and was taken for the users' ids."""
     if (user, item) != DEFAULTS or X.shape[1] <= 2 or len(X) < INDEX_ROWS:
         return
-    first = np.asarray(column(X, user, "user"))
-    if first.dtype.kind in "iuf" and first[0] in (0, 1) and np.array_equal(first, np.arange(len(first)) + first[0]):
+    if _counts(X[:INDEX_ROWS]) and _counts(X):
         warn(
             f"The first of the {X.shape[1]} columns of X counts the rows, as an index does, and was taken for the users' ids. Drop "
             "it, or say which columns are meant: user=..., item=...."
         )
+
+
+def _counts(X):
+    """Whether the first column of a table counts its rows, from 0 or 1 on."""
+    first = np.asarray(column(X, 0, "user"))
+    return first.dtype.kind in "iuf" and first[0] in (0, 1) and np.array_equal(first, np.arange(len(first)) + first[0])
 
 
 def _numbers(X):

@@ -88,9 +88,10 @@ def evaluate(estimator, test, metrics=("ndcg", "precision", "recall"), k=10, *, 
     1.0
     """
     try:
-        names, ks = [metrics] if isinstance(metrics, str) else list(metrics), check_k(k)
+        names = [metrics] if isinstance(metrics, str) else list(metrics)
     except TypeError:
         raise TypeError(f"metrics must be a name or a list of names. Got {metrics!r}.") from None
+    ks = check_k(k)
     for name in names:
         check_metric(name, "metrics")
     for name in ("recommend", "users_", "items_"):

@@ -9,7 +9,7 @@ from sklearn.metrics import r2_score
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 
-from sk_torchmf._validation import check_count, check_length, check_seed
+from sk_torchmf._validation import check_count, check_length, check_seed, check_weights
 from sk_torchmf.inputs.holdout import places
 from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
 from sk_torchmf.metrics._evaluate import check_metric, evaluate
@@ -17,6 +17,8 @@ from sk_torchmf.metrics._evaluate import check_metric, evaluate
 
 def r2(rating, predicted, sample_weight=None):
     """Coefficient of determination, the lowest number there is where predictions are so far off that their squares overflow."""
+    if sample_weight is not None:
+        sample_weight = check_weights(sample_weight, len(predicted), "sample_weight")
     with np.errstate(over="ignore", invalid="ignore"):
         value = r2_score(rating, predicted, sample_weight=sample_weight)
     return value if not np.isneginf(value) else -sys.float_info.max

@@ -9,6 +9,7 @@ from sk_torchmf._validation import check_memory
 BLOCK = 2**20  # scores held at once: 8 MiB in float64
 
 
+@one_thread_if_forked
 def top_k(scores, k, *, exact=False):
     """Columns of the k highest scores of each row, ties by column number.
 

@@ -5,7 +5,6 @@ import scipy.sparse as sp
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sk_torchmf._forks import one_thread_if_forked
 from sk_torchmf._progress import progress_bar
 from sk_torchmf._validation import check_ratings
 from sk_torchmf.estimators import Factorization
@@ -153,18 +152,12 @@ def precision_recall_score(model, test, train=None, k=10, *, progress=False):
         part, n_items = test[users[block]], scores.shape[1]
         scores[np.isnan(scores)] = -np.inf  # behind the train items
         longest = min(int(ks.max()), n_items)
-        ranked = _best(scores, longest)
+        ranked = top_k(torch.from_numpy(scores), longest, exact=True).numpy()
         part = sp.csr_array((part.data, part.indices, part.indptr), shape=scores.shape)
         hits = np.cumsum(find_hits(ranked, part), axis=1)[:, np.minimum(ks, longest) - 1]
         precision[block] = hits / np.minimum(ks, n_items)
         recall[block] = hits / np.diff(part.indptr)[:, None]
     return precision.squeeze(), recall.squeeze()
-
-
-@one_thread_if_forked
-def _best(scores, k):
-    """Columns (n, k) of the k highest scores of each row."""
-    return top_k(torch.from_numpy(scores), k, exact=True).numpy()
 
 
 def _is_ours(model):

@@ -5,18 +5,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from data import objects
 
 from sk_torchmf.inputs.id_types import as_ids, as_table, as_text, as_values, type_of
 from sk_torchmf.inputs.labels import encode, label, lookup, merge
 
 pd = pytest.importorskip("pandas")
 pl = pytest.importorskip("polars")
-
-
-def objects(*values):
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
 
 
 SEVEN = {

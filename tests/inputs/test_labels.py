@@ -4,6 +4,7 @@ import datetime
 
 import numpy as np
 import pytest
+from data import objects
 from numpy.testing import assert_array_equal
 
 from sk_torchmf.inputs import labels as labels_module
@@ -11,13 +12,6 @@ from sk_torchmf.inputs.labels import column, encode, is_range, lookup
 
 pd = pytest.importorskip("pandas")
 pl = pytest.importorskip("polars")
-
-
-def objects(*values):
-    """Put any values, tuples and lists among them, in an object array of one dimension."""
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
 
 
 def check_round_trip(values, plain, distinct):

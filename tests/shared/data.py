@@ -8,6 +8,13 @@ from sk_torchmf import Interactions
 FORMS = ("table", "labels", "interactions", "sparse")
 
 
+def objects(*values):
+    """Put any values, tuples and lists among them, in an object array of one dimension."""
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
 def planted(rank, *, n_users=30, n_items=20, n_ratings=300, mean=0.0, noise=0.1, random_state=0):
     """Noisy ratings of a matrix of known rank, at pairs with long-tailed counts.
 
