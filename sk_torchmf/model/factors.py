@@ -1,6 +1,8 @@
 """A fitted factorization as one value: what every built-in solver returns, and what all predictions are made from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -29,6 +31,10 @@ class Side:
         Weighted number of observations; 0 where an id was never observed and has the mean row. None where all were observed.
     posterior : Posterior or None
         Where the solver knows how uncertain the rows are; in standardised units.
+    weights : FeatureWeights or None
+        Where the rows have features.
+    described : ndarray of shape (n,), bool, or None
+        Whose features are known, so that a row without observations is what they say; None for nobody's.
     """
 
     factors: np.ndarray
@@ -36,6 +42,8 @@ class Side:
     mean: np.ndarray
     counts: np.ndarray | None = None
     posterior: Posterior | None = None
+    weights: Any = None
+    described: Any = None
 
     @classmethod
     def of(cls, factors, biases=None, posterior=None):
@@ -46,11 +54,15 @@ class Side:
         return len(self.factors)
 
     def unknown(self, code=None):
-        """Which row numbers, by default all there are, stand for ids that were never observed; -1 does."""
+        """Which row numbers, by default all there are, stand for ids with neither observations nor features; -1 does."""
         if code is None:
-            return np.zeros(len(self), dtype=bool) if self.counts is None else self.counts == 0
+            return np.zeros(len(self), dtype=bool) if self.counts is None else self._unobserved(slice(None))
         missing = code < 0
-        return missing if self.counts is None else missing | (self.counts[code] == 0)
+        return missing if self.counts is None else missing | self._unobserved(code)
+
+    def _unobserved(self, some):
+        without = np.asarray(self.counts)[some] == 0
+        return without if self.described is None else without & ~self.described[some]
 
     def at(self, code=None, nan=False):
         """Factors (n, n_factors) and biases (n,), float64, of row numbers, -1 for unknown, by default of all; NaN if asked for."""
@@ -68,20 +80,69 @@ class Side:
         """The side with biases of mean zero, and what the mean was."""
         biases = np.asarray(self.biases)
         level = float((biases if self.counts is None else biases[self.counts > 0]).mean(dtype=np.float64))
-        return replace(self, biases=biases - biases.dtype.type(level)), level
+        weights = self.weights
+        if weights is not None:
+            width = self.factors.shape[1] + 1
+            weights = weights.mapped(np.eye(width), -level * np.eye(width)[-1])
+        return replace(self, biases=biases - biases.dtype.type(level), weights=weights), level
 
-    def spread_over(self, known, counts):
-        """The side of more ids: these rows at ``known``, the mean row elsewhere; counts of shape (n,) are of all."""
-        posterior, n = self.posterior, len(counts)
-        if posterior is not None:
-            posterior = replace(posterior, count=_spread(posterior.count, known, n, 0.0))
+    def spread_over(self, known, counts, features=None, others=None):
+        """The side of more ids: these rows at ``known``, elsewhere what features say, and the mean row where there are none.
+
+        Parameters
+        ----------
+        known : ndarray of int
+            The numbers of these rows among all.
+        counts : ndarray of shape (n,)
+            Of all.
+        features : EncodedFeatures, optional
+            Of all.
+        others : tuple of (ndarray of int, int), optional
+            Likewise of the other side: the known ones, and how many there are.
+        """
+        posterior, weights, n = self.posterior, self.weights, len(counts)
         biases = None if self.biases is None else _spread(self.biases, known, n, 0.0)
         factors = _spread(self.factors, known, n, self.mean)
-        return replace(self, factors=factors, biases=biases, counts=counts, posterior=posterior)
+        if posterior is not None:
+            doubt = posterior.doubt
+            if doubt is not None:
+                doubt = np.concatenate([_spread(doubt[:-1], known, n, doubt[-1]), doubt[-1:]])
+            posterior = replace(posterior, count=_spread(posterior.count, known, n, 0.0), doubt=doubt)
+        if weights is not None and others is not None:
+            weights = weights.spread_over(*others)
+        side = replace(self, factors=factors, biases=biases, counts=counts, posterior=posterior, weights=weights)
+        return side if features is None else side.described_by(features)
+
+    def described_by(self, features):
+        """The side with the features of its ids: those without observations become what these say."""
+        cold = np.flatnonzero(features.described & (self.counts == 0))
+        factors, biases, posterior = self.factors, self.biases, self.posterior
+        if len(cold):  # a copy: known rows are the solver's
+            own = features.matrix[cold]
+            rows = self.weights.rows(own)
+            factors = factors.copy()
+            factors[cold] = rows[:, : factors.shape[1]]
+            if biases is not None:
+                biases = biases.copy()
+                biases[cold] = rows[:, -1]
+            if posterior is not None and posterior.doubt is not None:
+                doubt = posterior.doubt.copy()
+                doubt[cold] = self.weights.doubt(own)
+                posterior = replace(posterior, doubt=doubt)
+        return replace(self, factors=factors, biases=biases, posterior=posterior, described=features.described)
+
+    def expected(self, features=None, n=1):
+        """Rows (n, width), float64, of n ids without observations: what their features say, the mean row where none are known."""
+        rows = np.zeros((n, self.factors.shape[1] + (self.biases is not None)))
+        rows[:, : self.factors.shape[1]] = self.mean
+        if features is not None:
+            known = np.flatnonzero(features.described)
+            rows[known] = self.weights.rows(features.matrix[known])
+        return rows
 
     def with_unknown(self, nan):
         """Factors and biases or None, with one more row at the end, which is where an index of -1 leads: that of the unknown."""
-        missing = np.append(np.zeros(len(self), bool) if self.counts is None else self.counts == 0, True)
+        missing = np.append(self.unknown(), True)
         found = []
         for rows, mean in ((self.factors, self.mean), (self.biases, 0.0)):
             if rows is not None:
@@ -111,6 +172,8 @@ class Factors:
         Variance of a standardised rating about its score, where the solver knows.
     scale : float
         What ratings were divided by: the unit of the scores. Factors are in units of its square root.
+    effects : sequence of tuple of (ndarray of shape (n_codes,), ndarray of shape (n_codes,), float)
+        Of each effect its biases, their posterior variances and the prior's; in units of the scores and their squares.
     """
 
     users: Side
@@ -119,6 +182,7 @@ class Factors:
     prior: tuple[np.ndarray, np.ndarray] | None = None
     noise: float | None = None
     scale: float = 1.0
+    effects: Sequence = ()
 
     @classmethod
     def from_module(cls, module, prior=None, posteriors=(None, None), noise=None):
@@ -163,10 +227,15 @@ class Factors:
             kind = side.factors.dtype.type
             factors, biases = side.factors * kind(root), None if side.biases is None else side.biases * kind(scale)
             zero = not side.mean.any()  # a mean that is zero stays so, whatever rounding makes of the rows' own
-            sides.append(replace(side, factors=factors, biases=biases, mean=side.mean if zero else factors.mean(axis=0)))
-        return replace(self, users=sides[0], items=sides[1], constant=self.constant * scale, scale=scale)
+            mean = side.mean if zero else factors.mean(axis=0)
+            weights = side.weights
+            if weights is not None:
+                weights = weights.scaled(np.append(np.full(self.n_factors, root), [scale] * self.biased))
+            sides.append(replace(side, factors=factors, biases=biases, mean=mean, weights=weights))
+        effects = [(biases * scale, variances * scale**2, prior * scale**2) for biases, variances, prior in self.effects]
+        return replace(self, users=sides[0], items=sides[1], constant=self.constant * scale, scale=scale, effects=effects)
 
-    def spread_over(self, known, counts):
+    def spread_over(self, known, counts, features=(None, None)):
         """The model of more ids than the solver was given.
 
         Parameters
@@ -175,8 +244,12 @@ class Factors:
             The row numbers, among all users and all items, of those that it was given.
         counts : tuple of ndarray of shape (n_users,) and (n_items,)
             Weighted number of observations of all.
+        features : tuple of EncodedFeatures or None
+            Of all users and of all items.
         """
-        users, items = (side.spread_over(*own) for side, *own in zip((self.users, self.items), known, counts, strict=True))
+        others = [(own, len(count)) for own, count in zip(known, counts, strict=True)][::-1]
+        sides = (self.users, self.items)
+        users, items = (side.spread_over(*own) for side, *own in zip(sides, known, counts, features, others, strict=True))
         return replace(self, users=users, items=items)
 
     def with_centred_biases(self):
@@ -321,5 +394,7 @@ def _centre(side, mean, other_mean):
     posterior = side.posterior
     if posterior is not None:
         posterior = replace(posterior, basis=matrix @ posterior.basis)
-    centred = replace(side, factors=moved[:, :-1], biases=moved[:, -1], mean=np.zeros_like(moved[0, :-1]), posterior=posterior)
+    parts = {"factors": moved[:, :-1], "biases": moved[:, -1], "mean": np.zeros_like(moved[0, :-1])}
+    weights = None if side.weights is None else side.weights.mapped(matrix, shift)
+    centred = replace(side, **parts, posterior=posterior, weights=weights)
     return centred, matrix, shift

@@ -7,7 +7,9 @@ import numpy as np
 
 @dataclass(slots=True)
 class Posterior:
-    r"""Uncertainty of one side's rows: the covariance of row u is :math:`M \, \mathrm{diag}(s^2 / (c_u L + s^2)) \, M^\top`.
+    r"""Uncertainty of one side's rows: the covariance of row u is :math:`M \, \mathrm{diag}(v_u + v_u^2 q_u) \, M^\top`.
+
+    Here :math:`v_u = s^2 / (c_u L + s^2)` is the variance given the row's prior mean, and q that of the prior mean.
 
     Attributes
     ----------
@@ -19,21 +21,26 @@ class Posterior:
         :math:`s^2`, the variance of a standardised rating about its score.
     count : ndarray of shape (n_rows,)
         c, the weighted number of ratings.
+    doubt : ndarray of shape (n_rows + 1, width) or None
+        q, along the basis; last that of an unknown row. None where prior means are taken for known.
     """
 
     basis: np.ndarray
     curvature: np.ndarray
     noise: float
     count: np.ndarray
+    doubt: np.ndarray | None = None
 
     def as_tuple(self):
         """What it is made of, as fitted attributes have it."""
-        return self.basis, self.curvature, self.noise, self.count
+        parts = self.basis, self.curvature, self.noise, self.count
+        return parts if self.doubt is None else (*parts, self.doubt)
 
     def variances(self, row):
-        """Variances (n, width) of rows, by number or -1, along the columns of the basis; 1, the prior's, for unknown rows."""
+        """Variances (n, width) of rows, by number or -1, along the columns of the basis; the prior's for unknown rows."""
         count = np.where(row >= 0, self.count[row], 0.0)
-        return self.noise / (count[:, None] * self.curvature + self.noise)
+        variances = self.noise / (count[:, None] * self.curvature + self.noise)
+        return variances if self.doubt is None else variances + np.square(variances) * self.doubt[row]
 
     def draw(self, rng, row):
         """Draw for rows, by number or -1, how far they lie from their means: (n, width)."""

@@ -42,6 +42,11 @@ class RowPrior:
         powers = torch.stack([torch.ones_like(count), count**POWER, count], 1)  # (n, 3)
         return torch.tensordot(powers, self.precision, 1), powers @ self.shift
 
+    def pull(self, count):
+        """The precision (n, width, width) with which rows with the counts (n,) are drawn to their own prior means."""
+        powers = torch.stack([torch.ones_like(count), count**POWER], 1)
+        return torch.tensordot(powers, self.precision[:2], 1)
+
 
 class AlternatingLeastSquares(Solver):
     """Minimise an objective by alternating least squares, in place: all rows of one side exactly, then all of the other.
@@ -184,7 +189,34 @@ class Block(NamedTuple):
         return score - loss.slope(score, self.rating) / bend, self.weight * bend / 2
 
 
-def solve_rows(pointers, columns, rating, weight, features, offset, prior, loss, *, leave_one_out=False):
+class PriorMoves(NamedTuple):
+    r"""How far the prior means of rows lie from the prior's own.
+
+    Attributes
+    ----------
+    known : Tensor of shape (n_rows, width)
+        Whatever is rated.
+    seen : Tensor of shape (n_columns, width) or None
+        What each rated column adds, over the root of their number.
+    """
+
+    known: Tensor
+    seen: Tensor | None = None
+
+    def at(self, index, column, real):
+        """The moves (b, width) of some rows, which rated (b, l), and by how much these change without each, (b, l, width)."""
+        moves = self.known[index]
+        if self.seen is None:
+            return moves, None
+        number = real.sum(1)[:, None].to(moves)  # (b, 1)
+        table = self.seen[column] * real[:, :, None]  # (b, l, width)
+        total = table.sum(1)
+        moves = moves + total / number.clamp_min(1).sqrt()
+        others = (total[:, None] - table) / (number - 1).clamp_min(1).sqrt()[:, :, None]
+        return moves, others + (self.known[index] - moves)[:, None]
+
+
+def solve_rows(pointers, columns, rating, weight, features, offset, prior, loss, *, moves=None, leave_one_out=False):
     r"""Fit every row of a sparse rating matrix to fixed features of its columns.
 
     Minimises for each row on its own
@@ -208,6 +240,8 @@ def solve_rows(pointers, columns, rating, weight, features, offset, prior, loss,
         :math:`o_i`, in the units of the scores.
     prior : RowPrior
     loss : PointwiseLoss
+    moves : PriorMoves, optional
+        Of the rows' prior means; none by default.
     leave_one_out : bool, default=False
         Whether to return the held-out scores too.
 
@@ -228,7 +262,8 @@ def solve_rows(pointers, columns, rating, weight, features, offset, prior, loss,
     held_out = torch.empty_like(rating)
     for index in _chunks(lengths, features.shape[1]):
         block, place, real = ratings.padded(index, features, offset)
-        rows[index], scores = _solve_block(block, prior, loss, leave_one_out)
+        own = None if moves is None else moves.at(index, columns[place] if len(columns) else place, real)
+        rows[index], scores = _solve_block(block, prior, loss, own, leave_one_out)
         if leave_one_out:
             held_out[place[real]] = scores[real]
     return (rows, held_out) if leave_one_out else rows
@@ -244,9 +279,14 @@ def _chunks(lengths, width):
         yield index
 
 
-def _solve_block(block, prior, loss, leave_one_out):
+def _solve_block(block, prior, loss, moves, leave_one_out):
     """Rows (b, width) for a block of whole rows, and the held-out scores (b, l)."""
-    precision, shift = prior.at(block.weight.sum(1))
+    count, change = block.weight.sum(1), None
+    precision, shift = prior.at(count)
+    if moves is not None:
+        own, change = moves
+        pull = prior.pull(count)
+        shift = shift + (pull @ own[:, :, None])[:, :, 0]
     x = torch.linalg.solve_ex(precision, shift)[0]
     for _ in range(_n_steps(loss)):
         working, curvature = block.working(x, loss)
@@ -257,7 +297,10 @@ def _solve_block(block, prior, loss, leave_one_out):
         return x, None
     leverage = curvature * ((block.Y @ torch.cholesky_inverse(L)) * block.Y).sum(2)
     keep = (1 - leverage).clamp_min(torch.finfo(x.dtype).eps)
-    return x, working - (working - block.score(x)) / keep
+    score = block.score(x)
+    if change is not None:  # of the prior's mean, as the row's features are without the rating
+        score = score + ((block.Y @ torch.cholesky_solve(pull, L)) * change).sum(2)
+    return x, working - (working - score) / keep
 
 
 def solve_items(plan, ratings, lengths, features, offset, prior, loss):

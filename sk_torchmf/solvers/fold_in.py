@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from sk_torchmf._validation import LARGEST, check_size
 from sk_torchmf.nn import NegativeSampler, Plan, squared_error
-from sk_torchmf.solvers.als import RowPrior, solve_rows
+from sk_torchmf.solvers.als import PriorMoves, RowPrior, solve_rows
 from sk_torchmf.solvers.base import run
 from sk_torchmf.solvers.cosine_softmax import CosineSoftmax, users_of_a_block
 from sk_torchmf.solvers.ranking_descent import Descent, RankingObjective, free_columns, user_weights
@@ -14,7 +14,7 @@ from sk_torchmf.solvers.ranking_descent import Descent, RankingObjective, free_c
 STEPS = 20  # of what has no closed form
 
 
-def fold_in_ratings(data, factors, loss, *, leave_one_out=False):
+def fold_in_ratings(data, factors, loss, features=None, *, leave_one_out=False):
     """Fit users' rows to their ratings of fixed items, in closed form for the squared error.
 
     Parameters
@@ -24,21 +24,25 @@ def fold_in_ratings(data, factors, loss, *, leave_one_out=False):
     factors : Factors
         A model of ratings with a ``prior``.
     loss : PointwiseLoss
+    features : EncodedFeatures, optional
+        Of the new users; by default nothing is known of them.
     leave_one_out : bool, default=False
         Whether to return the held-out scores too.
 
     Returns
     -------
     rows : ndarray of shape (num_users, width), float64
-        Factors, followed by the bias in a biased model, in the units of ``factors``. Without ratings the mean of the prior.
+        Factors, followed by the bias in a biased model, in the units of ``factors``. Without ratings what the user's features say,
+        and without these too the mean user.
     scores : ndarray of shape (n_ratings,), float64, only with ``leave_one_out``
-        What each rating's score is by its user's other ratings, see ``solve_rows``; in the units of the scores.
+        What each rating's score is by its user's other ratings, see ``solve_rows``; in the units of the scores. What a user has
+        rated is among their features where the model has it there, so there each rating is left out too.
     """
     items, scale = factors.items, factors.scale
-    features, offset = items.factors / scale**0.5, np.zeros(len(items))
+    table, offset = items.factors / scale**0.5, np.zeros(len(items))
     units = np.full(factors.n_factors, scale**0.5)
     if factors.biased:
-        features = np.column_stack([features, np.ones(len(items))])
+        table = np.column_stack([table, np.ones(len(items))])
         offset, units = (items.biases + factors.constant) / scale, np.append(units, scale)
     rating = loss.check(check_size(data.ratings, "the ratings")) / scale
     if not np.abs(rating).max(initial=0) <= LARGEST:
@@ -49,15 +53,32 @@ def fold_in_ratings(data, factors, loss, *, leave_one_out=False):
     weight = np.ones(len(data)) if data.weights is None else data.weights
     pointers = np.concatenate([[0], np.cumsum(np.bincount(data.user_ids, minlength=data.num_users))])
     dtype = getattr(torch, items.factors.dtype.name)
-    ratings, weights, rows, offsets = (torch.from_numpy(values).to(dtype) for values in (rating, weight, features, offset))
+    ratings, weights, rows, offsets = (torch.from_numpy(values).to(dtype) for values in (rating, weight, table, offset))
     precision, shift = factors.prior
     prior = RowPrior.from_arrays(precision, shift, like=rows)
     pattern = torch.from_numpy(pointers), torch.from_numpy(data.item_ids.astype(np.int64))
-    found = solve_rows(*pattern, ratings, weights, rows, offsets, prior, loss, leave_one_out=leave_one_out)
-    found = tuple(tensor.double().numpy() for tensor in (found if leave_one_out else (found,)))
+    moves = None if factors.users.weights is None else _prior_moves(factors.users.weights, features, data.num_users, units, rows)
+    found = solve_rows(*pattern, ratings, weights, rows, offsets, prior, loss, moves=moves, leave_one_out=leave_one_out)
+    found = [tensor.double().numpy() for tensor in (found if leave_one_out else (found, ratings))]
     if not all(np.isfinite(values).all() for values in found):
         raise ValueError("New users could not be folded in: their ratings are out of proportion to those that fit saw.")
-    return (found[0] * units, found[1] * scale) if leave_one_out else found[0] * units
+    solved = found[0] * units
+    held_out = found[-1] * scale
+    if moves is not None:  # without ratings nothing is known of what was seen
+        cold, n_ratings = factors.users.expected(features, data.num_users), np.diff(pointers)
+        solved[n_ratings == 0] = cold[n_ratings == 0]
+        if leave_one_out:
+            alone = n_ratings[data.user_ids] == 1
+            user, item = data.user_ids[alone], data.item_ids[alone]
+            held_out[alone] = offset[item] * scale + np.einsum("nk,nk->n", cold[user], table[item] * scale / units)
+    return (solved, held_out) if leave_one_out else solved
+
+
+def _prior_moves(weights, features, n, units, like):
+    """How far the prior means of new users lie from that of one of whom nothing is known, in standardised units."""
+    own = (None, None) if features is None else (features.matrix, features.described)
+    known = torch.from_numpy(weights.prior_moves(n, *own) / units).to(like)
+    return PriorMoves(known, None if weights.seen is None else torch.from_numpy(weights.seen / units).to(like))
 
 
 def fold_in_ials(pointers, columns, gain, features, offset, *, alpha, n_items):

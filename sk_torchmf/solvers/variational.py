@@ -1,6 +1,6 @@
 """Matrix factorization that learns its own regularisation, by half-steps on the fused kernels. Knows tensors only."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -10,8 +10,10 @@ from torch import Tensor
 
 from sk_torchmf.model.factors import Factors
 from sk_torchmf.model.posterior import Posterior
-from sk_torchmf.nn import Plan
 from sk_torchmf.solvers.base import Solver
+from sk_torchmf.solvers.design import SEEN, SideFeatures
+from sk_torchmf.solvers.effects import EffectBiases
+from sk_torchmf.solvers.feature_prior import FeaturePrior
 
 START_NOISE = 0.5  # of the ratings' variance
 START_BIAS = 0.2  # likewise
@@ -26,14 +28,13 @@ class Side:
     r"""One side's rows, users or items, and what is known of them.
 
     A row is a factor row, followed by the row's bias in a biased model. A row with c ratings has the posterior covariance
-    :math:`M \, \mathrm{diag}(s^2 / (c L + s^2)) \, M^\top`; one without ratings has the prior's, :math:`M M^\top = T`.
+    :math:`M \, \mathrm{diag}(s^2 / (c L + s^2)) \, M^\top` given its prior mean; one without ratings has the prior's,
+    :math:`M M^\top = T`.
 
     Attributes
     ----------
-    plan : Plan or None
-        Through which sums over the rows of users go; None for items, whose rows are all there.
-    n : int
-        How many rows there are in all.
+    prior : FeaturePrior
+        Of the rows. Its design knows how sums over the rows go.
     rows : Tensor of shape (n_rows, width)
         Posterior means.
     count : Tensor of shape (n_rows, 1)
@@ -50,8 +51,7 @@ class Side:
         Second moment, over the ratings, of the rows followed by a one.
     """
 
-    plan: Plan | None
-    n: int
+    prior: FeaturePrior
     rows: Tensor
     count: Tensor
     mean_covariance: Tensor
@@ -65,13 +65,8 @@ class Side:
         self.measure()
 
     def total(self, function):
-        """Sum over the rows: a function of a slice of them returns the parts, see ``Plan.total_over_users``."""
-        return function(slice(None)) if self.plan is None else self.plan.total_over_users(function)
-
-    def mean(self):
-        """The mean row, of shape (width,)."""
-        (total,) = self.total(lambda some: [self.rows[some].sum(0)])
-        return total / self.n
+        """Sum over the rows, see ``Design.total``."""
+        return self.prior.design.total(function)
 
     def measure(self):
         """Bring ``total_count`` and ``moment`` up to date with the rows and counts."""
@@ -83,66 +78,116 @@ class Side:
 
         self.moment = self.total(moment)[0].double().cpu()
 
-    def covariance(self, mean):
-        """T, the covariance of the rows about their mean, with their uncertainty: (width, width), float64, on the CPU."""
+    def covariance(self):
+        """T, the covariance of the rows about their prior means, with their uncertainty: (width, width), float64, on the CPU."""
 
         def square(some):
-            deviation = self.rows[some] - mean
+            deviation = self.rows[some] - self.prior.rows[some]
             return [deviation.T @ deviation]
 
-        T = self.total(square)[0].double().cpu() / self.n + self.mean_covariance
+        T = self.total(square)[0].double().cpu() / self.prior.n_in_all + self.mean_covariance
         floor = 10 * torch.finfo(self.rows.dtype).eps * T.diagonal().max()  # rounding must not make it indefinite
         return T + floor * torch.eye(len(T), dtype=T.dtype, device=T.device)
 
-    def keep_covariances(self, over_rows, over_ratings):
-        """Take over the sums of the posterior variances (width,), along the basis, over the rows and over the ratings."""
-        self.mean_covariance = _sandwich(self.basis, over_rows.cpu() / self.n)
-        self.mean_covariance_over_ratings = _sandwich(self.basis, over_ratings.cpu() / self.total_count)
+    def centre(self):
+        """Where rows have no features, their prior mean is their mean."""
+        if not self.prior.design.groups:
+            (total,) = self.total(lambda some: [self.rows[some].sum(0)])
+            self.prior.centre(total / self.prior.n_in_all)
+
+    def improve_prior(self, frame, gradient, noise):
+        """Improve the prior means of rows that have features, by the gradients (n_rows, width) of the rows' likelihoods."""
+        if self.prior.design.groups:
+            h = self.count * frame.L
+            scale = h + noise
+            excess = torch.addcmul(-gradient, h, self._deviation(frame, slice(None))).div_(scale)
+            self.prior.improve(self.basis, frame.N, excess, h / scale)
+
+    def _deviation(self, frame, some):
+        return (self.rows[some] - self.prior.rows[some]) @ frame.to_deviation
+
+    def step(self, frame, gradient, noise, some=slice(None)):
+        """Find the Newton steps of some rows by the gradients (n_rows, width) of their likelihoods; a Step."""
+        count, deviation = self.count[some], self._deviation(frame, some)
+        gradient = torch.add(gradient[some], deviation, alpha=noise)
+        scale = count * frame.L + noise
+        step = gradient / scale
+        move, uncertain = (step @ frame.to_move).split(len(frame.L), 1)
+        of_others, of_prior = count[:, 0] * (uncertain * step).sum(1), noise * step.square().sum(1)
+        return Step(move, (gradient * step).sum(1), of_others, of_prior)
+
+    def keep_uncertainty(self, frame, noise):
+        """Bring the posterior covariances up to date, on average over the rows and over the ratings."""
+        doubt = self.prior.doubt()
+
+        def sums(some):
+            count = self.count[some]
+            of_row = of_rating = noise / (count * frame.L + noise)
+            if doubt is not None:  # of the prior means, which the first term takes for known
+                of_rating = of_row + of_row.square() * doubt[some]
+                of_row = of_row + (1 - of_row).square() * doubt[some]
+            return [of_row.sum(0, dtype=torch.float64), (count * of_rating).sum(0, dtype=torch.float64)]
+
+        over_rows, over_ratings = (part.cpu() for part in self.total(sums))
+        self.mean_covariance = _sandwich(self.basis, over_rows / self.prior.n_in_all)
+        self.mean_covariance_over_ratings = _sandwich(self.basis, over_ratings / self.total_count)
+
+    def learned(self, S, noise):
+        """What is known of the rows beside their means: a Posterior and, where they have features, FeatureWeights or None."""
+        count = _array(self.count[:, 0])
+        posterior = Posterior(self.basis.numpy(), self.curvature.numpy(), noise, count)
+        if not self.prior.design.groups:
+            return posterior, None
+        prior, T, N = self.prior, self.covariance(), torch.linalg.inv(self.basis).T
+        pull = (self.rows - prior.rows) @ torch.linalg.inv(T).to(self.rows)
+        information = self.count * (self.rows @ S.to(self.rows)) + noise * pull
+        cold, spread = prior.without({SEEN}, information, self.count, noise, T, partial(diagonalise, S=S))
+        unknown = (N * ((T + prior.covariance_of_means()) @ N)).sum(0) - 1  # of a row of which nothing is known
+        doubt = np.concatenate([_array(prior.doubt()), [_array(unknown)]]).astype(np.float32)
+        return replace(posterior, doubt=doubt), prior.weights(cold, spread, N, prior.shares(S, T))
 
 
 class Frame(NamedTuple):
-    """The coordinates in which a half-step of all rows of a side is a division, in the dtype of the rows.
+    """The coordinates in which a half-step of all rows of a side is a division, in the dtype of the rows but for N.
 
     Attributes
     ----------
     M : Tensor of shape (width, width)
         The side's basis.
+    N : Tensor of shape (width, width), float64, on the CPU
+        The inverse of M, transposed.
     L : Tensor of shape (width,)
         The curvature of one rating along it.
-    to_gradient, to_move : Tensor of shape (width, 2 width)
-        From a row to the gradient of the other side's uncertainty and of the prior; from a step to the move of the row, and to
-        what it costs by the other side's uncertainty.
-    pull, centre : Tensor of shape (width,)
-        What a rating adds to the gradient whatever the row; the prior's gradient at zero.
+    to_deviation, to_gradient : Tensor of shape (width, width)
+        From how far a row is from its prior mean to its coordinates; from a row to the gradient of the other side's uncertainty.
+    to_move : Tensor of shape (width, 2 width)
+        From a step to the move of the row, and to what it costs by the other side's uncertainty.
+    pull : Tensor of shape (width,)
+        What a rating adds to the gradient whatever the row.
     """
 
     M: Tensor
+    N: Tensor
     L: Tensor
+    to_deviation: Tensor
     to_gradient: Tensor
     to_move: Tensor
     pull: Tensor
-    centre: Tensor
 
     @classmethod
-    def of(cls, own, other, noise, n_factors):
+    def of(cls, own, other, n_factors):
         """Diagonalise T and S together, M'T^-1 M = 1 and M'S M = L, for a half-step of one side; the side keeps M and L."""
-        k, width, mean = n_factors, own.rows.shape[1], own.mean()
-        E = torch.zeros_like(own.mean_covariance)
-        E[:k, :k] = other.mean_covariance_over_ratings[:k, :k]
-        features = [*range(k), -1][:width]  # of a row's scores: the other side's factors, and one where there is a bias
-        S = other.moment[features][:, features] + E
-        R = torch.linalg.cholesky(own.covariance(mean))
-        L, W = torch.linalg.eigh(R.T @ S @ R)
-        L, M, N = L.clamp_min(0), R @ W, torch.linalg.solve_triangular(R.T, W, upper=True)
+        own.centre()
+        k, (S, E) = n_factors, _curvature(own, other, n_factors)
+        M, N, L = diagonalise(own.covariance(), S)
         pull = other.mean_covariance_over_ratings[:, k:].sum(1)  # covariance of q with b_i
         pull[k:] = 0
         own.basis, own.curvature = M, L
-        to_gradient, to_move = torch.cat([E @ M, N], 1), torch.cat([M.T, M.T @ E @ M], 1)
-        M, L, to_gradient, to_move, pull = (array.to(mean) for array in (M, L, to_gradient, to_move, pull @ M))
-        return cls(M, L, to_gradient, to_move, pull, mean @ to_gradient[:, width:])
+        parts = M, N, L, N, E @ M, torch.cat([M.T, M.T @ E @ M], 1), pull @ M
+        return cls(*(part if at == 1 else part.to(own.rows) for at, part in enumerate(parts)))
 
-    def step(self, rows, count, sums, row_sums, noise):
-        """Find the Newton steps of some rows.
+    def gradient(self, rows, count, sums, row_sums):
+        """Half the gradients of rows' likelihoods along the basis.
 
         Parameters
         ----------
@@ -152,25 +197,32 @@ class Frame(NamedTuple):
             The other side's factors, summed over a row's ratings times half the slope there.
         row_sums : Tensor of shape (n,) or None
             Half the slopes alone, summed; None without biases.
-        noise : float
-            :math:`s^2`.
 
         Returns
         -------
-        Step
-            One for each row.
+        Tensor of shape (n, width)
         """
-        width, k = len(self.L), sums.shape[1]
-        gradient = sums @ self.M[:k]  # (n, width), in M's coordinates
+        k = sums.shape[1]
+        gradient = sums @ self.M[:k]
         if row_sums is not None:
             gradient.addr_(row_sums, self.M[k])
-        uncertain, prior = (rows @ self.to_gradient).split(width, 1)
-        gradient.addcmul_(count, uncertain + self.pull).add_(prior - self.centre, alpha=noise)
-        scale = count * self.L + noise
-        step = gradient / scale
-        move, uncertain = (step @ self.to_move).split(width, 1)
-        of_others, of_prior = count[:, 0] * (uncertain * step).sum(1), noise * step.square().sum(1)
-        return Step(move, (gradient * step).sum(1), of_others, of_prior, noise / scale)
+        return gradient.addcmul_(count, rows @ self.to_gradient + self.pull)
+
+
+def _curvature(own, other, n_factors):
+    """S, the second moment of what a side's rows are multiplied with, and the part E of it that is the other side's uncertainty."""
+    k, width = n_factors, own.rows.shape[1]
+    E = torch.zeros_like(own.mean_covariance)
+    E[:k, :k] = other.mean_covariance_over_ratings[:k, :k]
+    columns = [*range(k), -1][:width]  # of a row's scores: the other side's factors, and one where there is a bias
+    return other.moment[columns][:, columns] + E, E
+
+
+def diagonalise(T, S):
+    """M, N, L with M M' = T, N the inverse of M transposed, and M'S M = diag(L): float64, on the CPU."""
+    R = torch.linalg.cholesky(T)
+    L, W = torch.linalg.eigh(R.T @ S @ R)
+    return R @ W, torch.linalg.solve_triangular(R.T, W, upper=True), L.clamp_min(0)
 
 
 class Step(NamedTuple):
@@ -184,15 +236,12 @@ class Step(NamedTuple):
         Half the derivative of the objective along it.
     of_others, of_prior : Tensor of shape (n,)
         Half the second derivative along it, as far as it comes from the other side's uncertainty and from the prior.
-    variance : Tensor of shape (n, width)
-        Posterior variances of the rows along the side's basis.
     """
 
     move: Tensor
     slope: Tensor
     of_others: Tensor
     of_prior: Tensor
-    variance: Tensor
 
     def length(self, squares):
         """The minimum of the objective along the steps, (n,); ``squares`` are summed over a row's ratings, of the scores' moves."""
@@ -204,11 +253,12 @@ class Variational(Solver):
     r"""Fit a built-in module by variational empirical Bayes, in place.
 
     Model: :math:`r_{ui} \sim N(s_{ui}, s^2)`, and each side's rows are draws from a Gaussian whose mean and full covariance T are
-    *learned* with them, as is the noise :math:`s^2`: there is no regularisation parameter. A row's posterior covariance is
+    *learned* with them, as is the noise :math:`s^2`: there is no regularisation parameter. Where rows have features, the mean is
+    linear in them, with coefficients that have learned priors of their own, see ``FeaturePrior``. A row's posterior covariance is
     approximated with one Gram matrix S that its whole side shares, :math:`C_u^{-1} = T^{-1} + (c_u / s^2) S`, where S is that of
     the other side's rows over the ratings plus their own posterior covariance. T and S are diagonalised together, so that in the
     coordinates of M a half-step is a division by :math:`c_u L + s^2`, then an exact line search for each row. Its cost is one SDDMM
-    and one SpMM.
+    and one SpMM, and no rating ever sees a feature.
 
     Other losses than the squared error enter by their slope (autograd) and by their curvature at each pair, which multiplies the
     weight. Poisson and logistic losses are log-likelihoods: their :math:`s^2` is 1/2 and not learned.
@@ -224,6 +274,10 @@ class Variational(Solver):
     weight : Tensor of shape (n_pairs,) or None
         Observation weights > 0, user-major.
     loss : PointwiseLoss
+    features : SideFeatures, optional
+        Of the users and items that the module has.
+    effects : sequence of (Tensor of shape (n_pairs,), int), optional
+        The codes of each effect, int64 and user-major, and how many there are.
 
     Notes
     -----
@@ -239,10 +293,11 @@ class Variational(Solver):
 
     max_iter = 10
 
-    def __init__(self, module, plan, rating, weight, loss):
+    def __init__(self, module, plan, rating, weight, loss, features=None, effects=()):
         self.module, self.plan, self.weight, self.loss = module, plan.cut(max_pairs=BLOCK), weight, loss
         self.n_factors = module.user_factors.shape[1]
         self.biased = module.biased
+        self.features = SideFeatures() if features is None else features
         self.score = module.forward_pairs(plan.pairs).detach()
         self.carries_errors = loss.name == "squared_error"
         if self.carries_errors:  # the difference is all that it needs of scores and ratings
@@ -250,6 +305,7 @@ class Variational(Solver):
             rating = None
         self.rating = rating
         self.move = torch.empty_like(self.score)  # of the scores, in a half-step of the items
+        self.effects = [EffectBiases(codes, n_codes, self.score) for codes, n_codes in effects]
         self.total_weight = self._total_weight()
         self.sides = self._start()
         self.noise = START_NOISE if loss.standardised else 0.5
@@ -266,59 +322,65 @@ class Variational(Solver):
         (n_ratings,) = plan.total_over_users(lambda some: [float(counts[0][some].sum())])
         informed = min(1.0, n_ratings / (k * (plan.n_users + plan.n_items)))
         factors = [getattr(self.module, f"{role}_factors").detach() for role in ("user", "item")]
-        (of_users,) = plan.total_over_users(lambda some: [factors[0][some].sum(0)])
-        means = of_users / plan.n_users, factors[1].mean(0)
+        rows = factors
+        if self.biased:
+            biases = (getattr(self.module, f"{role}_biases").detach() for role in ("user", "item"))
+            rows = [torch.cat([own, bias[:, None]], 1) for own, bias in zip(factors, biases, strict=True)]
+        (of_users,) = plan.total_over_users(lambda some: [rows[0][some].sum(0)])
+        means = of_users / plan.n_users, rows[1].mean(0)
         sides = []
-        for at, role in enumerate(("user", "item")):
-            rows, count = factors[at], counts[at].to(factors[at].dtype)[:, None]
-            if self.biased:
-                rows = torch.cat([rows, getattr(self.module, f"{role}_biases").detach()[:, None]], 1)
+        for at, design in enumerate(self.features.designs(plan, self.score)):
             guess = torch.full((k + self.biased,), informed / k**0.5, dtype=torch.float64, device="cpu")
-            across = means[1 - at]  # where the other side's rows point, a row is its bias
+            across = means[1 - at][:k]  # where the other side's rows point, a row is its bias
             guess[k if self.biased else int(across.abs().argmax())] = START_BIAS
-            nothing = torch.zeros_like(torch.diag(guess))
-            through, n = (plan, plan.n_users) if role == "user" else (None, plan.n_items)
-            sides.append(Side(through, n, rows, count, torch.diag(guess), nothing, nothing, guess))
+            prior, nothing = FeaturePrior(design, means[at], torch.diag(guess)), torch.zeros_like(torch.diag(guess))
+            count = counts[at].to(factors[at].dtype)[:, None]
+            sides.append(Side(prior, rows[at].clone(), count, torch.diag(guess), nothing, nothing, guess))
         return sides
 
     def step(self):
         users, items = self.sides
-        loss, noise = self.loss, self.noise
+        loss = self.loss
         self._move_users()
         self._move_items()
+        unknown = _score_variance(users, items, self.n_factors, self.biased)
+        for effect in self.effects:
+            unknown += effect.improve(self.plan, self._slope, self.score, self.noise)
         mean_loss = mean_noise = self._mean(loss)
         if loss.dispersion is not None:
-            mean_noise = min(self._mean(partial(loss.dispersion, noise=noise)), 1.0)  # at most the ratings' own
+            mean_noise = min(self._mean(partial(loss.dispersion, noise=self.noise)), 1.0)  # at most the ratings' own
         if loss.standardised:
-            unknown = _score_variance(users, items, self.n_factors, self.biased)
             self.noise = max(mean_noise + unknown, NOISE_FLOOR)
         return {"loss": mean_loss, "noise_std": self.noise**0.5}
 
     def _move_users(self):
-        """Improve the users' rows and the scores, in place, with the items' rows fixed."""
+        """Improve the users' prior, their rows and the scores, in place, with the items' rows fixed."""
         k, plan, noise, (own, other) = self.n_factors, self.plan, self.noise, self.sides
-        frame, Q = Frame.of(own, other, noise, k), other.rows[:, :k].contiguous()
+        frame, Q = Frame.of(own, other, k), other.rows[:, :k].contiguous()
+        gradient, bends = torch.empty_like(own.rows), []
         for rows, span, block in plan:
-            x, c = own.rows[rows], own.count[rows]
             error, bend = self._slope(span)
             if bend is not None and not self.carries_errors:
-                c[:] = block.row_sums(bend)[:, None]
-            step = frame.step(x, c, block.user_sums(error, Q), block.row_sums(error) if self.biased else None, noise)
+                own.count[rows] = block.row_sums(bend)[:, None]
+            sums, row_sums = block.user_sums(error, Q), block.row_sums(error) if self.biased else None
+            gradient[rows] = frame.gradient(own.rows[rows], own.count[rows], sums, row_sums)
+            bends.append(bend)
+        own.improve_prior(frame, gradient, noise)
+        for (rows, span, block), bend in zip(plan, bends, strict=True):
+            step = own.step(frame, gradient, noise, rows)
             d = step.move
             move = block.dots(d[:, :k].contiguous(), Q, add_to=block.expand(d[:, k].contiguous()) if self.biased else None)
             square = move.square() if bend is None else move.square().mul_(bend)
             length = step.length(block.row_sums(square))
-            x.addcmul_(length[:, None], d, value=-1.0)
+            own.rows[rows].addcmul_(length[:, None], d, value=-1.0)
             self.score[span].addcmul_(block.expand(length), move, value=-1.0)
-            plan.add(step.variance.sum(0, dtype=torch.float64), (c * step.variance).sum(0, dtype=torch.float64))
-        sums = plan.total()
         own.measure()
-        own.keep_covariances(*sums)
+        own.keep_uncertainty(frame, noise)
 
     def _move_items(self):
-        """Improve the items' rows and the scores, in place, with the users' rows fixed."""
+        """Improve the items' prior, their rows and the scores, in place, with the users' rows fixed."""
         k, plan, noise, (other, own) = self.n_factors, self.plan, self.noise, self.sides
-        frame, P = Frame.of(own, other, noise, k), other.rows[:, :k].contiguous()
+        frame, P = Frame.of(own, other, k), other.rows[:, :k].contiguous()
         bends = []
         for rows, span, block in plan:
             error, bend = self._slope(span)
@@ -333,7 +395,9 @@ class Variational(Solver):
         row_sums = others.pop(0) if self.biased else None
         if others:
             own.count[:] = others[0][:, None]
-        step = frame.step(own.rows, own.count, sums, row_sums, noise)
+        gradient = frame.gradient(own.rows, own.count, sums, row_sums)
+        own.improve_prior(frame, gradient, noise)
+        step = own.step(frame, gradient, noise)
         d = step.move[:, :k].contiguous()
         for (rows, span, block), bend in zip(plan, bends, strict=True):
             move = self.move[span]
@@ -348,9 +412,8 @@ class Variational(Solver):
         own.rows.addcmul_(length[:, None], step.move, value=-1.0)
         for _, span, block in plan:
             self.score[span].addcmul_(length.index_select(0, block.columns), self.move[span], value=-1.0)
-        variance = step.variance
         own.measure()
-        own.keep_covariances(variance.sum(0, dtype=torch.float64), (own.count * variance).sum(0, dtype=torch.float64))
+        own.keep_uncertainty(frame, noise)
 
     def _slope(self, span):
         """Half the weighted slope at some pairs, and half the weighted second derivative, or None where that is one."""
@@ -379,18 +442,22 @@ class Variational(Solver):
                 getattr(self.module, f"{name}_factors").copy_(side.rows[:, :k])
                 if self.biased:
                     getattr(self.module, f"{name}_biases").copy_(side.rows[:, k])
-        posteriors = tuple(
-            Posterior(side.basis.numpy(), side.curvature.numpy(), self.noise, side.count[:, 0].double().cpu().numpy().copy())
-            for side in self.sides
-        )
         users, items = self.sides
-        return Factors.from_module(self.module, _user_prior(users, items, self.noise, k), posteriors, self.noise)
+        learned = [side.learned(_curvature(side, other, k)[0], self.noise) for side, other in ((users, items), (items, users))]
+        factors = Factors.from_module(self.module, None, [posterior for posterior, _ in learned], self.noise)
+        effects = [(_array(effect.biases), _array(effect.variances), effect.prior_variance) for effect in self.effects]
+        users_and_items = [
+            replace(side, weights=weights) for side, (_, weights) in zip((factors.users, factors.items), learned, strict=True)
+        ]
+        prior = _user_prior(users, items, self.noise, k)
+        return replace(factors, users=users_and_items[0], items=users_and_items[1], prior=prior, effects=effects)
 
     def state(self):
-        state = {"rest": {"score": self.score, "noise": self.noise}}
+        state = {"rest": {"score": self.score, "noise": self.noise, "effects": [effect.state() for effect in self.effects]}}
         for role, side in zip(("user", "item"), self.sides, strict=True):
             state[role] = {"rows": side.rows, "count": side.count}
             state["rest"] |= {f"{role}_{name}": getattr(side, name) for name in LEARNED}
+            state["rest"][f"{role}_prior"] = side.prior.state()
         return state
 
     def restore(self, state):
@@ -398,6 +465,9 @@ class Variational(Solver):
         for role, side in zip(("user", "item"), self.sides, strict=True):
             for name, value in (state[role] | {name: rest[f"{role}_{name}"] for name in LEARNED}).items():
                 setattr(side, name, value.to(getattr(side, name), copy=True))  # not in place: at the start two names are one tensor
+            side.prior.restore(rest[f"{role}_prior"])
+        for effect, own in zip(self.effects, rest["effects"], strict=True):
+            effect.restore(own)
         self.score.copy_(rest["score"])
         self.noise = rest["noise"]
 
@@ -409,11 +479,12 @@ class Variational(Solver):
 
 
 def _user_prior(users, items, noise, n_factors):
-    """The prior of a new user: the learned Gaussian, and for each rating the doubt about the item's row."""
+    """The prior of a new user without known features: the learned Gaussian, and for each rating the doubt about the item's row."""
     width = users.rows.shape[1]
-    precision, shift, mean = np.zeros((3, width, width)), np.zeros((3, width)), users.mean()
-    precision[0] = noise * torch.linalg.inv(users.covariance(mean)).numpy()
-    shift[0] = precision[0] @ mean.double().cpu().numpy()
+    precision, shift = np.zeros((3, width, width)), np.zeros((3, width))
+    users.centre()
+    precision[0] = noise * torch.linalg.inv(users.covariance()).numpy()
+    shift[0] = precision[0] @ _array(users.prior.average({SEEN}))
     precision[2, :n_factors, :n_factors] = items.mean_covariance_over_ratings[:n_factors, :n_factors].numpy()
     shift[2, :n_factors] = -items.mean_covariance_over_ratings[:n_factors, n_factors:].sum(1).numpy()
     return precision, shift
@@ -432,3 +503,7 @@ def _score_variance(users, items, n_factors, biased):
 
 def _sandwich(M, diagonal):
     return (M * diagonal) @ M.T
+
+
+def _array(tensor):
+    return tensor.double().cpu().numpy().copy()
