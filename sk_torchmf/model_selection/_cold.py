@@ -68,7 +68,8 @@ class ColdItemSplit(_ColdSplit):
     by_time : bool, default=False
         Order the items by their first observations and test the last ones: each test part is all observations of the items that
         appeared in a stretch of time. It is trained on what was observed before that stretch, so that no item's future is known;
-        what other items were observed with since then is in neither part. The parts follow one another up to the end.
+        what other items were observed with since then is in neither part. The parts follow one another up to the end. Where most
+        items appear early there is little before them: then take few and small parts.
     test_size : float or int, optional
         Share of the items that a test part has, between 0 and 1, or their number; by default all of them over ``n_splits``, and by
         time over ``n_splits + 1``, whose first part is only trained on. Items that appeared at the time of a cut are on its later
