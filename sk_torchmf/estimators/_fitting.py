@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from sklearn.utils import _safe_indexing
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _num_samples
 
 from sk_torchmf._forks import one_thread_if_forked
@@ -48,6 +48,11 @@ FIT_CONSTRAINTS: dict = {
     "warm_start": ["boolean"],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
+}
+
+
+ENCODER_CONSTRAINTS: dict = {
+    f"{role}_encoder": [StrOptions({"auto", "passthrough"}), HasMethods(["fit", "transform"])] for role in ROLES
 }
 
 

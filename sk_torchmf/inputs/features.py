@@ -19,6 +19,9 @@ from sk_torchmf.inputs.labels import encode as number_labels
 from sk_torchmf.interactions import Features, as_attributes
 
 
+MISSING = "missing"  # the group of ids that a table does not describe
+
+
 @dataclass(frozen=True)
 class FeatureTable:
     """Attributes by id.
@@ -84,20 +87,14 @@ class EncodedFeatures:
         both = sp.vstack([self.matrix, more.matrix], format="csr")
         return replace(self, matrix=both[source], described=self.described | more.described)
 
-    def with_missing_column(self, always=False):
-        """These with a last column, a group of its own, that is 1 for ids not described; themselves where all are.
-
-        It comes after ``placed`` and ``updated``, which know nothing of it. ``always`` adds it to a fully described part too, as
-        is asked for where a model was fitted with it.
-        """
-        if self.described.all() and not always:
-            return self
-        name, width = "missing", len(self.names)
-        while name in self.groups:
-            name = f"({name})"
-        matrix = sp.hstack([self.matrix, sp.csr_array((~self.described)[:, None], dtype=np.float64)], format="csr")
-        groups = self.groups | {name: slice(width, width + 1)}
-        return replace(self, matrix=matrix, names=np.append(self.names, np.array([name], dtype=object)), groups=groups)
+    def groups_of(self, rows):
+        """The groups of columns of some ids, (n_rows,): CSR arrays by name; where any is not described, that is a column of its own."""
+        part = self.matrix[rows]
+        groups = {name: part[:, columns] for name, columns in self.groups.items()}
+        missing = ~self.described[rows]
+        if missing.any():
+            groups[MISSING] = sp.csr_array(missing[:, None], dtype=np.float64)
+        return groups
 
 
 def read_table(features, role, key, form, n_rows):

@@ -33,16 +33,16 @@ class RatingSolver:
     learns_prior: bool = False
 
 
-def _variational(module, plan, rating, weight, loss, **options):
-    return Variational(module, plan, rating, weight, loss)
+def _variational(module, plan, rating, weight, loss, *, features, **options):
+    return Variational(module, plan, rating, weight, loss, features)
 
 
-def _als(module, plan, rating, weight, loss, *, alpha, mean, **options):
+def _als(module, plan, rating, weight, loss, *, alpha, mean, features=None, **options):
     return AlternatingLeastSquares(module, Objective.build(module, plan, rating, weight, loss, alpha=alpha, mean=mean))
 
 
 def _minimiser(name):
-    def build(module, plan, rating, weight, loss, *, alpha, mean, learning_rate, batch_size, generator):
+    def build(module, plan, rating, weight, loss, *, alpha, mean, learning_rate, batch_size, generator, features=None):
         objective = Objective.build(module, plan, rating, weight, loss, alpha=alpha, mean=mean)
         return Minimiser(module, objective, name, learning_rate=learning_rate, batch_size=batch_size, generator=generator)
 
