@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from sk_torchmf.inputs.effects import Effect, as_seconds, check_effects, find_codes, fit_effects
+from sk_torchmf.inputs.effects import TIME, Effect, as_seconds, check_effects, find_codes, fit_effects
 from sk_torchmf.storage.packing import pack, unpack
 
 pd = pytest.importorskip("pandas")
@@ -107,7 +107,7 @@ def test_a_missing_value_is_refused_in_training_and_unknown_afterwards(values):
 
 def test_context_that_is_not_given_is_unknown():
     effects, _ = fit_effects(["mood", ("user", "mood")], USER, ITEM, {"mood": MOOD}, TIMES)
-    assert_array_equal(find_codes(effects, USER[:3], ITEM[:3], {}), np.full((4, 3), -1))
+    assert_array_equal(find_codes(effects, USER[:3], ITEM[:3], {}), np.full((2 + len(TIME), 3), -1))
 
 
 @pytest.mark.parametrize("gap", [0, 60, 400.0])
@@ -170,8 +170,8 @@ def test_periods_of_items_are_quantiles_of_all_times():
 
 def test_effects_of_columns_come_first_then_those_of_time():
     effects, codes = fit_effects([("item", "mood")], USER, ITEM, {"mood": MOOD}, TIMES)
-    assert [effect.column for effect in effects] == ["mood", None, None]
-    assert [type(effect.context).__name__ for effect in effects] == ["Each", "Runs", "Each"]
+    assert [effect.column for effect in effects] == ["mood", *[None] * len(TIME)]
+    assert [type(effect.context).__name__ for effect in effects] == ["Each", *["Runs"] * len(TIME)]
     assert [effect.n_codes for effect in effects] == [code.max() + 1 for code in codes]
 
 
