@@ -84,8 +84,9 @@ class FitArguments:
             X_val = as_interactions(X_val) if is_interactions(X_val) else X_val
             parts = (X_val.user_ids, X_val.item_ids, X_val.ratings) if is_interactions(X_val) else (np.asarray(X_val),)
             validation = (*parts, self.y_val)
-        own = [part for side in self.reading.described.values() for part in (side.encoded.matrix.indices, side.encoded.matrix.data)]
-        return digest_of(data.user_ids, data.item_ids, data.ratings, data.weights, *self.reading.features.values(), *own, *validation)
+        matrices = (side.encoded.matrix for side in self.reading.described.values())
+        beside = [*self.reading.features.values(), *(part for own in matrices for part in (own.indices, own.data))]
+        return digest_of(data.user_ids, data.item_ids, data.ratings, data.weights, *beside, *validation)
 
     def part(self, index, ranking):
         """Some of the observations as a table or container with its target and weights: what ``score`` takes."""

@@ -49,11 +49,9 @@ class RatingPart(Part):
 
     def _features(self):
         """What is known of the users and items with ratings."""
-        found = []
-        for side, known in zip(self.described, self.known, strict=True):
-            groups = {} if side is None else side.encoded.groups_of(known)
-            found.append(groups)
-        return SideFeatures(*found, seen_side(self.params))
+        sides = zip(self.described, self.known, strict=True)
+        users, items = ({} if side is None else side.encoded.groups_of(known) for side, known in sides)
+        return SideFeatures(users, items, self.params._seen_features())
 
     def make_solver(self):
         params, row = self.params, RATING_SOLVERS[self.params.solver]
@@ -224,6 +222,12 @@ class ExplicitFactorization(RatingPredictor):
         """
         return self._partial_fit(X, y, sample_weight, user=user_features, item=item_features)
 
+    def _seen_features(self):
+        """Whose rows have what they were observed with for features."""
+        if self.seen_features != "auto":
+            return self.seen_features
+        return RATING_SOLVERS[self.solver].seen_features
+
     def _has_biases(self):
         return self._module.biased
 
@@ -259,6 +263,9 @@ class MatrixFactorization(ExplicitFactorization):
     @tol
     @learning_rate
     @batch_size
+    @user_encoder
+    @item_encoder
+    @seen_features
     @early_stopping
     @validation_fraction
     @n_iter_no_change
@@ -290,6 +297,14 @@ class MatrixFactorization(ExplicitFactorization):
     @rating_scale_
     @user_prior_
     @user_posterior_, item_posterior_
+    @user_encoder_, item_encoder_
+    @user_features_, item_features_
+    @user_described_, item_described_
+    @user_feature_names_, item_feature_names_
+    @user_feature_groups_, item_feature_groups_
+    @user_feature_weights_, item_feature_weights_
+    @user_feature_shares_, item_feature_shares_
+    @user_feature_prior_, item_feature_prior_
     @history_
     @n_iter_
     @best_iter_
@@ -351,6 +366,9 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     @tol
     @learning_rate
     @batch_size
+    @user_encoder
+    @item_encoder
+    @seen_features
     @early_stopping
     @validation_fraction
     @n_iter_no_change
@@ -388,6 +406,14 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     @rating_scale_
     @user_prior_
     @user_posterior_, item_posterior_
+    @user_encoder_, item_encoder_
+    @user_features_, item_features_
+    @user_described_, item_described_
+    @user_feature_names_, item_feature_names_
+    @user_feature_groups_, item_feature_groups_
+    @user_feature_weights_, item_feature_weights_
+    @user_feature_shares_, item_feature_shares_
+    @user_feature_prior_, item_feature_prior_
     @history_
     @n_iter_
     @best_iter_

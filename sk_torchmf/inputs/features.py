@@ -17,9 +17,7 @@ from sk_torchmf.inputs.id_types import as_table
 from sk_torchmf.inputs.labels import column, is_frame
 from sk_torchmf.inputs.labels import encode as number_labels
 from sk_torchmf.interactions import Features, as_attributes
-
-
-MISSING = "missing"  # the group of ids that a table does not describe
+from sk_torchmf.solvers.design import MISSING
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class EncodedFeatures:
         return replace(self, matrix=both[source], described=self.described | more.described)
 
     def groups_of(self, rows):
-        """The groups of columns of some ids, (n_rows,): CSR arrays by name; where any is not described, that is a column of its own."""
+        """The groups of columns of some ids, (n_rows,): CSR arrays by name; that any is not described is a column of its own."""
         part = self.matrix[rows]
         groups = {name: part[:, columns] for name, columns in self.groups.items()}
         missing = ~self.described[rows]

@@ -62,8 +62,10 @@ def describe(reading, features, estimator, n_rows=None, earlier=None):
         if reading.form == SPARSE:
             table.check_positions(reading.shape[ROLES.index(role)])
         reading, place = reading.with_ids(role, table.ids)
-        described = Described(encode(encoder, table, place, reading.shape[ROLES.index(role)]), encoder)
-        reading = replace(reading, described=reading.described | {role: described})
+        encoded = encode(encoder, table, place, reading.shape[ROLES.index(role)])
+        if role in reading.described:
+            encoded = reading.described[role].encoded.updated(encoded)
+        reading = replace(reading, described=reading.described | {role: Described(encoded, encoder)})
     return reading
 
 

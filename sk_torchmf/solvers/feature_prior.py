@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from sk_torchmf.model.feature_weights import FeatureWeights
-from sk_torchmf.solvers.design import SEEN, regress
+from sk_torchmf.solvers.design import MISSING, SEEN, regress
 
 N_STEPS = 2  # of conjugate gradients in a half-step; they go on from the last
 SHARE = 0.2  # of a coefficient's prior covariance at the start, in that of the rows
@@ -192,7 +192,7 @@ class FeaturePrior:
             What ``shares`` says.
         """
         turn = (N.T @ cold.basis).square().T.numpy()
-        own = [name for name in self.design.groups if name != SEEN]
+        own = [name for name in self.design.groups if name not in (SEEN, MISSING)]
 
         def of_columns(prior, values, power=1):
             parts = [_array(values[prior.design.slices[name]]) / self.design.groups[name].scale ** power for name in own]
