@@ -212,8 +212,7 @@ def _checked_labels(flat, name):
     for kind in set(map(type, flat)):
         if issubclass(kind, str | int | np.integer | np.bool_) and not issubclass(kind, np.timedelta64):
             continue
-        is_real = issubclass(kind, float | np.floating)
-        wrong = [label for label in flat if type(label) is kind and not (is_real and label == label // 1)]
+        wrong = [label for label in flat if type(label) is kind and not _is_whole(label)]
         if wrong:
             raise ValueError(
                 f"Column {name!r} has lists, which may hold text, whole numbers and booleans. Got {reprlib.repr(wrong[0])} "
@@ -222,6 +221,10 @@ def _checked_labels(flat, name):
     labels: np.ndarray = np.empty(len(flat), dtype=np.dtype(object))
     labels[:] = flat
     return labels
+
+
+def _is_whole(label):
+    return isinstance(label, float | np.floating) and float(label).is_integer()
 
 
 def _as_text(distinct):

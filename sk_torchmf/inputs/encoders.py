@@ -1,6 +1,5 @@
 """Encoders of attributes: a table of anything, or of numbers alone, becomes a sparse matrix. Their fitted state is plain values."""
 
-from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
@@ -10,169 +9,23 @@ from sklearn.utils._param_validation import Interval, RealNotInt
 from sklearn.utils.validation import _check_feature_names_in, _get_feature_names, check_is_fitted
 
 from sk_torchmf._validation import check_rows
-from sk_torchmf.inputs.cells import (
-    CATEGORIES,
-    DATES,
-    DURATIONS,
-    LISTS,
-    NOTHING,
-    NUMBERS,
-    as_labels,
-    as_numbers,
-    check_attributes,
-    column_at,
-    kind_of,
-    names_of,
-)
+from sk_torchmf.inputs.cells import NOTHING, NUMBERS, as_numbers, check_attributes, column_at, kind_of, names_of
+from sk_torchmf.inputs.column_encodings import COLUMNS
 from sk_torchmf.inputs.labels import is_frame
-
-
-@dataclass(frozen=True)
-class NumberColumn:
-    """How a column of numbers, dates or durations is encoded: ``(x / unit - shift) / scale``.
-
-    Attributes
-    ----------
-    name : str
-    kind : {NUMBERS, DATES, DURATIONS}
-    unit, shift, scale : float
-        The largest number in size, by which no square overflows; then mean and standard deviation. Where zeros are not stored the
-        shift is 0 and the scale the root mean square.
-    filler : float
-        What a missing cell is encoded as: the mean.
-    has_value, has_missing : bool
-        Whether there is a column of values, as there is not where all are equal, and one that marks missing cells.
-    """
-
-    name: str
-    kind: str
-    unit: float = 1.0
-    shift: float = 0.0
-    scale: float = 1.0
-    filler: float = 0.0
-    has_value: bool = False
-    has_missing: bool = False
-
-    @classmethod
-    def learn(cls, values, kind, name, min_frequency):
-        """Learn it from a column (n,), in which a number is not missing."""
-        row, numbers = as_numbers(values, name)
-        missing = np.isnan(numbers)
-        present, n_zeros = numbers[~missing], len(values) - len(row)
-        ends = [*present[:1], *[0.0][:n_zeros]]
-        low, high = present.min(initial=ends[-1]), present.max(initial=ends[-1])
-        if low == high:
-            return cls(name, kind, has_missing=bool(missing.any()))
-        unit, n = max(-low, high), len(present) + n_zeros
-        present = present / unit
-        mean = present.sum() / n
-        shift = 0.0 if n_zeros else mean
-        scale = np.sqrt(np.square(present - shift).sum() / n)
-        unit, shift, scale, filler = map(float, (unit, shift, scale, (mean - shift) / scale))
-        return cls(name, kind, unit, shift, scale, filler, has_value=True, has_missing=bool(missing.any()))
-
-    @property
-    def width(self):
-        """Number of columns it becomes."""
-        return int(self.has_value) + int(self.has_missing)
-
-    def names(self, name):
-        """Those of the columns, where the column itself is called ``name``."""
-        return [name] * self.has_value + [f"{name} (missing)"] * self.has_missing
-
-    def entries(self, values):
-        """Encode a column (n,): rows, columns and values of the entries that are stored."""
-        row, numbers = as_numbers(values, self.name)
-        if self.shift and len(row) < len(values):
-            dense = np.zeros(len(values))
-            dense[row] = numbers
-            row, numbers = np.arange(len(values)), dense
-        missing = np.isnan(numbers)
-        with np.errstate(over="ignore"):
-            encoded = (numbers / self.unit - self.shift) / self.scale
-        if np.isinf(encoded).any():
-            wrong = numbers[np.isinf(encoded)][0]
-            raise ValueError(f"Column {self.name!r} holds {wrong}, too far from what fit saw to be scaled. Clip it.")
-        encoded[missing] = self.filler
-        at = np.zeros(len(row), dtype=np.int64)
-        parts = [(row, at, encoded)] if self.has_value else []
-        if self.has_missing:
-            parts.append((row[missing], at[missing] + self.has_value, np.ones(missing.sum())))
-        return [np.concatenate(part) for part in zip(*parts, strict=True)]
-
-
-@dataclass(frozen=True)
-class LabelColumn:
-    """How a column of categories, or of lists of labels, is encoded: a one for each label in the cell.
-
-    Attributes
-    ----------
-    name : str
-    kind : {CATEGORIES, LISTS}
-    labels : ndarray of shape (n_labels,), object
-        Those that have a column of their own: text, sorted.
-    has_infrequent, has_missing : bool
-        Whether there is a column that all others share, and one that marks missing cells.
-    """
-
-    name: str
-    kind: str
-    labels: np.ndarray
-    has_infrequent: bool
-    has_missing: bool
-
-    @classmethod
-    def learn(cls, values, kind, name, min_frequency):
-        """Learn it from a column (n,); a label that is rarer than ``min_frequency`` gets no column of its own."""
-        _, code, labels, missing = as_labels(values, kind, name)
-        least = min_frequency if isinstance(min_frequency, Integral) else min_frequency * len(values)
-        frequent = np.greater_equal(np.bincount(code, minlength=len(labels)), least)
-        return cls(name, kind, labels[frequent], bool((~frequent).any()), bool(missing.any()) and len(labels) > 0)
-
-    @property
-    def width(self):
-        """Number of columns it becomes."""
-        return len(self.labels) + int(self.has_infrequent) + int(self.has_missing)
-
-    def names(self, name):
-        """Those of the columns, where the column itself is called ``name``."""
-        shared = [f"{name} (infrequent)"] * self.has_infrequent + [f"{name} (missing)"] * self.has_missing
-        return [f"{name}={label}" for label in self.labels] + shared
-
-    def entries(self, values):
-        """Encode a column (n,): rows, columns and values of the entries that are stored."""
-        row, code, labels, missing = as_labels(values, self.kind, self.name)
-        places = dict(zip(self.labels, range(len(self.labels)), strict=True))
-        other = len(self.labels) if self.has_infrequent else -1
-        at = np.array([places.get(label, other) for label in labels], dtype=np.int64)[code]
-        row, at = np.divmod(np.unique((row * self.width + at)[at >= 0]), self.width)  # of several rare labels one
-        if self.has_missing:
-            gone = np.flatnonzero(missing)
-            row, at = np.concatenate([row, gone]), np.concatenate([at, np.full(len(gone), self.width - 1)])
-        return row, at, np.ones(len(row))
-
-
-COLUMNS = dict.fromkeys((NUMBERS, DATES, DURATIONS), NumberColumn) | dict.fromkeys((CATEGORIES, LISTS, NOTHING), LabelColumn)
 
 
 class FeatureEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Encode a table of attributes, column by column, as a sparse matrix.
 
-    ========================= ==============================================================================================
-    a column of               becomes
-    ========================= ==============================================================================================
-    numbers                   one column, standardised to mean 0 and standard deviation 1; none where all are equal. Integers
-                              are numbers too: make codes text or a category for a column each.
-    dates, durations          the same, counted in days
-    pandas' sparse numbers    one column, divided by its root mean square, so that zeros need no place
-    text, categories, booleans a column for each value, 1 where the cell has it (one-hot). "Action|Comedy" is one value: split it
-                              into a list where it means two.
-    lists, tuples, sets or    a column for each label, 1 where the cell has it (multi-hot); none for an empty list
-    arrays of labels
-    ========================= ==============================================================================================
+    - **Numbers** are standardised to mean 0 and standard deviation 1. Integers are numbers too: make codes text or a category.
+    - **Dates and durations** are numbers of days.
+    - **Sparse numbers** of pandas are divided by their root mean square, so that zeros take no space.
+    - **Text, categories and booleans** get a column for each value, 1 where the cell has it (one-hot). ``"Action|Comedy"`` is one
+      value: split it into a list where it means two.
+    - **Lists**, tuples, sets and arrays of labels get a column for each label, 1 where the cell has it (multi-hot).
 
-    A cell that is missing (None, NaN, NaT) counts as the mean of a number and as no label; where ``fit`` has seen missing cells in
-    a column, another column marks them. A column without any value becomes none.
+    A missing cell (None, NaN, NaT) counts as the mean of a number and as no label; where ``fit`` sees missing cells in a column,
+    another column marks them. A column of numbers that are all equal becomes none, and so does one without any value.
 
     Parameters
     ----------
