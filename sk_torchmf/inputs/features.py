@@ -191,6 +191,8 @@ def _from_arrow(table, name):
 
 def _as_matrix(table):
     """A matrix, sparse or dense, in rows; what its entries are is for the encoder to say, but for complex ones."""
+    if isinstance(table, np.ma.MaskedArray):
+        table = np.ma.filled(table.astype(np.float64), np.nan)
     if not sp.issparse(table):
         table = np.asarray(as_table(table))
     if table.dtype.kind == "c" or (sp.issparse(table) and table.dtype.kind not in "biuf"):

@@ -174,7 +174,9 @@ def test_a_constant_column_with_missing_cells_leaves_its_mark():
 
 
 def test_a_table_that_says_nothing_becomes_no_column():
-    table = pd.DataFrame({"x": [1, 1], "y": [None, None]})
+    table = pd.DataFrame(
+        {"x": [1, 1], "y": [None, None], "t": pd.to_datetime([None, None]), "g": [[], []], "c": pd.Categorical([None, None])}
+    )
     assert FeatureEncoder().fit_transform(table).shape == (2, 0)
     assert FeatureEncoder().fit(table).groups() == {}
 

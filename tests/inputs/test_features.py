@@ -380,8 +380,12 @@ def test_the_tables_own_faults_bear_its_name():
         encoded(FILMS.assign(genre=objects({}, {}, {})))
     with pytest.raises(ValueError, match="item_features: Column 'genre' holds categories, and numbers are asked for"):
         encoded(FILMS, "passthrough")
-    with pytest.raises(ValueError, match="item_features: The table must be numbers"):
+    with pytest.raises(ValueError, match=r"item_features: Numbers are asked for\. Got <U1; encode it, as FeatureEncoder\(\) does"):
         encoded(np.array([["a", "b"]]), form=SPARSE)
+    with pytest.raises(ValueError, match=r"item_features: The table must be numbers\. Got object"):
+        encoded([[1, "b"]], form=SPARSE)
+    with pytest.raises(ValueError, match="item_features: Column 'x1' holds nan"):
+        encoded(np.ma.masked_array([[1.0, 2.0]], mask=[[False, True]]), form=SPARSE)
 
 
 @pytest.mark.parametrize(
