@@ -35,15 +35,18 @@ class NumberColumn:
 
     @classmethod
     def learn(cls, values, kind, name, min_frequency):
-        """Learn it from a column (n,), in which a number is not missing."""
+        """Learn it from a column (n,)."""
         row, numbers = as_numbers(values, name)
         missing = np.isnan(numbers)
         present, n_zeros = numbers[~missing], len(values) - len(row)
-        ends = [*present[:1], *[0.0][:n_zeros]]
-        low, high = present.min(initial=ends[-1]), present.max(initial=ends[-1])
+        n = len(present) + n_zeros
+        if n == 0:
+            return cls(name, kind)
+        one = 0.0 if n_zeros else present[0]
+        low, high = present.min(initial=one), present.max(initial=one)
         if low == high:
             return cls(name, kind, has_missing=bool(missing.any()))
-        unit, n = np.ldexp(0.5, np.frexp(max(-low, high))[1]), len(present) + n_zeros
+        unit = np.ldexp(0.5, np.frexp(max(-low, high))[1])
         present = present / unit
         mean = present.sum() / n
         shift = 0.0 if n_zeros else mean

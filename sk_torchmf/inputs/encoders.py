@@ -188,8 +188,12 @@ class Passthrough(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None): 
         check_is_fitted(self)
         X = X if sp.issparse(X) else check_attributes(X)
         places = places_of_fit(self, X, self.columns_)
+        if sp.issparse(X):
+            return sp.csr_array(X, dtype=np.float64)
         if not is_frame(X):
-            return sp.csr_array(X if sp.issparse(X) else check_rows(X, "The table"), dtype=np.float64)
+            if X.dtype.kind not in "biufO":
+                raise ValueError(f"Numbers are asked for. Got {X.dtype}; encode it, as FeatureEncoder() does.")
+            return sp.csr_array(check_rows(X, "The table"))
         parts = []
         for at, place in enumerate(places):
             values, name = column_at(X, place), self.columns_[at]

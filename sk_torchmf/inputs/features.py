@@ -74,7 +74,7 @@ class EncodedFeatures:
         source[place[kept]] = kept
         described = np.append(self.described, False)[source]
         empty = sp.csr_array((1, self.matrix.shape[1]), dtype=np.float64)
-        return replace(self, matrix=sp.vstack([self.matrix, empty], format="csr")[source], described=described)
+        return replace(self, matrix=_stacked(sp.vstack, self.matrix, empty)[source], described=described)
 
     def updated(self, more):
         """These rows, but those of ``more`` where it describes an id; both have the same columns and ids."""
@@ -82,7 +82,7 @@ class EncodedFeatures:
             raise ValueError(f"Features must have the columns that fit saw. Got {len(more.names)} columns, not {len(self.names)}.")
         n = len(self.described)
         source = np.arange(n) + n * more.described
-        both = sp.vstack([self.matrix, more.matrix], format="csr")
+        both = _stacked(sp.vstack, self.matrix, more.matrix)
         return replace(self, matrix=both[source], described=self.described | more.described)
 
     def groups_of(self, rows):
@@ -95,6 +95,10 @@ class EncodedFeatures:
         return groups
 
 
+def _stacked(stack, *parts):
+    return sp.csr_array(stack(parts, format="csr"))  # of arrays too SciPy 1.11 makes a matrix
+
+
 def read_table(features, role, key, form, n_rows):
     """Read the argument ``user_features`` or ``item_features``.
 
@@ -102,15 +106,16 @@ def read_table(features, role, key, form, n_rows):
     ----------
     features : Features, DataFrame, Arrow table, sparse matrix or array of shape (n, n_attributes)
         A frame is keyed by its column ``key``, else by that named like the role, else by its index. Beside a table X these are the
-        caller's ids, else positions. A matrix has a row for each position, and so has a frame without any key.
+        caller's ids, else positions. A matrix has a row for each position, and so has a frame without any key. A bare frame of
+        users beside a sparse X that has as many rows, and an index that does not number them, was cut with X and is in its order.
     role : {"user", "item"}
     key : int or str
         The estimator's parameter of that name.
     form : {SPARSE, TABLE, INTERACTIONS}
         The form of X.
     n_rows : int or None
-        Rows of X as scikit-learn counts them: a bare table with as many may have been cut with X, and is refused. None to
-        let it pass.
+        Rows of X as scikit-learn counts them: a bare table with as many may have been cut with X, and is refused, but for users
+        beside a sparse X, of which a row is a user. None to let it pass.
 
     Returns
     -------
@@ -142,28 +147,32 @@ def read_table(features, role, key, form, n_rows):
                 f"{name} must be a DataFrame beside a table X: the rows of a matrix have no ids. Put the ids in a column {role!r}."
             )
         return FeatureTable(np.arange(n), table, role)
-    key = next((known for known in (key, role) if isinstance(known, str) and known in table.columns), None)
-    if key is not None:
-        ids, table = column(table, key, role), table[[own for own in table.columns if own != key]]
-        if table.shape[1] == 0:
-            raise ValueError(f"{name} has no column but {key!r}, its ids; at least one attribute is needed.")
-    elif hasattr(table, "index"):
-        ids = table.index
-        if form == TABLE:
-            _warn_of_an_index_that_counts(table, name, role)
-        elif is_bare and is_cut and n == n_rows and not np.array_equal(np.sort(_integers(ids)), np.arange(n)):
-            ids = np.arange(n)  # the index is still that of the whole
-    elif form != TABLE:
-        ids = np.arange(n)
-    else:
-        raise ValueError(f"{name} needs its ids beside a table X: a column {role!r}. The columns are {names_of(table)[:10]}.")
+    ids, rows = _split_ids(table, name, role, key, form)
+    if rows is table and form == TABLE:
+        _warn_of_an_index_that_counts(table, name, role)
+    elif rows is table and is_cut and is_bare and n == n_rows and not np.array_equal(np.sort(_integers(ids)), np.arange(n)):
+        ids = np.arange(n)  # the index is still that of the whole
     code, labels = _distinct(ids, name)
     if form != TABLE:
         labels = check_ids(labels, f"{name} ids")
     order = np.argsort(code)
     if not np.array_equal(order, np.arange(n)):  # many sparse columns take long to permute
-        table = table.iloc[order] if hasattr(table, "iloc") else table[order]
-    return FeatureTable(labels, table, role)
+        rows = rows.iloc[order] if hasattr(rows, "iloc") else rows[order]
+    return FeatureTable(labels, rows, role)
+
+
+def _split_ids(table, name, role, key, form):
+    """The ids of a frame's rows, and the frame without the column that holds them where one does."""
+    by = next((known for known in (key, role) if isinstance(known, str) and known in table.columns), None)
+    if by is not None:
+        if table.shape[1] == 1:
+            raise ValueError(f"{name} has no column but {by!r}, its ids; at least one attribute is needed.")
+        return column(table, by, role), table[[own for own in table.columns if own != by]]
+    if hasattr(table, "index"):
+        return table.index, table
+    if form == TABLE:
+        raise ValueError(f"{name} needs its ids beside a table X: a column {role!r}. The columns are {names_of(table)[:10]}.")
+    return np.arange(len(table)), table
 
 
 def _from_arrow(table, name):
@@ -177,6 +186,8 @@ def _from_arrow(table, name):
 
 def _as_matrix(table):
     """A matrix, sparse or dense, in rows; what its entries are is for the encoder to say, but for complex ones."""
+    if isinstance(table, np.ma.MaskedArray):
+        table = np.ma.filled(table.astype(np.float64), np.nan)
     if not sp.issparse(table):
         table = np.asarray(as_table(table))
     if table.dtype.kind == "c" or (sp.issparse(table) and table.dtype.kind not in "biuf"):

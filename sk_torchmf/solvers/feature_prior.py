@@ -71,7 +71,7 @@ class FeaturePrior:
         change, moved, self.variance = regress(self.design, B, excess, weight, precision, n_steps)
         B = B + change
         self.coefficients = B @ back
-        self.rows = self.rows + moved @ back
+        self.refresh()
         for name, group in self.design.slices.items():
             self.covariances[name] = self._covariance(M, B[group], self.variance[group], self.coefficients[group])
 

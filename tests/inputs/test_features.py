@@ -20,10 +20,14 @@ from sk_torchmf.inputs.forms import INTERACTIONS, SPARSE, TABLE
 
 pd = pytest.importorskip("pandas")
 pl = pytest.importorskip("polars")
-pa = pytest.importorskip("pyarrow", exc_type=ImportError)  # its wheels may want a newer NumPy
 
 FILMS = pd.DataFrame({"film": ["m3", "m1", "m2"], "year": [1998, 1994, 1996], "genre": ["drama", "comedy", "drama"]})
 positions = pytest.mark.parametrize("form", [SPARSE, INTERACTIONS])
+
+
+def as_polars(frame):
+    """The same frame without pyarrow, which pl.from_pandas needs."""
+    return pl.DataFrame(frame.to_dict("list"))
 
 
 def read(table, key="film", form=TABLE, role="item", n_rows=None):
@@ -41,14 +45,12 @@ def years(table):
         FILMS.rename(columns={"film": "item"}),
         FILMS.set_index("film"),
         FILMS.rename(index=dict(enumerate(FILMS["film"]))).drop(columns="film"),
-        pl.from_pandas(FILMS),
-        pl.from_pandas(FILMS).rename({"film": "item"}),
-        pa.Table.from_pandas(FILMS, preserve_index=False),
-        pa.Table.from_pandas(FILMS.set_index("film")),
+        as_polars(FILMS),
+        as_polars(FILMS).rename({"film": "item"}),
         Features(FILMS),
-        Features(Features(pl.from_pandas(FILMS))),
+        Features(Features(as_polars(FILMS))),
     ],
-    ids=["key", "role", "index", "plain index", "polars", "polars by role", "arrow", "arrow by index", "wrapped", "wrapped polars"],
+    ids=["key", "role", "index", "plain index", "polars", "polars by role", "wrapped", "wrapped polars"],
 )
 def test_rows_are_sorted_by_id_wherever_the_ids_are(table):
     found = read(table)
@@ -56,6 +58,16 @@ def test_rows_are_sorted_by_id_wherever_the_ids_are(table):
     assert found.role == "item"
     assert years(found) == [1994, 1996, 1998]
     assert list(found.rows.columns) == ["year", "genre"]
+
+
+def test_an_arrow_table_is_read_as_the_frame_it_is():
+    pa = pytest.importorskip("pyarrow", exc_type=ImportError)  # its wheels may want a newer NumPy
+    films = FILMS.assign(tags=[["a", "b"], [], None])
+    for table in (pa.Table.from_pandas(films, preserve_index=False), pa.Table.from_pandas(films.set_index("film"))):
+        found = read(table)
+        assert found.ids.tolist() == ["m1", "m2", "m3"]
+        assert years(found) == [1994, 1996, 1998]
+        assert_array_equal(encoded(table).matrix.toarray(), encoded(films).matrix.toarray())
 
 
 def test_the_estimators_own_column_goes_before_the_roles_name_and_that_before_the_index():
@@ -67,7 +79,7 @@ def test_the_estimators_own_column_goes_before_the_roles_name_and_that_before_th
     assert list(read(table, key="movie").rows.columns) == ["film", "year"]
 
 
-@pytest.mark.parametrize("library", [lambda frame: frame, pl.from_pandas], ids=["pandas", "polars"])
+@pytest.mark.parametrize("library", [lambda frame: frame, as_polars], ids=["pandas", "polars"])
 def test_the_order_of_rows_makes_no_difference(library):
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"film": rng.permutation(500), "year": np.arange(500), "tags": [["a"] * (n % 3) for n in range(500)]})
@@ -122,7 +134,7 @@ def test_what_is_no_table_is_refused_by_its_argument(table):
 
 def test_a_table_without_ids_beside_labels_is_refused():
     with pytest.raises(ValueError, match=r"needs its ids beside a table X: a column 'item'\. The columns are \['year', 'genre'\]"):
-        read(pl.from_pandas(FILMS).drop("film"))
+        read(as_polars(FILMS).drop("film"))
     for matrix in (np.eye(3), sp.csr_array(np.eye(3)), Features(np.eye(3)), [[1, 2], [3, 4]]):
         with pytest.raises(ValueError, match="must be a DataFrame beside a table X: the rows of a matrix have no ids"):
             read(matrix)
@@ -145,8 +157,8 @@ def test_a_matrix_has_a_row_for_each_position(matrix, form):
 def test_a_frame_beside_positions_has_them_in_a_column_or_the_index_or_is_in_their_order(form):
     plain = pd.DataFrame({"year": [1998, 1994, 1996]})
     assert years(read(plain, form=form)) == [1998, 1994, 1996]
-    assert years(read(pl.from_pandas(plain), form=form)) == [1998, 1994, 1996]
-    for keyed in (plain.set_axis([2, 0, 5]), plain.assign(item=[2.0, 0.0, 5.0]), pl.from_pandas(plain.assign(film=[2, 0, 5]))):
+    assert years(read(as_polars(plain), form=form)) == [1998, 1994, 1996]
+    for keyed in (plain.set_axis([2, 0, 5]), plain.assign(item=[2.0, 0.0, 5.0]), as_polars(plain.assign(film=[2, 0, 5]))):
         table = read(keyed, form=form)
         assert table.ids.tolist() == [0, 2, 5]
         assert years(table) == [1994, 1998, 1996]
@@ -243,18 +255,13 @@ def test_rows_move_and_are_replaced():
         moved.updated(encoded(FILMS, n=5))
 
 
-def test_ids_that_are_not_described_get_a_mark():
+def test_groups_mark_ids_that_are_not_described():
     features = encoded(FILMS, place=[0, 1, 3], n=4)
-    marked = features.with_missing_column()
-    assert marked.matrix.toarray()[:, -1].tolist() == [0, 0, 1, 0]
-    assert_array_equal(marked.matrix.toarray()[:, :-1], features.matrix.toarray())
-    assert marked.names.tolist() == [*features.names, "missing"]
-    assert marked.groups == {**features.groups, "missing": slice(3, 4)}
-    whole = encoded(FILMS)
-    assert whole.with_missing_column() is whole
-    assert whole.with_missing_column(always=True).matrix.toarray()[:, -1].tolist() == [0, 0, 0]
-    taken = encoded(FILMS.rename(columns={"year": "missing"}), n=4).with_missing_column()
-    assert taken.groups == {"missing": slice(0, 1), "genre": slice(1, 3), "(missing)": slice(3, 4)}
+    groups = features.groups_of([3, 2])
+    assert {name: part.shape for name, part in groups.items()} == {"year": (2, 1), "genre": (2, 2), "(missing)": (2, 1)}
+    assert groups["(missing)"].toarray().tolist() == [[0], [1]]
+    assert_array_equal(groups["genre"].toarray(), features.matrix.toarray()[[3, 2], 1:])
+    assert list(features.groups_of([0, 3])) == ["year", "genre"]
 
 
 @pytest.mark.parametrize(
@@ -368,8 +375,12 @@ def test_the_tables_own_faults_bear_its_name():
         encoded(FILMS.assign(genre=objects({}, {}, {})))
     with pytest.raises(ValueError, match="item_features: Column 'genre' holds categories, and numbers are asked for"):
         encoded(FILMS, "passthrough")
-    with pytest.raises(ValueError, match="item_features: The table must be numbers"):
+    with pytest.raises(ValueError, match=r"item_features: Numbers are asked for\. Got <U1; encode it, as FeatureEncoder\(\) does"):
         encoded(np.array([["a", "b"]]), form=SPARSE)
+    with pytest.raises(ValueError, match=r"item_features: The table must be numbers\. Got object"):
+        encoded([[1, "b"]], form=SPARSE)
+    with pytest.raises(ValueError, match="item_features: Column 'x1' holds nan"):
+        encoded(np.ma.masked_array([[1.0, 2.0]], mask=[[False, True]]), form=SPARSE)
 
 
 @pytest.mark.parametrize(
