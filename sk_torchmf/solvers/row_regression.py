@@ -1,0 +1,93 @@
+"""Ridge regression of one side's rows on their features, beside the ridge of the rows about it. Knows tensors only."""
+
+from dataclasses import replace
+
+import torch
+
+from sk_torchmf.model.feature_weights import FeatureWeights
+from sk_torchmf.solvers.design import SEEN, regress
+from sk_torchmf.solvers.prior_means import PriorMeans, to_array
+
+SHARED = 2.0  # a coefficient's ridge, in that of the rows which share it on average
+ALONE = 15.0  # the least it is, in that of one row: columns of noise are not believed however many there are
+FIXED = 1e30  # that of the constant, which stays as it is
+LEAST = 1e-6  # where alpha is 0
+N_STEPS = 2  # of conjugate gradients at a time; they go on from the last
+
+
+class RowRegression(PriorMeans):
+    r"""The coefficients A of one side's rows on their features, and the ridge of both.
+
+    .. math:: \sum_r (x_r - m - A^\top f_r)^\top \Lambda_r (x_r - m - A^\top f_r) + \sum_j A_j^\top \mathrm{diag}(\rho_g) A_j
+
+    Column 0 of the features is the constant, whose coefficients are m and stay so. A group g of columns on n rows has the
+    penalty :math:`\rho_g = \overline{\lvert f \rvert^2 \Lambda} \, \max(2 n / n_g, 15)`, with the mean over the rows and the number
+    :math:`n_g` of the columns. Given the rows, A is a ridge regression of each of their columns, with weights.
+
+    Parameters
+    ----------
+    design : Design
+        At least one group.
+    ridge : Ridge
+        Of the rows about m.
+
+    Attributes
+    ----------
+    ridge : Ridge
+        Of the rows about their prior means, which ``improve`` changes in place: those of blocks are views of them.
+    precision : Tensor of shape (n_columns, width)
+        :math:`\rho`.
+    """
+
+    def __init__(self, design, ridge):
+        super().__init__(design, ridge.mean)
+        self.ridge = replace(ridge, mean=self.rows)
+        self.precision = torch.full_like(self.coefficients, FIXED)
+        n, weight = self.n_in_all, ridge.weight()
+        for name, group in design.groups.items():
+            square = group.dot(weight.new_ones(group.n_columns, 1), square=True)  # (n_rows, 1)
+            penalty = self.mean(square * weight) * max(SHARED * n / max(group.n_columns, 1), ALONE)
+            self.precision[design.slices[name]] = penalty.clamp_min(LEAST)
+
+    def penalty(self):
+        """The ridge of the coefficients, a scalar tensor."""
+        return (self.precision[1:] * self.coefficients[1:].square()).sum()
+
+    def improve(self, rows):
+        """Go some steps towards the best coefficients for rows (n_rows, width): never does the ridge of both rise."""
+        B, weight = self.coefficients.clone(), self.ridge.weight()
+        B[0] = 0  # the constant is not drawn to zero
+        change, _, _ = regress(self.design, B, weight * (rows - self.rows), weight, self.precision, N_STEPS)
+        self.restore(torch.cat([self.coefficients[:1], self.coefficients[1:] + change[1:]]))
+
+    def restore(self, coefficients):
+        """Take over coefficients (n_columns, width); the rows' prior means follow from them, to the last bit."""
+        self.coefficients.copy_(coefficients)
+        self.rows.copy_(self.design.dot(self.coefficients))
+
+    def weights(self, rows, moment, own):
+        """What was learned, for good: FeatureWeights in the columns' own units.
+
+        What is not known of a row is taken to be as it is on average: with nothing known that is the mean row.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (n_rows, width)
+        moment : Tensor of shape (width, width)
+            The second moment of the other side's rows, whose inner products with these are the scores.
+        own : list of int
+            Which columns of the rows are factors and bias.
+        """
+        mean, average, encoded = self.mean(rows), self.average(), self.average({SEEN})
+        unexplained = self.covariance_of(rows - self.rows)
+        coefficients = self.coefficients[:, own]
+        encoded_columns = self.of_columns(coefficients)
+        return FeatureWeights(
+            constant=to_array((mean + self.coefficients[0] - encoded)[own]),
+            weights=encoded_columns,
+            own_constant=to_array(coefficients[0]),
+            own_weights=encoded_columns,
+            own_average=to_array((mean - (average - encoded))[own]),
+            seen=to_array(coefficients[self.design.slices[SEEN]]) if SEEN in self.design.groups else None,
+            shares=self.shares(moment.double().cpu(), unexplained),
+        )
