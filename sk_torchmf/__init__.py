@@ -4,13 +4,16 @@ from sk_torchmf import _notices, datasets, display, metrics, model_selection, nn
 from sk_torchmf._version import __version__
 from sk_torchmf.estimators import BiasedMatrixFactorization, ImplicitMatrixFactorization, MatrixFactorization, TorchFactorization
 from sk_torchmf.exceptions import DivergenceError, InputWarning
-from sk_torchmf.interactions import Interactions
+from sk_torchmf.inputs.encoders import FeatureEncoder
+from sk_torchmf.interactions import Features, Interactions
 
 _notices.take()
 
 __all__ = [
     "BiasedMatrixFactorization",
     "DivergenceError",
+    "FeatureEncoder",
+    "Features",
     "ImplicitMatrixFactorization",
     "InputWarning",
     "Interactions",

@@ -1,4 +1,4 @@
-"""The container of observed (user, item) pairs: what every input becomes, and what scikit-learn can slice."""
+"""The container of observed (user, item) pairs, which scikit-learn can slice, and that of their attributes, which it must not."""
 
 import copy
 
@@ -164,3 +164,61 @@ def as_interactions(X):
         return X
     names = ("user_ids", "item_ids", "ratings", "timestamps", "weights", "num_users", "num_items")
     return Interactions(**{name: getattr(X, name, None) for name in names})
+
+
+class Features:
+    """Attributes of users or items, one row an id, in a container that scikit-learn does not slice.
+
+    ``GridSearchCV`` and ``cross_validate`` cut every fit parameter that has as many rows as ``X``; a table of attributes is not
+    one row an observation, and has to reach each fit whole. This container has neither a length nor a shape, so that it does.
+
+    Parameters
+    ----------
+    table : DataFrame, Arrow table, sparse matrix or array of shape (n_ids, n_columns)
+        Kept as it is, not copied. Another ``Features`` gives its table.
+
+    Attributes
+    ----------
+    table : DataFrame, Arrow table, sparse matrix or array of shape (n_ids, n_columns)
+
+    Raises
+    ------
+    TypeError
+        For what has not two dimensions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_torchmf import Features
+    >>> features = Features(np.array([[1990.0, 1.0], [2001.0, 0.0], [1977.0, 1.0]]))
+    >>> features
+    <Features (3 rows x 2 columns)>
+    >>> Features(features).table is features.table
+    True
+    """
+
+    def __init__(self, table):
+        self.table = as_attributes(table, "table")
+
+    def __repr__(self):
+        n_rows, n_columns = np.shape(self.table)
+        return f"<Features ({n_rows} rows x {n_columns} columns)>"
+
+
+def as_attributes(table, name):
+    """Return a table of attributes, out of its container where it is in one; ``name`` is the argument's, for messages."""
+    if isinstance(table, Features):
+        return table.table
+    got, hint = type(table).__name__, ""
+    if got == "LazyFrame":  # of polars, which has no rows yet
+        hint = " Pass its collect()."
+    elif not isinstance(table, type) and not is_interactions(table):
+        try:
+            shape = np.shape(table)
+        except ValueError:
+            shape = ()
+            hint = " Its rows are of unequal lengths."
+        if len(shape) == 2:
+            return table
+        hint = f" Its shape is {tuple(shape)}; a table has one row an id and one column an attribute." if len(shape) else hint
+    raise TypeError(f"{name} must be a table of attributes: a DataFrame, a sparse matrix or a 2-D array. Got {got}.{hint}")

@@ -6,9 +6,11 @@ import pickle
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from sklearn.base import clone
 from sklearn.model_selection import KFold, train_test_split
+from sklearn.utils.validation import _check_method_params
 
-from sk_torchmf import Interactions
+from sk_torchmf import Features, Interactions
 from sk_torchmf.interactions import as_interactions, is_interactions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -310,3 +312,61 @@ def test_a_frame_with_columns_of_those_names_is_no_container():
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"user_ids": [0], "item_ids": [1], "num_users": [2], "num_items": [2]})
     assert not is_interactions(frame)
+
+
+def test_features_are_not_what_scikit_learn_slices():
+    table = np.arange(6).reshape(3, 2)
+    features = Features(table)
+    assert features.table is table
+    assert not any(hasattr(features, name) for name in ("__len__", "shape", "__array__", "__getitem__", "__iter__"))
+    assert _check_method_params(np.eye(3), {"item_features": features}, [0, 1])["item_features"] is features
+    assert len(_check_method_params(np.eye(3), {"item_features": table}, [0, 1])["item_features"]) == 2
+
+
+def test_features_of_features_are_the_same_table():
+    table = sp.csr_array(np.eye(3))
+    assert Features(Features(table)).table is table
+
+
+def test_features_are_copied_with_their_table():
+    features = Features(np.arange(6).reshape(3, 2))
+    for copied in (copy.deepcopy(features), pickle.loads(pickle.dumps(features)), clone(features, safe=False)):
+        assert copied.table is not features.table
+        np.testing.assert_array_equal(copied.table, features.table)
+    assert repr(features) == "<Features (3 rows x 2 columns)>"
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_features_of_a_frame(library):
+    library = pytest.importorskip(library, exc_type=ImportError)
+    table = getattr(library, "DataFrame", getattr(library, "table", None))({"age": [20, 30, 40], "town": ["a", "b", "c"]})
+    assert Features(table).table is table
+    assert repr(Features(table)) == "<Features (3 rows x 2 columns)>"
+
+
+@pytest.mark.parametrize(
+    ("table", "got"),
+    [
+        (3, "int"),
+        ("table.csv", "str"),
+        (None, "NoneType"),
+        ({"age": [1]}, "dict"),
+        ([1, 2], r"list\. Its shape is \(2,\)"),
+        (np.zeros((2, 2, 2)), r"ndarray\. Its shape is \(2, 2, 2\)"),
+        ([[1], [1, 2]], r"list\. Its rows are of unequal lengths"),
+        (Interactions([0], [0]), "Interactions"),
+        (np.ndarray, "type"),
+    ],
+    ids=str,
+)
+def test_features_of_what_is_no_table_are_refused(table, got):
+    with pytest.raises(
+        TypeError, match=rf"table must be a table of attributes: a DataFrame, a sparse matrix or a 2-D array\. Got {got}"
+    ):
+        Features(table)
+
+
+def test_a_frame_without_rows_yet_is_refused_with_the_cure():
+    table = pytest.importorskip("polars").LazyFrame({"age": [1]})
+    with pytest.raises(TypeError, match=r"Got LazyFrame\. Pass its collect\(\)\."):
+        Features(table)

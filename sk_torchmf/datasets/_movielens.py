@@ -4,7 +4,9 @@ import hashlib
 import io
 import os
 import zipfile
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
@@ -17,19 +19,24 @@ from sklearn.utils._param_validation import StrOptions, validate_params
 
 from sk_torchmf._progress import progress_bar
 from sk_torchmf.datasets._files import as_bunch, read_ratings
+from sk_torchmf.datasets._movielens_features import ITEM_ARRAYS, USER_ARRAYS, as_frames, read_features_1m, read_features_100k
 
 
 class _Source(NamedTuple):
     member: str
     n_ratings: int
+    n_users: int
+    n_films: int  # rated or not
     md5: str
+    read_features: Callable
 
 
 URL = "https://files.grouplens.org/datasets/movielens/"
 MOVIELENS = {
-    "100k": _Source("ml-100k/u.data", 100_000, "0e33842e24a9c977be4e0107933c0723"),
-    "1m": _Source("ml-1m/ratings.dat", 1_000_209, "c4d9eecfca2ab87c1945afe126590906"),
+    "100k": _Source("ml-100k/u.data", 100_000, 943, 1_682, "0e33842e24a9c977be4e0107933c0723", read_features_100k),
+    "1m": _Source("ml-1m/ratings.dat", 1_000_209, 6_040, 3_883, "c4d9eecfca2ab87c1945afe126590906", read_features_1m),
 }
+RATINGS = ("user_ids", "item_ids", "ratings", "timestamps", "user_raw", "item_raw")
 MOVIELENS_DESCR = """MovieLens-{variant}: {n} ratings, 1 to 5 stars, collected by GroupLens Research; timestamps in Unix seconds.
 
 Its licence forbids redistribution. F. M. Harper and J. A. Konstan, The MovieLens Datasets: History and Context, ACM Transactions on
@@ -43,11 +50,12 @@ Interactive Intelligent Systems 5(4), 2015. https://doi.org/10.1145/2827872"""
         "download_if_missing": ["boolean"],
         "return_X_y": ["boolean"],
         "as_frame": ["boolean"],
+        "features": ["boolean"],
     },
     prefer_skip_nested_validation=True,
 )
-def fetch_movielens(variant="100k", *, data_home=None, download_if_missing=True, return_X_y=False, as_frame=False):
-    """Load MovieLens ratings, downloading them the first time.
+def fetch_movielens(variant="100k", *, data_home=None, download_if_missing=True, return_X_y=False, as_frame=False, features=False):
+    """Load MovieLens ratings, and what is known of its users and films, downloading them the first time.
 
     Parameters
     ----------
@@ -55,14 +63,16 @@ def fetch_movielens(variant="100k", *, data_home=None, download_if_missing=True,
         100,000 ratings of 1,682 films by 943 users, or 1,000,209 of 3,706 films by 6,040.
     data_home : str or path-like, optional
         The cache folder; by default the environment variable ``SK_TORCHMF_DATA``, else ``~/sk_torchmf_data``. Either
-        ``ml100k.npz`` as this function leaves it, or GroupLens's own ``ml-100k.zip``, is taken from there (``ml1m.npz``,
-        ``ml-1m.zip``).
+        ``ml100k.npz``, and ``ml100k_side.npz`` for the features, as this function leaves them, or GroupLens's own ``ml-100k.zip``,
+        is taken from there (``ml1m.npz``, ``ml1m_side.npz``, ``ml-1m.zip``).
     download_if_missing : bool, default=True
         Whether to fetch the archive from GroupLens where the folder has neither.
     return_X_y : bool, default=False
         Return ``(data, target)`` only.
     as_frame : bool, default=False
         Return ``data`` as a pandas DataFrame and ``target`` as a Series.
+    features : bool, default=False
+        Return ``user_features`` and ``item_features`` too, pandas DataFrames; not with ``return_X_y``.
 
     Returns
     -------
@@ -70,12 +80,24 @@ def fetch_movielens(variant="100k", *, data_home=None, download_if_missing=True,
         ``data``, ndarray of shape (n, 2), int64: MovieLens's user and item ids, or a DataFrame with the columns user, item and
         timestamp; ``target``, ndarray or Series of shape (n,), float32: 1 to 5 stars; ``timestamps``, ndarray of shape (n,), int64:
         Unix seconds; ``interactions``: the same as a container with ids from 0, which are positions in ``user_labels`` and
-        ``item_labels``; ``DESCR``: source and licence.
+        ``item_labels``; ``DESCR``: source and licence. With ``features`` also
+
+        - ``user_features``, DataFrame, its index ``user`` MovieLens's ids, ascending: gender (M, F), occupation and zip, text, and
+          age: int64, in years, of 100K, and of 1M an ordered category, in brackets from "under 18" to "56+";
+        - ``item_features``, DataFrame, its index ``item`` MovieLens's ids, ascending, of 1M also those of 177 films that nobody
+          rated: title, text, with the year as GroupLens has it; year, float64, NaN where the title has none; genres, a tuple of
+          str, empty where none is known.
+
+        ``item_features.loc[item_labels]`` has a row for each position of ``interactions``, in their order.
 
     Raises
     ------
     OSError
         Where the data are not in the folder and cannot be downloaded, or a file is not what it should be.
+    ValueError
+        For features beside ``return_X_y``, which returns no more than two values.
+    ImportError
+        Where pandas is needed and missing.
 
     Examples
     --------
@@ -85,43 +107,61 @@ def fetch_movielens(variant="100k", *, data_home=None, download_if_missing=True,
     ... except OSError as error:
     ...     hint = str(error)  # names the file, and the folder to put it in
     """
+    if return_X_y and features:
+        raise ValueError("features=True has no place in (data, target). Use return_X_y=False: the Bunch has all of them.")
+    if as_frame or features:
+        pandas = check_pandas_support(f"fetch_movielens({'as_frame' if as_frame else 'features'}=True)")
     source = MOVIELENS[variant]
     folder = Path(data_home or os.environ.get("SK_TORCHMF_DATA") or "~/sk_torchmf_data").expanduser()
-    cache, archive = folder / f"ml{variant}.npz", folder / f"ml-{variant}.zip"
-    if cache.exists():
-        arrays = _read_cache(cache, source)
-    else:
-        if not archive.exists():
-            _obtain(archive, source, variant, download_if_missing)
-        arrays = _read_archive(archive, source)
-        with suppress(OSError), _replacing(cache) as file:  # a folder that cannot be written is merely slower
-            np.savez_compressed(file, **arrays)
+    lengths = dict.fromkeys(RATINGS) | {"ratings": source.n_ratings}
+    read = partial(_read_ratings, member=source.member)
+    arrays = _load(folder / f"ml{variant}.npz", variant, download_if_missing, lengths, read)
     bunch = as_bunch(arrays, MOVIELENS_DESCR.format(variant=variant.upper(), n=source.n_ratings))
     if as_frame:
-        pandas = check_pandas_support("fetch_movielens(as_frame=True)")
         bunch.data = pandas.DataFrame(bunch.data, columns=["user", "item"]).assign(timestamp=bunch.timestamps)
         bunch.target = pandas.Series(bunch.target, name="rating")
+    if features:
+        lengths = dict.fromkeys(USER_ARRAYS, source.n_users) | dict.fromkeys(ITEM_ARRAYS, source.n_films) | {"genre_names": None}
+        arrays = _load(folder / f"ml{variant}_side.npz", variant, download_if_missing, lengths, source.read_features)
+        bunch.user_features, bunch.item_features = as_frames(arrays, pandas)
     return (bunch.data, bunch.target) if return_X_y else bunch
 
 
-def _read_cache(path, source):
-    names = ("user_ids", "item_ids", "ratings", "timestamps", "user_raw", "item_raw")
-    try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise OSError(f"{path} cannot be read: {error}. Delete it to have it made again.") from error
-    if len(arrays["ratings"]) != source.n_ratings:
-        raise OSError(f"{path} has {len(arrays['ratings'])} ratings, not {source.n_ratings}. Delete it to have it made again.")
+def _load(cache, variant, download, lengths, read):
+    """Read the arrays that lengths names, of which some have a known length: from the cache, else from the archive into it."""
+    source, archive = MOVIELENS[variant], cache.with_name(f"ml-{variant}.zip")
+    if cache.exists():
+        return _read_cache(cache, lengths)
+    if not archive.exists():
+        _obtain(archive, source, variant, download)
+    with _open_archive(archive, source) as file:
+        arrays = read(file)
+    with suppress(OSError), _replacing(cache) as file:  # a folder that cannot be written is merely slower
+        np.savez_compressed(file, **arrays)
     return arrays
 
 
-def _read_archive(path, source):
+def _read_cache(path, lengths):
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in lengths}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise OSError(f"{path} cannot be read: {error}. Delete it to have it made again.") from error
+    for name, n in lengths.items():
+        if n is not None and len(arrays[name]) != n:
+            raise OSError(f"{path} has {len(arrays[name])} {name}, not {n}. Delete it to have it made again.")
+    return arrays
+
+
+def _open_archive(path, source):
     found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
     if found != source.md5:
         raise OSError(f"{path} has md5 {found}, not {source.md5}: truncated, or another file. Delete it to download it again.")
-    with zipfile.ZipFile(path) as archive:
-        return read_ratings(lambda: io.TextIOWrapper(archive.open(source.member), "latin-1"), source.member)
+    return zipfile.ZipFile(path)
+
+
+def _read_ratings(archive, member):
+    return read_ratings(lambda: io.TextIOWrapper(archive.open(member), "latin-1"), member)
 
 
 def _obtain(archive, source, variant, download):

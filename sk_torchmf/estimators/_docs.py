@@ -218,6 +218,23 @@ _WRITTEN = {
         ----------
         mean_user_, mean_item_ : ndarray of shape (n_factors,)
             The factors of an unknown id: the mean of the known ones.
+        user_encoder_, item_encoder_ : transformer
+            Where there were features: what encodes them.
+        user_features_, item_features_ : CSR array of shape (n, n_columns)
+            Likewise the encoded features of all ids.
+        user_described_, item_described_ : ndarray of shape (n,), bool
+            Likewise whose features are known.
+        user_feature_names_, item_feature_names_ : ndarray of shape (n_columns,)
+            Likewise the names of the columns.
+        user_feature_groups_, item_feature_groups_ : dict of str to tuple of int
+            Likewise the first column of each group, and the first behind it. Each group has a variance of its own.
+        user_feature_weights_, item_feature_weights_ : ndarray of shape (n_columns, width)
+            What each column adds to the factors and, in a biased model, to the bias of a row without observations.
+        user_feature_shares_, item_feature_shares_ : dict of str to float
+            What share of the variance of the rows, as it counts for scores, each group of features explains; ``seen`` is what rows
+            were observed with. Groups that say the same share it, so they need not add up to what all explain.
+        user_feature_prior_, item_feature_prior_ : dict of str to ndarray
+            What else is known of the rows by their features, see ``model.feature_weights``.
         @form_
             ``transform`` takes that form again.
     """,
@@ -240,6 +257,14 @@ _WRITTEN = {
             Learning rate of torch's optimizers; None chooses one that suits the standardised ratings.
         batch_size : int
             Torch's optimizers (not lbfgs) take a step on about so many ratings, in blocks of whole users; None takes all at once.
+        user_encoder : {"auto", "passthrough"} or transformer
+            What makes numbers of ``user_features``: ``"auto"`` is a ``FeatureEncoder``, ``"passthrough"`` takes numbers as they
+            are; any transformer of scikit-learn's is cloned, and its parameters are searched as ``user_encoder__...``.
+        item_encoder : {"auto", "passthrough"} or transformer
+            Likewise of ``item_features``.
+        seen_features : {"auto", "user", "item", "both"}
+            Whose rows have what they were observed with among their features (SVD++): those of users, of items or both. None is
+            the plain model; ``"auto"`` is ``"both"`` for ``variational`` and None for the others.
         @refit
             On MovieLens-100K (four splits) the RMSE was 0.8856 with and 0.8908 without (0.8853 without early stopping; ``adam``:
             0.8986, 0.9042).
@@ -261,7 +286,8 @@ _WRITTEN = {
             one more where there are biases.
         user_posterior_, item_posterior_ : tuple or None
             ``(basis, curvature, noise, count)``, in standardised units: the variances of row u along the columns of ``basis``, of
-            shape (width, width), are ``noise / (count[u] * curvature + noise)``. None where the solver is not ``variational``.
+            shape (width, width), are ``v = noise / (count[u] * curvature + noise)``. Where rows have features there is a fifth
+            part, ``doubt``, and they are ``v + v**2 * doubt[u]``. None where the solver is not ``variational``.
         @history_
             With ``variational`` it has ``noise_std`` of the standardised ratings too.
     """,
@@ -285,6 +311,11 @@ _WRITTEN = {
         ----------
         clip : bool, optional
             Limit predictions to the range of the training ratings; by default the constructor's ``clip``.
+        user_features : Features, DataFrame or matrix, optional
+            Attributes of users that ``fit`` did not see, or saw without observations, with the columns of ``fit``: they are
+            predicted from these. Beside a sparse matrix of new users it has a row for each of its rows.
+        item_features : Features, DataFrame or matrix, optional
+            Likewise of items, which then are known to this call.
     """,
     "fit": """
         Parameters
@@ -303,6 +334,12 @@ _WRITTEN = {
             no part of X is held out.
         y_val : array-like of shape (n_val,), optional
             Ratings of the validation data; a container's own by default.
+        user_features : Features, DataFrame or matrix, optional
+            Attributes of users, one row each. A frame is keyed by its column ``user``, else by its index, in the ids of X, rows in
+            any order; beside a sparse matrix or a container a matrix has one row a position. Users without a row are as the
+            average; those that X has not become known. In a search or cross-validation pass ``Features(table)``.
+        item_features : Features, DataFrame or matrix, optional
+            Likewise of items, keyed by the column ``item``.
 
         Returns
         -------
@@ -320,6 +357,10 @@ _WRITTEN = {
             As ``fit`` takes it.
         sample_weight : array-like, optional
             Weights of the rows of this X, as ``fit`` takes them.
+        user_features : Features, DataFrame or matrix, optional
+            Attributes of new users, or new ones of users there are, as ``fit`` takes them.
+        item_features : Features, DataFrame or matrix, optional
+            Likewise of items.
 
         Returns
         -------

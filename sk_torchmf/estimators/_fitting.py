@@ -10,16 +10,19 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from sklearn.utils import _safe_indexing
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import _num_samples
 
 from sk_torchmf._forks import one_thread_if_forked
 from sk_torchmf._validation import MOST, as_array, as_python, check_memory, check_ratings, check_seed
 from sk_torchmf.estimators._saving import SavedEstimator
 from sk_torchmf.exceptions import DivergenceError
+from sk_torchmf.inputs.features import EncodedFeatures
 from sk_torchmf.inputs.forms import Reading
 from sk_torchmf.inputs.holdout import hold_out
 from sk_torchmf.inputs.labels import lookup
 from sk_torchmf.inputs.queries import check_goes_on
+from sk_torchmf.inputs.side_features import ROLES, Described, describe
 from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
 from sk_torchmf.model.factors import Factors
 from sk_torchmf.solvers.base import by_side
@@ -45,6 +48,11 @@ FIT_CONSTRAINTS: dict = {
     "warm_start": ["boolean"],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
+}
+
+
+ENCODER_CONSTRAINTS: dict = {
+    f"{role}_encoder": [StrOptions({"auto", "passthrough"}), HasMethods(["fit", "transform"])] for role in ROLES
 }
 
 
@@ -76,7 +84,9 @@ class FitArguments:
             X_val = as_interactions(X_val) if is_interactions(X_val) else X_val
             parts = (X_val.user_ids, X_val.item_ids, X_val.ratings) if is_interactions(X_val) else (np.asarray(X_val),)
             validation = (*parts, self.y_val)
-        return digest_of(data.user_ids, data.item_ids, data.ratings, data.weights, *self.reading.features.values(), *validation)
+        matrices = (side.encoded.matrix for side in self.reading.described.values())
+        beside = [*self.reading.features.values(), *(part for own in matrices for part in (own.indices, own.data))]
+        return digest_of(data.user_ids, data.item_ids, data.ratings, data.weights, *beside, *validation)
 
     def part(self, index, ranking):
         """Some of the observations as a table or container with its target and weights: what ``score`` takes."""
@@ -238,9 +248,10 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         """What ``scoring=None`` means: a scorer, or None for the loss."""
         return None
 
-    def _fit(self, X, y, sample_weight, X_val=None, y_val=None):
+    def _fit(self, X, y, sample_weight, X_val=None, y_val=None, **features):
         device = self._check()
-        given = FitArguments(X, X_val, y_val, *self._read(X, y, sample_weight).observed())
+        reading = describe(self._read(X, y, sample_weight), features, self, _num_samples(X))
+        given = FitArguments(X, X_val, y_val, *reading.observed())
         start = None
         if self.warm_start and self._is_fitted():
             users, items = lookup(given.reading.users, self.users_, "user"), lookup(given.reading.items, self.items_, "item")
@@ -248,7 +259,7 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         self._publish(self._train(given, device, start))
         return self
 
-    def _partial_fit(self, X, y, sample_weight):
+    def _partial_fit(self, X, y, sample_weight, **features):
         self._validate_params()
         if self.early_stopping or self.checkpoint is not None:
             raise ValueError(
@@ -256,10 +267,11 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
                 "early_stopping=False and checkpoint=None, or fit."
             )
         if not self._is_fitted():
-            return self._fit(X, y, sample_weight)
+            return self._fit(X, y, sample_weight, **features)
         device = self._check()
         check_goes_on(self, X)
-        earlier, more = self._earlier(), self._read_more(X, y, sample_weight).observed()[0]
+        earlier = self._earlier()
+        more = describe(self._read_more(X, y, sample_weight), features, self, _num_samples(X), earlier.described).observed()[0]
         if more.data.ratings is not None:  # those so far are as the loss codes them
             more.data.ratings = self._link().check(np.asarray(more.data.ratings, dtype=np.float64))
         reading, (users, items) = earlier.and_more(more)
@@ -362,8 +374,17 @@ def reading_of(estimator, pattern, ratings, weights):
     """What a fitted estimator keeps of its observations as a Reading: a CSR array's entries, with ratings and weights or None."""
     user = np.repeat(np.arange(pattern.shape[0], dtype=pattern.indices.dtype), np.diff(pattern.indptr))
     data = Interactions(user, pattern.indices, ratings, weights=weights, num_users=pattern.shape[0], num_items=pattern.shape[1])
-    names = vars(estimator).get("feature_names_in_")
-    return Reading(data, estimator.users_, estimator.items_, estimator.form_, estimator.n_features_in_, names)
+    state = vars(estimator)
+    described = {role: described_of(state, role) for role in ROLES if f"{role}_features_" in state}
+    ids = estimator.users_, estimator.items_
+    return Reading(data, *ids, estimator.form_, estimator.n_features_in_, state.get("feature_names_in_"), described=described)
+
+
+def described_of(state, role):
+    """The attributes of one side that a fitted estimator has, by its fitted attributes."""
+    groups = {name: slice(*ends) for name, ends in state[f"{role}_feature_groups_"].items()}
+    parts = state[f"{role}_features_"], state[f"{role}_feature_names_"], groups, state[f"{role}_described_"]
+    return Described(EncodedFeatures(*parts), state[f"{role}_encoder_"])
 
 
 def observed_attributes(pairs, values, weight, features=None):

@@ -41,7 +41,7 @@ class PositivesPredictor(Recommender):
         return reading_of(self, self.seen_, None, weights)
 
     @one_thread_if_forked
-    def _fold_in(self, data):
+    def _fold_in(self, data, features=None):
         """Rows of the users of a container, every observation a positive; the mean user's for one with nothing to learn from."""
         if self.seen_.nnz == 0:
             raise ValueError(

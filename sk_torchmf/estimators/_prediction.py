@@ -1,5 +1,7 @@
 """What every built-in factorization does once it is fitted: prediction in all call forms, fold-in, features for a later step."""
 
+from dataclasses import replace
+
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -10,11 +12,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sk_torchmf._forks import one_thread_if_forked
 from sk_torchmf._validation import LARGEST, check_finite, check_length, check_memory, check_rows
 from sk_torchmf.estimators._docs import documented
-from sk_torchmf.estimators._fitting import Fitting, Start
-from sk_torchmf.inputs.forms import INTERACTIONS, SPARSE, Reading, form_of
+from sk_torchmf.estimators._fitting import Fitting, Start, described_of
+from sk_torchmf.estimators._saving import is_fitted_attribute
+from sk_torchmf.inputs.forms import INTERACTIONS, SPARSE, TABLE, Reading, form_of
+from sk_torchmf.inputs.labels import lookup
 from sk_torchmf.inputs.queries import check_known, read_ids, read_new_users, read_query
+from sk_torchmf.inputs.side_features import ROLES, describe, of_new_users
 from sk_torchmf.interactions import Interactions, as_interactions
 from sk_torchmf.model.factors import Factors, Side
+from sk_torchmf.model.feature_weights import FeatureWeights
 from sk_torchmf.model.posterior import Posterior
 
 LARGEST_ROW = 1e200  # of a user's numbers: their products with those of items are finite in float64
@@ -44,13 +50,15 @@ class FactorPredictor(TransformerMixin, Fitting):
         state = vars(self)
 
         def side(role):
-            posterior = state.get(f"{role}_posterior_")
+            posterior, weights = state.get(f"{role}_posterior_"), state.get(f"{role}_feature_prior_")
             return Side(
                 state[f"{role}_factors_"],
                 state.get(f"{role}_biases_"),
                 state[f"mean_{role}_"],
                 state[f"{role}_counts_"],
                 None if posterior is None else Posterior(*posterior),
+                None if weights is None else FeatureWeights(**weights),
+                state.get(f"{role}_described_"),
             )
 
         constant, scale = state.get("global_mean_", 0.0), state.get("rating_scale_", 1.0)
@@ -153,13 +161,15 @@ class FactorPredictor(TransformerMixin, Fitting):
         return Reading(data, np.arange(n_users), np.arange(n_items), INTERACTIONS, 2), counts
 
     @documented()
-    def predict(self, user_ids, item_ids=None):
+    def predict(self, user_ids, item_ids=None, *, user_features=None, item_features=None):
         """Predict the response of pairs.
 
         Parameters
         ----------
         @user_ids
         @item_ids
+        @user_features
+        @item_features
 
         Returns
         -------
@@ -170,13 +180,53 @@ class FactorPredictor(TransformerMixin, Fitting):
         @ValueError
         @MemoryError
         """
-        return self._respond(self._score(user_ids, item_ids))
+        model, own = self._knowing(user_ids if item_ids is None else None, user_features, item_features)
+        return model._respond(model._score(user_ids, item_ids, own))
 
-    def _score(self, user_ids, item_ids):
+    def _knowing(self, X, user_features, item_features):
+        """The estimator that knows what features say of further ids; and the features of new users, where X is sparse."""
+        check_is_fitted(self)
+        if user_features is None and item_features is None:
+            return self, None
+        own = user_features if sp.issparse(X) else None
+        more = {"user": None if sp.issparse(X) else user_features, "item": item_features}
+        return (self._as_fitted(extended(self, more)) if any(part is not None for part in more.values()) else self), own
+
+    def extend(self, *, user_features=None, item_features=None):
+        """Add users and items of whom only features are known, without a fit: rows are what the learned weights make of these.
+
+        Parameters
+        ----------
+        user_features, item_features : Features, DataFrame or matrix, optional
+            With the columns that ``fit`` saw, keyed as there. Of ids with observations the rows stay: ``partial_fit`` takes the new
+            features into account. Ids that are there without observations become what their new features say.
+
+        Returns
+        -------
+        self
+            The fitted estimator, with more ids.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from sk_torchmf import BiasedMatrixFactorization
+        >>> X = pd.DataFrame({"user": ["ann", "ann", "bob", "bob"], "item": ["tea", "milk", "tea", "cola"]})
+        >>> drinks = pd.DataFrame({"hot": [True, False, False]}, index=["tea", "milk", "cola"])
+        >>> model = BiasedMatrixFactorization(n_factors=2, user="user", item="item", random_state=0)
+        >>> model = model.fit(X, [5, 2, 5, 1], item_features=drinks)
+        >>> model.extend(item_features=pd.DataFrame({"hot": [True]}, index=["cocoa"])).items_
+        array(['cocoa', 'cola', 'milk', 'tea'], dtype=object)
+        """
+        check_is_fitted(self)
+        if user_features is None and item_features is None:
+            raise ValueError("extend needs user_features or item_features: the attributes of the ids to add.")
+        return self._publish(extended(self, {"user": user_features, "item": item_features}))
+
+    def _score(self, user_ids, item_ids, user_features=None):
         """The raw scores that ``predict`` is asked for, a fresh array of float64."""
         check_is_fitted(self)
         if item_ids is None and sp.issparse(user_ids):
-            return self._score_rows(self.fold_in(user_ids))
+            return self._score_rows(self.fold_in(user_ids, user_features=user_features))
         user, item = read_query(self, user_ids, item_ids)
         if item is None:
             return self._score_all_items(user)[0]
@@ -206,24 +256,29 @@ class FactorPredictor(TransformerMixin, Fitting):
         """The response of raw scores, by the inverse link."""
         return self._link().response(torch.from_numpy(scores)).numpy()
 
-    def fold_in(self, X):
+    def fold_in(self, X, *, user_features=None):
         """Fit new users to the fixed items, from what is known of them alone.
 
         Parameters
         ----------
         X : sparse matrix of shape (n_rows, n_items)
             What ``fit`` would be told of new users; column j is the item ``items_[j]``, whatever form ``fit`` saw.
+        user_features : DataFrame or matrix of shape (n_rows, n_attributes), optional
+            The attributes of these users, with the columns that ``fit`` saw: a row for each row of X or, in a frame with an index
+            or column of row numbers, for some of them.
 
         Returns
         -------
         ndarray of shape (n_rows, n_factors) or, for a biased model, (n_rows, n_factors + 1), float64
-            Factors, then the user's bias. Shrunk towards the mean user, which is what an empty row gets.
+            Factors, then the user's bias. Shrunk towards what the user's features say, and without any towards the mean user; an
+            empty row is that.
         """
         check_is_fitted(self)
-        return self._fold_in(read_new_users(self, X))
+        data = read_new_users(self, X)
+        return self._fold_in(data, of_new_users(user_features, vars(self).get("user_encoder_"), data.num_users))
 
-    def _fold_in(self, data):
-        """Rows, in float64, of the users of a container."""
+    def _fold_in(self, data, features=None):
+        """Rows, in float64, of the users of a container, with EncodedFeatures or None."""
         raise NotImplementedError
 
     def transform(self, X):
@@ -327,6 +382,47 @@ class FactorPredictor(TransformerMixin, Fitting):
         return tags
 
 
+def extended(estimator, features):
+    """The fitted attributes of an estimator that knows further ids by their features, a table or None by role."""
+    state, model = dict(vars(estimator)), estimator._factors
+    ids = estimator.users_, estimator.items_
+    earlier = {role: described_of(state, role) for role in ROLES if f"{role}_features_" in state}
+    nothing = np.empty(0, dtype=np.int64)
+    data = Interactions(nothing, nothing, num_users=len(ids[0]), num_items=len(ids[1]))
+    form = TABLE if estimator.form_ == TABLE else INTERACTIONS  # whose positions may go on
+    reading = Reading(data, *ids, form, estimator.n_features_in_, described=earlier)
+    reading = describe(reading, features, estimator, earlier=earlier)
+    sizes, places, sides = reading.shape, [], []
+    for role, own, all_ids in zip(ROLES, ids, (reading.users, reading.items), strict=True):
+        places.append(lookup(own, all_ids, role))
+    for at, role in enumerate(ROLES):
+        counts, own = np.zeros(sizes[at]), reading.described.get(role)
+        counts[places[at]] = state[f"{role}_counts_"]
+        others = places[1 - at], sizes[1 - at]
+        sides.append(model.side(role).spread_over(places[at], counts, own and own.encoded, others))
+    kept = {name: value for name, value in state.items() if is_fitted_attribute(name)}
+    found = kept | reading.attributes() | {"form_": estimator.form_}
+    if estimator.form_ == SPARSE:
+        found["n_features_in_"] = sizes[1]
+    found |= attributes_of(replace(model, users=sides[0], items=sides[1]))
+    for role, side in zip(ROLES, sides, strict=True):
+        found[f"{role}_posterior_"] = None if side.posterior is None else side.posterior.as_tuple()
+    for name in ("seen_", "observed_"):
+        if found.get(name) is not None:
+            found[name] = _spread_pattern(found[name], places, sizes)
+    if found.get("observed_") is not None and found["observed_"].nnz == found["seen_"].nnz:
+        found["observed_"].indices, found["observed_"].indptr = found["seen_"].indices, found["seen_"].indptr
+    return found
+
+
+def _spread_pattern(matrix, places, shape):
+    """A CSR array with its rows and columns at new places, in their order, among more."""
+    lengths = np.zeros(shape[0], dtype=matrix.indptr.dtype)
+    lengths[places[0]] = np.diff(matrix.indptr)
+    pointers = np.concatenate([[0], np.cumsum(lengths)]).astype(matrix.indptr.dtype)
+    return sp.csr_array((matrix.data, places[1][matrix.indices].astype(matrix.indices.dtype), pointers), shape=shape)
+
+
 def attributes_of(factors):
     """The fitted attributes that hold a factorization of all ids."""
     found = {"global_mean_": factors.constant} if factors.biased else {}
@@ -335,4 +431,9 @@ def attributes_of(factors):
         found |= {f"{role}_factors_": side.factors, f"mean_{role}_": side.mean, f"{role}_counts_": side.counts}
         if factors.biased:
             found[f"{role}_biases_"] = side.biases
+        if side.weights is not None:
+            found[f"{role}_feature_prior_"] = side.weights.as_dict()
+            found[f"{role}_feature_shares_"] = side.weights.shares
+        if side.described is not None:
+            found[f"{role}_feature_weights_"] = side.weights.weights
     return found

@@ -12,6 +12,7 @@ from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import observed_attributes, reading_of
 from sk_torchmf.estimators._recommendation import Recommender
 from sk_torchmf.inputs.queries import read_ids, read_new_users, read_query, read_target
+from sk_torchmf.inputs.side_features import of_new_users
 from sk_torchmf.metrics._scorer import r2
 from sk_torchmf.nn import POINTWISE, Pairs
 from sk_torchmf.solvers.fold_in import fold_in_ratings
@@ -38,7 +39,7 @@ class RatingPredictor(RegressorMixin, Recommender):
     item_posterior_: tuple | None
 
     @documented()
-    def predict(self, user_ids, item_ids=None, *, return_std=False, clip=None):
+    def predict(self, user_ids, item_ids=None, *, return_std=False, clip=None, user_features=None, item_features=None):
         """Predict ratings.
 
         Parameters
@@ -49,6 +50,8 @@ class RatingPredictor(RegressorMixin, Recommender):
             Return the standard deviation of a rating about its prediction too, the noise included: for ``solver="variational"``,
             and not for a sparse matrix of new users.
         @clip
+        @user_features
+        @item_features
 
         Returns
         -------
@@ -63,12 +66,13 @@ class RatingPredictor(RegressorMixin, Recommender):
         check_is_fitted(self)
         if check_flag(return_std, "return_std"):
             self._check_uncertainty("return_std=True", item_ids is None and sp.issparse(user_ids))
-        predicted = self._respond(self._score(user_ids, item_ids), clip)
+        model, own = self._knowing(user_ids if item_ids is None else None, user_features, item_features)
+        predicted = self._respond(model._score(user_ids, item_ids, own), clip)
         if not return_std:
             return predicted
-        user, item = read_query(self, user_ids, item_ids)
-        user, item = np.broadcast_arrays(user, np.arange(self.n_items_) if item is None else item)
-        variance = self._factors.score_variances(user.ravel(), item.ravel()).reshape(user.shape)
+        user, item = read_query(model, user_ids, item_ids)
+        user, item = np.broadcast_arrays(user, np.arange(model.n_items_) if item is None else item)
+        variance = model._factors.score_variances(user.ravel(), item.ravel()).reshape(user.shape)
         return predicted, np.sqrt(self._link().variance(predicted, variance) + (self.noise_std_ or 0.0) ** 2)
 
     def _check_uncertainty(self, what, new_users):
@@ -124,7 +128,19 @@ class RatingPredictor(RegressorMixin, Recommender):
         return self._respond(self._score_rows(rows), clip)
 
     @documented()
-    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, explore=False, random_state=None, progress=False):
+    def recommend(
+        self,
+        users=None,
+        k=10,
+        *,
+        exclude_seen=True,
+        items=None,
+        explore=False,
+        random_state=None,
+        progress=False,
+        user_features=None,
+        item_features=None,
+    ):
         """Recommend the k best items of each user.
 
         Parameters
@@ -139,37 +155,41 @@ class RatingPredictor(RegressorMixin, Recommender):
         random_state : int, RandomState instance or None, default=None
             Seeds that draw.
         @progress
+        @user_features
+        @item_features
 
         Returns
         -------
         @items
         @scores
         """
+        model, own = self._knowing(users, user_features, item_features)
         if not check_flag(explore, "explore"):
-            return self._recommend(users, k, exclude_seen, items, progress)
-        check_is_fitted(self)
+            return model._recommend(users, k, exclude_seen, items, progress, own)
         if sp.issparse(users) or self.user_posterior_ is None:
             raise ValueError('explore=True needs users that fit saw and solver="variational".')
         rng = check_generator(random_state) if random_state is not None else np.random.default_rng()
-        return self._recommend(users, k, exclude_seen, items, progress, rng)
+        return model._recommend(users, k, exclude_seen, items, progress, rng=rng)
 
     @one_thread_if_forked
-    def _fold_in(self, data, leave_one_out=False):
+    def _fold_in(self, data, features=None, leave_one_out=False):
         """Rows of new users in rating units and, with ``leave_one_out``, the held-out score of each rating."""
         if self.user_prior_ is None:
             raise ValueError(
                 "New users cannot be folded in: this model was taken over without what it was trained on, so nothing is known of "
                 "how its users spread. Pass the training Interactions to weights_from_spotlight(model, train)."
             )
-        return fold_in_ratings(data, self._factors, self._link(), leave_one_out=leave_one_out)
+        return fold_in_ratings(data, self._factors, self._link(), features, leave_one_out=leave_one_out)
 
-    def predict_left_out(self, X):
+    @documented()
+    def predict_left_out(self, X, *, user_features=None):
         """Predict each rating of new users from the other ratings of its row.
 
         Parameters
         ----------
         X : sparse matrix of shape (n_rows, n_items)
             Ratings of new users, as ``fold_in`` takes them.
+        @user_features
 
         Returns
         -------
@@ -177,12 +197,14 @@ class RatingPredictor(RegressorMixin, Recommender):
             A prediction for each stored entry, row by row, by closed-form leave-one-out fold-in: no rating predicts itself.
         """
         check_is_fitted(self)
-        return self._predict_left_out(read_new_users(self, X))
+        return self._predict_left_out(read_new_users(self, X), user_features)
 
-    def _predict_left_out(self, data):
-        return self._respond(self._fold_in(data, leave_one_out=True)[1])
+    def _predict_left_out(self, data, user_features):
+        features = of_new_users(user_features, vars(self).get("user_encoder_"), data.num_users)
+        return self._respond(self._fold_in(data, features, leave_one_out=True)[1])
 
-    def score(self, X, y=None, sample_weight=None):
+    @documented()
+    def score(self, X, y=None, sample_weight=None, *, user_features=None, item_features=None):
         """Coefficient of determination R2 of the predictions.
 
         Parameters
@@ -196,6 +218,8 @@ class RatingPredictor(RegressorMixin, Recommender):
             Ratings; a container's own by default, None for a sparse matrix.
         sample_weight : array-like, optional
             One weight a row of X.
+        @user_features
+        @item_features
 
         Returns
         -------
@@ -208,8 +232,8 @@ class RatingPredictor(RegressorMixin, Recommender):
             data = read_new_users(self, X, y, sample_weight)
             if len(data) == 0:
                 raise ValueError("X has no stored ratings to score.")
-            return r2(check(data.ratings), self._predict_left_out(data), sample_weight=data.weights)
-        predicted = self.predict(X)
+            return r2(check(data.ratings), self._predict_left_out(data, user_features), sample_weight=data.weights)
+        predicted = self.predict(X, user_features=user_features, item_features=item_features)
         return r2(check(check_ratings(read_target(X, y), len(predicted), "y")), predicted, sample_weight=sample_weight)
 
     @one_thread_if_forked

@@ -19,7 +19,7 @@ class Recommender(FactorPredictor):
     """``recommend`` and its neighbours."""
 
     @documented()
-    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, progress=False):
+    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, progress=False, user_features=None, item_features=None):
         """Recommend the k best items of each user.
 
         Parameters
@@ -29,21 +29,24 @@ class Recommender(FactorPredictor):
         @exclude_seen
         @items
         @progress
+        @user_features
+        @item_features
 
         Returns
         -------
         @items
         @scores
         """
-        return self._recommend(users, k, exclude_seen, items, progress)
+        model, own = self._knowing(users, user_features, item_features)
+        return model._recommend(users, k, exclude_seen, items, progress, own)
 
-    def _recommend(self, users, k, exclude_seen, items, progress, rng=None):
+    def _recommend(self, users, k, exclude_seen, items, progress, user_features=None, rng=None):
         """See ``recommend``; with a random generator the rows of both sides are drawn from their posteriors."""
         check_is_fitted(self)
         k, model = check_count(k, "k"), self._factors
         if sp.issparse(users):
             seen = sp.csr_array(users)
-            factors, constant = model.split(self.fold_in(users))
+            factors, constant = model.split(self.fold_in(users, user_features=user_features))
         else:
             code = read_users(self, users, "pass its ratings as sparse")
             factors, constant = model.users.at(code) if rng is None else model.draw(rng, "user", code)

@@ -15,7 +15,7 @@ from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._recommendation import best_candidates, select_rows
 from sk_torchmf.estimators._torch_options import PartEstimator
 from sk_torchmf.exceptions import DivergenceError
-from sk_torchmf.inputs import features as side_columns
+from sk_torchmf.inputs import columns as side_columns
 from sk_torchmf.inputs.labels import label
 from sk_torchmf.inputs.queries import (
     check_known,

@@ -8,7 +8,7 @@ import torch
 
 from sk_torchmf.estimators._fitting import observed_attributes
 from sk_torchmf.estimators._torch_prediction import background_of
-from sk_torchmf.inputs import features as side_columns
+from sk_torchmf.inputs import columns as side_columns
 from sk_torchmf.nn import NegativeSampler, Pairs
 from sk_torchmf.solvers.base import tensors_of
 from sk_torchmf.solvers.batches import Batch, Observations, PairsBatch, Ranked

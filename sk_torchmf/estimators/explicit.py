@@ -10,12 +10,14 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sk_torchmf._validation import LARGEST, MOST, SMALLEST, check_device
 from sk_torchmf.estimators._docs import documented
-from sk_torchmf.estimators._fitting import FIT_CONSTRAINTS, observed_attributes
+from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, observed_attributes
 from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.estimators._ratings import RatingPredictor
 from sk_torchmf.inputs.forms import read_rated
+from sk_torchmf.inputs.side_features import ROLES
 from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF, Plan
 from sk_torchmf.solvers import RATING_SOLVERS
+from sk_torchmf.solvers.design import SideFeatures
 from sk_torchmf.solvers.scaling import standardise
 from sk_torchmf.training.callbacks import with_callbacks
 from sk_torchmf.training.loop import Part
@@ -38,11 +40,18 @@ class RatingPart(Part):
 
         self.rating, self.weight = to_pairs(rating), None if data.weights is None else to_pairs(data.weights)
         self.pairs, *self.known = pairs.compressed()
+        self.described = [reading.described.get(role) for role in ROLES]
         self.counts = tuple(count.cpu().numpy() for count in pairs.sums(self.weight))
         self.observed = observed_attributes(pairs, self.rating, self.weight) | {
             "rating_range_": np.array([rating.min(), rating.max()], dtype=np.float64),
             **dict(zip(("user_counts_", "item_counts_"), self.counts, strict=True)),
         }
+
+    def _features(self):
+        """What is known of the users and items with ratings."""
+        sides = zip(self.described, self.known, strict=True)
+        users, items = ({} if side is None else side.encoded.groups_of(known) for side, known in sides)
+        return SideFeatures(users, items, self.params._seen_features())
 
     def make_solver(self):
         params, row = self.params, RATING_SOLVERS[self.params.solver]
@@ -63,12 +72,14 @@ class RatingPart(Part):
             learning_rate=params.learning_rate,
             batch_size=params.batch_size,
             generator=generator,
+            features=self._features(),
         )
 
     def attributes(self, solver, last=False):
         factors = solver.solution()
         factors = (factors.centred() if factors.biased else factors).in_units(self.scale)
-        factors = factors.spread_over(self.known, self.counts)
+        encoded = [None if side is None else side.encoded for side in self.described]
+        factors = factors.spread_over(self.known, self.counts, encoded)
         noise = None if factors.noise is None or not self.loss.standardised else self.scale * factors.noise**0.5
         posteriors = (None if side.posterior is None else side.posterior.as_tuple() for side in (factors.users, factors.items))
         return (
@@ -95,6 +106,8 @@ class ExplicitFactorization(RatingPredictor):
         "learning_rate": [Interval(Real, SMALLEST, LARGEST, closed="both"), None],
         "batch_size": [Interval(Integral, 1, MOST, closed="both"), None],
         "clip": ["boolean"],
+        "seen_features": [StrOptions({"auto", "user", "item", "both"}), None],
+        **ENCODER_CONSTRAINTS,
         **FIT_CONSTRAINTS,
     }
 
@@ -109,6 +122,9 @@ class ExplicitFactorization(RatingPredictor):
         tol=1e-5,
         learning_rate=None,
         batch_size=None,
+        user_encoder="auto",
+        item_encoder="auto",
+        seen_features="auto",
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=5,
@@ -133,6 +149,9 @@ class ExplicitFactorization(RatingPredictor):
         self.tol = tol
         self.learning_rate = learning_rate
         self.batch_size = batch_size
+        self.user_encoder = user_encoder
+        self.item_encoder = item_encoder
+        self.seen_features = seen_features
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -151,7 +170,7 @@ class ExplicitFactorization(RatingPredictor):
 
     @_fit_context(prefer_skip_nested_validation=True)
     @documented(one="a rating", forms="table, Interactions or sparse matrix", epoch="iteration")
-    def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None):
+    def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None, *, user_features=None, item_features=None):
         """Fit to observed ratings, from scratch unless ``warm_start``.
 
         Parameters
@@ -164,16 +183,18 @@ class ExplicitFactorization(RatingPredictor):
             of its row.
         @y_val
             None for a sparse matrix.
+        @user_features
+        @item_features
 
         Returns
         -------
         @self
         """
-        return self._fit(X, y, sample_weight, X_val, y_val)
+        return self._fit(X, y, sample_weight, X_val, y_val, user=user_features, item=item_features)
 
     @with_callbacks
     @documented(unkept="has its factors from ``set_factors`` without ``interactions``")
-    def partial_fit(self, X, y=None, sample_weight=None):
+    def partial_fit(self, X, y=None, sample_weight=None, *, user_features=None, item_features=None):
         """Go on with more ratings: the estimator has kept those so far, and trains on all of them, from the present rows.
 
         Parameters
@@ -181,6 +202,9 @@ class ExplicitFactorization(RatingPredictor):
         @X
         @y
         @sample_weight
+        @user_features
+            Their columns are those of ``fit``, and so is their encoding.
+        @item_features
 
         Returns
         -------
@@ -196,7 +220,13 @@ class ExplicitFactorization(RatingPredictor):
         The result is close to that of a fit to all ratings at once. A call takes as long as a ``fit`` to all ratings so far with
         ``warm_start``, so give it many at a time. For a few new users there is ``fold_in``.
         """
-        return self._partial_fit(X, y, sample_weight)
+        return self._partial_fit(X, y, sample_weight, user=user_features, item=item_features)
+
+    def _seen_features(self):
+        """Whose rows have what they were observed with for features."""
+        if self.seen_features != "auto":
+            return self.seen_features
+        return RATING_SOLVERS[self.solver].seen_features
 
     def _has_biases(self):
         return self._module.biased
@@ -233,6 +263,9 @@ class MatrixFactorization(ExplicitFactorization):
     @tol
     @learning_rate
     @batch_size
+    @user_encoder
+    @item_encoder
+    @seen_features
     @early_stopping
     @validation_fraction
     @n_iter_no_change
@@ -264,6 +297,14 @@ class MatrixFactorization(ExplicitFactorization):
     @rating_scale_
     @user_prior_
     @user_posterior_, item_posterior_
+    @user_encoder_, item_encoder_
+    @user_features_, item_features_
+    @user_described_, item_described_
+    @user_feature_names_, item_feature_names_
+    @user_feature_groups_, item_feature_groups_
+    @user_feature_weights_, item_feature_weights_
+    @user_feature_shares_, item_feature_shares_
+    @user_feature_prior_, item_feature_prior_
     @history_
     @n_iter_
     @best_iter_
@@ -325,6 +366,9 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     @tol
     @learning_rate
     @batch_size
+    @user_encoder
+    @item_encoder
+    @seen_features
     @early_stopping
     @validation_fraction
     @n_iter_no_change
@@ -362,6 +406,14 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     @rating_scale_
     @user_prior_
     @user_posterior_, item_posterior_
+    @user_encoder_, item_encoder_
+    @user_features_, item_features_
+    @user_described_, item_described_
+    @user_feature_names_, item_feature_names_
+    @user_feature_groups_, item_feature_groups_
+    @user_feature_weights_, item_feature_weights_
+    @user_feature_shares_, item_feature_shares_
+    @user_feature_prior_, item_feature_prior_
     @history_
     @n_iter_
     @best_iter_

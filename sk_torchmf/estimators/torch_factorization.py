@@ -15,7 +15,7 @@ from sk_torchmf.estimators._fitting import FIT_CONSTRAINTS, reading_of
 from sk_torchmf.estimators._torch_batches import StreamTrainer
 from sk_torchmf.estimators._torch_saving import SavedModule
 from sk_torchmf.estimators._torch_training import ModulePart, ModuleStart
-from sk_torchmf.inputs import features as side_columns
+from sk_torchmf.inputs import columns as side_columns
 from sk_torchmf.inputs.forms import read_rated, read_weighted
 from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.training.callbacks import with_callbacks

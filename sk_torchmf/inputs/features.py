@@ -1,157 +1,341 @@
-"""Further columns of an observation, as tensors for ``forward(user, item, **features)``: numbers as they are, the rest encoded."""
+"""Tables of attributes of users or items: whose row is whose, and their encoding as one sparse matrix. Knows no model."""
 
-from collections.abc import Mapping
-from numbers import Real
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
+from sklearn import clone, config_context
 
-from sk_torchmf._validation import check_finite, check_length
-from sk_torchmf.inputs.forms import SPARSE, TABLE, form_of
-from sk_torchmf.inputs.labels import column, encode, is_frame, lookup
-from sk_torchmf.interactions import as_interactions
+from sk_torchmf._validation import check_ids
+from sk_torchmf.exceptions import warn
+from sk_torchmf.inputs.cells import check_attributes, names_of
+from sk_torchmf.inputs.encoders import FeatureEncoder, Passthrough
+from sk_torchmf.inputs.forms import SPARSE, TABLE
+from sk_torchmf.inputs.id_types import as_table
+from sk_torchmf.inputs.labels import column, is_frame
+from sk_torchmf.inputs.labels import encode as number_labels
+from sk_torchmf.interactions import Features, as_attributes
+from sk_torchmf.solvers.design import MISSING
 
-TAKEN = ("self", "user", "item", "users", "items", "factors")  # forward's own, and what module arguments n_* mean already
-WHOLE = 2**24  # up to which float32 tells whole numbers apart
 
+@dataclass(frozen=True)
+class FeatureTable:
+    """Attributes by id.
 
-def columns(features):
-    """The parameter ``features`` as a dict of names to columns: from None, a list of column names, or such a dict."""
-    if features is None:
-        return {}
-    if isinstance(features, str):
-        raise TypeError(f"features must be a list of column names or a dict of names to columns. Got the string {features!r}.")
-    if not isinstance(features, Mapping) and np.ndim(features) != 1:
-        raise TypeError(f"features must be a list of column names or a dict of names to columns. Got {features!r}.")
-    wanted = features if isinstance(features, Mapping) else {name: name for name in features}
-    for name, key in wanted.items():
-        if name in TAKEN:
+    Attributes
+    ----------
+    ids : ndarray of shape (n,)
+        Sorted and distinct: labels as ``labels.encode`` makes them, or positions.
+    rows : DataFrame, csr_array or ndarray of shape (n, n_attributes)
+        In the order of ``ids``.
+    role : {"user", "item"}
+    """
+
+    ids: np.ndarray
+    rows: Any
+    role: str
+
+    def check_positions(self, n):
+        """Refuse a position that is none of ``n``."""
+        if len(self.ids) and self.ids[-1] >= n:
             raise ValueError(
-                f"features: {name!r} has a meaning of its own here. Name the column otherwise, as in {{'{name}_': ...}}."
+                f"{self.role}_features describes the {self.role} {self.ids[-1]}, but X has {n} {self.role}s, counted from 0. "
+                f"Drop the row, or give X a place for each {self.role}."
             )
-        if not isinstance(key, str | int) or isinstance(key, bool):
-            raise TypeError(f"features must name columns by str or int. Got {key!r} for {name!r}.")
-        if not isinstance(name, str) or not name.isidentifier():
-            raise ValueError(
-                f"features become keyword arguments of forward, so each needs a name. Got {name!r}; name a column by a dict: "
-                'features={"day": 3}.'
-            )
-    return dict(wanted)
 
 
-def read(X, features, dtype, vocabularies=None):
-    """Read the features of a table or container.
+@dataclass(frozen=True)
+class EncodedFeatures:
+    """Attributes of the ids 0 .. n-1 as numbers.
+
+    Attributes
+    ----------
+    matrix : csr_array of shape (n, n_columns), float64
+        Finite; rows of ids that are not described are empty.
+    names : ndarray of shape (n_columns,), object
+    groups : dict of str to slice
+        Contiguous columns that belong together, and between them all columns.
+    described : ndarray of shape (n,), bool
+        Which ids the table has.
+    """
+
+    matrix: sp.csr_array
+    names: np.ndarray
+    groups: dict
+    described: np.ndarray
+
+    def placed(self, place, n):
+        """The same rows at the places (n_before,) among ``n``, -1 for a row that is left out; the others are not described."""
+        place = np.asarray(place)
+        kept = np.flatnonzero(place >= 0)
+        source = np.full(n, len(place))  # of all that is not described one empty row behind the others
+        source[place[kept]] = kept
+        described = np.append(self.described, False)[source]
+        empty = sp.csr_array((1, self.matrix.shape[1]), dtype=np.float64)
+        return replace(self, matrix=sp.vstack([self.matrix, empty], format="csr")[source], described=described)
+
+    def updated(self, more):
+        """These rows, but those of ``more`` where it describes an id; both have the same columns and ids."""
+        if self.names.tolist() != more.names.tolist() or self.matrix.shape != more.matrix.shape:
+            raise ValueError(f"Features must have the columns that fit saw. Got {len(more.names)} columns, not {len(self.names)}.")
+        n = len(self.described)
+        source = np.arange(n) + n * more.described
+        both = sp.vstack([self.matrix, more.matrix], format="csr")
+        return replace(self, matrix=both[source], described=self.described | more.described)
+
+    def groups_of(self, rows):
+        """The groups of columns of some ids, (n_rows,): CSR arrays by name; that any is not described is a column of its own."""
+        part = self.matrix[rows]
+        groups = {name: part[:, columns] for name, columns in self.groups.items()}
+        missing = ~self.described[rows]
+        if missing.any():
+            groups[MISSING] = sp.csr_array(missing[:, None], dtype=np.float64)
+        return groups
+
+
+def read_table(features, role, key, form, n_rows):
+    """Read the argument ``user_features`` or ``item_features``.
 
     Parameters
     ----------
-    X : table or container
-        A container's features are its own arrays, such as ``timestamps``.
-    features : list, dict or None
-        The estimator's parameter.
-    dtype : {"float32", "float64"}
-        Of the numbers that ``forward`` gets.
-    vocabularies : dict of str to ndarray, optional
-        The categories of each feature that is categorical; by default they are learned from X.
+    features : Features, DataFrame, Arrow table, sparse matrix or array of shape (n, n_attributes)
+        A frame is keyed by its column ``key``, else by that named like the role, else by its index. Beside a table X these are the
+        caller's ids, else positions. A matrix has a row for each position, and so has a frame without any key.
+    role : {"user", "item"}
+    key : int or str
+        The estimator's parameter of that name.
+    form : {SPARSE, TABLE, INTERACTIONS}
+        The form of X.
+    n_rows : int or None
+        Rows of X as scikit-learn counts them: a bare table with as many may have been cut with X, and is refused. None to
+        let it pass.
 
     Returns
     -------
-    values : dict of str to ndarray of shape (n,)
-        float64, or for a category its number, int64, -1 where it is unknown.
-    vocabularies : dict of str to ndarray
-        Sorted.
+    FeatureTable
+
+    Raises
+    ------
+    TypeError
+        For what is no table, boolean ids and complex numbers.
+    ValueError
+        For a table without rows or columns, ids that are missing or occur twice, or no ids beside a table X.
     """
-    wanted = columns(features)
-    form = form_of(X)
-    if wanted and form == SPARSE:
-        raise ValueError("features need a table or Interactions: a sparse matrix has no further columns.")
-    if form == TABLE and not is_frame(X):
-        X = np.asarray(X)
-    found, learned = {}, dict(vocabularies or {})
-    for name, key in wanted.items():
+    name = f"{role}_features"
+    table = as_attributes(features, name)
+    if hasattr(table, "column_names") and hasattr(table, "to_pandas"):
+        table = _from_arrow(table, name)
+    with _naming(name):
+        table = check_attributes(table) if is_frame(table) else _as_matrix(table)
+    n, is_bare = table.shape[0], not isinstance(features, Features)
+    is_cut = role == "user" and form == SPARSE  # with X, whose rows are users
+    if is_bare and n == n_rows and not is_cut:
+        raise ValueError(
+            f"{name} has {n} rows, as many as X, and cross-validation cuts what has as many rows as X, so that it cannot be seen "
+            f"whether it is whole. Pass {name}=Features(table)."
+        )
+    if not is_frame(table):
         if form == TABLE:
-            values = column(X, key, f"features[{name!r}]")
-        else:
-            values = getattr(as_interactions(X), key) if key in ("timestamps", "weights") else None
-        if values is None:
-            raise ValueError(f"features={key!r}: of Interactions these are timestamps or weights, where they have them.")
-        if vocabularies is None and is_categorical(values):
-            codes, learned[name] = encode(values, name)
-            found[name] = codes.astype(np.int64)
-        else:
-            found[name] = _values(name, values, dtype, learned)
-    return found, learned
-
-
-def check_known_categories(values):
-    """Refuse a category that fit did not see, as ``partial_fit`` must."""
-    for name, code in values.items():
-        if code.dtype.kind == "i" and (code < 0).any():
             raise ValueError(
-                f"features: {name} has a category that fit did not see, in row {int(np.argmax(code < 0))}. partial_fit grows "
-                "by users and items alone: drop the row, or fit from scratch."
+                f"{name} must be a DataFrame beside a table X: the rows of a matrix have no ids. Put the ids in a column {role!r}."
             )
-    return values
+        return FeatureTable(np.arange(n), table, role)
+    key = next((known for known in (key, role) if isinstance(known, str) and known in table.columns), None)
+    if key is not None:
+        ids, table = column(table, key, role), table[[own for own in table.columns if own != key]]
+        if table.shape[1] == 0:
+            raise ValueError(f"{name} has no column but {key!r}, its ids; at least one attribute is needed.")
+    elif hasattr(table, "index"):
+        ids = table.index
+        if form == TABLE:
+            _warn_of_an_index_that_counts(table, name, role)
+        elif is_bare and is_cut and n == n_rows and not np.array_equal(np.sort(_integers(ids)), np.arange(n)):
+            ids = np.arange(n)  # the index is still that of the whole
+    elif form != TABLE:
+        ids = np.arange(n)
+    else:
+        raise ValueError(f"{name} needs its ids beside a table X: a column {role!r}. The columns are {names_of(table)[:10]}.")
+    code, labels = _distinct(ids, name)
+    if form != TABLE:
+        labels = check_ids(labels, f"{name} ids")
+    order = np.argsort(code)
+    if not np.array_equal(order, np.arange(n)):  # many sparse columns take long to permute
+        table = table.iloc[order] if hasattr(table, "iloc") else table[order]
+    return FeatureTable(labels, table, role)
 
 
-def given(values, features, dtype, vocabularies, shape):
-    """Read the features that are passed to ``predict`` or ``recommend`` beside ids.
+def _from_arrow(table, name):
+    try:
+        return table.to_pandas()
+    except ImportError:
+        raise ImportError(
+            f"{name} is an Arrow table, which pandas reads. Run: pip install pandas; or pass polars.from_arrow."
+        ) from None
+
+
+def _as_matrix(table):
+    """A matrix, sparse or dense, in rows; what its entries are is for the encoder to say, but for complex ones."""
+    if not sp.issparse(table):
+        table = np.asarray(as_table(table))
+    if table.dtype.kind == "c" or (sp.issparse(table) and table.dtype.kind not in "biuf"):
+        raise ValueError(f"It must hold real numbers. Got dtype {table.dtype}; complex data not supported.")
+    if 0 in table.shape:
+        raise ValueError(f"It has shape {table.shape}, and at least a row and a column are needed.")
+    if not sp.issparse(table):
+        return table
+    if table.dtype.itemsize > 8 or not table.dtype.isnative or table.dtype == np.float16:  # which SciPy does not take everywhere
+        table = table.astype(np.float64)
+    rows = sp.csr_array(table, copy=True)
+    rows.sum_duplicates()
+    return rows
+
+
+def _integers(index):
+    """The values of an index of integers, else none."""
+    values = np.asarray(index)
+    return values if values.dtype.kind in "iu" else np.empty(0, dtype=np.int64)
+
+
+def _distinct(ids, name):
+    """Number the ids of a table's rows, refusing one that two rows have."""
+    code, labels = number_labels(ids, name)
+    if labels.dtype.kind == "b":
+        raise TypeError(f"{name} ids must be numbers, text or times. Got booleans, and a mask is no id.")
+    if len(labels) < len(code):
+        twice = labels[np.bincount(code) > 1].tolist()[0]
+        raise ValueError(f"{name} has more than one row for the id {twice!r}. Drop all but one, or join them.")
+    return code, labels
+
+
+def _warn_of_an_index_that_counts(table, name, role):
+    """Warn where ids come from an index that nobody made, while a column looks like them."""
+    index = table.index
+    if type(index).__name__ != "RangeIndex" or index.name is not None or index[0] != 0 or len(index) < 2:
+        return
+    for own in table.columns:
+        if str(own).lower().endswith("id") and column(table, table.columns.get_loc(own), role).nunique() == len(index):
+            warn(
+                f"{name} has no column {role!r}, so its index, which counts the rows from 0, was taken for the ids. If they are in "
+                f"the column {own!r} pass table.set_index({own!r}); if not, drop that column."
+            )
+
+
+@contextmanager
+def _naming(name):
+    """Put the argument's name before the words of an error."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{name}: {error}") from error
+
+
+def fit_encoder(encoder, table, role):
+    """Fit the parameter ``user_encoder`` or ``item_encoder``.
 
     Parameters
     ----------
-    values : mapping of str to array-like, or None
-        They broadcast to ``shape``.
-    features, dtype, vocabularies
-        As in ``read``.
-    shape : tuple of int
+    encoder : "auto", "passthrough" or transformer
+        "auto" is ``FeatureEncoder()`` for a frame; a matrix holds numbers already, which are taken as they are.
+    table : FeatureTable
+    role : {"user", "item"}
 
     Returns
     -------
-    dict of str to ndarray
-        Flat.
+    transformer
+        A fitted one; what was given is cloned first.
+
+    Raises
+    ------
+    TypeError
+        For what is no transformer.
+    ValueError
+        For a table that it does not take, in its own words.
     """
-    wanted = columns(features)
-    values = {} if values is None else values
-    if not isinstance(values, Mapping):
-        raise TypeError(f"features must be a dict of names to values. Got {type(values).__name__}.")
-    missing, unknown = wanted.keys() - values.keys(), values.keys() - wanted.keys()
-    if missing or unknown:
-        what = f"{sorted(missing)[0]!r} is missing" if missing else f"{sorted(unknown)[0]!r} is not one of them"
-        raise ValueError(f"features must be a dict with {sorted(wanted)}, what this model was fitted with: {what}.")
-    found = {}
-    for name, value in values.items():
-        try:
-            value = np.broadcast_to(np.asarray(value), shape)
-        except ValueError:
-            raise ValueError(f"features[{name!r}] must broadcast to shape {shape}. Got shape {np.shape(value)}.") from None
-        found[name] = _values(name, value.ravel(), dtype, vocabularies)
-    return found
+    name = f"{role}_encoder"
+    if isinstance(encoder, str):
+        if encoder not in ("auto", "passthrough"):
+            raise ValueError(f'{name} must be "auto", "passthrough" or a scikit-learn transformer. Got {encoder!r}.')
+        encoder = FeatureEncoder() if encoder == "auto" and is_frame(table.rows) else Passthrough()
+        name = f"{role}_features"
+    elif isinstance(encoder, type) or not (hasattr(encoder, "fit") and hasattr(encoder, "transform")):
+        raise TypeError(f'{name} must be "auto", "passthrough" or a scikit-learn transformer, not its class. Got {encoder!r}.')
+    with _naming(name), config_context(transform_output="default"):
+        return clone(encoder).fit(table.rows)
 
 
-def _values(name, values, dtype, vocabularies):
-    """Numbers as they are, categories by their numbers in the vocabulary."""
-    if name in vocabularies:
-        return lookup(values, vocabularies[name], name)
-    if np.asarray(values).dtype.kind in "mMc":
-        kind = np.asarray(values).dtype
+def encode(encoder, table, place, n):
+    """Encode a table for the ids 0 .. n-1.
+
+    Parameters
+    ----------
+    encoder : transformer
+        Fitted, see ``fit_encoder``.
+    table : FeatureTable
+        With the columns that it was fitted on; of a frame in any order.
+    place : array-like of shape (n_rows,), int
+        The id that each row of the table describes; -1 leaves it out.
+    n : int
+
+    Returns
+    -------
+    EncodedFeatures
+        A group for each column of the table where ``encoder`` is a ``FeatureEncoder``, for each of its transformers where it is a
+        ``ColumnTransformer``; else all columns are one, "features".
+
+    Raises
+    ------
+    ValueError
+        For a table that the encoder does not take, and for an output that is not one row of finite numbers for each row.
+    """
+    ours = isinstance(encoder, FeatureEncoder | Passthrough)
+    rows, name = table.rows, f"{table.role}_features" if ours else f"{table.role}_encoder"
+    if is_frame(rows) and set(getattr(encoder, "feature_names_in_", ())) == set(rows.columns):
+        rows = rows[list(encoder.feature_names_in_)]
+    with _naming(name), config_context(transform_output="default"):
+        matrix = _as_numbers(encoder.transform(rows), len(table.ids))
+        names = _names(encoder, matrix.shape[1])
+        if not np.isfinite(matrix.data).all():
+            at = int(np.flatnonzero(~np.isfinite(matrix.data))[0])
+            raise ValueError(
+                f"Column {names[matrix.indices[at]]!r} holds {matrix.data[at]}. Fill it in before, or by an encoder: "
+                "FeatureEncoder marks missing cells, SimpleImputer fills them in."
+            )
+    return EncodedFeatures(matrix, names, _groups(encoder, len(names)), np.ones(len(table.ids), dtype=bool)).placed(place, n)
+
+
+def _as_numbers(output, n_rows):
+    """What a transformer returned as a csr_array of shape (n_rows, n_columns) without stored zeros."""
+    if is_frame(output):
+        output = output.to_numpy()
+    if not sp.issparse(output):
+        output = np.asarray(output)
+    if output.ndim != 2 or output.shape[0] != n_rows or output.dtype.kind not in "biuf":
         raise ValueError(
-            f"features: {name} holds {kind}. Pass numbers, such as days since the first, or labels, such as the weekday."
+            f"It must make a row of numbers of each of the {n_rows} rows. Got {output.dtype} of shape {output.shape}; encode what "
+            "is no number, as OneHotEncoder does."
         )
+    matrix = sp.csr_array(output, dtype=np.float64, copy=True)
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def _names(encoder, n):
+    """Names of the columns; numbered where a transformer gives none."""
     try:
-        numbers = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"features: {name} held numbers in fit. Got {np.asarray(values).ravel()[0]!r}.") from None
-    check_finite(check_length(numbers, len(values), name), name)
-    if dtype == "float32" and len(numbers) and np.abs(numbers).max() > WHOLE and (numbers == np.floor(numbers)).all():
-        largest = numbers[np.abs(numbers).argmax()]
-        raise ValueError(
-            f"features: {name} holds whole numbers beyond 2**24, such as {largest:.0f}, which float32 does not tell apart. "
-            'Subtract the first and divide, or use dtype="float64".'
-        )
-    return numbers
+        names = np.asarray(encoder.get_feature_names_out(), dtype=object)
+    except (AttributeError, ValueError, TypeError, NotImplementedError):
+        names = np.array([f"feature{at}" for at in range(n)], dtype=object)
+    if len(names) != n:
+        raise ValueError(f"It made {n} columns, where it had {len(names)} in fit.")
+    return names
 
 
-def is_categorical(values):
-    """Whether a column holds labels: text, objects that are no numbers, a frame's categories."""
-    if str(values.dtype).lower().startswith(("category", "categorical", "enum")):
-        return True
-    values = np.asarray(values)
-    return values.dtype.kind in "US" or (values.dtype.kind == "O" and not all(isinstance(value, Real) for value in values))
+def _groups(encoder, n):
+    if isinstance(encoder, FeatureEncoder):
+        return encoder.groups()
+    parts = getattr(encoder, "output_indices_", {"features": slice(0, n)})
+    return {name: part for name, part in parts.items() if part.stop > part.start}

@@ -36,6 +36,8 @@ class Reading:
         Further columns of the observations, for estimators that read them: numbers, or of a category its number.
     categories : dict of str to ndarray
         The sorted vocabulary of each that is categorical.
+    described : dict of str to Described
+        Attributes of users and of items, under ``"user"`` and ``"item"`` where there are such.
     """
 
     data: Interactions
@@ -46,6 +48,7 @@ class Reading:
     names: np.ndarray | None = None
     features: dict = field(default_factory=dict)
     categories: dict = field(default_factory=dict)
+    described: dict = field(default_factory=dict)
 
     @property
     def shape(self):
@@ -56,6 +59,10 @@ class Reading:
         """The fitted attributes that follow from it alone."""
         found = {"users_": self.users, "items_": self.items, "n_users_": len(self.users), "n_items_": len(self.items)}
         found |= {"form_": self.form, "n_features_in_": self.n_features}
+        for role, own in self.described.items():
+            encoded, groups = own.encoded, {name: (part.start, part.stop) for name, part in own.encoded.groups.items()}
+            found |= {f"{role}_encoder_": own.encoder, f"{role}_features_": encoded.matrix, f"{role}_described_": encoded.described}
+            found |= {f"{role}_feature_names_": encoded.names, f"{role}_feature_groups_": groups}
         return found if self.names is None else found | {"feature_names_in_": self.names}
 
     def observed(self):
@@ -68,6 +75,20 @@ class Reading:
     def __getitem__(self, rows):
         """Some of the observations; the ids are those of the whole."""
         return replace(self, data=self.data[rows], features={name: values[rows] for name, values in self.features.items()})
+
+    def with_ids(self, role, ids):
+        """The reading of more users or items, of which nothing was observed; and where their ids have come to lie."""
+        labels = self.users if role == "user" else self.items
+        union, place, place_of_more = merge(labels, ids, role)
+        data = copy.copy(self.data)
+        if role == "user":
+            data.user_ids, data.num_users = place[data.user_ids], len(union)
+        else:
+            data.item_ids, data.num_items = place[data.item_ids], len(union)
+        described = self.described
+        if role in described:
+            described = described | {role: described[role].merged(place, len(union))}
+        return replace(self, data=data, described=described, **{f"{role}s": union}), place_of_more
 
     def and_more(self, more):
         """These observations and more, of which ids may be new.
@@ -96,7 +117,13 @@ class Reading:
         n_features = len(items) if self.form == SPARSE else self.n_features
         codes = _inverse(user_place, len(users)), _inverse(item_place, len(items))
         features = {name: np.concatenate([values, more.features[name]]) for name, values in self.features.items()}
-        return replace(self, data=data, users=users, items=items, n_features=n_features, features=features), codes
+        places = {"user": (user_place, user_place_of_more, len(users)), "item": (item_place, item_place_of_more, len(items))}
+        described = {}
+        for role, own in self.described.items():
+            place, place_of_more, n = places[role]
+            described[role] = own.merged(place, n, more.described.get(role), place_of_more)
+        changed = {"data": data, "users": users, "items": items, "n_features": n_features}
+        return replace(self, **changed, features=features, described=described), codes
 
 
 def _inverse(place, n):

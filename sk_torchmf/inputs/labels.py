@@ -48,7 +48,7 @@ def encode(values, role):
     """
     if getattr(values.dtype, "kind", None) == "V":  # pandas makes bytes of records
         raise TypeError(f"{role} ids must be numbers, text or times. Got dtype {values.dtype}.")
-    codes, distinct = _factorize(values)
+    codes, distinct = factorize(values)
     _check_present(codes, distinct, role)
     if distinct.dtype.kind == "O" and not all(isinstance(value, str) for value in distinct):
         check_types(values, role)  # of the whole column: True and 1 are equal, and so one of the distinct
@@ -158,7 +158,7 @@ def is_number(values):
     return values.dtype.kind in "iuf"
 
 
-def _factorize(values):
+def factorize(values):
     """Codes of a column, -1 where it is missing, and its distinct values, in any order and of any type."""
     if hasattr(values, "factorize"):  # pandas
         try:

@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sk_torchmf._progress import progress_bar
 from sk_torchmf.inputs.forms import check_table
 from sk_torchmf.inputs.labels import column, encode, lookup, merge
-from sk_torchmf.inputs.queries import read_ids, read_labels
+from sk_torchmf.inputs.queries import read_candidates, read_ids, read_labels
 from sk_torchmf.interactions import as_interactions, is_interactions
 from sk_torchmf.metrics import _ranking
 from sk_torchmf.metrics._lists import check_k
@@ -31,13 +31,19 @@ METRICS: dict[str, Callable] = {
 """The metrics of one user's list by the names that ``evaluate`` and ``ranking_scorer`` take; higher is better for all of them."""
 
 
-def evaluate(estimator, test, metrics=("ndcg", "precision", "recall"), k=10, *, exclude_seen=True, users=None, progress=False):
+COLD = "cold"
+
+
+def evaluate(
+    estimator, test, metrics=("ndcg", "precision", "recall"), k=10, *, exclude_seen=True, users=None, items=None, progress=False
+):
     """Rank for every user with a test item, and average what the lists are worth.
 
     Parameters
     ----------
     estimator : fitted estimator
-        Anything with ``recommend(users, k, exclude_seen)`` and the sorted ids ``users_`` and ``items_``.
+        Anything with ``recommend(users, k, exclude_seen)`` and the sorted ids ``users_`` and ``items_``; for ``items`` also with
+        that parameter of ``recommend``, and for cold ones with ``item_counts_``.
     test : table, Interactions or sparse matrix of shape (n_users, n_items)
         The test items, whatever their ratings; a pair counts once. A table has the columns ``fit`` saw. Rows of a matrix are the
         users that ``fit`` saw, unless ``users`` is a matrix too.
@@ -51,6 +57,9 @@ def evaluate(estimator, test, metrics=("ndcg", "precision", "recall"), k=10, *, 
     users : array-like of shape (n,) or sparse matrix of shape (n_rows, n_items), optional
         Evaluate these users only, by id. A matrix holds what is known of new users, to be folded in: ``test`` is then a matrix of
         the same shape, with their test items.
+    items : array-like of shape (m,) or "cold", optional
+        Candidates: rank these items only, by id, or the cold ones, which had no observation in ``fit``. Test items that are not
+        among them do not count, as if ``test`` had not held them.
     progress : bool, default=False
         Show how far it is, on stderr: a bar if tqdm is there.
 
@@ -64,13 +73,13 @@ def evaluate(estimator, test, metrics=("ndcg", "precision", "recall"), k=10, *, 
     Raises
     ------
     ValueError
-        For an unknown metric, and for a test set without items.
+        For an unknown metric, for a test set without items, and for candidates that are unknown, or none.
 
     Notes
     -----
-    Test items that ``fit`` did not see are never hit but count among the test items. Users that it did not see get what
-    ``recommend`` gives them. Ties are broken as ``recommend`` does, by the order of ``items_``. Users are ranked in blocks; only
-    ``auc`` takes the ranking of all items.
+    Test items that ``fit`` did not see are never hit but count among the test items, unless ``items`` are given. Users that it did
+    not see get what ``recommend`` gives them. Ties are broken as ``recommend`` does, by the order of ``items_``. Users are ranked
+    in blocks; only ``auc`` takes the ranking of all candidates.
 
     Examples
     --------
@@ -86,6 +95,14 @@ def evaluate(estimator, test, metrics=("ndcg", "precision", "recall"), k=10, *, 
     {'hit_rate': [10, 50], 'recall': [10, 50]}
     >>> table["hit_rate"][50]
     1.0
+
+    Among the items that nobody has rated:
+
+    >>> from sk_torchmf.model_selection import ColdItemSplit
+    >>> train, test = next(ColdItemSplit(5, random_state=0).split(data))
+    >>> model = BiasedMatrixFactorization(random_state=0).fit(data[train])
+    >>> evaluate(model, data[test], "recall", k=10, items="cold")  # ten items are cold: 10 of 50
+    {'recall': {10: 1.0}}
     """
     try:
         names = [metrics] if isinstance(metrics, str) else list(metrics)
@@ -98,9 +115,17 @@ def evaluate(estimator, test, metrics=("ndcg", "precision", "recall"), k=10, *, 
         if not hasattr(estimator, name):
             raise NotFittedError(f"{type(estimator).__name__} has no {name}. Pass a factorization that is fitted.")
     asked, relevant = _read_matrices(estimator, test, users) if sp.issparse(users) else _read_test(estimator, test, users)
-    if relevant.nnz == 0:
-        raise ValueError("test has no items of the users to evaluate. Pass at least one user with a test item.")
-    width = max(int(ks.max()), len(estimator.items_) if FULL.intersection(names) else 1)
+    ids, options = np.asarray(estimator.items_), {"exclude_seen": exclude_seen}
+    if items is not None:
+        candidates = _read_items(estimator, items)
+        ids, relevant = ids[candidates], relevant[:, candidates]
+        options["items"] = ids
+    tested = np.flatnonzero(np.diff(relevant.indptr))
+    if not len(tested):
+        where = "" if items is None else " among the candidates, items,"
+        raise ValueError(f"test has no items{where} of the users to evaluate. Pass at least one user with a test item.")
+    asked, relevant = asked[tested], relevant[tested]
+    width = max(int(ks.max()), len(ids) if FULL.intersection(names) else 1)
     size, n_users = max(1, BLOCK // width), relevant.shape[0]
     values = {name: np.empty((n_users, len(ks))) for name in names}
     if progress:
@@ -108,7 +133,7 @@ def evaluate(estimator, test, metrics=("ndcg", "precision", "recall"), k=10, *, 
     with progress_bar("evaluate", n_users, "user", progress) as bar:
         for start in range(0, n_users, size):
             block = slice(start, min(start + size, n_users))
-            ranked, part = _rank(estimator, asked[block], width, exclude_seen), relevant[block]
+            ranked, part = _rank(estimator, asked[block], width, ids, options), relevant[block]
             for name in names:
                 values[name][block] = METRICS[name](ranked, part)[:, None] if name in FULL else METRICS[name](ranked, part, ks)
             bar.update(len(ranked))
@@ -124,8 +149,15 @@ def check_metric(name, argument):
     return name
 
 
+def check_candidates(items):
+    """Refuse a word for candidates that is none."""
+    if isinstance(items, str) and items != COLD:
+        raise ValueError(f'items must be "{COLD}" or an array of item ids. Got {items!r}.')
+    return items
+
+
 def _read_test(estimator, test, users):
-    """Ids of the users with test items, and those as a CSR array with a row for each; unknown items are columns past the others."""
+    """Ids of the users, and their test items as a CSR array with a row for each; unknown items are columns past the others."""
     ids, n_items = np.asarray(estimator.users_), len(estimator.items_)
     if sp.issparse(test):
         relevant = sp.csr_array(test)
@@ -147,15 +179,15 @@ def _read_test(estimator, test, users):
         ids, place, place_of_new = merge(ids, new_users, "user")
         user, shape = np.concatenate([place, place_of_new])[user], (len(ids), n_items + len(new_items))
         relevant = sp.csr_array(sp.coo_array((np.ones(len(user), dtype=bool), (user, item)), shape=shape))
-    tested = np.diff(relevant.indptr) > 0
-    if users is not None:
-        chosen = read_labels(users, ids, "user", "users")
-        tested &= np.isin(np.arange(len(ids)), chosen)
-    return ids[tested], relevant[np.flatnonzero(tested)]
+    if users is None:
+        return ids, relevant
+    chosen = np.unique(read_labels(users, ids, "user", "users"))
+    chosen = chosen[chosen >= 0]
+    return ids[chosen], relevant[chosen]
 
 
 def _read_matrices(estimator, test, users):
-    """What is known of new users and their test items, two CSR arrays, for those who have any."""
+    """What is known of new users and their test items, two CSR arrays."""
     known, n_items = sp.csr_array(users), len(estimator.items_)
     if not sp.issparse(test) or test.shape != known.shape or known.shape[1] != n_items:
         got = test.shape if sp.issparse(test) else type(test).__name__
@@ -163,9 +195,25 @@ def _read_matrices(estimator, test, users):
             f"users and test must be sparse matrices of one shape, (n_rows, {n_items}), when users holds new users. "
             f"Got {known.shape} and {got}."
         )
-    relevant = sp.csr_array(test)
-    tested = np.flatnonzero(np.diff(relevant.indptr))
-    return known[tested], relevant[tested]
+    return known, sp.csr_array(test)
+
+
+def _read_items(estimator, items):
+    """Row numbers of the candidates, sorted and distinct."""
+    if not isinstance(check_candidates(items), str):
+        candidates = read_candidates(estimator, items)
+        if not len(candidates):
+            raise ValueError("items must hold at least one candidate. Got none.")
+        return candidates
+    if not hasattr(estimator, "item_counts_"):
+        raise ValueError(f'items="{COLD}" needs item_counts_, which {type(estimator).__name__} has not. Pass the ids of the items.')
+    candidates = np.flatnonzero(np.asarray(estimator.item_counts_) == 0)
+    if not len(candidates):
+        raise ValueError(
+            f'items="{COLD}" are the items without observations in fit, and all {len(estimator.items_)} have some. Hold whole '
+            "items out, with ColdItemSplit, of Interactions, which keep their positions; a table's items are those of its rows."
+        )
+    return candidates
 
 
 def _number_unknown(code, values, n_known, role):
@@ -177,12 +225,12 @@ def _number_unknown(code, values, n_known, role):
     return code, new
 
 
-def _rank(estimator, asked, k, exclude_seen):
-    """Column numbers (n, k) of what is recommended, -1 where a list ends."""
-    ids, scores = estimator.recommend(asked, k=k, exclude_seen=exclude_seen)
+def _rank(estimator, asked, k, items, options):
+    """Place (n, k) among the ids items of what is recommended, -1 where a list ends."""
+    ids, scores = estimator.recommend(asked, k=k, **options)
     remain = ~np.isneginf(scores)  # the ids do not tell: -1 may be one of them
     ranked = np.full(ids.shape, -1, dtype=np.int64)
-    ranked[remain] = lookup(ids[remain], np.asarray(estimator.items_), "item")
+    ranked[remain] = lookup(ids[remain], items, "item")
     return ranked
 
 

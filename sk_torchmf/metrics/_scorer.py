@@ -11,8 +11,9 @@ from sklearn.utils import _safe_indexing
 
 from sk_torchmf._validation import check_count, check_length, check_seed, check_weights
 from sk_torchmf.inputs.holdout import places
+from sk_torchmf.inputs.id_types import as_ids
 from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
-from sk_torchmf.metrics._evaluate import check_metric, evaluate
+from sk_torchmf.metrics._evaluate import check_candidates, check_metric, evaluate
 
 
 def r2(rating, predicted, sample_weight=None):
@@ -24,7 +25,7 @@ def r2(rating, predicted, sample_weight=None):
     return value if not np.isneginf(value) else -sys.float_info.max
 
 
-def ranking_scorer(metric="ndcg", k=10, *, threshold=None, exclude_seen=True, holdout=0.2, random_state=0):
+def ranking_scorer(metric="ndcg", k=10, *, threshold=None, exclude_seen=True, holdout=0.2, random_state=0, items=None):
     """Make a scorer of rankings, for ``scoring=`` in ``GridSearchCV``, ``cross_validate`` and all others.
 
     Parameters
@@ -42,6 +43,9 @@ def ranking_scorer(metric="ndcg", k=10, *, threshold=None, exclude_seen=True, ho
         For a sparse ``X``: share of each row's items to score, between 0 and 1; at least one, and one is folded in.
     random_state : int, RandomState instance or None, default=0
         Seeds the choice of those; an int gives every candidate of a search the same ones.
+    items : array-like of shape (m,) or "cold", optional
+        Rank these items only, by id, or those without an observation in ``fit``, which ``ColdItemSplit`` tests: each ``fit`` of a
+        search has its own. Test items that are not among them do not count.
 
     Returns
     -------
@@ -74,7 +78,9 @@ def ranking_scorer(metric="ndcg", k=10, *, threshold=None, exclude_seen=True, ho
     """
     if not isinstance(holdout, float) or not 0 < holdout < 1:
         raise ValueError(f"holdout must be a number between 0 and 1, both excluded. Got {holdout!r}.")
-    return RankingScorer(check_metric(metric, "metric"), check_count(k, "k"), threshold, exclude_seen, holdout, random_state)
+    return RankingScorer(
+        check_metric(metric, "metric"), check_count(k, "k"), threshold, exclude_seen, holdout, random_state, _as_candidates(items)
+    )
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,7 @@ class RankingScorer:
     exclude_seen: bool
     holdout: float
     random_state: object
+    items: tuple | str | None = None
 
     def __call__(self, estimator, X, y=None):
         """Mean of the metric over the users of X, a float."""
@@ -96,7 +103,7 @@ class RankingScorer:
                 X = estimator[:-1].transform(X)
             estimator = estimator[-1]
         known, test = self._hold_out(X) if sp.issparse(X) else (None, self._positives(X, y))
-        means = evaluate(estimator, test, self.metric, self.k, exclude_seen=self.exclude_seen, users=known)
+        means = evaluate(estimator, test, self.metric, self.k, exclude_seen=self.exclude_seen, users=known, items=self.items)
         return means[self.metric][self.k]
 
     def _positives(self, X, y):
@@ -118,6 +125,17 @@ class RankingScorer:
         held = place < np.clip(np.rint(self.holdout * count), 1, count - 1)
         test = held if self.threshold is None else held & (data.ratings >= self.threshold)
         return _rows(data[~held]), _rows(data[test])
+
+
+def _as_candidates(items):
+    """Ids as a tuple, which compares and goes into a file as a whole; None and a word as they are."""
+    if items is None or isinstance(check_candidates(items), str):
+        return items
+    ids = as_ids(items, "item")
+    ids = ids.to_numpy() if hasattr(ids, "to_numpy") else ids
+    if ids.ndim != 1:
+        raise ValueError(f"items must be a one-dimensional array of item ids. Got shape {ids.shape}.")
+    return tuple(ids if ids.dtype.kind in "mM" else ids.tolist())  # of whose times tolist makes numbers
 
 
 def _rows(data):

@@ -1,68 +1,14 @@
 """Ways to hold observations out, with scikit-learn's ``split``. Know users and times, no ratings and no estimator."""
 
-import contextlib
-
 import numpy as np
 import scipy.sparse as sp
-from sklearn.model_selection import BaseCrossValidator
 
 from sk_torchmf._validation import check_count, check_seed
 from sk_torchmf.inputs.holdout import places
-from sk_torchmf.inputs.labels import column, encode, is_frame
-from sk_torchmf.interactions import is_interactions
+from sk_torchmf.model_selection._base import Splitter, check_enough, check_folds, check_size, count_of, number_ids, rank_times
 
 
-class _Splitter(BaseCrossValidator):
-    """Base: ``split`` from ``_parts``, which yields boolean masks of the training and the test part."""
-
-    n_splits = 1
-
-    def split(self, X, y=None, groups=None):
-        """Yield the training and the test part of each split.
-
-        Parameters
-        ----------
-        X : table or Interactions
-            The observations; for ``HeldOutUsers`` a sparse matrix with a user in each row too.
-        y : object, optional
-            Ignored.
-        groups : object, optional
-            Ignored.
-
-        Yields
-        ------
-        train : ndarray of shape (n_train,), int64
-            Row numbers of X, ascending.
-        test : ndarray of shape (n_test,), int64
-            Likewise.
-        """
-        for train, test in self._parts(X):
-            yield np.flatnonzero(train), np.flatnonzero(test)
-
-    def get_n_splits(self, X=None, y=None, groups=None):
-        """Tell how many splits there are.
-
-        Parameters
-        ----------
-        X : object, optional
-            Ignored, as are the others: the number is known without data.
-        y : object, optional
-            Ignored.
-        groups : object, optional
-            Ignored.
-
-        Returns
-        -------
-        int
-            How many times ``split`` yields.
-        """
-        return self.n_splits
-
-    def _parts(self, X):
-        raise NotImplementedError
-
-
-class LeaveLastOut(_Splitter):
+class LeaveLastOut(Splitter):
     """Test each user's last observations, train on all before them.
 
     Parameters
@@ -90,10 +36,10 @@ class LeaveLastOut(_Splitter):
         self.time = time
 
     def _parts(self, X):
-        yield _leave_out(_users(X, self.user), _times(X, self.time), self.n)
+        yield _leave_out(number_ids(X, self.user, "user"), rank_times(X, self.time), self.n)
 
 
-class LeaveRandomOut(_Splitter):
+class LeaveRandomOut(Splitter):
     """Test some observations of each user, drawn at random, train on all others.
 
     Parameters
@@ -125,12 +71,12 @@ class LeaveRandomOut(_Splitter):
         self.random_state = random_state
 
     def _parts(self, X):
-        user, rng = _users(X, self.user), np.random.default_rng(check_seed(self.random_state))
+        user, rng = number_ids(X, self.user, "user"), np.random.default_rng(check_seed(self.random_state))
         for _ in range(self.n_splits):
             yield _leave_out(user, rng.random(len(user)), self.n)
 
 
-class UserKFold(_Splitter):
+class UserKFold(Splitter):
     """K folds within each user: every training part has about (1 - 1/K) of each user's observations.
 
     Each observation is tested once. A user's observations are spread over the folds as evenly as they can be, and so are all; a
@@ -159,14 +105,14 @@ class UserKFold(_Splitter):
     """
 
     def __init__(self, n_splits=5, *, shuffle=True, user=0, random_state=None):
-        self.n_splits = _check_folds(n_splits)
+        self.n_splits = check_folds(n_splits)
         self.shuffle = shuffle
         self.user = user
         self.random_state = random_state
 
     def _parts(self, X):
-        user = _users(X, self.user)
-        _check_enough(self.n_splits, len(user), "observations")
+        user = number_ids(X, self.user, "user")
+        check_enough(self.n_splits, len(user), "observations")
         key = np.zeros(len(user))
         if self.shuffle:
             rng = np.random.default_rng(check_seed(self.random_state))
@@ -176,7 +122,7 @@ class UserKFold(_Splitter):
         yield from ((fold != k, fold == k) for k in range(self.n_splits))
 
 
-class TimeSplit(_Splitter):
+class TimeSplit(Splitter):
     """Test what came last, train on all before it: one cut in time for all users.
 
     Parameters
@@ -201,17 +147,14 @@ class TimeSplit(_Splitter):
     """
 
     def __init__(self, test_size=0.1, *, n_splits=1, time=None):
-        share = isinstance(test_size, float) and 0 < test_size < 1
-        if not share and (not isinstance(test_size, (int, np.integer)) or isinstance(test_size, bool) or test_size < 1):
-            raise ValueError(f"test_size must be a share between 0 and 1, both excluded, or an int >= 1. Got {test_size!r}.")
-        self.test_size = test_size
+        self.test_size = check_size(test_size)
         self.n_splits = check_count(n_splits, "n_splits")
         self.time = time
 
     def _parts(self, X):
-        time = _times(X, self.time)
+        time = rank_times(X, self.time)
         n = len(time)
-        size = max(1, round(self.test_size * n)) if isinstance(self.test_size, float) else int(self.test_size)
+        size = count_of(self.test_size, n)
         if self.n_splits * size >= n:
             raise ValueError(
                 f"test_size={self.test_size} and n_splits={self.n_splits} leave nothing of {n} observations to train on. Lower one."
@@ -222,7 +165,7 @@ class TimeSplit(_Splitter):
         yield from ((time < start, (time >= start) & (time < stop)) for start, stop in zip(cuts[:-1], cuts[1:], strict=True))
 
 
-class HeldOutUsers(_Splitter):
+class HeldOutUsers(Splitter):
     """K folds of whole users: all that is known of a user is in one test part.
 
     Rows of a sparse matrix are users: there ``ranking_scorer`` folds a part of each in and scores the rest. Held-out users of a
@@ -251,15 +194,15 @@ class HeldOutUsers(_Splitter):
     """
 
     def __init__(self, n_splits=5, *, shuffle=True, user=0, random_state=None):
-        self.n_splits = _check_folds(n_splits)
+        self.n_splits = check_folds(n_splits)
         self.shuffle = shuffle
         self.user = user
         self.random_state = random_state
 
     def _parts(self, X):
-        user = np.arange(X.shape[0]) if sp.issparse(X) else _users(X, self.user)
+        user = np.arange(X.shape[0]) if sp.issparse(X) else number_ids(X, self.user, "user")
         n_users = int(user.max(initial=-1)) + 1
-        _check_enough(self.n_splits, n_users, "users")
+        check_enough(self.n_splits, n_users, "users")
         rng = np.random.default_rng(check_seed(self.random_state))
         fold = (rng.permutation(n_users) if self.shuffle else np.arange(n_users))[user] % self.n_splits
         yield from ((fold != k, fold == k) for k in range(self.n_splits))
@@ -272,50 +215,3 @@ def _leave_out(user, key, n):
     if not test.any():
         raise ValueError(f"No user has more than n={n} observations, so none can be tested. Lower n or add observations.")
     return ~test, test
-
-
-def _users(X, user):
-    """Number the users of the observations from 0 on, shape (n,)."""
-    if sp.issparse(X):
-        raise ValueError(
-            "Rows of a sparse matrix are users, not observations. Use HeldOutUsers for whole users, or pass "
-            "Interactions.from_matrix(X)."
-        )
-    return encode(np.asarray(X.user_ids) if is_interactions(X) else _column(X, user, "user"), "user")[0]
-
-
-def _times(X, time):
-    """Ranks of the times of the observations, shape (n,), int64; equal for equal times."""
-    if sp.issparse(X):
-        raise ValueError("A sparse matrix has no times. Pass Interactions with timestamps, or a table and time=<its column>.")
-    if is_interactions(X):
-        values = getattr(X, "timestamps", None)
-        if values is None:
-            raise ValueError("X has no timestamps. Pass Interactions(..., timestamps=...), or a table and time=<its column>.")
-    elif time is None:
-        raise ValueError("time must be the position or name of the column of X that holds the time. Got None.")
-    else:
-        values = _column(X, time, "time")
-    values = np.asarray(values)
-    if values.dtype.kind in "OUS":
-        with contextlib.suppress(TypeError, ValueError):  # dates stay what they are
-            values = values.astype(np.float64)  # numbers among labels: 9 comes before 10
-    missing = values != values  # NaN and NaT differ from themselves
-    if missing.any():
-        raise ValueError(f"time must be present. Row {int(np.argmax(missing))} has none. Drop the row or give it a time.")
-    return np.unique(values, return_inverse=True)[1]
-
-
-def _column(X, key, role):
-    return column(X if is_frame(X) else np.asarray(X), key, role)
-
-
-def _check_folds(n_splits):
-    if check_count(n_splits, "n_splits") < 2:
-        raise ValueError(f"n_splits must be an int >= 2. Got {n_splits}.")
-    return int(n_splits)
-
-
-def _check_enough(n_splits, n, what):
-    if n < n_splits:
-        raise ValueError(f"n_splits={n_splits} is more than the number of {what}, {n}. Lower n_splits.")

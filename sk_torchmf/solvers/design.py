@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from sk_torchmf.nn import Pairs
 
 SEEN = "seen"  # the group of what a row was observed with
+MISSING = "missing"  # the group of rows whose features are not known
 TINY = 1e-30
 
 

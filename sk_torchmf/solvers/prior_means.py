@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from sk_torchmf.solvers.design import SEEN
+from sk_torchmf.solvers.design import MISSING, SEEN
 
 
 class PriorMeans:
@@ -68,7 +68,7 @@ class PriorMeans:
 
     def of_columns(self, values, power=1):
         """What belongs to each encoded column, rows of ``values`` (n_columns, width), in the columns' own units: an array."""
-        groups = {name: group for name, group in self.design.groups.items() if name != SEEN}
+        groups = {name: group for name, group in self.design.groups.items() if name not in (SEEN, MISSING)}
         parts = [to_array(values[self.design.slices[name]]) / group.scale**power for name, group in groups.items()]
         return np.concatenate(parts) if parts else np.zeros((0, values.shape[1]))
 

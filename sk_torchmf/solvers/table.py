@@ -25,24 +25,27 @@ class RatingSolver:
         Whether ``batch_size`` may be a number.
     learns_prior : bool
         Whether it learns from the rows how much they differ, so that directions in which they do not are lost to it.
+    seen_features : {"user", "item", "both", None}
+        Whose rows have what they were observed with for features where nothing else is asked for.
     """
 
     build: Callable
     init_std: float = 0.1
     takes_batches: bool = False
     learns_prior: bool = False
+    seen_features: str | None = None
 
 
-def _variational(module, plan, rating, weight, loss, **options):
-    return Variational(module, plan, rating, weight, loss)
+def _variational(module, plan, rating, weight, loss, *, features, **options):
+    return Variational(module, plan, rating, weight, loss, features)
 
 
-def _als(module, plan, rating, weight, loss, *, alpha, mean, **options):
+def _als(module, plan, rating, weight, loss, *, alpha, mean, features=None, **options):
     return AlternatingLeastSquares(module, Objective.build(module, plan, rating, weight, loss, alpha=alpha, mean=mean))
 
 
 def _minimiser(name):
-    def build(module, plan, rating, weight, loss, *, alpha, mean, learning_rate, batch_size, generator):
+    def build(module, plan, rating, weight, loss, *, alpha, mean, learning_rate, batch_size, generator, features=None):
         objective = Objective.build(module, plan, rating, weight, loss, alpha=alpha, mean=mean)
         return Minimiser(module, objective, name, learning_rate=learning_rate, batch_size=batch_size, generator=generator)
 
@@ -50,7 +53,7 @@ def _minimiser(name):
 
 
 RATING_SOLVERS = {
-    "variational": RatingSolver(_variational, init_std=1.0, learns_prior=True),
+    "variational": RatingSolver(_variational, init_std=1.0, learns_prior=True, seen_features="both"),
     "als": RatingSolver(_als),
     **{name: _minimiser(name) for name in OPTIMIZERS},
 }

@@ -234,6 +234,8 @@ def test_frames_and_pairs(archive, tmp_path):
         ({"data_home": 3}, "'data_home'.*Got 3"),
         ({"download_if_missing": "no"}, "'download_if_missing'"),
         ({"as_frame": "auto"}, "'as_frame'"),
+        ({"features": 1.5}, "'features'"),
+        ({"features": True, "return_X_y": True}, r"features=True has no place in \(data, target\)\. Use return_X_y=False"),
         ({"return_X_y": None}, "'return_X_y'"),
     ],
 )

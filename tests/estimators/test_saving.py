@@ -184,7 +184,8 @@ def test_a_parameter_that_a_file_cannot_hold_is_named(tmp_path):
         ("implicit", ranking_scorer("ndcg", k=5)),
         ("biased", ranking_scorer("auc", 3, threshold=3.5, exclude_seen=False, holdout=0.3, random_state=7)),
         ("biased", "neg_mean_absolute_error"),
-        ("torch", ranking_scorer("ndcg", k=5)),
+        ("torch", ranking_scorer("ndcg", k=5, items=[0, 1, 2, 3, 4, 5])),
+        ("biased", ranking_scorer("recall", 3, items=np.arange(12))),
     ],
 )
 def test_names_of_scorers_and_ranking_scorers_come_back(kind, scoring, tmp_path):
@@ -194,6 +195,14 @@ def test_names_of_scorers_and_ranking_scorers_come_back(kind, scoring, tmp_path)
     assert again.scoring == scoring
     assert again.best_score_ == model.best_score_
     assert again.fit(DATA).best_score_ == model.best_score_
+
+
+@pytest.mark.parametrize("items", ["cold", [3, 1], ["b", "a"], np.array(["2020-01-02"], dtype="M8[D]"), [b"x", 7]])
+def test_a_scorer_s_candidates_come_back(items, tmp_path):
+    scoring = ranking_scorer("recall", 3, items=items)
+    again = reloaded(MODELS["biased"](max_iter=3, scoring=scoring).fit(DATA), tmp_path)
+    assert again.scoring == scoring
+    assert list(map(type, again.scoring.items)) == list(map(type, scoring.items))
 
 
 def test_a_scorer_s_random_state_goes_on_where_it_was(tmp_path):

@@ -11,7 +11,15 @@ from sklearn.base import clone
 from sklearn.model_selection import KFold, cross_val_predict
 
 from sk_torchmf import BiasedMatrixFactorization, Interactions
-from sk_torchmf.model_selection import HeldOutUsers, LeaveLastOut, LeaveRandomOut, TimeSplit, UserKFold
+from sk_torchmf.model_selection import (
+    ColdItemSplit,
+    ColdUserSplit,
+    HeldOutUsers,
+    LeaveLastOut,
+    LeaveRandomOut,
+    TimeSplit,
+    UserKFold,
+)
 
 N_USERS, N_ITEMS = 30, 20
 DATA, _ = planted(3, mean=3.0, n_users=N_USERS, n_items=N_ITEMS, n_ratings=300)
@@ -24,9 +32,13 @@ SPLITTERS = [
     UserKFold(3, random_state=0),
     TimeSplit(0.2, n_splits=2),
     HeldOutUsers(4, random_state=0),
+    ColdItemSplit(4, random_state=0),
+    ColdUserSplit(2, test_size=0.2, random_state=0),
+    ColdItemSplit(1, by_time=True, test_size=0.15),
+    ColdUserSplit(2, by_time=True, test_size=2),
 ]
-SEEDED = [LeaveRandomOut, UserKFold, HeldOutUsers]
-every_splitter = pytest.mark.parametrize("splitter", SPLITTERS, ids=lambda splitter: type(splitter).__name__)
+SEEDED = [LeaveRandomOut, UserKFold, HeldOutUsers, ColdItemSplit, ColdUserSplit]
+every_splitter = pytest.mark.parametrize("splitter", SPLITTERS, ids=repr)
 
 
 def counts(index, data=DATA):
@@ -48,7 +60,7 @@ def test_parts_are_disjoint_ascending_and_as_many_as_said(splitter):
             assert part.dtype.kind == "i"
             assert (np.diff(part) > 0).all()
         assert not np.intersect1d(train, test).size
-        if not isinstance(splitter, TimeSplit):
+        if not isinstance(splitter, TimeSplit) and not getattr(splitter, "by_time", False):
             assert len(train) + len(test) == 300
 
 
@@ -56,9 +68,9 @@ def test_parts_are_disjoint_ascending_and_as_many_as_said(splitter):
 @pytest.mark.parametrize("form", ["table", "labels", "pandas", "polars"])
 def test_tables_split_as_interactions_do(splitter, form):
     user, item = (ids_in(form, role, ids) for role, ids in (("user", TIMED.user_ids), ("item", TIMED.item_ids)))
-    columns = {"user": 1, "time": 2}
+    columns = {"item": 0, "user": 1, "time": 2}
     if form in ("pandas", "polars"):
-        columns = {"user": "who", "time": "when"}
+        columns = {"item": "what", "user": "who", "time": "when"}
         table = pytest.importorskip(form).DataFrame({"what": item, "who": user, "when": TIMED.timestamps})
     else:
         table = np.column_stack([item, user, TIMED.timestamps])  # all text, where ids are labels: 10 is after 9 nevertheless
@@ -194,13 +206,13 @@ def test_held_out_rows_of_a_matrix_are_users():
     assert dealt == [list(range(at, N_USERS, 3)) for at in range(3)] != expected
 
 
-@pytest.mark.parametrize("splitter", [LeaveLastOut(), TimeSplit()])
+@pytest.mark.parametrize("splitter", [LeaveLastOut(), TimeSplit(), ColdItemSplit(1, by_time=True), ColdUserSplit(1, by_time=True)])
 def test_times_must_be_there(splitter):
     with pytest.raises(ValueError, match=r"X has no timestamps. Pass Interactions\(\.\.\., timestamps"):
         list(splitter.split(DATA))
     with pytest.raises(ValueError, match="time must be the position or name of the column"):
         list(splitter.split(as_form(DATA, "table")[0]))
-    missing = Interactions([0, 0, 0], [0, 1, 2], timestamps=[1.0, np.nan, 2.0])
+    missing = Interactions([0, 1, 2], [0, 1, 2], timestamps=[1.0, np.nan, 2.0])
     with pytest.raises(ValueError, match=r"time must be present\. Row 1 has none"):
         list(splitter.split(missing))
     splitter = clone(splitter, safe=False)
@@ -211,7 +223,7 @@ def test_times_must_be_there(splitter):
 
 def test_rows_of_a_matrix_are_no_observations():
     matrix = as_form(DATA, "sparse")[0]
-    for splitter in (LeaveRandomOut(), UserKFold()):
+    for splitter in (LeaveRandomOut(), UserKFold(), ColdUserSplit(), ColdUserSplit(by_time=True)):
         with pytest.raises(ValueError, match=r"Use HeldOutUsers .* Interactions\.from_matrix"):
             list(splitter.split(matrix))
     with pytest.raises(ValueError, match="A sparse matrix has no times"):
@@ -232,6 +244,9 @@ def test_rows_of_a_matrix_are_no_observations():
         (lambda: TimeSplit("half"), "test_size must be a share .* Got 'half'"),
         (lambda: TimeSplit(True), "test_size must be a share .* Got True"),
         (lambda: TimeSplit(n_splits=0), "n_splits must be an int >= 1. Got 0"),
+        (lambda: ColdItemSplit(1), "n_splits must be an int >= 2. Got 1"),
+        (lambda: ColdItemSplit(0, test_size=0.1), "n_splits must be an int >= 1. Got 0"),
+        (lambda: ColdUserSplit(test_size=1.0), "test_size must be a share between 0 and 1, both excluded, or an int >= 1. Got 1.0"),
     ],
 )
 def test_splitters_refuse_what_they_cannot_do(make, message):
@@ -247,6 +262,11 @@ def test_splitters_refuse_what_they_cannot_do(make, message):
         (TimeSplit(0.5, n_splits=2), "test_size=0.5 and n_splits=2 leave nothing of 300 observations to train on"),
         (TimeSplit(300), "test_size=300 and n_splits=1 leave nothing"),
         (LeaveLastOut(50), "No user has more than n=50 observations"),
+        (ColdItemSplit(21), "n_splits=21 and test_size=None need more items than there are, 20. Lower one"),
+        (ColdItemSplit(20, by_time=True), "n_splits=20 and test_size=None need more items than there are, 20"),
+        (ColdItemSplit(1, test_size=20), "n_splits=1 and test_size=20 need more items than there are, 20"),
+        (ColdUserSplit(3, test_size=11), "n_splits=3 and test_size=11 need more users than there are, 30"),
+        (ColdUserSplit(3, test_size=10, by_time=True), "n_splits=3 and test_size=10 need more users than there are, 30"),
     ],
 )
 def test_too_little_data_is_refused(splitter, message):

@@ -50,7 +50,10 @@ ROWS = (
     *(f"sp.random_array((3, model.n_items_), density=0.7, format='{form}', rng=0)" for form in ("csr", "csc", "coo", "dok", "lil")),
 )
 METRICS = "'auc'", "'ndcg'", "['recall', 'precision']", "'average_precision'", "'truncated_recall'", "'hit_rate'"
-SPLITTERS = "UserKFold(2)", "LeaveRandomOut()", "LeaveLastOut()", "TimeSplit()", "HeldOutUsers(2)"
+SPLITTERS = (
+    *("UserKFold(2)", "LeaveRandomOut()", "LeaveLastOut()", "TimeSplit()", "HeldOutUsers(2)"),
+    *("ColdItemSplit(2)", "ColdUserSplit(2)", "ColdItemSplit(1, test_size=1, by_time=True)"),
+)
 CHANGES = (
     *("n_factors=3", "loss='poisson'", "loss='bpr'", "dtype='float64'", "warm_start=True", "early_stopping=True", "alpha=1e30"),
     *(

@@ -1,0 +1,300 @@
+"""Ordered logit of ratings on a scale: their loss at given scores, and how cut points are learned. Knows tensors only."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sk_torchmf.model.cut_points import SLOPE, softening
+
+START_SPREAD = 0.1  # of the users' own cut points about the common ones: variance, in square logits
+LEAST_SPREAD = 1e-6
+FARTHEST = 20.0  # at the start, in logits
+LEAST_GAP = 1e-4  # between two cut points
+BARRIER = 0.5  # ratings that each user is taken to have of each inner level: none closes that the user never gave
+GUARD = 1 / 8  # of the slope: a rating far on the wrong side, without curvature, would throw its row away
+LEAST_BEND = 2e-4  # curvature of a rating in its logit, so that what is certain has some
+BLOCK = 2**20  # pairs, or entries of the users' matrices, worked on at once
+
+
+def first_cuts(levels):
+    """Cut points in the middle between levels, which is where a model of normal ratings puts them.
+
+    Parameters
+    ----------
+    levels : ndarray of shape (n_levels,)
+        The distinct ratings in the units of the scores: standardised, sorted, two or more.
+
+    Returns
+    -------
+    Tensor of shape (n_levels - 1,), float64
+        In logits.
+    """
+    middle = torch.from_numpy((levels[1:] + levels[:-1]) / 2 * SLOPE).double().clamp(-FARTHEST, FARTHEST)
+    return _apart(middle[None])[0]
+
+
+def first_spread(n_levels):
+    """The covariance of the users' own cut points to start from, of shape (n_levels - 1, n_levels - 1)."""
+    return START_SPREAD * torch.eye(n_levels - 1, dtype=torch.float64)
+
+
+class Evidence(NamedTuple):
+    """What ratings say of the cut points of a user, or of all users together.
+
+    Attributes
+    ----------
+    gradient : Tensor of shape (n, n_cuts)
+        Of the negative log-likelihood.
+    curvature : Tensor of shape (n, n_cuts)
+        Its second derivatives, but for ``bend``.
+    bend : Tensor of shape (n, n_cuts - 1)
+        Second derivatives in the gaps between cut points.
+    """
+
+    gradient: Tensor
+    curvature: Tensor
+    bend: Tensor
+
+    @classmethod
+    def of(cls, sums, cuts, barrier=0.0):
+        r"""Put together sums over the ratings of each level.
+
+        With the cut points a and b about its level, D = b - a and q its logit, a rating has the negative log-likelihood
+
+        .. math:: -\log P = -\log \sigma(q - a) - \log \sigma(b - q) - \log(1 - e^{-D}).
+
+        Parameters
+        ----------
+        sums : sequence of Tensor of shape (n, n_levels), float64
+            The slopes of the first term in a, and of the second in -b; their derivatives; the weights.
+        cuts : Tensor of shape (n, n_cuts), float64
+        barrier : float, default=0.0
+            Ratings that there are of each inner level besides.
+        """
+        low, high, low_curvature, high_curvature, count = sums
+        odds = torch.expm1(cuts.diff())
+        width = (count[:, 1:-1] + barrier) / odds  # the slope of the third term in D; the outer levels have none
+        gradient = low[:, 1:] - high[:, :-1]
+        gradient[:, :-1] += width
+        gradient[:, 1:] -= width
+        return cls(gradient, low_curvature[:, 1:] + high_curvature[:, :-1], width * (1 + 1 / odds))
+
+    def hessian(self, some):
+        """Second derivatives of some rows, (n, n_cuts, n_cuts), float64; made of parts >= 0, so that it is never indefinite."""
+        diagonal, bend = self.curvature[some].double(), self.bend[some].double()
+        diagonal = diagonal + F.pad(bend, (1, 0)) + F.pad(bend, (0, 1))
+        beside = torch.diag_embed(bend, 1)
+        return torch.diag_embed(diagonal) - beside - beside.mT
+
+
+class OrdinalCuts:
+    r"""The cut points between the levels of ratings, as a solver learns them beside the scores.
+
+    .. math:: P(r \le l_k \mid u, x) = \sigma(\gamma_k + \delta_{uk} - \alpha x), \qquad \delta_u \sim N(0, \Sigma)
+
+    The slope :math:`\alpha` is fixed, which sets the scale of the scores x; :math:`\gamma` is learned, and so are
+    :math:`\delta` and :math:`\Sigma` where users have cut points of their own.
+
+    Parameters
+    ----------
+    plan : Plan
+        Every user has a rating.
+    code : Tensor of shape (n_pairs,), int
+        Numbers of the ratings' levels, user-major.
+    common : Tensor of shape (n_levels - 1,)
+        :math:`\gamma` to start from, see ``first_cuts``; increasing.
+    spread : Tensor of shape (n_levels - 1, n_levels - 1), optional
+        :math:`\Sigma` to start from, see ``first_spread``; None for one set of cut points for all users.
+    weight : Tensor of shape (n_pairs,), optional
+        Observation weights > 0, user-major.
+    dtype : torch.dtype, default=torch.float32
+        Of the scores.
+
+    Attributes
+    ----------
+    common, spread : Tensor, float64, on the CPU
+    own : Tensor of shape (n_users, n_levels - 1), of ``dtype``, or None
+        :math:`\delta`.
+
+    Notes
+    -----
+    New users are folded in with the same class: on a plan of theirs, with the fitted ``common`` and ``spread``, half-steps of their
+    rows take turns with ``learn(..., common=False)``.
+    """
+
+    def __init__(self, plan, code, common, spread=None, *, weight=None, dtype=torch.float32):
+        n_cuts, n_users = len(common), plan.pairs.shape[0]
+        of_all = spread is None
+        self.plan = plan.cut(max_pairs=BLOCK, max_users=None if of_all else max(1, BLOCK // n_cuts**2))
+        self.n_levels, self.weight, self.dtype = n_cuts + 1, weight, dtype
+        self.common = common.to("cpu", torch.float64, copy=True)
+        self.spread = None if of_all else spread.to("cpu", torch.float64, copy=True)
+        self.own = None if of_all else torch.zeros(n_users, n_cuts, dtype=dtype, device=plan.device)
+        index = torch.int32 if of_all or n_users * (n_cuts + 2) < 2**31 else torch.int64
+        self.place = code.to(plan.device, index)  # of the lower cut point in the table; the upper one follows it
+        if not of_all:
+            first = torch.arange(n_users, dtype=index, device=plan.device) * (n_cuts + 2)
+            self.place = self.place + plan.pairs.expand(first)
+        self._tabulate()
+
+    def _tabulate(self):
+        """Each user's cut points in a row, or one for all, with infinity on both sides."""
+        cuts = self.common.to(self.plan.device, self.dtype)[None]
+        if self.own is not None:
+            cuts = cuts + self.own
+        self.table = F.pad(F.pad(cuts, (1, 0), value=-torch.inf), (0, 1), value=torch.inf)
+
+    def _about(self, span):
+        """The cut points below and above the levels of some pairs."""
+        table, place = self.table.view(-1), self.place[span]
+        return table.index_select(0, place), table.index_select(0, place + 1)
+
+    def slope(self, score, span):
+        """Half the slope and half the curvature of the weighted loss at some pairs.
+
+        Parameters
+        ----------
+        score : Tensor of shape (n,)
+            The scores of these pairs.
+        span : slice
+            Which pairs they are, in user-major order.
+
+        Returns
+        -------
+        slope, curvature : Tensor of shape (n,)
+            The curvature is kept at an eighth of the slope or more (in logits).
+        """
+        (low, high), logit = self._about(span), score * SLOPE
+        above, below = low.sub_(logit).neg_().sigmoid_(), high.sub_(logit).sigmoid_()
+        slope = above - below
+        bend = above.sub_(above.square()).add_(below).sub_(below.square())
+        bend = torch.maximum(bend, slope.abs() * GUARD).clamp_min_(LEAST_BEND)
+        for value, factor in ((slope, SLOPE / 2), (bend, SLOPE**2 / 2)):
+            value.mul_(factor)
+            if self.weight is not None:
+                value.mul_(self.weight[span])
+        return slope, bend
+
+    def loss(self, score, span):
+        """The negative log-likelihood of some pairs, not weighted; see ``slope``.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+        """
+        (low, high), logit = self._about(span), score * SLOPE
+        width = torch.log(-torch.expm1(low - high))
+        return F.logsigmoid(logit - low).add_(F.logsigmoid(high - logit)).add_(width).neg_()
+
+    def learn(self, score, mean_variance, *, common=True):
+        """Improve the cut points at given scores: a Newton step on all together, and a step of EM on their spread, in place.
+
+        Parameters
+        ----------
+        score : Tensor of shape (n_pairs,)
+            User-major.
+        mean_variance : float
+            The posterior variance of a score, averaged over the ratings. Without it cut points follow scores that are not certain.
+        common : bool, default=True
+            Whether to learn what all users share too, or only each user's own cut points.
+        """
+        evidence = self._evidence(score, float(softening(mean_variance)))
+        if self.own is not None:
+            self._learn_own(self.own, evidence, common)
+        elif common:
+            move = -_solve(evidence.hessian(0), evidence.gradient[0])
+            self.common = _moved(self.common[None], move.cpu()[None])[0]
+        self._tabulate()
+
+    def _evidence(self, score, soft):
+        """What the ratings say of each user's cut points, or of those of all."""
+        parts = []
+        for rows, span, _ in self.plan:
+            sums = self._sums(score[span], rows, span, soft)
+            if self.own is None:
+                self.plan.add(*sums)
+            else:
+                parts.append(Evidence.of(sums, self.table[rows, 1:-1].double(), BARRIER))
+        if self.own is None:
+            return Evidence.of(self.plan.total(), self.table[:, 1:-1].double())
+        return Evidence(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    def _sums(self, score, rows, span, soft):
+        """The weighted sums that ``Evidence`` is made of, over some pairs: (n_users or 1, n_levels), float64."""
+        (low, high), logit = self._about(span), score * SLOPE
+        low, high = low.sub_(logit).mul_(soft).sigmoid_(), logit.sub(high).mul_(soft).sigmoid_()
+        width, n, place = self.n_levels + 1, 1, self.place[span]
+        if self.own is not None:
+            n, place = rows.stop - rows.start, place - rows.start * width
+        weight = 1.0 if self.weight is None else self.weight[span].double()
+        sums = []
+        for value in (low, high, low * (1 - low) * soft, high * (1 - high) * soft, torch.ones_like(low)):
+            table = torch.zeros(n * width, dtype=torch.float64, device=score.device)
+            sums.append(table.index_add_(0, place, value.double() * weight).view(n, width)[:, :-1])
+        return sums
+
+    def _learn_own(self, own, evidence, common):
+        plan, device = self.plan, self.plan.device
+        start, precision = self.common.to(device), torch.linalg.inv(self.spread).to(device)
+
+        def posterior(rows):
+            delta = own[rows].double()
+            return delta, evidence.hessian(rows) + precision, evidence.gradient[rows] + delta @ precision
+
+        def eliminated(rows):
+            """With C = (H + P)^-1 a user leaves H - H C H = P - P C P of the common Hessian: the sum needs C alone."""
+            delta, hessian, gradient = posterior(rows)
+            covariance = torch.linalg.inv(hessian)
+            return covariance.sum(0), torch.einsum("ujk,uk->j", covariance, gradient) - delta.sum(0)
+
+        if common:
+            covariance, shift = plan.total_over_users(eliminated)
+            joint = plan.n_users * precision - precision @ covariance @ precision
+            move = -_solve(joint, precision @ shift)
+            self.common = _moved(self.common[None], move.cpu()[None])[0]
+        new = self.common.to(device)
+        for rows, _, _ in plan:
+            delta, hessian, gradient = posterior(rows)
+            move = torch.linalg.solve(hessian, precision @ (new - start) - gradient)
+            delta = _moved(start + delta, move) - new
+            own[rows] = delta.to(self.dtype)
+            plan.add(delta.T @ delta)
+        (square,) = plan.total()
+        if common:
+            least = LEAST_SPREAD * torch.eye(len(start), dtype=torch.float64)
+            self.spread = ((square + covariance) / plan.n_users).cpu() + least
+
+    def state(self):
+        """What was learned, as a solver's state has it: of each user under ``"user"``, of all under ``"rest"``."""
+        if self.own is None:
+            return {"user": {}, "rest": {"common_cuts": self.common}}
+        return {"user": {"own_cuts": self.own}, "rest": {"common_cuts": self.common, "cut_spread": self.spread}}
+
+    def restore(self, state):
+        """Go on from a state, whatever the device that it was on."""
+        self.common = state["rest"]["common_cuts"].to(self.common, copy=True)
+        if self.own is not None:
+            self.spread = state["rest"]["cut_spread"].to(self.spread, copy=True)
+            self.own = state["user"]["own_cuts"].to(self.own, copy=True)
+        self._tabulate()
+
+
+def _solve(hessian, gradient):
+    """The Newton step, finite where nothing is known too."""
+    ridge = 1e-9 * hessian.diagonal().mean() + 1e-30
+    return torch.linalg.solve(hessian + ridge * torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device), gradient)
+
+
+def _moved(cuts, move):
+    """Cut points (n, n_cuts) after a part of a step: no gap shrinks below 0.3 of itself, no cut point moves by more than one."""
+    shrinking = -move.diff() / (0.7 * cuts.diff())
+    longest = torch.cat([move.abs(), shrinking], 1).amax(1, keepdim=True).clamp_min(1.0)
+    return _apart(cuts + move / longest)
+
+
+def _apart(cuts):
+    """Cut points, increasing by ``LEAST_GAP`` or more."""
+    least = LEAST_GAP * torch.arange(cuts.shape[1], dtype=cuts.dtype, device=cuts.device)
+    return (cuts - least).cummax(1).values + least
