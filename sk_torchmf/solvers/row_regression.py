@@ -13,6 +13,7 @@ ALONE = 15.0  # the least it is, in that of one row: columns of noise are not be
 FIXED = 1e30  # that of the constant, which stays as it is
 LEAST = 1e-6  # where alpha is 0
 N_STEPS = 2  # of conjugate gradients at a time; they go on from the last
+COLD_RIDGE, COLD_STEPS = 5.0, 30  # of the regression of finished rows, likewise in the ridge of one row
 
 
 class RowRegression(PriorMeans):
@@ -68,8 +69,6 @@ class RowRegression(PriorMeans):
     def weights(self, rows, moment, own):
         """What was learned, for good: FeatureWeights in the columns' own units.
 
-        What is not known of a row is taken to be as it is on average: with nothing known that is the mean row.
-
         Parameters
         ----------
         rows : Tensor of shape (n_rows, width)
@@ -77,17 +76,31 @@ class RowRegression(PriorMeans):
             The second moment of the other side's rows, whose inner products with these are the scores.
         own : list of int
             Which columns of the rows are factors and bias.
+
+        Notes
+        -----
+        The objective leaves a part of what features say to the rows' own deviations. A row without observations has none, so what
+        it is expected to be is a regression of the finished rows, on features other than what was seen.
         """
-        mean, average, encoded = self.mean(rows), self.average(), self.average({SEEN})
-        unexplained = self.covariance_of(rows - self.rows)
-        coefficients = self.coefficients[:, own]
-        encoded_columns = self.of_columns(coefficients)
+        prior, cold = self.coefficients[:, own], self._regress_finished(rows)
+        without_seen, unexplained = self.average({SEEN}), self.covariance_of(rows - self.rows)
         return FeatureWeights(
-            constant=to_array((mean + self.coefficients[0] - encoded)[own]),
-            weights=encoded_columns,
-            own_constant=to_array(coefficients[0]),
-            own_weights=encoded_columns,
-            own_average=to_array((mean - (average - encoded))[own]),
-            seen=to_array(coefficients[self.design.slices[SEEN]]) if SEEN in self.design.groups else None,
+            constant=to_array(cold.coefficients[0, own]),
+            weights=cold.of_columns(cold.coefficients[:, own]),
+            own_constant=to_array(prior[0]),
+            own_weights=self.of_columns(prior),
+            own_average=to_array((self.mean(rows) - (self.average() - without_seen))[own]),
+            seen=to_array(prior[self.design.slices[SEEN]]) if SEEN in self.design.groups else None,
             shares=self.shares(moment.double().cpu(), unexplained),
         )
+
+    def _regress_finished(self, rows):
+        """Prior means without what was seen: a ridge regression of rows (n_rows, width) with their weights, the constant free."""
+        cold = PriorMeans(self.design.only([name for name in self.design.groups if name != SEEN]), self.mean(rows))
+        if cold.design.groups:
+            weight = self.ridge.weight()
+            precision = (COLD_RIDGE * self.mean(weight)).clamp_min(LEAST).repeat(cold.design.n_columns, 1)
+            precision[0] = 0
+            excess = weight * (rows - cold.rows)
+            cold.coefficients += regress(cold.design, cold.coefficients, excess, weight, precision, COLD_STEPS)[0]
+        return cold
