@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from sk_torchmf.solvers.base import Solver, by_name, by_side, fill, tensors_of
-from sk_torchmf.solvers.objective import POWER, own_columns
+from sk_torchmf.solvers.objective import POWER
+from sk_torchmf.solvers.row_regression import own_columns
 
 BLOCK = 2**19  # numbers a block of rows may gather: they stay in the cache
 NEWTON_STEPS = 8

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sk_torchmf.model.factors import Factors
 from sk_torchmf.nn import Plan
-from sk_torchmf.solvers.row_regression import RowRegression
+from sk_torchmf.solvers.row_regression import RowRegression, regressions_of, with_weights
 
 POWER = 0.75  # how a row's ridge grows with its number of ratings: between constant (0) and the weighted-lambda rule (1)
 FACTOR_OFFSET = 10.0  # a factor row's ridge at zero ratings, in alpha
@@ -137,13 +137,13 @@ class Objective:
         """Gather the parts for a built-in module whose scores start at ``mean``; ``features`` are SideFeatures or None."""
         n_factors = module.user_factors.shape[1]
         means = [row.detach() for row in module.mean_rows(mean)]
-        ridges, regressions = list(Ridge.of_sides(plan, weight, means, alpha, n_factors)), {}
-        if features is not None:
-            for at, (role, design) in enumerate(zip(("user", "item"), features.designs(plan, means[0]), strict=True)):
-                if design.groups:
-                    regressions[role] = RowRegression(design, ridges[at])
-                    ridges[at] = regressions[role].ridge
-        return cls(plan, rating, weight, loss, (ridges[0], ridges[1]), regressions)
+        users, items = Ridge.of_sides(plan, weight, means, alpha, n_factors)
+        regressions = regressions_of(features, plan, (users, items))
+        if "user" in regressions:
+            users = regressions["user"].ridge
+        if "item" in regressions:
+            items = regressions["item"].ridge
+        return cls(plan, rating, weight, loss, (users, items), regressions)
 
     def __call__(self, module):
         for part, rows, span, block in self.parts(module):
@@ -214,7 +214,8 @@ class Objective:
 
     def solution(self, module):
         """The Factors of a module that minimises it; their prior is the ridge about the mean user."""
-        factors = self._with_weights(Factors.from_module(module), module)
+        users, items = (rows.detach() for rows in module.rows())
+        factors = with_weights(Factors.from_module(module), self.regressions, users, items, self.plan)
         if factors.users.weights is not None:
             return replace(factors, prior=self.ridges[0].prior(factors.users.weights.own_average))
         rows, biases = factors.users.factors, factors.users.biases
@@ -222,19 +223,6 @@ class Objective:
             rows = np.column_stack([rows, biases])
         (total,) = self.plan.total_over_users(lambda some: [torch.from_numpy(rows[some].sum(0))])
         return replace(factors, prior=self.ridges[0].prior(total.numpy() / self.plan.n_users))
-
-    def _with_weights(self, factors, module):
-        """The same Factors with what was learned of features."""
-        users, items = (rows.detach() for rows in module.rows())
-        columns = own_columns(factors.n_factors, module.biased)
-        if "user" in self.regressions:
-            weights = self.regressions["user"].weights(users, items.T @ items / len(items), columns[0])
-            factors = replace(factors, users=replace(factors.users, weights=weights))
-        if "item" in self.regressions:
-            (moment,) = self.plan.total_over_users(lambda some: [users[some].T @ users[some]])
-            weights = self.regressions["item"].weights(items, moment / self.plan.n_users, columns[1])
-            factors = replace(factors, items=replace(factors.items, weights=weights))
-        return factors
 
     def blocks(self, size):
         """Cut into objectives of whole users, about ``size`` pairs each, that sum to this one.
@@ -258,9 +246,3 @@ class Objective:
             regressions = {} if parts else self.regressions
             parts.append((rows, Objective(Plan(block), self.rating[span], weight, self.loss, ridges, regressions)))
         return parts
-
-
-def own_columns(n_factors, biased):
-    """Which columns of rows, as a module lays them out, are factors and bias: of the users' and of the items'."""
-    factors = list(range(n_factors))
-    return ([*factors, n_factors], [*factors, n_factors + 1]) if biased else (factors, factors)

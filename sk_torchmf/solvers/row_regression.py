@@ -13,7 +13,7 @@ ALONE = 15.0  # the least it is, in that of one row: columns of noise are not be
 FIXED = 1e30  # that of the constant, which stays as it is
 LEAST = 1e-6  # where alpha is 0
 N_STEPS = 2  # of conjugate gradients at a time; they go on from the last
-COLD_RIDGE, COLD_STEPS = 5.0, 30  # of the regression of finished rows, likewise in the ridge of one row
+COLD_STEPS = 30  # likewise, of the regression of finished rows
 
 
 class RowRegression(PriorMeans):
@@ -95,12 +95,51 @@ class RowRegression(PriorMeans):
         )
 
     def _regress_finished(self, rows):
-        """Prior means without what was seen: a ridge regression of rows (n_rows, width) with their weights, the constant free."""
+        """Prior means without what was seen: a ridge regression of rows (n_rows, width) with their weights, the constant free.
+
+        A coefficient has the ridge of one row.
+        """
         cold = PriorMeans(self.design.only([name for name in self.design.groups if name != SEEN]), self.mean(rows))
         if cold.design.groups:
             weight = self.ridge.weight()
-            precision = (COLD_RIDGE * self.mean(weight)).clamp_min(LEAST).repeat(cold.design.n_columns, 1)
-            precision[0] = 0
-            excess = weight * (rows - cold.rows)
-            cold.coefficients += regress(cold.design, cold.coefficients, excess, weight, precision, COLD_STEPS)[0]
+            precision = self.mean(weight).clamp_min(LEAST).repeat(cold.design.n_columns, 1)
+            precision[0] = LEAST
+            excess, nothing = weight * (rows - cold.rows), torch.zeros_like(cold.coefficients)
+            cold.coefficients += regress(cold.design, nothing, excess, weight, precision, COLD_STEPS)[0]
         return cold
+
+
+def own_columns(n_factors, biased):
+    """Which columns of rows, as a module lays them out, are factors and bias: of the users' and of the items'."""
+    factors = list(range(n_factors))
+    return ([*factors, n_factors], [*factors, n_factors + 1]) if biased else (factors, factors)
+
+
+def regressions_of(features, plan, ridges):
+    """The RowRegression of each side that has features, by ``"user"`` and ``"item"``; none where ``features`` is None."""
+    if features is None:
+        return {}
+    designs = features.designs(plan, ridges[0].mean)
+    sides = zip(("user", "item"), designs, ridges, strict=True)
+    return {role: RowRegression(design, ridge) for role, design, ridge in sides if design.groups}
+
+
+def with_weights(factors, regressions, users, items, plan):
+    """Factors of rows as a module lays them out, with what was learned of their features.
+
+    Parameters
+    ----------
+    factors : Factors
+    regressions : dict of str to RowRegression
+    users, items : Tensor of shape (n_users, width) and (n_items, width)
+    plan : Plan
+    """
+    columns = own_columns(factors.n_factors, factors.biased)
+    if "user" in regressions:
+        weights = regressions["user"].weights(users, items.T @ items / len(items), columns[0])
+        factors = replace(factors, users=replace(factors.users, weights=weights))
+    if "item" in regressions:
+        (moment,) = plan.total_over_users(lambda some: [users[some].T @ users[some]])
+        weights = regressions["item"].weights(items, moment / plan.n_users, columns[1])
+        factors = replace(factors, items=replace(factors.items, weights=weights))
+    return factors

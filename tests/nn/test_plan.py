@@ -83,6 +83,10 @@ def ials(data, plan, kind):
     return ImplicitLeastSquares(data.module(kind), plan, 3 * data.weight, alpha=ALPHA)
 
 
+def ials_of_features(data, plan, kind):
+    return ImplicitLeastSquares(data.module(kind), plan, 3 * data.weight, alpha=ALPHA, features=data.features())
+
+
 def descent(loss, popularity, **options):
     def make(data, plan, kind):
         generator = torch.Generator().manual_seed(1)
@@ -114,6 +118,7 @@ OTHERS = {  # drawn negatives are others for each copy of a user, and a block of
     "cosines": descent("softmax", True, exact=True, temperature=0.3),
 }
 DESCRIBED = {f"{name} features": rating_solver(name, "squared_error", True, features=True) for name in ("als", "adam")}
+DESCRIBED["ials features"] = ials_of_features
 EVERY = SHARED | OTHERS
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -315,7 +320,7 @@ def test_half_of_the_users_know_what_features_say_to_all(name, kind):
         solver = DESCRIBED[name](data, plan, kind)
         run(solver, max_iter=3)
         found.append(solver.solution())
-    for ours, theirs in zip(found[0].prior, found[1].prior, strict=True):
+    for ours, theirs in zip(found[0].prior or (), found[1].prior or (), strict=True):
         assert_allclose(ours, theirs, rtol=1e-8, atol=1e-10)
     for role in ("user", "item"):
         ours, theirs = (factors.side(role).weights.as_dict() for factors in found)

@@ -17,8 +17,9 @@ from sk_torchmf.solvers.als import AlternatingLeastSquares
 from sk_torchmf.solvers.base import copy_state
 from sk_torchmf.solvers.design import SEEN, SideFeatures
 from sk_torchmf.solvers.fold_in import fold_in_ratings
-from sk_torchmf.solvers.objective import Objective, own_columns
+from sk_torchmf.solvers.objective import Objective
 from sk_torchmf.solvers.optimizers import OPTIMIZERS, Minimiser
+from sk_torchmf.solvers.row_regression import own_columns
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -218,7 +219,7 @@ def rows_by_regression(problem, role, rows):
     F = np.column_stack([np.ones(len(rows)), *features.values()])
     found = np.empty_like(rows)
     for d in range(rows.shape[1]):
-        penalty = np.diag(np.append(0.0, np.full(F.shape[1] - 1, 5 * ridge[:, d].mean())))
+        penalty = np.diag(np.append(0.0, np.full(F.shape[1] - 1, ridge[:, d].mean())))
         found[:, d] = F @ np.linalg.solve((F.T * ridge[:, d]) @ F + penalty, F.T @ (ridge[:, d] * rows[:, d]))
     return found
 
