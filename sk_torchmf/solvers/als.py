@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sk_torchmf.solvers.base import Solver, by_name, by_side, fill, tensors_of
 from sk_torchmf.solvers.objective import POWER
+from sk_torchmf.solvers.row_regression import own_columns
 
 BLOCK = 2**19  # numbers a block of rows may gather: they stay in the cache
 NEWTON_STEPS = 8
@@ -60,8 +61,9 @@ class AlternatingLeastSquares(Solver):
 
     Notes
     -----
-    The loss of an epoch is the objective after it. The solution has no posterior; its prior is the objective's ridge about the mean
-    user.
+    The loss of an epoch is the objective after it. Where a side has features, some steps of the coefficients' ridge regression
+    follow its half-step: none of all this raises the objective. The solution has no posterior; its prior is the objective's ridge
+    about the mean user.
 
     References
     ----------
@@ -86,18 +88,24 @@ class AlternatingLeastSquares(Solver):
         self.priors = []
         for ridge in objective.ridges:
             mean = np.zeros(self.k + self.biased)
-            mean[: self.k] = ridge.mean[: self.k].cpu().numpy()
+            if ridge.mean.ndim == 1:  # else rows move from zero to means of their own
+                mean[: self.k] = ridge.mean[: self.k].cpu().numpy()
             precision, shift = ridge.prior(mean)
             self.priors.append(RowPrior.from_arrays(precision, shift, rating))
 
     def step(self):
         loss = self.objective.loss
         with torch.no_grad():
-            features, offset = self._features("item")
-            rows = [solve_rows(*ratings, features, offset, self.priors[0], loss) for ratings in self.by_user]
+            (features, offset), moves, rows = self._features("item"), self._moves(0), []
+            for (some, _, _), ratings in zip(self.plan, self.by_user, strict=True):
+                own = None if moves is None else PriorMoves(moves[some])
+                rows.append(solve_rows(*ratings, features, offset, self.priors[0], loss, moves=own))
             self._keep("user", torch.cat(rows))
-            features, offset = self._features("user")
-            self._keep("item", solve_items(self.plan, self.by_item, self.item_lengths, features, offset, self.priors[1], loss))
+            self.objective.regress(self.module, "user")
+            (features, offset), moves = self._features("user"), self._moves(1)
+            fixed = features, offset, self.priors[1], loss
+            self._keep("item", solve_items(self.plan, self.by_item, self.item_lengths, *fixed, moves=moves))
+            self.objective.regress(self.module, "item")
             return {"loss": float(self.objective(self.module))}
 
     def _features(self, role):
@@ -108,6 +116,11 @@ class AlternatingLeastSquares(Solver):
         offset = getattr(self.module, f"{role}_biases").detach() + self.module.global_mean
         return torch.cat([features, torch.ones_like(features[:, :1])], 1), offset
 
+    def _moves(self, at):
+        """How far the prior means of a side's rows lie from its prior's, (n_rows, k) or with biases (n_rows, k + 1); or None."""
+        mean = self.objective.ridges[at].mean
+        return None if mean.ndim == 1 else mean[:, own_columns(self.k, self.biased)[at]]
+
     def _keep(self, role, rows):
         getattr(self.module, f"{role}_factors").copy_(rows[:, : self.k])
         if self.biased:
@@ -117,10 +130,13 @@ class AlternatingLeastSquares(Solver):
         return self.objective.solution(self.module)
 
     def state(self):
-        return by_side(tensors_of(self.module))
+        state = by_side(tensors_of(self.module))
+        state["rest"] |= self.objective.state()
+        return state
 
     def restore(self, state):
         fill(tensors_of(self.module), by_name(state))
+        self.objective.restore(state["rest"])
 
     def advice(self):
         return ". Raise alpha, or check the ratings for extreme values."
@@ -303,7 +319,7 @@ def _solve_block(block, prior, loss, moves, leave_one_out):
     return x, working - (working - score) / keep
 
 
-def solve_items(plan, ratings, lengths, features, offset, prior, loss):
+def solve_items(plan, ratings, lengths, features, offset, prior, loss, *, moves=None):
     """Fit every item's row to fixed features of the users, as ``solve_rows`` would, with an item's ratings in several blocks.
 
     Parameters
@@ -317,6 +333,8 @@ def solve_items(plan, ratings, lengths, features, offset, prior, loss):
     offset : Tensor of shape (n_users,)
     prior : RowPrior
     loss : PointwiseLoss
+    moves : Tensor of shape (n_items, width), optional
+        Of the rows' prior means; none by default.
 
     Returns
     -------
@@ -328,7 +346,10 @@ def solve_items(plan, ratings, lengths, features, offset, prior, loss):
         for (some, _, _), own in zip(plan, ratings, strict=True):
             blocks.append(own.padded(index, features[some], offset[some])[0])
             plan.add(blocks[-1].weight.sum(1))
-        precision, shift = prior.at(*plan.total())
+        (count,) = plan.total()
+        precision, shift = prior.at(count)
+        if moves is not None:
+            shift = shift + (prior.pull(count) @ moves[index, :, None])[:, :, 0]
         x = torch.linalg.solve_ex(precision, shift)[0]
         for _ in range(_n_steps(loss)):
             for block in blocks:

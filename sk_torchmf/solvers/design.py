@@ -22,6 +22,8 @@ class FeatureColumns:
     matrix : CSR array of shape (n_rows, n_columns)
     like : Tensor
         Of the dtype and on the device that products are to have.
+    plan : Plan, optional
+        Through which sums over the rows go; None where every process has all rows.
 
     Attributes
     ----------
@@ -30,11 +32,17 @@ class FeatureColumns:
     n_columns : int
     """
 
-    def __init__(self, matrix, like):
+    def __init__(self, matrix, like, plan=None):
         matrix = sp.csr_array(matrix)
         self.n_columns = matrix.shape[1]
-        described = max(np.count_nonzero(np.diff(matrix.indptr)), 1)
-        self.scale = float(np.sqrt(np.square(matrix.data, dtype=np.float64).sum() / described)) or 1.0
+
+        def measure(rows):
+            pointers = matrix.indptr[rows.start : rows.stop + 1]
+            values = matrix.data[pointers[0] : pointers[-1]]
+            return [float(np.square(values, dtype=np.float64).sum()), np.count_nonzero(np.diff(pointers))]
+
+        square, described = measure(slice(0, matrix.shape[0])) if plan is None else plan.total_over_users(measure)
+        self.scale = (square / max(described, 1)) ** 0.5 or 1.0
         self.parts = [_bags(part, self.scale, like) for part in (matrix, sp.csr_array(matrix.T.tocsr()))]
 
     def dot(self, B, square=False):
@@ -171,10 +179,11 @@ class SideFeatures:
             ("user", self.users, seen, plan.pairs.shape[0]),
             ("item", self.items, seen and seen.T, plan.n_items),
         ):
-            groups: dict = {name: FeatureColumns(matrix, like) for name, matrix in matrices.items()}
+            over = plan if role == "user" else None
+            groups: dict = {name: FeatureColumns(matrix, like, over) for name, matrix in matrices.items()}
             if self.seen_by in (role, "both"):
                 groups[SEEN] = SeenColumns(pairs, like)
-            found.append(Design(n, groups, plan if role == "user" else None))
+            found.append(Design(n, groups, over))
         return found
 
 

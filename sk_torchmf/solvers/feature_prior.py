@@ -1,10 +1,10 @@
 """The learned prior of one side's rows: a Gaussian about what their features say. Knows tensors only."""
 
-import numpy as np
 import torch
 
 from sk_torchmf.model.feature_weights import FeatureWeights
-from sk_torchmf.solvers.design import MISSING, SEEN, regress
+from sk_torchmf.solvers.design import SEEN, regress
+from sk_torchmf.solvers.prior_means import PriorMeans, to_array
 
 N_STEPS = 2  # of conjugate gradients in a half-step; they go on from the last
 SHARE = 0.2  # of a coefficient's prior covariance at the start, in that of the rows
@@ -12,7 +12,7 @@ CONSTANT_PRECISION = 1e-6
 COLD_ROUNDS, COLD_STEPS = 8, 4
 
 
-class FeaturePrior:
+class FeaturePrior(PriorMeans):
     r"""The prior of a side's rows, :math:`x_u \sim N(A^\top f_u, T)`, and of its coefficients, :math:`A_j \sim N(0, T_g)`.
 
     Group g of the coefficients has a covariance of its own; column 0 of the features is the constant, whose prior is flat. Given
@@ -23,11 +23,6 @@ class FeaturePrior:
 
     Attributes
     ----------
-    design : Design
-    coefficients : Tensor of shape (n_columns, width)
-        A.
-    rows : Tensor of shape (n_rows, width)
-        The prior means; a view where there are no features.
     covariances : dict of str to Tensor of shape (width, width), float64, on the CPU
         :math:`T_g`.
     variance : Tensor of shape (n_columns, width)
@@ -37,16 +32,9 @@ class FeaturePrior:
     """
 
     def __init__(self, design, mean, guess):
-        self.design = design
-        self.coefficients = torch.zeros(design.n_columns, len(mean), dtype=mean.dtype, device=mean.device)
-        self.coefficients[0] = mean
+        super().__init__(design, mean)
         self.variance, self.basis = torch.zeros_like(self.coefficients), torch.zeros_like(guess)
         self.covariances = dict.fromkeys(design.groups, SHARE * guess)
-        self.refresh()
-
-    def refresh(self):
-        """Bring ``rows`` up to date with the coefficients."""
-        self.rows = self.design.dot(self.coefficients)
 
     def centre(self, mean):
         """Take the mean row (width,) for the constant, where there is nothing else to learn."""
@@ -98,23 +86,6 @@ class FeaturePrior:
             setattr(self, name, state[name].to(getattr(self, name), copy=True))
         self.refresh()
 
-    def average(self, without=()):
-        """The mean of the rows' prior means, less the parts of some groups: (width,)."""
-        (total,) = self.design.total(lambda some: [self.rows[some].sum(0)])
-        for name in without:
-            if name in self.design.groups:
-                part = self._part(name)
-                total = total - self.design.total(lambda some, part=part: [part[some].sum(0)])[0]
-        return total / self.n_in_all
-
-    def covariance_of_means(self):
-        """The covariance of the rows' prior means: (width, width), float64, on the CPU."""
-        return _covariance(self.design.total(lambda some: _moments(self.rows[some]))[0], self.n_in_all)
-
-    def _part(self, name):
-        """What a group adds to the prior means of the rows, (n_rows, width)."""
-        return self.design.groups[name].dot(self.coefficients[self.design.slices[name]])
-
     def without(self, names, information, count, noise, T, diagonalise):
         r"""The prior of rows of which some groups are not known, rather than empty: what the others alone say.
 
@@ -154,29 +125,6 @@ class FeaturePrior:
             T = M @ ((squares.double().cpu() + torch.diag(variance.double().cpu())) / n) @ M.T
         return prior, T
 
-    @property
-    def n_in_all(self):
-        """How many rows all processes have."""
-        return self.design.n_rows if self.design.plan is None else self.design.plan.n_users
-
-    def shares(self, S, T):
-        """What share of the rows' variance each group explains, by its name, as it counts for scores.
-
-        Parameters
-        ----------
-        S : Tensor of shape (width, width), float64, on the CPU
-            The second moment of what rows are multiplied with.
-        T : Tensor of shape (width, width), float64, on the CPU
-            The covariance of rows about their prior means.
-        """
-        total = float(((self.covariance_of_means() + T) * S).sum())
-        found = {}
-        for name in self.design.groups:
-            part = self._part(name)
-            (moments,) = self.design.total(lambda some, part=part: _moments(part[some]))
-            found[name] = float((_covariance(moments, self.n_in_all) * S).sum()) / max(total, np.finfo(float).tiny)
-        return found
-
     def weights(self, cold, spread, N, shares):
         """What was learned, for good: FeatureWeights in the columns' own units.
 
@@ -192,39 +140,18 @@ class FeaturePrior:
             What ``shares`` says.
         """
         turn = (N.T @ cold.basis).square().T.numpy()
-        own = [name for name in self.design.groups if name not in (SEEN, MISSING)]
-
-        def of_columns(prior, values, power=1):
-            parts = [_array(values[prior.design.slices[name]]) / self.design.groups[name].scale ** power for name in own]
-            return np.concatenate(parts) if parts else np.zeros((0, values.shape[1]))
-
         return FeatureWeights(
-            constant=_array(cold.coefficients[0]),
-            weights=of_columns(cold, cold.coefficients),
-            own_constant=_array(self.coefficients[0]),
-            own_weights=of_columns(self, self.coefficients),
-            own_average=_array(self.average({SEEN})),
-            seen=_array(self.coefficients[self.design.slices[SEEN]]) if SEEN in self.design.groups else None,
-            spread=_array((N * (spread @ N)).sum(0)),
-            variances=of_columns(cold, cold.variance, 2) @ turn,
+            constant=to_array(cold.coefficients[0]),
+            weights=cold.of_columns(cold.coefficients),
+            own_constant=to_array(self.coefficients[0]),
+            own_weights=self.of_columns(self.coefficients),
+            own_average=to_array(self.average({SEEN})),
+            seen=to_array(self.coefficients[self.design.slices[SEEN]]) if SEEN in self.design.groups else None,
+            spread=to_array((N * (spread @ N)).sum(0)),
+            variances=cold.of_columns(cold.variance, 2) @ turn,
             shares=shares,
         )
 
 
 def _square(rows):
     return rows.T @ rows
-
-
-def _moments(rows):
-    return [_square(torch.cat([rows, torch.ones_like(rows[:, :1])], 1))]
-
-
-def _covariance(moments, n):
-    """The covariance of n rows by the sums of their moments, (width + 1, width + 1), ones last."""
-    moments = moments.double().cpu() / n
-    mean = moments[-1, :-1]
-    return moments[:-1, :-1] - torch.outer(mean, mean)
-
-
-def _array(tensor):
-    return tensor.double().cpu().numpy().copy()

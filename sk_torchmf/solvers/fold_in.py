@@ -81,7 +81,7 @@ def _prior_moves(weights, features, n, units, like):
     return PriorMoves(known, None if weights.seen is None else torch.from_numpy(weights.seen / units).to(like))
 
 
-def fold_in_ials(pointers, columns, gain, features, offset, *, alpha, n_items):
+def fold_in_ials(pointers, columns, gain, features, offset, *, alpha, n_items, means=None):
     """Fit users to fixed items, exactly, as ``ImplicitLeastSquares`` would.
 
     Parameters
@@ -97,6 +97,8 @@ def fold_in_ials(pointers, columns, gain, features, offset, *, alpha, n_items):
     alpha : float
     n_items : int
         How many of the items anyone has; the others have no feature and no offset.
+    means : Tensor of shape (n_rows, n_factors), optional
+        The rows that users shrink to, by default zero.
 
     Returns
     -------
@@ -109,7 +111,11 @@ def fold_in_ials(pointers, columns, gain, features, offset, *, alpha, n_items):
     shift = features.new_zeros(3, k)
     shift[0] = -features.T @ offset
     rating = (1 + gain) / gain  # with weight g: the same minimum as 1 with weight 1 + g, in place of 0 with weight 1
-    return solve_rows(pointers, columns, rating, gain, features, offset, RowPrior(precision, shift), squared_error)
+    moves = None
+    if means is not None:  # the prior is about all items too, so it takes this much to be pulled as the ridge alone pulls
+        mass = torch.segment_reduce(gain, "sum", offsets=pointers)
+        moves = PriorMoves(torch.linalg.solve(everywhere, (alpha * (mass + n_items)[:, None] * means).T).T)
+    return solve_rows(pointers, columns, rating, gain, features, offset, RowPrior(precision, shift), squared_error, moves=moves)
 
 
 def fold_in_ranking(pairs, users, items, centre, loss, *, alpha, n_factors, n_negatives, seen, share, item_count, typical):

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from sk_torchmf.model.factors import Factors
 from sk_torchmf.solvers.base import Solver
+from sk_torchmf.solvers.objective import Ridge
+from sk_torchmf.solvers.row_regression import regressions_of, with_weights
 
 
 class ImplicitLeastSquares(Solver):
@@ -18,7 +20,8 @@ class ImplicitLeastSquares(Solver):
         + \alpha \sum_u (G_u + n) \lVert x_u \rVert^2 + \alpha \sum_i (G_i + m) \lVert y_i \rVert^2
 
     where x are a user's factors, y an item's factors and bias, G a row's sum of gains, m and n the numbers of users and items: the
-    weights of [1]_, the regularisation of [2]_. A user has no bias of her own.
+    weights of [1]_, the regularisation of [2]_. A user has no bias of her own. The rows of a side that has features shrink to what
+    these say, :math:`A^\top f`, and the ridge is that of the coefficients A too, see ``RowRegression``.
 
     Parameters
     ----------
@@ -30,6 +33,8 @@ class ImplicitLeastSquares(Solver):
         By how much an observed pair weighs more than one that was not, user-major; > 0.
     alpha : float
         Regularisation.
+    features : SideFeatures, optional
+        Of the users and items that the module has.
 
     Notes
     -----
@@ -38,7 +43,8 @@ class ImplicitLeastSquares(Solver):
     :math:`B_u`, over its own, is taken for :math:`G_u S` with the mean S of such forms. The pencil (S, A) is diagonalised once a
     half-step, so that the preconditioner costs two small products. The step's length minimises the row's objective along it, times
     a relaxation of up to 1.75, which cannot raise it. The scores of the observed pairs are carried along: a half-step is one
-    sampled product and one sparse product. The loss of an epoch is the objective after it.
+    sampled product and one sparse product. Where a side has features, some steps of the coefficients' ridge regression follow its
+    half-step, which cannot raise the objective either. The loss of an epoch is the objective after it.
 
     References
     ----------
@@ -48,7 +54,7 @@ class ImplicitLeastSquares(Solver):
 
     max_iter = 15
 
-    def __init__(self, module, plan, gain, *, alpha):
+    def __init__(self, module, plan, gain, *, alpha, features=None):
         with torch.no_grad():
             self.rows = tuple(rows.clone() for rows in module.rows())  # (n_users, width), (n_items, width)
         self.n_factors, width = module.user_factors.shape[1], self.rows[0].shape[1]
@@ -65,14 +71,25 @@ class ImplicitLeastSquares(Solver):
         self.mass = torch.cat(of_users)[:, None], of_items[:, None]  # (n, 1)
         (total,) = plan.total_over_users(lambda some: [self.mass[0][some].sum()])
         self.shares = self.mass[0] / total, self.mass[1] / self.mass[1].sum()
+        self.regressions = regressions_of(features, plan, [self._ridge_of(side) for side in range(2)])
+        self.means = tuple(self.regressions[role].rows if role in self.regressions else None for role in ("user", "item"))
         self.scores = plan.pairs.dots(*self.rows)
         self.change = torch.empty_like(self.scores)  # of the scores, in a half-step of the items
         self.iteration = 0
 
+    def _ridge_of(self, side):
+        """The ridge of a side's rows about zero."""
+        constant, growth = (torch.zeros_like(self.rows[side][0]) for _ in range(2))
+        constant[self.free[side]], growth[self.free[side]] = self.alpha * (self.plan.n_items, self.plan.n_users)[side], self.alpha
+        mass = self.mass[side].to(constant)
+        return Ridge(torch.zeros_like(constant), constant, growth, torch.cat([torch.ones_like(mass), mass], 1))
+
     def step(self):
         relaxation = min(1 + 0.15 * self.iteration, 1.6) if self.iteration < 8 else 1.75
-        self._move_users(relaxation)
-        self._move_items(relaxation)
+        for role, rows, move in zip(("user", "item"), self.rows, (self._move_users, self._move_items), strict=True):
+            move(relaxation)
+            if role in self.regressions:
+                self.regressions[role].improve(rows)
         self.iteration += 1
         return {"loss": self._objective()}
 
@@ -85,7 +102,9 @@ class ImplicitLeastSquares(Solver):
         frame = Frame.of(features.T @ features, observed, items.T @ features, plan.n_items, self.alpha)
         for rows, span, block in plan:
             gain, scores = self.gain[span], self.scores[span]
-            step = frame.step(users[rows], free, mass[rows], block.user_sums(1 + gain - gain * scores, features))
+            means = None if self.means[0] is None else self.means[0][rows]
+            sums = block.user_sums(1 + gain - gain * scores, features)
+            step = frame.step(users[rows], free, mass[rows], sums, means)
             change = block.dots(step.direction, features)
             length = step.length(block.row_sums(gain * change * change), relaxation)
             users[rows][:, free] = step.own.addcmul_(step.direction, length)
@@ -106,7 +125,7 @@ class ImplicitLeastSquares(Solver):
         for rows, span, block in plan:
             gain = self.gain[span]
             plan.add(block.item_sums(1 + gain - gain * self.scores[span], features[rows]))
-        step = frame.step(items, free, mass, *plan.total())
+        step = frame.step(items, free, mass, *plan.total(), self.means[1])
         for rows, span, block in plan:
             change = block.dots(features[rows], step.direction, add_to=self.change[span].zero_())
             square = self.gain[span] * change * change
@@ -121,26 +140,35 @@ class ImplicitLeastSquares(Solver):
         for rows, span, _ in plan:
             own, scores = users[rows], self.scores[span]
             loss = torch.dot(1 + self.gain[span], (1 - scores).square())
-            plan.add(own.T @ own, loss, torch.dot(scores, scores), self._ridge(0, own, self.mass[0][rows], plan.n_items))
+            plan.add(own.T @ own, loss, torch.dot(scores, scores), self._ridge(0, rows))
         gram, loss, square, ridge = plan.total()
         value = (gram * (items.T @ items)).sum() + loss
         value -= square
-        return float(value + ridge + self._ridge(1, items, self.mass[1], plan.n_users))
+        value = value + ridge + self._ridge(1, slice(None))
+        return float(value + sum(own.penalty() for own in self.regressions.values()))
 
-    def _ridge(self, side, rows, mass, n_others):
-        return self.alpha * ((mass + n_others) * rows[:, self.free[side]].square()).sum()
+    def _ridge(self, side, some):
+        """The ridge of some rows of a side."""
+        own, n_others = self.rows[side][some], (self.plan.n_items, self.plan.n_users)[side]
+        if self.means[side] is not None:
+            own = own - self.means[side][some]
+        return self.alpha * ((self.mass[side][some] + n_others) * own[:, self.free[side]].square()).sum()
 
     def solution(self):
         users, items = self.rows
-        return Factors.from_rows(users, items, self.n_factors)
+        return with_weights(Factors.from_rows(users, items, self.n_factors), self.regressions, users, items, self.plan)
 
     def state(self):
         users, items = self.rows
-        return {"user": {"rows": users}, "item": {"rows": items}, "rest": {"scores": self.scores, "iteration": self.iteration}}
+        coefficients = {role: own.coefficients for role, own in self.regressions.items()}
+        rest = {"scores": self.scores, "iteration": self.iteration} | ({"coefficients": coefficients} if coefficients else {})
+        return {"user": {"rows": users}, "item": {"rows": items}, "rest": rest}
 
     def restore(self, state):
         for rows, role in zip(self.rows, ("user", "item"), strict=True):
             rows.copy_(state[role]["rows"])
+        for role, own in self.regressions.items():
+            own.restore(state["rest"]["coefficients"][role])
         self.scores.copy_(state["rest"]["scores"])
         self.iteration = state["rest"]["iteration"]
 
@@ -182,10 +210,14 @@ class Frame(NamedTuple):
         basis = torch.linalg.solve_triangular(factor.T, basis, upper=True)  # everywhere -> I, observed -> diag(spectrum)
         return cls(cross, spectrum, basis, n_others, alpha)
 
-    def step(self, rows, free, mass, sums):
-        """Find where rows (n, w') with mass (n, 1) go in their free columns; the sums (n, w) become minus half the gradient."""
+    def step(self, rows, free, mass, sums, means=None):
+        """Find where rows (n, w') with mass (n, 1) go in their free columns; the sums (n, w) become minus half the gradient.
+
+        They shrink to ``means`` (n, w'), by default to zero.
+        """
         own = rows[:, free]
-        slope = sums.addmm_(rows, self.cross, alpha=-1).addcmul_(mass + self.n_others, own, value=-self.alpha)
+        deviation = own if means is None else own - means[:, free]
+        slope = sums.addmm_(rows, self.cross, alpha=-1).addcmul_(mass + self.n_others, deviation, value=-self.alpha)
         slope = slope @ self.basis
         step = slope / (1 + mass * self.spectrum.clamp_min(0))
         direction = step @ self.basis.T

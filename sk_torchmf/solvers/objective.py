@@ -1,7 +1,7 @@
 """The one objective of every explicit model: loss of the observed pairs plus a ridge on each row. Knows tensors only."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sk_torchmf.model.factors import Factors
 from sk_torchmf.nn import Plan
+from sk_torchmf.solvers.row_regression import RowRegression, regressions_of, with_weights
 
 POWER = 0.75  # how a row's ridge grows with its number of ratings: between constant (0) and the weighted-lambda rule (1)
 FACTOR_OFFSET = 10.0  # a factor row's ridge at zero ratings, in alpha
@@ -23,8 +24,8 @@ class Ridge:
 
     Attributes
     ----------
-    mean : Tensor of shape (width,)
-        The row m that rows shrink to.
+    mean : Tensor of shape (width,) or (n_rows, width)
+        The row m that rows shrink to; each its own where they have features.
     constant, growth : Tensor of shape (width,)
         :math:`\lambda_0` and :math:`\lambda_1` by column.
     share : Tensor of shape (n_rows, 2)
@@ -70,7 +71,12 @@ class Ridge:
 
     def part(self, rows):
         """The penalty of a slice of the rows."""
-        return replace(self, share=self.share[rows])
+        mean = self.mean if self.mean.ndim == 1 else self.mean[rows]
+        return replace(self, mean=mean, share=self.share[rows])
+
+    def weight(self):
+        """How much each number of the rows' deviations weighs: (n_rows, width)."""
+        return self.share @ torch.stack([self.constant, self.growth])
 
     def __call__(self, rows):
         square = (rows - self.mean).square()
@@ -98,6 +104,9 @@ class Objective:
 
     .. math:: \sum_{ui} w_{ui} \, \ell(s_{ui}, r_{ui}) + \mathrm{ridge}(P) + \mathrm{ridge}(Q)
 
+    The rows of a side that has features shrink to what these say, and the ridge is that of the coefficients too, see
+    ``RowRegression``. It lies in the objective and is improved by ``regress``; for all else coefficients are constants.
+
     Call it with a PlainMF or BiasedMF; it returns the value as a scalar tensor. Autograd differentiates that where there is one
     process and the plan has one block, ``gradients`` in any case.
 
@@ -112,6 +121,8 @@ class Objective:
         ``(score, rating) -> `` loss of each pair.
     ridges : tuple of Ridge
         Of the users and of the items.
+    regressions : dict of str to RowRegression
+        Those of the sides that have features, by ``"user"`` and ``"item"``.
     """
 
     plan: Plan
@@ -119,19 +130,26 @@ class Objective:
     weight: Tensor | None
     loss: Callable
     ridges: tuple[Ridge, Ridge]
+    regressions: dict[str, RowRegression] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, module, plan, rating, weight, loss, *, alpha, mean):
-        """Gather the parts for a built-in module whose scores start at ``mean``."""
+    def build(cls, module, plan, rating, weight, loss, *, alpha, mean, features=None):
+        """Gather the parts for a built-in module whose scores start at ``mean``; ``features`` are SideFeatures or None."""
         n_factors = module.user_factors.shape[1]
         means = [row.detach() for row in module.mean_rows(mean)]
-        return cls(plan, rating, weight, loss, Ridge.of_sides(plan, weight, means, alpha, n_factors))
+        users, items = Ridge.of_sides(plan, weight, means, alpha, n_factors)
+        regressions = regressions_of(features, plan, (users, items))
+        if "user" in regressions:
+            users = regressions["user"].ridge
+        if "item" in regressions:
+            items = regressions["item"].ridge
+        return cls(plan, rating, weight, loss, (users, items), regressions)
 
     def __call__(self, module):
         for part, rows, span, block in self.parts(module):
             self.plan.add(*self._of_block(part, rows, span, block))
         value, of_users = self.plan.total()
-        return value + (of_users + self.ridges[1](module.rows()[1]))
+        return value + (of_users + self.ridges[1](module.rows()[1])) + self._penalty()
 
     def gradients(self, module):
         """Differentiate.
@@ -160,7 +178,7 @@ class Objective:
         gradients = {name: torch.cat([found[name] for found in of_blocks]) for name in of_blocks[0]}
         for name, total, own in zip(items, sums, torch.autograd.grad(of_items, list(items.values())), strict=True):
             gradients[name] = total + own
-        return value + (of_users + of_items.detach()), gradients
+        return value + (of_users + of_items.detach()) + self._penalty(), gradients
 
     def parts(self, module):
         """Go through the plan's blocks, each with the module of its users: itself where there is one block."""
@@ -173,9 +191,33 @@ class Objective:
         total = value.sum() if self.weight is None else torch.dot(value, self.weight[span])
         return total, self.ridges[0].part(rows)(part.rows()[0])
 
+    def _penalty(self):
+        """The ridge of the coefficients."""
+        return sum(own.penalty() for own in self.regressions.values())
+
+    def regress(self, module, *roles):
+        """Bring the coefficients of the sides nearer to what is best for a module's rows, by default of both; in place."""
+        with torch.no_grad():
+            for role, rows in zip(("user", "item"), module.rows(), strict=True):
+                if role in self.regressions and role in (roles or ("user", "item")):
+                    self.regressions[role].improve(rows)
+
+    def state(self):
+        """What changes of the objective in a fit, by name: nothing where there are no features."""
+        found = {role: own.coefficients for role, own in self.regressions.items()}
+        return {"coefficients": found} if found else {}
+
+    def restore(self, state):
+        """Go back to what ``state`` gave."""
+        for role, own in self.regressions.items():
+            own.restore(state["coefficients"][role])
+
     def solution(self, module):
         """The Factors of a module that minimises it; their prior is the ridge about the mean user."""
-        factors = Factors.from_module(module)
+        users, items = (rows.detach() for rows in module.rows())
+        factors = with_weights(Factors.from_module(module), self.regressions, users, items, self.plan)
+        if factors.users.weights is not None:
+            return replace(factors, prior=self.ridges[0].prior(factors.users.weights.own_average))
         rows, biases = factors.users.factors, factors.users.biases
         if biases is not None:
             rows = np.column_stack([rows, biases])
@@ -191,14 +233,16 @@ class Objective:
         -------
         list of (slice, Objective)
             The block's users and its objective, to be called with ``module.block(users)``. The ridge of an item is shared out by
-            the weight of its ratings in each block.
+            the weight of its ratings in each block; that of the coefficients is the first block's.
         """
         users, items = self.ridges
         item_count = self.plan.sums(self.weight)[1]
-        parts, blocks = [], self.plan.cut(max_pairs=size)
+        parts: list[tuple[slice, Objective]] = []
+        blocks = self.plan.cut(max_pairs=size)
         for rows, span, block in blocks:
             weight = None if self.weight is None else self.weight[span]
             share = torch.where(item_count > 0, block.sums(weight)[1] / item_count, 1 / len(blocks)).to(items.share.dtype)
             ridges = users.part(rows), replace(items, share=items.share * share[:, None])
-            parts.append((rows, Objective(Plan(block), self.rating[span], weight, self.loss, ridges)))
+            regressions = {} if parts else self.regressions
+            parts.append((rows, Objective(Plan(block), self.rating[span], weight, self.loss, ridges, regressions)))
         return parts

@@ -22,7 +22,7 @@ OPTIONS: dict[str, dict] = {
 def default_learning_rate(optimizer, objective, module):
     """A step size that suits the standardised objective; for SGD a tenth of the inverse of its largest curvature at the start."""
     if optimizer == "sgd":
-        size = max(float(ridge.mean.square().sum()) for ridge in objective.ridges)
+        size = max(float(ridge.mean.square().sum(-1).max()) for ridge in objective.ridges)
         return 0.1 / (_largest_curvature(objective, module) * (1 + size))
     return {"adam": 0.1, "adagrad": 0.2, "lbfgs": 1.0}[optimizer]
 
@@ -60,7 +60,8 @@ class Minimiser(Solver):
     Notes
     -----
     The loss of an epoch is the objective at its start (summed over the steps where there are blocks), or NaN where a parameter is
-    no longer finite. The solution has no posterior; its prior is the objective's ridge about the mean user.
+    no longer finite. Where rows have features, an epoch ends with some steps of their coefficients' ridge regression. The solution
+    has no posterior; its prior is the objective's ridge about the mean user.
     """
 
     epoch = "epoch"
@@ -83,6 +84,7 @@ class Minimiser(Solver):
         order = torch.randperm(n, generator=self.generator, device="cpu").tolist() if n > 1 else [0]
         with nullcontext() if self.optimizer.state else torch.device("cpu"):  # likewise; the first epoch makes what is missing
             value = sum(float(self.optimizer.step(lambda at=at: self._closure(*self.parts[at]))) for at in order)
+        self.objective.regress(self.module)
         return {"loss": value if all(bool(p.isfinite().all()) for p in self.parameters) else math.nan}
 
     def _closure(self, block, part):
@@ -97,13 +99,14 @@ class Minimiser(Solver):
 
     def state(self):
         state = by_side(tensors_of(self.module))
-        state["rest"]["optimizer"] = self.optimizer.state_dict()
+        state["rest"] |= self.objective.state() | {"optimizer": self.optimizer.state_dict()}
         if self.generator is not None:
             state["rest"]["generator"] = self.generator.get_state()
         return state
 
     def restore(self, state):
         fill(tensors_of(self.module), by_name(state))
+        self.objective.restore(state["rest"])
         self.optimizer.load_state_dict(copy_state(state["rest"]["optimizer"]))
         if self.generator is not None:
             self.generator.set_state(state["rest"]["generator"])

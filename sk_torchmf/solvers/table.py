@@ -41,12 +41,13 @@ def _variational(module, plan, rating, weight, loss, *, features, **options):
 
 
 def _als(module, plan, rating, weight, loss, *, alpha, mean, features=None, **options):
-    return AlternatingLeastSquares(module, Objective.build(module, plan, rating, weight, loss, alpha=alpha, mean=mean))
+    objective = Objective.build(module, plan, rating, weight, loss, alpha=alpha, mean=mean, features=features)
+    return AlternatingLeastSquares(module, objective)
 
 
 def _minimiser(name):
     def build(module, plan, rating, weight, loss, *, alpha, mean, learning_rate, batch_size, generator, features=None):
-        objective = Objective.build(module, plan, rating, weight, loss, alpha=alpha, mean=mean)
+        objective = Objective.build(module, plan, rating, weight, loss, alpha=alpha, mean=mean, features=features)
         return Minimiser(module, objective, name, learning_rate=learning_rate, batch_size=batch_size, generator=generator)
 
     return RatingSolver(build, takes_batches=name != "lbfgs")

@@ -5,12 +5,14 @@ from threading import Barrier
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from numpy.testing import assert_allclose
 
 from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, Pairs, PlainMF, Plan
 from sk_torchmf.solvers import RATING_SOLVERS
 from sk_torchmf.solvers.base import run
+from sk_torchmf.solvers.design import SideFeatures
 from sk_torchmf.solvers.ials import ImplicitLeastSquares
 from sk_torchmf.solvers.ranking_descent import ranking_solver
 
@@ -35,6 +37,12 @@ class Data:
         self.copies, self.shape = copies, (copies * N_USERS, N_ITEMS)
         self.pairs = Pairs((user + N_USERS * at[:, None]).ravel(), np.tile(item, copies), *self.shape)  # in order already
         self.rating, self.weight = (torch.from_numpy(np.tile(values, copies)) for values in (rating, weight))
+        self.of_users_and_items = np.tile(rng.normal(size=(N_USERS, 2)), (copies, 1)), rng.normal(size=(N_ITEMS, 3))
+
+    def features(self):
+        """Numbers of users and of items, and what users have seen."""
+        users, items = ({"numbers": sp.csr_array(values)} for values in self.of_users_and_items)
+        return SideFeatures(users, items, "user")
 
     def ratings(self, loss):
         return (self.rating > 2).double() if loss == "logistic" else self.rating
@@ -44,6 +52,7 @@ class Data:
         part = object.__new__(Data)
         span, part.pairs = self.pairs.between(start, stop)
         part.rating, part.weight = self.rating[span], self.weight[span]
+        part.of_users_and_items = self.of_users_and_items[0][start:stop], self.of_users_and_items[1]
         whole, part.shape = self.module, (stop - start, N_ITEMS)
         part.module = lambda *args, **options: whole(*args, **options).block(slice(start, stop))
         return part
@@ -60,9 +69,10 @@ class Data:
         return every
 
 
-def rating_solver(name, loss, weighted):
+def rating_solver(name, loss, weighted, features=False):
     def make(data, plan, kind):
         options = {"alpha": ALPHA, "mean": MEAN, "learning_rate": None, "batch_size": None, "generator": None}
+        options["features"] = data.features() if features else None
         module, weight = data.module(kind, MEAN, RATING_SOLVERS[name].init_std), data.weight if weighted else None
         return RATING_SOLVERS[name].build(module, plan, data.ratings(loss), weight, POINTWISE[loss], **options)
 
@@ -71,6 +81,10 @@ def rating_solver(name, loss, weighted):
 
 def ials(data, plan, kind):
     return ImplicitLeastSquares(data.module(kind), plan, 3 * data.weight, alpha=ALPHA)
+
+
+def ials_of_features(data, plan, kind):
+    return ImplicitLeastSquares(data.module(kind), plan, 3 * data.weight, alpha=ALPHA, features=data.features())
 
 
 def descent(loss, popularity, **options):
@@ -103,6 +117,8 @@ OTHERS = {  # drawn negatives are others for each copy of a user, and a block of
     **{f"drawn {name}": descent(name, False, exact=False) for name in RANKING},
     "cosines": descent("softmax", True, exact=True, temperature=0.3),
 }
+DESCRIBED = {f"{name} features": rating_solver(name, "squared_error", True, features=True) for name in ("als", "adam")}
+DESCRIBED["ials features"] = ials_of_features
 EVERY = SHARED | OTHERS
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -245,11 +261,11 @@ def test_in_every_step_all_blocks_add_to_all_sums(name, kind):
 
 @kinds
 @pytest.mark.parametrize("limits", [{"max_pairs": 7}, {"max_users": 1}], ids=str)
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", EVERY | DESCRIBED)
 def test_more_blocks_give_the_same_model(name, limits, kind):
-    data = Data()
-    one = fitted(EVERY[name], data, Plan(data.pairs), kind)
-    many = fitted(EVERY[name], data, Plan(data.pairs, **limits), kind)
+    data, make = Data(), (EVERY | DESCRIBED)[name]
+    one = fitted(make, data, Plan(data.pairs), kind)
+    many = fitted(make, data, Plan(data.pairs, **limits), kind)
     for ours, theirs in zip(one[:2], many[:2], strict=True):
         assert_allclose(ours, theirs, rtol=1e-7, atol=1e-9)  # rounding, and what five epochs make of it
     for figure, values in one[2].items():
@@ -264,17 +280,17 @@ class Twice(Plan):
 
 
 @kinds
-@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize("name", SHARED | DESCRIBED)
 def test_a_process_that_has_half_of_the_users_finds_what_one_with_all_of_them_does(name, kind):
-    half, every = Data(), Data(copies=2)
-    users, items, history = fitted(SHARED[name], half, Twice(half.pairs, max_users=5), kind)
-    all_users, same_items, all_history = fitted(SHARED[name], every, Plan(every.pairs), kind)
+    half, every, make = Data(), Data(copies=2), (SHARED | DESCRIBED)[name]
+    users, items, history = fitted(make, half, Twice(half.pairs, max_users=5), kind)
+    all_users, same_items, all_history = fitted(make, every, Plan(every.pairs), kind)
     assert_allclose(all_users[:N_USERS], all_users[N_USERS:], rtol=1e-7, atol=1e-9)
     assert_allclose(users, all_users[:N_USERS], rtol=1e-7, atol=1e-9)
     assert_allclose(items, same_items, rtol=1e-7, atol=1e-9)
     for figure, values in all_history.items():
         assert_allclose(history[figure], values, rtol=1e-8)
-    _, alone, own_history = fitted(SHARED[name], half, Plan(half.pairs), kind)  # and not what it would find by itself
+    _, alone, own_history = fitted(make, half, Plan(half.pairs), kind)  # and not what it would find by itself
     assert not (np.allclose(items, alone, rtol=1e-4) and np.allclose(history["loss"], own_history["loss"], rtol=1e-4))
 
 
@@ -293,6 +309,26 @@ def test_half_of_the_users_know_the_prior_of_all(name, loss, kind):
     if name == "variational":
         assert found[0].noise == pytest.approx(found[1].noise, rel=1e-10)
         assert_allclose(found[0].items.posterior.count, found[1].items.posterior.count, rtol=1e-10)
+
+
+@kinds
+@pytest.mark.parametrize("name", DESCRIBED)
+def test_half_of_the_users_know_what_features_say_to_all(name, kind):
+    half, every = Data(), Data(copies=2)
+    found = []
+    for data, plan in ((half, Twice(half.pairs, max_users=5)), (every, Plan(every.pairs))):
+        solver = DESCRIBED[name](data, plan, kind)
+        run(solver, max_iter=3)
+        found.append(solver.solution())
+    for ours, theirs in zip(found[0].prior or (), found[1].prior or (), strict=True):
+        assert_allclose(ours, theirs, rtol=1e-8, atol=1e-10)
+    for role in ("user", "item"):
+        ours, theirs = (factors.side(role).weights.as_dict() for factors in found)
+        assert ours.pop("shares") == pytest.approx(theirs.pop("shares"), rel=1e-8)
+        for value, other in zip(ours.values(), theirs.values(), strict=True):
+            assert (value is None) == (other is None)
+            if value is not None:
+                assert_allclose(value, other, rtol=1e-7, atol=1e-9)
 
 
 class Team:
@@ -327,23 +363,23 @@ class Half(Plan):
 
 
 @kinds
-@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize("name", SHARED | DESCRIBED)
 def test_two_processes_with_users_of_their_own_find_what_one_does(name, kind):
-    data, team = Data(), Team()
+    data, team, make = Data(), Team(), (SHARED | DESCRIBED)[name]
     cuts, limits = ((0, 5), (5, N_USERS)), ({}, {"max_users": 3})
 
     def fit(rank):
         torch.set_num_threads(1)
         part = data.of_users(*cuts[rank])
         try:
-            return fitted(SHARED[name], part, Half(part.pairs, team, rank, **limits[rank]), kind)
+            return fitted(make, part, Half(part.pairs, team, rank, **limits[rank]), kind)
         except BaseException:
             team.barrier.abort()  # the other one is not left waiting
             raise
 
     with ThreadPoolExecutor(2) as pool:
         halves = list(pool.map(fit, range(2)))
-    users, items, history = fitted(SHARED[name], data, Plan(data.pairs), kind)
+    users, items, history = fitted(make, data, Plan(data.pairs), kind)
     assert_allclose(np.concatenate([own for own, _, _ in halves]), users, rtol=1e-7, atol=1e-9)
     for _, own_items, own_history in halves:
         np.testing.assert_array_equal(own_items, halves[0][1])  # the same bits: what is summed is the same for both

@@ -30,8 +30,8 @@ def fit_variational(module, pairs, rating, weight, loss, **options):
     return _solved(Variational(module, Plan(pairs), rating, weight, loss), **options)
 
 
-def fit_ials(module, pairs, gain, *, alpha, max_iter, tol=1e-4, report=None):
-    solver = ImplicitLeastSquares(module, Plan(pairs), gain, alpha=alpha)
+def fit_ials(module, pairs, gain, *, alpha, max_iter, tol=1e-4, report=None, features=None):
+    solver = ImplicitLeastSquares(module, Plan(pairs), gain, alpha=alpha, features=features)
     history = _solved(solver, report, max_iter=max_iter, tol=tol)[1]
     return *solver.rows, history
 

@@ -5,9 +5,13 @@ import pytest
 import torch
 from few_positives import ALPHA, K, dense, kinds, positives, ridge_rows, start
 from numpy.testing import assert_allclose, assert_array_equal
+from rating_problems import side_features
 from solving import fit_ials
 
-from sk_torchmf.nn import BiasedMF, Pairs, PlainMF
+from sk_torchmf.nn import BiasedMF, Pairs, PlainMF, Plan
+from sk_torchmf.solvers.base import copy_state
+from sk_torchmf.solvers.fold_in import fold_in_ials
+from sk_torchmf.solvers.ials import ImplicitLeastSquares
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -134,3 +138,101 @@ def test_ials_without_regularisation_fits_fewer_items_than_factors():
     pairs = Pairs(np.array([0, 1, 1]), np.array([0, 0, 1]), 2, 2)
     users, items, _ = fit_ials(start(PlainMF, pairs), pairs, torch.full((3,), 10.0, dtype=torch.float64), alpha=0.0, max_iter=200)
     assert_allclose(users @ items.T, [[1, 0], [1, 1]], atol=0.05)
+
+
+# rows with features
+
+
+def with_features(kind, *, max_iter=0, dtype=torch.float64):
+    """A solver of 12 users and 9 items with features, after some steps: what has what, the gains, and the losses."""
+    has, pairs, gain = positives()
+    features = side_features(*pairs.shape)
+    module = start(kind, pairs, dtype=dtype)
+    solver = ImplicitLeastSquares(module, Plan(pairs), gain.to(dtype), alpha=ALPHA, features=features)
+    return solver, has, dense(pairs, gain), [solver.step()["loss"] for _ in range(max_iter)]
+
+
+def masses(gain):
+    """What the ridge of each user's and of each item's row is, in alpha."""
+    return gain.sum(1) + gain.shape[1], gain.sum(0) + gain.shape[0]
+
+
+@kinds
+def test_with_features_the_objective_is_about_other_means(kind):
+    solver, has, gain, losses = with_features(kind, max_iter=3)
+    users, items = (rows.numpy() for rows in solver.rows)
+    expected = ials_by_hand(users, items, gain, has, ALPHA, ials_columns(kind))
+    for side, (role, mass) in enumerate(zip(("user", "item"), masses(gain), strict=True)):
+        own, rows, free = solver.regressions[role], (users, items)[side], list(ials_columns(kind)[side])
+        means = own.rows.numpy()
+        assert np.ptp(means[:, free], axis=0).min() > 1e-3
+        change = np.square(rows[:, free] - means[:, free]) - np.square(rows[:, free])
+        expected += ALPHA * (mass[:, None] * change).sum()
+        expected += (own.precision[1:] * own.coefficients[1:].square()).sum().item()
+    assert losses[-1] == pytest.approx(expected, rel=1e-12)
+
+
+@kinds
+def test_with_features_no_step_raises_the_objective_and_it_ends_at_a_minimum(kind):
+    """There a user is the row that her fold-in gives, and the coefficients are those of a ridge regression."""
+    solver, _, gain, losses = with_features(kind, max_iter=600)
+    assert (np.diff(losses) <= 1e-12 * np.abs(losses[1:])).all()
+    users, items = solver.rows
+    offset = items[:, K + 1] if kind is BiasedMF else items.new_zeros(len(items))
+    pairs = solver.plan.pairs
+    known = pairs.pointers.long(), pairs.columns.long(), solver.gain
+    means = solver.regressions["user"].rows[:, :K]
+    folded = fold_in_ials(*known, items[:, :K], offset, alpha=ALPHA, n_items=len(items), means=means)
+    assert_allclose(folded, users[:, :K], rtol=1e-4, atol=1e-5)
+    for role, rows, mass, free in zip(("user", "item"), solver.rows, masses(gain), ials_columns(kind), strict=True):
+        own = solver.regressions[role]
+        F = own.design.dot(torch.eye(own.design.n_columns, dtype=torch.float64)).numpy()[:, 1:]
+        for d in free:
+            G = (F.T * (ALPHA * mass)) @ F + np.diag(own.precision[1:, d].numpy())
+            expected = np.linalg.solve(G, (F.T * (ALPHA * mass)) @ rows[:, d].numpy())
+            assert_allclose(own.coefficients[1:, d], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_fold_in_about_means_is_a_linear_solve_for_each_row():
+    has, pairs, gain = positives()
+    rng = np.random.default_rng(1)
+    features, offset, means = rng.normal(size=(9, K)), rng.normal(size=9), rng.normal(size=(12, K))
+    tensors = (torch.from_numpy(array) for array in (features, offset))
+    known = pairs.pointers.long(), pairs.columns.long(), gain
+    rows = fold_in_ials(*known, *tensors, alpha=0.3, n_items=9, means=torch.from_numpy(means))
+    about_zero = ridge_rows(features, offset + 0.0, dense(pairs, gain), has, 0.3, has)
+    for u, (own, observed) in enumerate(zip(dense(pairs, gain), has, strict=True)):
+        ridge = 0.3 * (own.sum() + 9)
+        G = (features.T * (1 + own)) @ features + ridge * np.eye(K)
+        expected = np.linalg.solve(G, features.T @ ((1 + own) * (observed - offset)) + ridge * means[u])
+        assert_allclose(rows[u], expected, rtol=1e-10)
+    assert not np.allclose(rows, about_zero, rtol=1e-2)
+
+
+@kinds
+def test_ials_with_features_goes_on_from_its_state_to_the_same_bits(kind):
+    one, other = (with_features(kind, max_iter=n, dtype=torch.float32)[0] for n in (3, 0))
+    other.restore(copy_state(one.state()))
+    for _ in range(2):
+        assert one.step() == other.step()
+    for ours, theirs in zip(one.rows, other.rows, strict=True):
+        assert_array_equal(ours, theirs)
+    for role, own in one.regressions.items():
+        assert_array_equal(own.coefficients, other.regressions[role].coefficients)
+
+
+@kinds
+def test_ials_tells_what_features_say(kind):
+    solver, *_ = with_features(kind, max_iter=5)
+    factors = solver.solution()
+    for side in (factors.users, factors.items):
+        assert side.weights.constant.shape == (K + (kind is BiasedMF),)
+        assert side.weights.shares.keys() >= {"seen"}
+    if kind is BiasedMF:  # a user has no bias of her own
+        assert_allclose(factors.users.weights.weights[:, K], 0, atol=1e-12)
+    assert "coefficients" not in fit_state(kind)["rest"]
+
+
+def fit_state(kind):
+    _, pairs, gain = positives()
+    return ImplicitLeastSquares(start(kind, pairs), Plan(pairs), gain, alpha=ALPHA).state()
