@@ -231,8 +231,8 @@ _WRITTEN = {
         user_feature_weights_, item_feature_weights_ : ndarray of shape (n_columns, width)
             What each column adds to the factors and, in a biased model, to the bias of a row without observations.
         user_feature_shares_, item_feature_shares_ : dict of str to float
-            What share of the variance of the rows, as it counts for scores, each group of features explains; ``(seen)`` is what rows
-            were observed with. Groups that say the same share it, so they need not add up to what all explain.
+            What share of the variance of the rows, as it counts for scores, each group of features explains; ``(seen)`` is what
+            rows were observed with. Groups that say the same share it, so they need not add up to what all explain.
         user_feature_prior_, item_feature_prior_ : dict of str to ndarray
             What else is known of the rows by their features, see ``model.feature_weights``.
         @form_

@@ -219,14 +219,12 @@ def regress(design, B, excess, weight, precision, n_steps):
     Returns
     -------
     change : Tensor of shape (n_columns, width)
-    moved : Tensor of shape (n_rows, width)
-        The change of the rows' prior means.
     variance : Tensor of shape (n_columns, width)
         The coefficients' posterior variances, each as if the others were known.
     """
     left = design.tdot(excess) - precision * B
     diagonal = design.tdot(weight, square=True) + precision
-    change, moved, direction, old = torch.zeros_like(B), torch.zeros_like(excess), torch.zeros_like(B), None
+    change, direction, old = torch.zeros_like(B), torch.zeros_like(B), None
     for number in range(n_steps):
         towards = left / diagonal
         new = (left * towards).sum(0)
@@ -237,7 +235,6 @@ def regress(design, B, excess, weight, precision, n_steps):
         (bend,) = design.total(lambda some, square=square: [square[some].sum(0)])
         length = new / (bend + (precision * direction.square()).sum(0)).clamp_min(TINY)
         change.addcmul_(length, direction)
-        moved.addcmul_(length, image)
         if number + 1 < n_steps:
             left = left - length * (design.tdot(weighted) + precision * direction)
-    return change, moved, 1 / diagonal
+    return change, 1 / diagonal

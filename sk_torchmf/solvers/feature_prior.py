@@ -56,7 +56,7 @@ class FeaturePrior(PriorMeans):
         precision = torch.full_like(B, CONSTANT_PRECISION)
         for name, group in self.design.slices.items():
             precision[group] = (1 / (N * (self.covariances[name] @ N)).sum(0).clamp_min(1e-8)).to(B)
-        change, moved, self.variance = regress(self.design, B, excess, weight, precision, n_steps)
+        change, self.variance = regress(self.design, B, excess, weight, precision, n_steps)
         B = B + change
         self.coefficients = B @ back
         self.refresh()

@@ -10,6 +10,7 @@ from solving import fit_ials
 
 from sk_torchmf.nn import BiasedMF, Pairs, PlainMF, Plan
 from sk_torchmf.solvers.base import copy_state
+from sk_torchmf.solvers.design import SEEN
 from sk_torchmf.solvers.fold_in import fold_in_ials
 from sk_torchmf.solvers.ials import ImplicitLeastSquares
 
@@ -227,7 +228,7 @@ def test_ials_tells_what_features_say(kind):
     factors = solver.solution()
     for side in (factors.users, factors.items):
         assert side.weights.constant.shape == (K + (kind is BiasedMF),)
-        assert side.weights.shares.keys() >= {"seen"}
+        assert side.weights.shares.keys() >= {SEEN}
     if kind is BiasedMF:  # a user has no bias of her own
         assert_allclose(factors.users.weights.weights[:, K], 0, atol=1e-12)
     assert "coefficients" not in fit_state(kind)["rest"]
