@@ -226,20 +226,23 @@ _WRITTEN = {
         user_encoder_, item_encoder_ : transformer
             Where there were features: what encodes them.
         user_features_, item_features_ : CSR array of shape (n, n_columns)
-            Likewise the encoded features of all ids.
+            Where there were features: the encoded features of all ids.
         user_described_, item_described_ : ndarray of shape (n,), bool
-            Likewise whose features are known.
+            Where there were features: whose are known.
         user_feature_names_, item_feature_names_ : ndarray of shape (n_columns,)
-            Likewise the names of the columns.
+            Where there were features: the names of their columns.
         user_feature_groups_, item_feature_groups_ : dict of str to tuple of int
-            Likewise the first column of each group, and the first behind it. Each group has a variance of its own.
+            Where there were features: the first column of each group, and the first behind it. A group's columns have a variance in
+            common.
         user_feature_weights_, item_feature_weights_ : ndarray of shape (n_columns, width)
-            What each column adds to the factors and, in a biased model, to the bias of a row without observations.
+            Where there were features: what each column adds to the factors and, in a biased model, to the bias of a row without
+            observations.
         user_feature_shares_, item_feature_shares_ : dict of str to float
-            What share of the variance of the rows, as it counts for scores, each group of features explains; ``(seen)`` is what
-            rows were observed with. Groups that say the same share it, so they need not add up to what all explain.
+            Where rows have features: what share of the variance of the rows, as it counts for scores, each group explains;
+            ``(seen)`` is what they were observed with. Groups that say the same share it, so they need not add up to what all
+            explain.
         user_feature_prior_, item_feature_prior_ : dict of str to ndarray
-            What else is known of the rows by their features, see ``model.feature_weights``.
+            Where rows have features: the linear map from these to the prior means of rows, by its parts.
         @form_
             ``transform`` takes that form again.
     """,

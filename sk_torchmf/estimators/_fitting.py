@@ -11,7 +11,6 @@ import scipy.sparse as sp
 import torch
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import _num_samples
 
 from sk_torchmf._forks import one_thread_if_forked
 from sk_torchmf._validation import MOST, as_array, as_python, check_memory, check_ratings, check_seed
@@ -250,7 +249,7 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
 
     def _fit(self, X, y, sample_weight, X_val=None, y_val=None, **features):
         device = self._check()
-        reading = describe(self._read(X, y, sample_weight), features, self, _num_samples(X))
+        reading = describe(self._read(X, y, sample_weight), features, self)
         given = FitArguments(X, X_val, y_val, *reading.observed())
         start = None
         if self.warm_start and self._is_fitted():
@@ -271,7 +270,7 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         device = self._check()
         check_goes_on(self, X)
         earlier = self._earlier()
-        more = describe(self._read_more(X, y, sample_weight), features, self, _num_samples(X), earlier.described).observed()[0]
+        more = describe(self._read_more(X, y, sample_weight), features, self, earlier.described).observed()[0]
         if more.data.ratings is not None:  # those so far are as the loss codes them
             more.data.ratings = self._link().check(np.asarray(more.data.ratings, dtype=np.float64))
         reading, (users, items) = earlier.and_more(more)

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf.estimators._docs import documented
+from sk_torchmf.inputs.encoders import FeatureEncoder, Passthrough
 from sk_torchmf.metrics._scorer import RankingScorer, ranking_scorer
 from sk_torchmf.storage.archive import check_path, naming, read, write
 from sk_torchmf.storage.packing import pack, unpack
@@ -17,6 +18,7 @@ from sk_torchmf.storage.packing import pack, unpack
 FOR_MORE = ("observed_", "observed_features_", "pair_weights_", "optimizer_state_")  # what only partial_fit needs
 RETIRED = ("sketch_", "residual_square_", "rating_measure_", "_biased")  # of files that earlier versions wrote
 SCORERS = {"ranking_scorer": ranking_scorer}  # what makes a scorer, by the name that a file may have for it
+ENCODERS = {kind.__name__: kind for kind in (FeatureEncoder, Passthrough)}  # likewise; their state is plain values
 _CALLBACKS = ("_skl_callbacks", "_parent_callback_ctx")  # scikit-learn's; they are code, and not the model's
 
 
@@ -140,6 +142,7 @@ class SavedEstimator(Factorization):
             if isinstance(params.get("scoring"), dict):
                 ((maker, options),) = params["scoring"].items()
                 params["scoring"] = SCORERS[maker](**options)
+            params, state = _with_encoders(params), _with_encoders(state)
             if not isinstance(name, str):
                 raise ValueError("it holds no estimator")
         if name != cls.__name__:
@@ -182,7 +185,8 @@ class SavedEstimator(Factorization):
             )
         left_out = {*self.get_params(deep=False), *_CALLBACKS, "_metadata_request"}
         state = {name: value for name, value in vars(self).items() if name not in left_out}
-        return {"params": params, "state": _folded(state), "requests": _requests(self)}, {}
+        params, state = _without_encoders(params), _without_encoders(_folded(state))
+        return {"params": params, "state": state, "requests": _requests(self)}, {}
 
     def _restore(self, path, values):
         """Make what is not written as it is, once all else is there; the estimator."""
@@ -239,6 +243,31 @@ def _unfolded(state):
     observed = sp.csr_array((data, places.indices, places.indptr), shape=seen.shape)
     observed.indices, observed.indptr = places.indices, places.indptr
     return state | {"observed_": observed}
+
+
+def _without_encoders(values):
+    """Values with encoders, parameters or fitted, as plain values; those that are other people's code are refused."""
+    found = dict(values)
+    for name in values.keys() & {f"{role}_encoder{end}" for role in ("user", "item") for end in ("", "_")}:
+        encoder = values[name]
+        if type(encoder).__name__ in ENCODERS:
+            found[name] = {"encoder": type(encoder).__name__, "state": vars(encoder)}
+        elif not isinstance(encoder, str):
+            raise TypeError(
+                f"{name} is a {type(encoder).__name__}, which is code, and a saved file holds none. It holds FeatureEncoder, "
+                '"auto" and "passthrough": encode before fit and use "passthrough", or keep the model by joblib or skops.'
+            )
+    return found
+
+
+def _with_encoders(values):
+    """The values that ``_without_encoders`` was given."""
+    found = dict(values)
+    for name, value in values.items():
+        if isinstance(value, dict) and value.keys() == {"encoder", "state"}:
+            found[name] = ENCODERS[value["encoder"]]()
+            vars(found[name]).update(value["state"])
+    return found
 
 
 def _requests(estimator):

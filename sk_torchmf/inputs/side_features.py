@@ -31,7 +31,7 @@ class Described:
         return replace(self, encoded=encoded if more is None else encoded.updated(more.encoded.placed(more_place, n)))
 
 
-def describe(reading, features, estimator, n_rows=None, earlier=None):
+def describe(reading, features, estimator, earlier=None):
     """Join tables of attributes to a Reading.
 
     Parameters
@@ -41,8 +41,6 @@ def describe(reading, features, estimator, n_rows=None, earlier=None):
         By role.
     estimator : estimator
         For its parameters ``user``, ``item``, ``user_encoder`` and ``item_encoder``.
-    n_rows : int, optional
-        See ``read_table``.
     earlier : dict of str to Described, optional
         Whose encoders are to be used. By default those of the estimator are fitted.
 
@@ -51,6 +49,7 @@ def describe(reading, features, estimator, n_rows=None, earlier=None):
     Reading
         Of all ids: those that only a table has come in, without observations.
     """
+    n_rows = reading.shape[0] if reading.form == SPARSE else len(reading.data)  # of X
     for role in ROLES:
         if features.get(role) is None:
             continue

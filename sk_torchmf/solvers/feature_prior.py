@@ -4,12 +4,18 @@ import torch
 
 from sk_torchmf.model.feature_weights import FeatureWeights
 from sk_torchmf.solvers.design import SEEN, regress
-from sk_torchmf.solvers.prior_means import PriorMeans, to_array
+from sk_torchmf.solvers.prior_means import PriorMeans, square_of, to_array
 
 N_STEPS = 2  # of conjugate gradients in a half-step; they go on from the last
 SHARE = 0.2  # of a coefficient's prior covariance at the start, in that of the rows
 CONSTANT_PRECISION = 1e-6
 COLD_ROUNDS, COLD_STEPS = 8, 4
+
+
+def floored(T, dtype):
+    """A covariance that the rounding of rows of a dtype cannot make indefinite."""
+    floor = 10 * torch.finfo(dtype).eps * T.diagonal().max()
+    return T + floor * torch.eye(len(T), dtype=T.dtype, device=T.device)
 
 
 class FeaturePrior(PriorMeans):
@@ -57,6 +63,7 @@ class FeaturePrior(PriorMeans):
         for name, group in self.design.slices.items():
             precision[group] = (1 / (N * (self.covariances[name] @ N)).sum(0).clamp_min(1e-8)).to(B)
         change, self.variance = regress(self.design, B, excess, weight, precision, n_steps)
+        self.variance[0] = 0  # with a flat prior that of the constant would be all there is, where little is known
         B = B + change
         self.coefficients = B @ back
         self.refresh()
@@ -121,8 +128,8 @@ class FeaturePrior(PriorMeans):
             scale, known = h + noise, information @ to
             prior.improve(M, N, (known - h * (prior.rows @ back)) / scale, h / scale, COLD_STEPS)
             z, v = (known - h * (prior.rows @ back)) / scale, noise / scale
-            squares, variance = design.total(lambda some, z=z, v=v: [_square(z[some]), v[some].sum(0)])
-            T = M @ ((squares.double().cpu() + torch.diag(variance.double().cpu())) / n) @ M.T
+            squares, variance = design.total(lambda some, z=z, v=v: [square_of(z[some]), v[some].sum(0)])
+            T = floored(M @ ((squares.double().cpu() + torch.diag(variance.double().cpu())) / n) @ M.T, like.dtype)
         return prior, T
 
     def weights(self, cold, spread, N, shares):
@@ -151,7 +158,3 @@ class FeaturePrior(PriorMeans):
             variances=cold.of_columns(cold.variance, 2) @ turn,
             shares=shares,
         )
-
-
-def _square(rows):
-    return rows.T @ rows

@@ -52,8 +52,8 @@ def fold_in_ratings(data, factors, loss, features=None, *, leave_one_out=False):
         )
     weight = np.ones(len(data)) if data.weights is None else data.weights
     pointers = np.concatenate([[0], np.cumsum(np.bincount(data.user_ids, minlength=data.num_users))])
-    dtype = getattr(torch, items.factors.dtype.name)
-    ratings, weights, rows, offsets = (torch.from_numpy(values).to(dtype) for values in (rating, weight, table, offset))
+    given = rating, weight, table, offset
+    ratings, weights, rows, offsets = (torch.from_numpy(values.astype(np.float64)) for values in given)
     precision, shift = factors.prior
     prior = RowPrior.from_arrays(precision, shift, like=rows)
     pattern = torch.from_numpy(pointers), torch.from_numpy(data.item_ids.astype(np.int64))

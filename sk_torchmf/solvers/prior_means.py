@@ -48,10 +48,8 @@ class PriorMeans:
 
     def covariance_of(self, rows):
         """The covariance of rows (n_rows, width): (width, width), float64, on the CPU."""
-        (moments,) = self.design.total(lambda some: [_moments(rows[some])])
-        moments = moments.double().cpu() / self.n_in_all
-        mean = moments[-1, :-1]
-        return moments[:-1, :-1] - torch.outer(mean, mean)
+        mean = self.mean(rows)
+        return self.design.total(lambda some: [square_of(rows[some] - mean)])[0].double().cpu() / self.n_in_all
 
     def shares(self, S, T):
         """What share of the rows' variance each group explains, by its name, as it counts for scores.
@@ -77,9 +75,8 @@ class PriorMeans:
         return self.design.groups[name].dot(self.coefficients[self.design.slices[name]])
 
 
-def _moments(rows):
-    """Second moments of rows followed by a one, (width + 1, width + 1)."""
-    rows = torch.cat([rows, torch.ones_like(rows[:, :1])], 1)
+def square_of(rows):
+    """The sums of rows' products with themselves, (width, width)."""
     return rows.T @ rows
 
 

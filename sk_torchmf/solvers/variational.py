@@ -13,7 +13,7 @@ from sk_torchmf.model.posterior import Posterior
 from sk_torchmf.solvers.base import Solver
 from sk_torchmf.solvers.design import SEEN, SideFeatures
 from sk_torchmf.solvers.effects import EffectBiases
-from sk_torchmf.solvers.feature_prior import FeaturePrior
+from sk_torchmf.solvers.feature_prior import FeaturePrior, floored
 
 START_NOISE = 0.5  # of the ratings' variance
 START_BIAS = 0.2  # likewise
@@ -86,8 +86,7 @@ class Side:
             return [deviation.T @ deviation]
 
         T = self.total(square)[0].double().cpu() / self.prior.n_in_all + self.mean_covariance
-        floor = 10 * torch.finfo(self.rows.dtype).eps * T.diagonal().max()  # rounding must not make it indefinite
-        return T + floor * torch.eye(len(T), dtype=T.dtype, device=T.device)
+        return floored(T, self.rows.dtype)
 
     def centre(self):
         """Where rows have no features, their prior mean is their mean."""

@@ -11,6 +11,7 @@ import re
 from itertools import pairwise
 from types import FunctionType
 
+import numpy as np
 import pytest
 from data import as_form, planted
 from numpydoc.docscrape import NumpyDocString, get_doc_object
@@ -174,6 +175,9 @@ def fitted(kind):
     others = {"early_stopping": True, "solver": "adam", "biased": True, "ranking": True, "loss": "bpr"}
     yield kind(**needed).fit(data)
     yield kind(**needed, user="user", item="item").fit(table, None if "biased" in known else y)
+    if "user_encoder" in known:
+        tables = {"user_features": data.user_ids.max() + 1, "item_features": data.item_ids.max() + 1}
+        yield kind(**needed).fit(data, **{role: np.eye(n) for role, n in tables.items()})
     for name, value in others.items():
         with contextlib.suppress(InvalidParameterError):  # where ratings are predicted, bpr is no loss
             if name in known:

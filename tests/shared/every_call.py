@@ -43,6 +43,12 @@ def fit_batches(model, data):
     return copy.copy(model).fit_batches(batches, n_users=data.num_users, n_items=data.num_items).predict(data)
 
 
+def extend(model, data):
+    """Of a model that was fitted again with attributes; one more item is known by its own."""
+    described = copy.copy(model).fit(data, item_features=np.eye(data.num_items, 3) + 1.0)
+    return described.extend(item_features=np.ones((data.num_items + 1, 3))).predict(3)
+
+
 def new_users(data):
     return data.tocsr()[:100]
 
@@ -74,6 +80,7 @@ CALLS = {
     "fit": lambda model, data: copy.copy(model).fit(data).predict(data),
     "fit on": lambda model, data: copy.copy(model).set_params(warm_start=True).fit(data).predict(data),
     "partial_fit": lambda model, data: copy.copy(model).partial_fit(data).predict(data),
+    "extend": extend,
     "fit_batches": fit_batches,
 }
 BY_FOLD_IN = {"predict new", "recommend new"}
