@@ -240,6 +240,14 @@ class ImplicitMatrixFactorization(PositivesPredictor):
 
     >>> model.recommend(sp.csr_array([[0, 0, 0, 0, 1]]), k=1)[0]
     array([[3]])
+
+    An item that nobody has yet, by its attributes:
+
+    >>> attributes = [[1, 0], [1, 0], [1, 0], [0, 1], [0, 1], [0, 1]]
+    >>> X.resize(4, 6)
+    >>> model = model.fit(X, item_features=sp.csr_array(attributes))
+    >>> float(model.predict(2, 5)) > float(model.predict(0, 5))
+    True
     """
 
     _parameter_constraints: dict = {

@@ -28,6 +28,8 @@ def with_regressed_weights(factors, features, plan):
     -------
     Factors
     """
+    if not features.users and not features.items:
+        return factors
     sides = [factors.users, factors.items]
     rows = [torch.from_numpy(_with_biases(side, side.biases)).to(plan.device) for side in sides]
     others = [torch.from_numpy(_with_biases(side, 1.0)).to(plan.device) for side in sides[::-1]]

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from communities import LOSSES, every_kind_of_loss, every_loss, ndcg_by_hand, precise, scores_of, with_or_without_biases
 from killed_fits import killed_and_resumed
 from numpy.testing import assert_allclose, assert_array_equal
-from round_trip import same
+from round_trip import reloaded, same
 from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import FunctionTransformer
 
@@ -251,6 +251,22 @@ def test_partial_fit_keeps_attributes_and_takes_more(loss):
     assert COLD_AUC(model, labelled(ALL)) > 0.8
     late = ALL[IS_COLD[ALL.item_ids]]
     assert (model.partial_fit(labelled(late)).item_counts_[IS_COLD] == LIKES[:, IS_COLD].sum(0)).all()
+
+
+@every_kind_of_loss
+def test_a_saved_model_knows_the_attributes(tmp_path, loss):
+    model = of_frames(loss, biased=True).fit(labelled(TRAIN), user_features=_users(), item_features=frame(~IS_COLD))
+    again = reloaded(model, tmp_path)
+    for one in (model, again):
+        one.extend(item_features=frame(IS_COLD))
+        one.partial_fit(labelled(TRAIN[:5]))
+    same(as_rows(again, "item"), as_rows(model, "item"))
+    nobody = sp.csr_array((1, N_ITEMS))
+    same(again.fold_in(nobody, user_features=_users()[:1]), model.fold_in(nobody, user_features=_users()[:1]))
+
+
+def _users():
+    return pytest.importorskip("pandas").DataFrame({"taste": TASTE.astype(str)})
 
 
 @every_kind_of_loss
