@@ -206,6 +206,11 @@ _WRITTEN = {
         ----------
         n_factors : int
             Length of a factor row, k.
+        user_encoder : {"auto", "passthrough"} or transformer
+            What makes numbers of ``user_features``: ``"auto"`` is a ``FeatureEncoder``, ``"passthrough"`` takes numbers as they
+            are; any transformer of scikit-learn's is cloned, and its parameters are searched as ``user_encoder__...``.
+        item_encoder : {"auto", "passthrough"} or transformer
+            Likewise of ``item_features``.
         handle_unknown : {"mean", "nan", "error"}
             What to predict for ids that ``fit`` did not see: as the known ids do on average, NaN, or raise ValueError.
         dtype : {"float32", "float64"}
@@ -260,11 +265,6 @@ _WRITTEN = {
             Learning rate of torch's optimizers; None chooses one that suits the standardised ratings.
         batch_size : int
             Torch's optimizers (not lbfgs) take a step on about so many ratings, in blocks of whole users; None takes all at once.
-        user_encoder : {"auto", "passthrough"} or transformer
-            What makes numbers of ``user_features``: ``"auto"`` is a ``FeatureEncoder``, ``"passthrough"`` takes numbers as they
-            are; any transformer of scikit-learn's is cloned, and its parameters are searched as ``user_encoder__...``.
-        item_encoder : {"auto", "passthrough"} or transformer
-            Likewise of ``item_features``.
         seen_features : {"auto", "user", "item", "both"}
             Whose rows have what they were observed with among their features (SVD++): those of users, of items or both. None is
             the plain model; ``"auto"`` is ``"both"`` for ``variational`` and None for the others.

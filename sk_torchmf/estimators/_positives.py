@@ -42,15 +42,14 @@ class PositivesPredictor(Recommender):
 
     @one_thread_if_forked
     def _fold_in(self, data, features=None):
-        """Rows of the users of a container, every observation a positive; the mean user's for one with nothing to learn from."""
+        """Rows of the users of a container, every observation a positive; with nothing to learn from what features say."""
         if self.seen_.nnz == 0:
             raise ValueError(
                 "New users cannot be folded in: this model was taken over without what it was trained on, so nothing is known of "
                 "what its users have. Pass the training Interactions to weights_from_spotlight(model, train)."
             )
-        model = self._factors
-        rows = np.zeros((data.num_users, model.n_factors + model.biased))
-        rows[:, : model.n_factors] = self.mean_user_
+        users = self._factors.users
+        rows = users.expected(features, data.num_users)
         seen = sp.csr_array(
             sp.coo_array((np.ones(len(data)), (data.user_ids, data.item_ids)), shape=(data.num_users, data.num_items))
         )
@@ -59,10 +58,13 @@ class PositivesPredictor(Recommender):
         if self.loss != "ials":
             informed &= np.count_nonzero(share) > seen @ (share > 0).astype(np.float64)
         if informed.any():
-            solve = self._fold_in_ials if self.loss == "ials" else self._fold_in_ranking
-            if self.temperature is not None:
-                solve = self._fold_in_cosine
-            rows[informed] = solve(seen[np.flatnonzero(informed)], share)
+            known = seen[np.flatnonzero(informed)]
+            if self.loss == "ials":
+                means = None if users.weights is None else users.weights.prior_means(data.num_users, features)[informed]
+                rows[informed] = self._fold_in_ials(known, share, means)
+            else:
+                solve = self._fold_in_ranking if self.temperature is None else self._fold_in_cosine
+                rows[informed] = solve(known, share)
         return rows
 
     def _has_biases(self):
@@ -92,14 +94,16 @@ class PositivesPredictor(Recommender):
         """The mean weight of a positive in ``fit``, which those of new users have."""
         return self.user_counts_.sum() / self.seen_.nnz
 
-    def _fold_in_ials(self, seen, share):
+    def _fold_in_ials(self, seen, share, means):
         known, dtype = share > 0, getattr(torch, self.dtype)
         biases = self.item_biases_ + self.global_mean_ if self._factors.biased else np.zeros(self.n_items_)
         features = torch.from_numpy(self.item_factors_ * known[:, None]).to(dtype)  # an item that nobody has is not there
         offset = torch.from_numpy(biases * known).to(dtype)
         pointers, columns = (torch.from_numpy(part.astype(np.int64)) for part in (seen.indptr, seen.indices))
         gain = torch.from_numpy(self.confidence_ * self._unit() * seen.data).to(dtype)
-        rows = fold_in_ials(pointers, columns, gain, features, offset, alpha=self._alpha(), n_items=int(known.sum()))
+        means = None if means is None else torch.from_numpy(means[:, : features.shape[1]]).to(dtype)
+        options = {"alpha": self._alpha(), "n_items": int(known.sum()), "means": means}
+        rows = fold_in_ials(pointers, columns, gain, features, offset, **options)
         return np.column_stack([rows.numpy(), np.zeros(len(rows))]) if self._factors.biased else rows.numpy()
 
     def _fold_in_cosine(self, seen, share):

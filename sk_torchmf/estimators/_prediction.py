@@ -406,7 +406,8 @@ def extended(estimator, features):
         found["n_features_in_"] = sizes[1]
     found |= attributes_of(replace(model, users=sides[0], items=sides[1]))
     for role, side in zip(ROLES, sides, strict=True):
-        found[f"{role}_posterior_"] = None if side.posterior is None else side.posterior.as_tuple()
+        if f"{role}_posterior_" in found:
+            found[f"{role}_posterior_"] = None if side.posterior is None else side.posterior.as_tuple()
     for name in ("seen_", "observed_"):
         if found.get(name) is not None:
             found[name] = _spread_pattern(found[name], places, sizes)

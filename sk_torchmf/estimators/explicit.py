@@ -14,10 +14,9 @@ from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS,
 from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.estimators._ratings import RatingPredictor
 from sk_torchmf.inputs.forms import read_rated
-from sk_torchmf.inputs.side_features import ROLES
+from sk_torchmf.inputs.side_features import ROLES, features_of
 from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF, Plan
 from sk_torchmf.solvers import RATING_SOLVERS
-from sk_torchmf.solvers.design import SideFeatures
 from sk_torchmf.solvers.scaling import standardise
 from sk_torchmf.training.callbacks import with_callbacks
 from sk_torchmf.training.loop import Part
@@ -47,12 +46,6 @@ class RatingPart(Part):
             **dict(zip(("user_counts_", "item_counts_"), self.counts, strict=True)),
         }
 
-    def _features(self):
-        """What is known of the users and items with ratings."""
-        sides = zip(self.described, self.known, strict=True)
-        users, items = ({} if side is None else side.encoded.groups_of(known) for side, known in sides)
-        return SideFeatures(users, items, self.params._seen_features())
-
     def make_solver(self):
         params, row = self.params, RATING_SOLVERS[self.params.solver]
         mean = float(self.loss.link(torch.tensor(self.location / self.scale, dtype=torch.float64, device="cpu")))
@@ -72,7 +65,7 @@ class RatingPart(Part):
             learning_rate=params.learning_rate,
             batch_size=params.batch_size,
             generator=generator,
-            features=self._features(),
+            features=features_of(self.described, self.known, params._seen_features()),
         )
 
     def attributes(self, solver, last=False):

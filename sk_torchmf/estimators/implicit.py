@@ -12,11 +12,13 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sk_torchmf._validation import LARGEST, MOST, SMALLEST, check_device, raise_tiny
 from sk_torchmf.estimators._docs import documented
-from sk_torchmf.estimators._fitting import FIT_CONSTRAINTS
+from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS
 from sk_torchmf.estimators._positives import PositivesPredictor
 from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.inputs.forms import read_weighted
+from sk_torchmf.inputs.side_features import ROLES, features_of
 from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF, Plan
+from sk_torchmf.solvers.finished_rows import with_regressed_weights
 from sk_torchmf.solvers.ials import ImplicitLeastSquares
 from sk_torchmf.solvers.ranking_descent import ranking_solver
 from sk_torchmf.training.callbacks import with_callbacks
@@ -42,16 +44,18 @@ class PositivesPart(Part):
             "pair_weights_": None if (matrix.data == 1).all() else matrix.data,
             **dict(zip(("user_counts_", "item_counts_"), self.counts, strict=True)),
         }
-        self.matrix, items = (matrix, np.flatnonzero(matrix.sum(axis=0))) if params.loss == "ials" else _rankable(params, matrix)
-        self.known = np.flatnonzero(np.diff(self.matrix.indptr)), items
+        matrix, items = (matrix, np.flatnonzero(matrix.sum(axis=0))) if params.loss == "ials" else _rankable(params, matrix)
+        self.known = np.flatnonzero(np.diff(matrix.indptr)), items
+        if tuple(map(len, self.known)) != matrix.shape:
+            matrix = matrix[self.known[0]][:, self.known[1]]
+        pointers, columns = (torch.from_numpy(part.astype(np.int32)).to(device) for part in (matrix.indptr, matrix.indices))
+        self.matrix, self.plan = matrix, Plan(Pairs.from_rows(pointers, columns, matrix.shape[1]))
+        self.described = [reading.described.get(role) for role in ROLES]
+        self.features = features_of(self.described, self.known)
 
     def make_solver(self):
         """Make the solver for the users and items that have something to learn from; all others get the mean row."""
-        params, matrix = self.params, self.matrix
-        if tuple(map(len, self.known)) != matrix.shape:
-            matrix = matrix[self.known[0]][:, self.known[1]]
-        pointers, columns = (torch.from_numpy(part.astype(np.int32)).to(self.device) for part in (matrix.indptr, matrix.indices))
-        plan = Plan(Pairs.from_rows(pointers, columns, matrix.shape[1]))
+        params, matrix, plan = self.params, self.matrix, self.plan
         generator = torch.Generator("cpu").manual_seed(self.seed)
         dtype, begun = getattr(torch, params.dtype), None
         kind = BiasedMF if params.biased else PlainMF
@@ -65,7 +69,7 @@ class PositivesPart(Part):
         module = module.to(self.device)
         if params.loss == "ials":
             gain = torch.from_numpy(raise_tiny(self.confidence * matrix.data)).to(self.device, dtype)  # user-major already
-            return ImplicitLeastSquares(module, plan, gain, alpha=params._alpha())
+            return ImplicitLeastSquares(module, plan, gain, alpha=params._alpha(), features=self.features)
         weight = np.maximum(matrix.data / matrix.data.mean(), 1e-30)  # greater than zero in float32 too
         return ranking_solver(
             module,
@@ -84,9 +88,13 @@ class PositivesPart(Part):
 
     def attributes(self, solver, last=False):
         factors = solver.solution()
+        if self.params.loss != "ials":  # whose rows shrink to what features say
+            factors = with_regressed_weights(factors, self.features, self.plan)
         if factors.biased:
             factors = factors.with_centred_biases()
-        return self.observed | {"confidence_": self.confidence} | attributes_of(factors.spread_over(self.known, self.counts))
+        encoded = [None if side is None else side.encoded for side in self.described]
+        factors = factors.spread_over(self.known, self.counts, encoded)
+        return self.observed | {"confidence_": self.confidence} | attributes_of(factors)
 
 
 @documented(epoch="iteration", observations="positives", entries="seen_")
@@ -125,6 +133,8 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     max_iter : int, default=None
         Passes over the positives; None is 15 for ``ials``, 25 for an exact expectation and 40 for drawn negatives or a
         ``temperature``.
+    @user_encoder
+    @item_encoder
     @tol
         Only ``ials`` and exact losses without a ``temperature`` stop so.
     @early_stopping
@@ -165,6 +175,14 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     @pair_weights_
     confidence_ : float
         The confidence that ``ials`` uses.
+    @user_encoder_, item_encoder_
+    @user_features_, item_features_
+    @user_described_, item_described_
+    @user_feature_names_, item_feature_names_
+    @user_feature_groups_, item_feature_groups_
+    @user_feature_weights_, item_feature_weights_
+    @user_feature_shares_, item_feature_shares_
+    @user_feature_prior_, item_feature_prior_
     @history_
     @n_iter_
     @best_iter_
@@ -193,6 +211,11 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     losses are in ``sk_torchmf.nn``: ``bpr`` is :math:`-\log \sigma(s_{ui} - s_{uj})` [3]_. A user who has every item has nothing to
     be ranked below, and is left out of them.
 
+    Features of users and items enter ``ials`` as what rows shrink to: a row is its own part and a linear map of its features, and
+    the ridge is that of its own part and of the map's coefficients. The other losses are fitted without them; the finished rows of
+    a side are then regressed on their features, by a ridge regression. Either way a user or item without positives is what its
+    features say.
+
     With a ``temperature`` there is no ridge, and :math:`s_{ui}` is the cosine of the rows over the temperature [4]_. Each step
     takes 128 users, the items that these have and 2048 others, which stand for all that are left.
 
@@ -217,6 +240,14 @@ class ImplicitMatrixFactorization(PositivesPredictor):
 
     >>> model.recommend(sp.csr_array([[0, 0, 0, 0, 1]]), k=1)[0]
     array([[3]])
+
+    An item that nobody has yet, by its attributes:
+
+    >>> attributes = [[1, 0], [1, 0], [1, 0], [0, 1], [0, 1], [0, 1]]
+    >>> X.resize(4, 6)
+    >>> model = model.fit(X, item_features=sp.csr_array(attributes))
+    >>> float(model.predict(2, 5)) > float(model.predict(0, 5))
+    True
     """
 
     _parameter_constraints: dict = {
@@ -230,6 +261,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         "temperature": [Interval(Real, SMALLEST, LARGEST, closed="both"), None],
         "exact": ["boolean", None],
         "max_iter": [Interval(Integral, 1, MOST, closed="both"), None],
+        **ENCODER_CONSTRAINTS,
         **FIT_CONSTRAINTS,
     }
 
@@ -246,6 +278,8 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         temperature=None,
         exact=None,
         max_iter=None,
+        user_encoder="auto",
+        item_encoder="auto",
         tol=1e-4,
         early_stopping=False,
         validation_fraction=0.1,
@@ -272,6 +306,8 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         self.temperature = temperature
         self.exact = exact
         self.max_iter = max_iter
+        self.user_encoder = user_encoder
+        self.item_encoder = item_encoder
         self.tol = tol
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -290,7 +326,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
 
     @_fit_context(prefer_skip_nested_validation=True)
     @documented(one="a positive", forms="table, Interactions or sparse matrix", epoch="iteration")
-    def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None):
+    def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None, *, user_features=None, item_features=None):
         """Fit to positives, from scratch unless ``warm_start``.
 
         Parameters
@@ -305,16 +341,18 @@ class ImplicitMatrixFactorization(PositivesPredictor):
             These are further positives of known users, or a sparse matrix of new users.
         y_val : array-like of shape (n_val,), optional
             What ``scoring`` makes of it; with ``scoring=None`` nothing.
+        @user_features
+        @item_features
 
         Returns
         -------
         @self
         """
-        return self._fit(X, y, sample_weight, X_val, y_val)
+        return self._fit(X, y, sample_weight, X_val, y_val, user=user_features, item=item_features)
 
     @with_callbacks
     @documented(unkept="has its factors from ``set_factors`` without ``interactions``")
-    def partial_fit(self, X, y=None, sample_weight=None):
+    def partial_fit(self, X, y=None, sample_weight=None, *, user_features=None, item_features=None):
         """Go on with more positives: the estimator has kept those so far, and trains on all of them, from the present rows.
 
         Parameters
@@ -323,6 +361,9 @@ class ImplicitMatrixFactorization(PositivesPredictor):
             A pair that comes again adds its weight.
         @y
         @sample_weight
+        @user_features
+            Their columns are those of ``fit``, and so is their encoding.
+        @item_features
 
         Returns
         -------
@@ -338,7 +379,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         A call takes as long as a ``fit`` to all positives so far with ``warm_start``, so give it many at a time. For a few new
         users there is ``fold_in``.
         """
-        return self._partial_fit(X, y, sample_weight)
+        return self._partial_fit(X, y, sample_weight, user=user_features, item=item_features)
 
     def _check(self):
         if self.exact and (self.loss == "ials" or RANKING[self.loss].expected is None):

@@ -5,6 +5,7 @@ from typing import Any
 
 from sk_torchmf.inputs.features import EncodedFeatures, encode, fit_encoder, read_table
 from sk_torchmf.inputs.forms import SPARSE
+from sk_torchmf.solvers.design import SideFeatures
 
 ROLES = "user", "item"
 
@@ -66,6 +67,27 @@ def describe(reading, features, estimator, earlier=None):
             encoded = reading.described[role].encoded.updated(encoded)
         reading = replace(reading, described=reading.described | {role: Described(encoded, encoder)})
     return reading
+
+
+def features_of(described, known, seen_by=None):
+    """What a solver is told of the users and items that it is given.
+
+    Parameters
+    ----------
+    described : sequence of Described or None
+        Of the users and of the items.
+    known : tuple of ndarray of int
+        The row numbers, among all users and all items, of those.
+    seen_by : {"user", "item", "both", None}
+        Whose rows have what they were observed with for features.
+
+    Returns
+    -------
+    SideFeatures
+    """
+    sides = zip(described, known, strict=True)
+    users, items = ({} if side is None else side.encoded.groups_of(rows) for side, rows in sides)
+    return SideFeatures(users, items, seen_by)
 
 
 def of_new_users(features, encoder, n):

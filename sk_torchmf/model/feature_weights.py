@@ -68,6 +68,11 @@ class FeatureWeights:
             moves[described] = self.own_constant - self.own_average + features[np.flatnonzero(described)] @ self.own_weights
         return moves
 
+    def prior_means(self, n, features=None):
+        """The prior means (n, width) of rows with observations but for what they were observed with; EncodedFeatures or None."""
+        own = (None, None) if features is None else (features.matrix, features.described)
+        return self.own_average + self.prior_moves(n, *own)
+
     def mapped(self, matrix, shift):
         """The weights after rows have become ``matrix @ row + shift``."""
         return replace(

@@ -82,7 +82,7 @@ class RowRegression(PriorMeans):
         The objective leaves a part of what features say to the rows' own deviations. A row without observations has none, so what
         it is expected to be is a regression of the finished rows, on features other than what was seen.
         """
-        prior, cold = self.coefficients[:, own], self._regress_finished(rows)
+        prior, cold = self.coefficients[:, own], regress_finished(self.design, rows, self.ridge.weight())
         without_seen, unexplained = self.average({SEEN}), self.covariance_of(rows - self.rows)
         return FeatureWeights(
             constant=to_array(cold.coefficients[0, own]),
@@ -94,19 +94,31 @@ class RowRegression(PriorMeans):
             shares=self.shares(moment.double().cpu(), unexplained),
         )
 
-    def _regress_finished(self, rows):
-        """Prior means without what was seen: a ridge regression of rows (n_rows, width) with their weights, the constant free.
 
-        A coefficient has the ridge of one row.
-        """
-        cold = PriorMeans(self.design.only([name for name in self.design.groups if name != SEEN]), self.mean(rows))
-        if cold.design.groups:
-            weight = self.ridge.weight()
-            precision = self.mean(weight).clamp_min(LEAST).repeat(cold.design.n_columns, 1)
-            precision[0] = LEAST
-            excess, nothing = weight * (rows - cold.rows), torch.zeros_like(cold.coefficients)
-            cold.coefficients += regress(cold.design, nothing, excess, weight, precision, COLD_STEPS)[0]
-        return cold
+def regress_finished(design, rows, weight):
+    """Where rows without observations are expected: a ridge regression of finished rows on all features but what was seen.
+
+    The constant is free, and a coefficient has the ridge of one row.
+
+    Parameters
+    ----------
+    design : Design
+    rows, weight : Tensor of shape (n_rows, width)
+
+    Returns
+    -------
+    PriorMeans
+    """
+    cold = PriorMeans(design.only([name for name in design.groups if name != SEEN]), torch.zeros_like(rows[0]))
+    cold.coefficients[0] = cold.mean(rows)
+    cold.refresh()
+    if cold.design.groups:
+        precision = cold.mean(weight).clamp_min(LEAST).repeat(cold.design.n_columns, 1)
+        precision[0] = LEAST
+        excess, nothing = weight * (rows - cold.rows), torch.zeros_like(cold.coefficients)
+        cold.coefficients += regress(cold.design, nothing, excess, weight, precision, COLD_STEPS)[0]
+        cold.refresh()
+    return cold
 
 
 def own_columns(n_factors, biased):
