@@ -67,6 +67,7 @@ EXAMPLES = [
     "implicit_search.py",
     "string_ids.py",
     "new_users.py",
+    "cold_start.py",
     "own_module.py",
     "time_bias.py",
     "spotlight_search.py",
@@ -75,10 +76,10 @@ EXAMPLES = [
 ]
 
 
-def ratings_at_hand(variant, *, as_frame=False):
+def ratings_at_hand(variant, *, as_frame=False, features=False):
     """MovieLens-100K where it can be had, else planted ratings of its size, said so on the page."""
     try:
-        return fetch_movielens(variant, as_frame=as_frame)
+        return fetch_movielens(variant, as_frame=as_frame, features=features)
     except OSError as error:
         print(f"Planted ratings, since MovieLens-100K was not to be had where this page was made: {error}")
         planted = datasets.make_ratings(n_users=943, n_items=1682, n_ratings=100_000, random_state=0)
@@ -86,7 +87,18 @@ def ratings_at_hand(variant, *, as_frame=False):
         if as_frame:
             planted.data = pd.DataFrame(planted.data, columns=["user", "item"]).assign(timestamp=planted.timestamps)
             planted.target = pd.Series(planted.target, name="rating")
+        if features:
+            planted.item_features = films_of(planted.item_factors)
         return planted
+
+
+def films_of(factors):
+    """A table of films whose genres say in which directions their planted factors (n_films, n_factors) point."""
+    names = ["Comedy", "Drama", "Thriller"]
+    genres = [tuple(name for name, x in zip(names, row, strict=False) if x > 0) for row in factors]
+    years = np.random.default_rng(0).integers(1930, 1999, len(factors)).astype(float)
+    titles = [f"Film {i} ({year:.0f})" for i, year in enumerate(years)]
+    return pd.DataFrame({"title": titles, "year": years, "genres": genres}, index=pd.RangeIndex(len(factors), name="item"))
 
 
 def choose_ratings(gallery_conf, example, when):
