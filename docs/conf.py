@@ -122,11 +122,36 @@ sphinx_gallery_conf = {
 
 
 def cache_movielens():
-    """Make of the ratings file named in SK_TORCHMF_ML100K the cache that ``fetch_movielens`` reads."""
+    """Make of the ratings in SK_TORCHMF_ML100K, and of RecBole's tables beside them, the cache that ``fetch_movielens`` reads."""
     path, folder = Path(os.environ["SK_TORCHMF_ML100K"]), Path(__file__).parent / "_build" / "data"
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "ml100k.npz", **read_ratings(lambda: path.open(encoding="utf-8"), path))
+    films, users = path.with_suffix(".item"), path.with_suffix(".user")
+    if films.exists() and users.exists():
+        np.savez(folder / "ml100k_side.npz", **arrays_of_films(films), **arrays_of_users(users))
     os.environ["SK_TORCHMF_DATA"] = str(folder)
+
+
+def arrays_of_films(path):
+    """The arrays that ``fetch_movielens`` keeps of films, from RecBole's table; titles end with the year, as GroupLens's do."""
+    names = ["raw", "title", "year", "genres"]
+    films = pd.read_csv(path, sep="\t", header=0, names=names, dtype=str, keep_default_na=False)
+    dated = films["year"].str.fullmatch(r"\d{4}")
+    genres = films["genres"].str.get_dummies(" ")
+    return {
+        "item_raw": films["raw"].to_numpy(np.int32),
+        "item_title": (films["title"] + (" (" + films["year"] + ")").where(dated, "")).to_numpy(str),
+        "item_genres": genres.to_numpy(np.int8),
+        "genre_names": genres.columns.to_numpy(str),
+    }
+
+
+def arrays_of_users(path):
+    """Likewise of users."""
+    names = ["user_raw", "user_age", "user_gender", "user_occupation", "user_zip"]
+    users = pd.read_csv(path, sep="\t", header=0, names=names, dtype={"user_zip": str})
+    dtypes = dict(zip(names, (np.int32, np.int32, str, str, str), strict=True))
+    return {name: users[name].to_numpy(dtype) for name, dtype in dtypes.items()}
 
 
 if os.environ.get("SK_TORCHMF_ML100K"):
