@@ -18,7 +18,8 @@ LOWEST_PYTHON = PROJECT["project"]["requires-python"].removeprefix(">=")
 TORCH = "torch==2.13.0"
 PASSIVE = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}  # spinning threads crawl on a busy machine
 TORCH_CPU = "https://download.pytorch.org/whl/cpu"
-MOVIELENS = "recbole==1.2.1", "recbole/dataset_example/ml-100k/", ("ml-100k.inter", "ml-100k.item")  # 2 MB, and on PyPI
+MOVIELENS_FILES = "ml-100k.inter", "ml-100k.item", "ml-100k.user"
+MOVIELENS = "recbole==1.2.1", "recbole/dataset_example/ml-100k/", MOVIELENS_FILES  # 2 MB, and on PyPI
 
 
 def groups(*names):

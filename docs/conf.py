@@ -67,6 +67,7 @@ EXAMPLES = [
     "implicit_search.py",
     "string_ids.py",
     "new_users.py",
+    "cold_start.py",
     "own_module.py",
     "time_bias.py",
     "spotlight_search.py",
@@ -75,10 +76,10 @@ EXAMPLES = [
 ]
 
 
-def ratings_at_hand(variant, *, as_frame=False):
+def ratings_at_hand(variant, *, as_frame=False, features=False):
     """MovieLens-100K where it can be had, else planted ratings of its size, said so on the page."""
     try:
-        return fetch_movielens(variant, as_frame=as_frame)
+        return fetch_movielens(variant, as_frame=as_frame, features=features)
     except OSError as error:
         print(f"Planted ratings, since MovieLens-100K was not to be had where this page was made: {error}")
         planted = datasets.make_ratings(n_users=943, n_items=1682, n_ratings=100_000, random_state=0)
@@ -86,7 +87,18 @@ def ratings_at_hand(variant, *, as_frame=False):
         if as_frame:
             planted.data = pd.DataFrame(planted.data, columns=["user", "item"]).assign(timestamp=planted.timestamps)
             planted.target = pd.Series(planted.target, name="rating")
+        if features:
+            planted.item_features = films_of(planted.item_factors)
         return planted
+
+
+def films_of(factors):
+    """A table of films whose genres say in which directions their planted factors (n_films, n_factors) point."""
+    names = ["Comedy", "Drama", "Thriller"]
+    genres = [tuple(name for name, x in zip(names, row, strict=False) if x > 0) for row in factors]
+    years = np.random.default_rng(0).integers(1930, 1999, len(factors)).astype(float)
+    titles = [f"Film {i} ({year:.0f})" for i, year in enumerate(years)]
+    return pd.DataFrame({"title": titles, "year": years, "genres": genres}, index=pd.RangeIndex(len(factors), name="item"))
 
 
 def choose_ratings(gallery_conf, example, when):
@@ -110,11 +122,36 @@ sphinx_gallery_conf = {
 
 
 def cache_movielens():
-    """Make of the ratings file named in SK_TORCHMF_ML100K the cache that ``fetch_movielens`` reads."""
+    """Make of the ratings in SK_TORCHMF_ML100K, and of RecBole's tables beside them, the cache that ``fetch_movielens`` reads."""
     path, folder = Path(os.environ["SK_TORCHMF_ML100K"]), Path(__file__).parent / "_build" / "data"
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "ml100k.npz", **read_ratings(lambda: path.open(encoding="utf-8"), path))
+    films, users = path.with_suffix(".item"), path.with_suffix(".user")
+    if films.exists() and users.exists():
+        np.savez(folder / "ml100k_side.npz", **arrays_of_films(films), **arrays_of_users(users))
     os.environ["SK_TORCHMF_DATA"] = str(folder)
+
+
+def arrays_of_films(path):
+    """The arrays that ``fetch_movielens`` keeps of films, from RecBole's table; titles end with the year, as GroupLens's do."""
+    names = ["raw", "title", "year", "genres"]
+    films = pd.read_csv(path, sep="\t", header=0, names=names, dtype=str, keep_default_na=False)
+    dated = films["year"].str.fullmatch(r"\d{4}")
+    genres = films["genres"].str.get_dummies(" ")
+    return {
+        "item_raw": films["raw"].to_numpy(np.int32),
+        "item_title": (films["title"] + (" (" + films["year"] + ")").where(dated, "")).to_numpy(str),
+        "item_genres": genres.to_numpy(np.int8),
+        "genre_names": genres.columns.to_numpy(str),
+    }
+
+
+def arrays_of_users(path):
+    """Likewise of users."""
+    names = ["user_raw", "user_age", "user_gender", "user_occupation", "user_zip"]
+    users = pd.read_csv(path, sep="\t", header=0, names=names, dtype={"user_zip": str})
+    dtypes = dict(zip(names, (np.int32, np.int32, str, str, str), strict=True))
+    return {name: users[name].to_numpy(dtype) for name, dtype in dtypes.items()}
 
 
 if os.environ.get("SK_TORCHMF_ML100K"):

@@ -22,7 +22,7 @@ from sklearn.model_selection import GridSearchCV, KFold, LearningCurveDisplay, t
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
-from sk_torchmf import BiasedMatrixFactorization
+from sk_torchmf import BiasedMatrixFactorization, FeatureEncoder
 from sk_torchmf.datasets import fetch_movielens, load_ratings
 from sk_torchmf.display import FactorMapDisplay, RatingResidualDisplay, RecommendationDisplay, TrainingCurveDisplay
 
@@ -43,7 +43,7 @@ def main():
     sys.stdout.reconfigure(line_buffering=True)  # a log shows each line when it is printed
 
     try:
-        data = load_ratings(arguments.ratings) if arguments.ratings else fetch_movielens("100k")
+        data = load_ratings(arguments.ratings) if arguments.ratings else fetch_movielens("100k", features=True)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if data.target is None:
@@ -61,7 +61,9 @@ def main():
         ]
     )
     search = tune(model, X_train, y_train)
-    compare(model, search, X_train, X_test, y_train, y_test)
+    path = arguments.ratings
+    features = read_features(path, X["item"].dtype) if path else data.item_features[["year", "genres"]]
+    compare(model, search, X_train, X_test, y_train, y_test, features)
     titles = read_titles(arguments.ratings)
     model = clone(search.best_estimator_).fit(X, y)
     recommend(model, user, X, y, titles)
@@ -128,8 +130,8 @@ def show_progress(search):
     return search.set_params(verbose=2)
 
 
-def compare(model, search, X_train, X_test, y_train, y_test):
-    """Print the test error of baselines, default and tuned model."""
+def compare(model, search, X_train, X_test, y_train, y_test, features):
+    """Print the test error of baselines, default and tuned model, and with features of the items where there are any."""
     start = time.perf_counter()
     model.fit(X_train, y_train)
     seconds = time.perf_counter() - start
@@ -142,6 +144,12 @@ def compare(model, search, X_train, X_test, y_train, y_test):
         ("BiasedMatrixFactorization, default", model.predict(X_test), seconds),
         ("BiasedMatrixFactorization, tuned", search.predict(X_test), search.refit_time_),
     ]
+    if features is not None:
+        own = {"user": "user", "item": "item", "item_encoder": FeatureEncoder(min_frequency=5)}  # ids as they are, no pipeline
+        start = time.perf_counter()
+        hybrid = clone(search.best_estimator_[-1]).set_params(**own).fit(X_train, y_train, item_features=features)
+        seconds = time.perf_counter() - start
+        rows.append(("the same with features of the items", hybrid.predict(X_test), seconds))
     heading(f"Test RMSE on {len(y_test):,} ratings that nothing was tuned on")
     for label, prediction, seconds in rows:
         square = (prediction - y_test) ** 2
@@ -174,6 +182,17 @@ def read_titles(path):
             lines = (path.parent / name).read_text(encoding).replace("::", "\t").splitlines()
             return {row[0]: row[1] for row in csv.reader(lines, delimiter=separator) if len(row) > 1}
     return {}
+
+
+def read_features(path, dtype):
+    """What is known of the items, by ids of a dtype, from the table that RecBole puts beside its ratings; None if there is none."""
+    table = path.with_suffix(".item")
+    if path.suffix != ".inter" or not table.exists():
+        return None
+    items = pd.read_csv(table, sep="\t", dtype=str, index_col=0)  # codes are no numbers
+    as_type = {"token_seq": lambda cells: cells.str.split(), "float": lambda cells: cells.astype(float)}
+    items = items.apply(lambda cells: as_type.get(cells.name.partition(":")[2], pd.Series)(cells))
+    return items.set_axis(items.index.astype(dtype))
 
 
 def recommend(model, user, X, y, titles):

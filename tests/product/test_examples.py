@@ -17,7 +17,7 @@ if not PAGES:
     pytest.skip("the examples are not in the source archive", allow_module_level=True)
 
 
-def planted(variant, as_frame=False):
+def planted(variant, as_frame=False, features=False):
     """What ``fetch_movielens`` returns of what the examples use, with 80 users from id 1 on."""
     pandas = pytest.importorskip("pandas")
     ratings = datasets.make_ratings(n_users=80, n_items=120, n_ratings=4000, user_tail=0.3, item_tail=0.5, random_state=0)
@@ -28,6 +28,10 @@ def planted(variant, as_frame=False):
     if as_frame:
         ratings.data = pandas.DataFrame(ratings.data, columns=["user", "item"]).assign(timestamp=timestamps)
         ratings.target = pandas.Series(ratings.target, name="rating")
+    if features:
+        films = {"title": [f"Film {i}" for i in range(1, 121)], "year": np.arange(1901.0, 2021.0)}
+        genres = [("Comedy",) if x > 0 else ("Drama", "Thriller") for x in ratings.item_factors[:, 0]]
+        ratings.item_features = pandas.DataFrame(films | {"genres": genres}, index=pandas.RangeIndex(1, 121, name="item"))
     return ratings
 
 

@@ -86,7 +86,7 @@ def of_lightfm(lightfm, path):
     path.write_bytes(pickle.dumps(model.fit(train)))
     every = {name: value for module in (lightfm, cross_validation, data, evaluation) for name, value in vars(module).items()}
     every |= {"df": df, "dataset": dataset, "interactions": interactions, "weights": weights, "signs": signs, "pickle": pickle}
-    return every | {"train": train, "test": test, "tags": tags(), "model": model, "tagged": tagged}
+    return every | {"train": train, "test": test, "tags": tags(), "model": model, "tagged": tagged, "sp": sp}
 
 
 def of_torch_loop(package, path):
