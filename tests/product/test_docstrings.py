@@ -11,6 +11,7 @@ import re
 from itertools import pairwise
 from types import FunctionType
 
+import numpy as np
 import pytest
 from data import as_form, planted
 from numpydoc.docscrape import NumpyDocString, get_doc_object
@@ -171,7 +172,8 @@ def fitted(kind):
         return
     needed = {"TorchFactorization": {"module": Factorization}, "SpotlightEstimator": {"model": ItemMeans}}.get(kind.__name__, {})
     known = inspect.signature(kind).parameters
-    others = {"early_stopping": True, "solver": "adam", "biased": True, "ranking": True, "loss": "bpr"}
+    data.timestamps = np.arange(len(data))
+    others = {"early_stopping": True, "time": True, "solver": "adam", "biased": True, "ranking": True, "loss": "bpr"}
     yield kind(**needed).fit(data)
     yield kind(**needed, user="user", item="item").fit(table, None if "biased" in known else y)
     for name, value in others.items():
