@@ -51,7 +51,6 @@ class RatingPart(Part):
         }
         if self.effects:
             rows = in_kept_order(pairs, pairs.order).data
-            self.observed["effects_"] = self.effects
             self.observed["observed_features_"] = {name: own[rows] for name, own in reading.features.items()}
 
     def _features(self):
@@ -92,6 +91,7 @@ class RatingPart(Part):
         posteriors = (None if side.posterior is None else side.posterior.as_tuple() for side in (factors.users, factors.items))
         return (
             self.observed
+            | ({"effects_": self.effects} if self.effects else {})
             | attributes_of(factors)
             | {
                 "rating_scale_": self.scale,
