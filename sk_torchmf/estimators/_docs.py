@@ -268,6 +268,16 @@ _WRITTEN = {
         seen_features : {"auto", "user", "item", "both"}
             Whose rows have what they were observed with among their features (SVD++): those of users, of items or both. None is
             the plain model; ``"auto"`` is ``"both"`` for ``variational`` and None for the others.
+        effects : list
+            Columns of a table X, by position or by a frame's column name, each value of which has a bias of its own, with a learned
+            variance: a device, a weekday. ``("user", column)`` is a bias for each user and value, ``("item", column)`` likewise.
+            No value may be missing in ``fit``. For ``variational`` alone. ``predict`` and ``score`` of a table add the biases; they
+            average out, as a value that ``fit`` did not see does, where ``predict`` gets ids, and in all other methods.
+        time : int, str or bool
+            When a rating was given: a column of a table as in ``effects``, of numbers, which are seconds, or of dates and times;
+            True takes the ``timestamps`` of Interactions, which are seconds too. Biases as in ``effects`` are learned of the user's
+            sessions (without a gap of more than 8 hours, or 60 seconds, or at one time) and of 16 of the user's ratings in a row;
+            a pair to be predicted belongs to the nearest.
         @refit
             On MovieLens-100K (four splits) the RMSE was 0.8856 with and 0.8908 without (0.8853 without early stopping; ``adam``:
             0.8986, 0.9042).
@@ -291,6 +301,13 @@ _WRITTEN = {
             ``(basis, curvature, noise, count)``, in standardised units: the variances of row u along the columns of ``basis``, of
             shape (width, width), are ``v = noise / (count[u] * curvature + noise)``. Where rows have features there is a fifth
             part, ``doubt``, and they are ``v + v**2 * doubt[u]``. None where the solver is not ``variational``.
+        effects_ : list of Effect
+            With ``effects`` or ``time``: what was made of the columns, then of time; see ``inputs.effects``.
+        effect_biases_ : list of tuple of (ndarray, ndarray, float)
+            Likewise of each effect the biases of its codes, their posterior variances and the learned prior variance, in units of
+            the scores and their squares.
+        observed_features_ : dict of int, str or None to ndarray
+            Likewise the columns, and under None the times in seconds, in the order of the entries of ``observed_``.
         @history_
             With ``variational`` it has ``noise_std`` of the standardised ratings too.
     """,

@@ -81,7 +81,8 @@ class FitArguments:
         if self.X_val is not None:
             X_val = Interactions.from_matrix(self.X_val) if sp.issparse(self.X_val) else self.X_val
             X_val = as_interactions(X_val) if is_interactions(X_val) else X_val
-            parts = (X_val.user_ids, X_val.item_ids, X_val.ratings) if is_interactions(X_val) else (np.asarray(X_val),)
+            of_pairs = ("user_ids", "item_ids", "ratings", "timestamps")
+            parts = [getattr(X_val, name) for name in of_pairs] if is_interactions(X_val) else [np.asarray(X_val)]
             validation = (*parts, self.y_val)
         matrices = (side.encoded.matrix for side in self.reading.described.values())
         beside = [*self.reading.features.values(), *(part for own in matrices for part in (own.indices, own.data))]
@@ -404,20 +405,21 @@ def observed_attributes(pairs, values, weight, features=None):
     dict
         The fitted attributes ``seen_``, ``observed_``, ``pair_weights_`` and, with features, ``observed_features_``.
     """
-    columns, pointers = (part.cpu().numpy() for part in (pairs.T.columns, pairs.T.pointers))
-
-    def in_order(values):
-        by_item = values.index_select(0, pairs.T.order).cpu().numpy()
-        return sp.csc_array((by_item, columns, pointers), shape=pairs.shape).tocsr()  # a counting sort that keeps repeated pairs
-
-    observed = in_order(values)
+    observed = in_kept_order(pairs, values)
     seen = sp.csr_array((np.ones(observed.nnz, dtype=bool), observed.indices, observed.indptr), shape=observed.shape)
     if seen.has_canonical_format:
         seen.indices, seen.indptr = observed.indices, observed.indptr  # the same arrays, in a pickle too
     else:
         seen = seen.copy()
         seen.sum_duplicates()
-    found = {"seen_": seen, "observed_": observed, "pair_weights_": None if weight is None else in_order(weight).data}
+    found = {"seen_": seen, "observed_": observed, "pair_weights_": None if weight is None else in_kept_order(pairs, weight).data}
     if features is not None:
-        found["observed_features_"] = {name: in_order(own).data for name, own in features.items()}
+        found["observed_features_"] = {name: in_kept_order(pairs, own).data for name, own in features.items()}
     return found
+
+
+def in_kept_order(pairs, values):
+    """Values of pairs, a user-major Tensor of shape (n_pairs,), as a CSR array: its entries are in the order of ``observed_``."""
+    columns, pointers = (part.cpu().numpy() for part in (pairs.T.columns, pairs.T.pointers))
+    by_item = values.index_select(0, pairs.T.order).cpu().numpy()
+    return sp.csc_array((by_item, columns, pointers), shape=pairs.shape).tocsr()  # a counting sort that keeps repeated pairs

@@ -62,7 +62,8 @@ class FactorPredictor(TransformerMixin, Fitting):
             )
 
         constant, scale = state.get("global_mean_", 0.0), state.get("rating_scale_", 1.0)
-        return Factors(side("user"), side("item"), constant, state.get("user_prior_"), scale=scale)
+        effects = state.get("effect_biases_", ())
+        return Factors(side("user"), side("item"), constant, state.get("user_prior_"), scale=scale, effects=effects)
 
     def _start_from(self, codes, new_share=0.0):
         n_factors = self.item_factors_.shape[1]
@@ -405,6 +406,8 @@ def extended(estimator, features):
     if estimator.form_ == SPARSE:
         found["n_features_in_"] = sizes[1]
     found |= attributes_of(replace(model, users=sides[0], items=sides[1]))
+    if "effects_" in found:
+        found["effects_"] = [effect.regrown(*places) for effect in found["effects_"]]
     for role, side in zip(ROLES, sides, strict=True):
         if f"{role}_posterior_" in found:
             found[f"{role}_posterior_"] = None if side.posterior is None else side.posterior.as_tuple()
@@ -427,6 +430,8 @@ def _spread_pattern(matrix, places, shape):
 def attributes_of(factors):
     """The fitted attributes that hold a factorization of all ids."""
     found = {"global_mean_": factors.constant} if factors.biased else {}
+    if factors.effects:
+        found["effect_biases_"] = factors.effects
     for role in ("user", "item"):
         side = factors.side(role)
         found |= {f"{role}_factors_": side.factors, f"mean_{role}_": side.mean, f"{role}_counts_": side.counts}

@@ -1,5 +1,7 @@
 """What a model of ratings does beyond any factorization: rating units, limits, uncertainty, leave-one-out, R2."""
 
+from dataclasses import replace
+
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -11,7 +13,8 @@ from sk_torchmf._validation import check_flag, check_generator, check_ratings
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import observed_attributes, reading_of
 from sk_torchmf.estimators._recommendation import Recommender
-from sk_torchmf.inputs.queries import read_ids, read_new_users, read_query, read_target
+from sk_torchmf.inputs import context
+from sk_torchmf.inputs.queries import is_structured, read_ids, read_new_users, read_query, read_target
 from sk_torchmf.inputs.side_features import of_new_users
 from sk_torchmf.metrics._scorer import r2
 from sk_torchmf.nn import POINTWISE, Pairs
@@ -27,6 +30,8 @@ class RatingPredictor(RegressorMixin, Recommender):
     loss: str
     clip: bool
     solver: str
+    effects: list | None
+    time: int | str | bool | None
     # what fit leaves
     observed_: sp.csr_array | None
     pair_weights_: np.ndarray | None
@@ -37,6 +42,7 @@ class RatingPredictor(RegressorMixin, Recommender):
     user_prior_: tuple[np.ndarray, np.ndarray] | None  # None in a model that was taken over without its training data
     user_posterior_: tuple | None
     item_posterior_: tuple | None
+    effects_: list  # where there are effects
 
     @documented()
     def predict(self, user_ids, item_ids=None, *, return_std=False, clip=None, user_features=None, item_features=None):
@@ -67,13 +73,28 @@ class RatingPredictor(RegressorMixin, Recommender):
         if check_flag(return_std, "return_std"):
             self._check_uncertainty("return_std=True", item_ids is None and sp.issparse(user_ids))
         model, own = self._knowing(user_ids if item_ids is None else None, user_features, item_features)
-        predicted = self._respond(model._score(user_ids, item_ids, own), clip)
+        score, doubt = model._score(user_ids, item_ids, own), sum(prior for *_, prior in model._factors.effects)
+        if columns := model._context(user_ids if item_ids is None else None):
+            added, doubt = model._of_context(*read_ids(model, user_ids), columns)
+            score += added
+        predicted = self._respond(score, clip)
         if not return_std:
             return predicted
         user, item = read_query(model, user_ids, item_ids)
         user, item = np.broadcast_arrays(user, np.arange(model.n_items_) if item is None else item)
-        variance = model._factors.score_variances(user.ravel(), item.ravel()).reshape(user.shape)
+        variance = model._factors.score_variances(user.ravel(), item.ravel()).reshape(user.shape) + doubt
         return predicted, np.sqrt(self._link().variance(predicted, variance) + (self.noise_std_ or 0.0) ** 2)
+
+    def _context(self, X):
+        """What X has of the context that effects are of: columns as ``context.read`` returns them, none where X is no pairs."""
+        effects = vars(self).get("effects_", [])
+        if not effects or sp.issparse(X) or not (is_structured(X) or np.ndim(X) == 2):
+            return {}
+        return context.find(X, context.columns_of(effects, self.time))
+
+    def _of_context(self, user, item, columns):
+        """What the context of pairs of row numbers adds to their scores, and the variance of that: (n,) each."""
+        return self._factors.of_context(context.codes(self.effects_, user, item, columns))
 
     def _check_uncertainty(self, what, new_users):
         """Refuse to tell how uncertain a prediction is where that is not known."""
@@ -90,7 +111,7 @@ class RatingPredictor(RegressorMixin, Recommender):
         return np.clip(ratings, *self.rating_range_) if check_flag(self.clip if clip is None else clip, "clip") else ratings
 
     def _read_validation(self, X, y, sample_weight):
-        """Row numbers of the pairs, or None and new users' ratings; ratings and weights."""
+        """Row numbers of the pairs and their context, or None and new users' ratings; ratings and weights."""
         loss = self._link()
         if sp.issparse(X):
             data = read_new_users(self, X, y)
@@ -98,11 +119,18 @@ class RatingPredictor(RegressorMixin, Recommender):
                 raise ValueError("X_val has no stored ratings to score.")
             return None, data, loss.check(data.ratings), None
         ids = read_ids(self, X)
-        return ids, None, loss.check(check_ratings(read_target(X, y), len(ids[0]), "y_val")), sample_weight
+        rating = loss.check(check_ratings(read_target(X, y), len(ids[0]), "y_val"))
+        return (*ids, self._context(X)), None, rating, sample_weight
 
     def _validation_loss(self, ids, data, rating, weight):
         """Mean loss of known users' ratings, or of new users' ratings from their others, in the units of training."""
-        score = self._fold_in(data, leave_one_out=True)[1] if ids is None else self._score_pairs(ids[0], ids[1], "mean")
+        if ids is None:
+            score = self._fold_in(data, leave_one_out=True)[1]
+        else:
+            user, item, columns = ids
+            score = self._score_pairs(user, item, "mean")
+            if columns:
+                score += self._of_context(user, item, columns)[0]
         score, rating = (torch.from_numpy(values / self.rating_scale_) for values in (score, rating))
         return np.average(self._link()(score, rating).numpy(), weights=weight)
 
@@ -261,7 +289,20 @@ class RatingPredictor(RegressorMixin, Recommender):
 
     def _earlier(self):
         observed, weights = self._kept_for_more("observed_"), self.pair_weights_
-        return reading_of(self, observed, observed.data.astype(np.float64), weights)
+        columns, wanted = vars(self).get("observed_features_", {}), context.wanted(self.effects, self.time)
+        if columns.keys() != wanted.keys():
+            raise ValueError(
+                f"partial_fit goes on with the context that fit had. Got effects={self.effects!r} and time={self.time!r}, which "
+                "name other columns. Use fit."
+            )
+        return replace(reading_of(self, observed, observed.data.astype(np.float64), weights), features=columns)
+
+    def _check_shapes(self):
+        super()._check_shapes()
+        state = vars(self)
+        for effect, (biases, variances, _) in zip(state.get("effects_", []), state.get("effect_biases_", []), strict=True):
+            if not len(biases) == len(variances) == effect.n_codes:
+                raise ValueError(f"effect_biases_ has {len(biases)} biases, where {effect.n_codes} are due")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

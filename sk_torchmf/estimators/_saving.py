@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf.estimators._docs import documented
+from sk_torchmf.inputs.effects import Effect
 from sk_torchmf.inputs.encoders import FeatureEncoder, Passthrough
 from sk_torchmf.metrics._scorer import RankingScorer, ranking_scorer
 from sk_torchmf.storage.archive import check_path, naming, read, write
@@ -219,7 +220,11 @@ def _is_free(cls, attribute):
 
 
 def _folded(state):
-    """The state with the ratings as small integers where they are such, and without their places where ``seen_`` has these."""
+    """The state with effects as plain values, and with the ratings as small integers where they are such, without their places
+    where ``seen_`` has these.
+    """
+    if "effects_" in state:
+        state = state | {"effects_": [effect.state() for effect in state["effects_"]]}
     if state.get("observed_") is None:
         return state
     observed, seen = state["observed_"], state["seen_"]
@@ -235,6 +240,8 @@ def _folded(state):
 
 def _unfolded(state):
     """The state that ``_folded`` was given."""
+    if "effects_" in state:
+        state = state | {"effects_": [Effect.from_state(one) for one in state["effects_"]]}
     if state.get("observed_") is None:
         return state
     values, dtype, seen = state["observed_"]["values"], state["observed_"]["dtype"], state["seen_"]

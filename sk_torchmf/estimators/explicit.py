@@ -10,9 +10,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sk_torchmf._validation import LARGEST, MOST, SMALLEST, check_device
 from sk_torchmf.estimators._docs import documented
-from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, observed_attributes
+from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, in_kept_order, observed_attributes
 from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.estimators._ratings import RatingPredictor
+from sk_torchmf.inputs import context
 from sk_torchmf.inputs.forms import read_rated
 from sk_torchmf.inputs.side_features import ROLES, features_of
 from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF, Plan
@@ -38,6 +39,8 @@ class RatingPart(Part):
             return torch.from_numpy(values.astype(params.dtype)).to(device).index_select(0, pairs.order)
 
         self.rating, self.weight = to_pairs(rating), None if data.weights is None else to_pairs(data.weights)
+        self.effects, codes = context.fit(params.effects, data.user_ids, data.item_ids, reading.features)
+        self.codes = [torch.from_numpy(code).to(device).index_select(0, pairs.order) for code in codes]
         self.pairs, *self.known = pairs.compressed()
         self.described = [reading.described.get(role) for role in ROLES]
         self.counts = tuple(count.cpu().numpy() for count in pairs.sums(self.weight))
@@ -45,6 +48,9 @@ class RatingPart(Part):
             "rating_range_": np.array([rating.min(), rating.max()], dtype=np.float64),
             **dict(zip(("user_counts_", "item_counts_"), self.counts, strict=True)),
         }
+        if self.effects:
+            rows = in_kept_order(pairs, pairs.order).data
+            self.observed["observed_features_"] = {name: own[rows] for name, own in reading.features.items()}
 
     def make_solver(self):
         params, row = self.params, RATING_SOLVERS[self.params.solver]
@@ -66,6 +72,7 @@ class RatingPart(Part):
             batch_size=params.batch_size,
             generator=generator,
             features=features_of(self.described, self.known, params._seen_features()),
+            effects=[(code, effect.n_codes) for code, effect in zip(self.codes, self.effects, strict=True)],
         )
 
     def attributes(self, solver, last=False):
@@ -77,6 +84,7 @@ class RatingPart(Part):
         posteriors = (None if side.posterior is None else side.posterior.as_tuple() for side in (factors.users, factors.items))
         return (
             self.observed
+            | ({"effects_": self.effects} if self.effects else {})
             | attributes_of(factors)
             | {
                 "rating_scale_": self.scale,
@@ -100,6 +108,8 @@ class ExplicitFactorization(RatingPredictor):
         "batch_size": [Interval(Integral, 1, MOST, closed="both"), None],
         "clip": ["boolean"],
         "seen_features": [StrOptions({"auto", "user", "item", "both"}), None],
+        "effects": ["array-like", None],
+        "time": [Interval(Integral, 0, None, closed="left"), str, "boolean", None],
         **ENCODER_CONSTRAINTS,
         **FIT_CONSTRAINTS,
     }
@@ -118,6 +128,8 @@ class ExplicitFactorization(RatingPredictor):
         user_encoder="auto",
         item_encoder="auto",
         seen_features="auto",
+        effects=None,
+        time=None,
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=5,
@@ -145,6 +157,8 @@ class ExplicitFactorization(RatingPredictor):
         self.user_encoder = user_encoder
         self.item_encoder = item_encoder
         self.seen_features = seen_features
+        self.effects = effects
+        self.time = time
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -229,10 +243,13 @@ class ExplicitFactorization(RatingPredictor):
             raise ValueError(
                 f'batch_size must be None with solver="{self.solver}", which takes all ratings at once. Got {self.batch_size}.'
             )
+        if context.wanted(self.effects, self.time) and not RATING_SOLVERS[self.solver].takes_effects:
+            raise ValueError(f'effects and time need solver="variational", which learns how much they vary. Got "{self.solver}".')
         return check_device(self.device)
 
     def _read(self, X, y, sample_weight):
-        return read_rated(X, y, sample_weight, self.user, self.item, type(self).__name__)
+        reading = read_rated(X, y, sample_weight, self.user, self.item, type(self).__name__)
+        return replace(reading, features=context.read(X, self.effects, self.time))
 
     def _part(self, reading, device, seed, start):
         return RatingPart(self, reading, device, seed, start)
@@ -259,6 +276,8 @@ class MatrixFactorization(ExplicitFactorization):
     @user_encoder
     @item_encoder
     @seen_features
+    @effects
+    @time
     @early_stopping
     @validation_fraction
     @n_iter_no_change
@@ -298,6 +317,9 @@ class MatrixFactorization(ExplicitFactorization):
     @user_feature_weights_, item_feature_weights_
     @user_feature_shares_, item_feature_shares_
     @user_feature_prior_, item_feature_prior_
+    @effects_
+    @effect_biases_
+    @observed_features_
     @history_
     @n_iter_
     @best_iter_
@@ -362,6 +384,8 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     @user_encoder
     @item_encoder
     @seen_features
+    @effects
+    @time
     @early_stopping
     @validation_fraction
     @n_iter_no_change
@@ -407,6 +431,9 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     @user_feature_weights_, item_feature_weights_
     @user_feature_shares_, item_feature_shares_
     @user_feature_prior_, item_feature_prior_
+    @effects_
+    @effect_biases_
+    @observed_features_
     @history_
     @n_iter_
     @best_iter_

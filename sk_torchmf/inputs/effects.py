@@ -326,12 +326,12 @@ def fit_effects(effects, user, item, columns, timestamps=None, time=TIME):
     """
     found = []
     for side, column in check_effects(effects):
-        context, code = Values.fit(_plain(columns[column], len(user), f"column {column!r}"), column)
+        context, code = Values.fit(plain_column(columns[column], len(user), f"column {column!r}"), column)
         if side is not None:
             context, code = Each.fit(side, context, _of(side, user, item), code)
         found.append((Effect(column, context), code))
     if timestamps is not None:
-        seconds = _check_times(as_seconds(_plain(timestamps, len(user), "time")))
+        seconds = _check_times(as_seconds(plain_column(timestamps, len(user), "time")))
         for kind, size in time:
             if kind == PERIODS:
                 periods = Periods.fit(seconds, size)
@@ -360,11 +360,11 @@ def find_codes(effects, user, item, columns, timestamps=None):
     list of ndarray of shape (n,), int64
     """
     found, n = [], len(user)
-    seconds = None if timestamps is None else as_seconds(_plain(timestamps, n, "time"))
+    seconds = None if timestamps is None else as_seconds(plain_column(timestamps, n, "time"))
     for effect in effects:
         values = seconds if effect.column is None else columns.get(effect.column)
         if values is not None and effect.column is not None:
-            values = _plain(values, n, f"column {effect.column!r}")
+            values = plain_column(values, n, f"column {effect.column!r}")
         found.append(effect.codes(user, item, values))
     return found
 
@@ -420,7 +420,7 @@ def _check_times(seconds):
     return seconds
 
 
-def _plain(values, n, name):
+def plain_column(values, n, name):
     """A column as an array of shape (n,); times with a zone are those of UTC."""
     if getattr(getattr(values, "dtype", None), "tz", None) is not None:  # of pandas, which would make objects of them
         values = values.to_numpy(dtype="datetime64[ns]")

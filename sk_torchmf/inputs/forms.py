@@ -33,7 +33,8 @@ class Reading:
     names : ndarray of str objects or None
         The columns of a frame.
     features : dict of str to ndarray of shape (n,)
-        Further columns of the observations, for estimators that read them: numbers, or of a category its number.
+        Further columns of the observations, for estimators that read them: numbers, or of a category its number; or their context,
+        see ``context.read``.
     categories : dict of str to ndarray
         The sorted vocabulary of each that is categorical.
     described : dict of str to Described
@@ -116,7 +117,7 @@ class Reading:
         data = Interactions(user, item, ratings, weights=weights, num_users=len(users), num_items=len(items))
         n_features = len(items) if self.form == SPARSE else self.n_features
         codes = _inverse(user_place, len(users)), _inverse(item_place, len(items))
-        features = {name: np.concatenate([values, more.features[name]]) for name, values in self.features.items()}
+        features = {name: _joined(values, more.features[name]) for name, values in self.features.items()}
         places = {"user": (user_place, user_place_of_more, len(users)), "item": (item_place, item_place_of_more, len(items))}
         described = {}
         for role, own in self.described.items():
@@ -124,6 +125,13 @@ class Reading:
             described[role] = own.merged(place, n, more.described.get(role), place_of_more)
         changed = {"data": data, "users": users, "items": items, "n_features": n_features}
         return replace(self, **changed, features=features, described=described), codes
+
+
+def _joined(values, more):
+    """Two parts of a column as one, in which what was different stays so."""
+    if values.dtype.kind != more.dtype.kind:
+        values, more = values.astype(object), more.astype(object)
+    return np.concatenate([values, more])
 
 
 def _inverse(place, n):

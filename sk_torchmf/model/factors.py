@@ -331,6 +331,17 @@ class Factors:
             variance[part] = score_variance((self.users.posterior, u, rows[1]), (self.items.posterior, i, rows[0]))
         return self.scale**2 * variance
 
+    def of_context(self, codes):
+        """What effects add to scores, and the posterior variances of that: (n,) each, for the codes (n,) of every effect.
+
+        A code of -1 is not known: its bias has the prior's mean, zero, and variance.
+        """
+        biases, variances = np.zeros(len(codes[0])), np.zeros(len(codes[0]))
+        for (bias, variance, prior), code in zip(self.effects, codes, strict=True):
+            biases += np.where(code < 0, 0.0, bias[code])
+            variances += np.where(code < 0, prior, variance[code])
+        return biases, variances
+
     def draw(self, rng, role, code):
         """Draw rows of a side from their posterior: factors (n, n_factors) and biases (n,) of row numbers, -1 for unknown."""
         side = self.side(role)

@@ -25,6 +25,8 @@ class RatingSolver:
         Whether ``batch_size`` may be a number.
     learns_prior : bool
         Whether it learns from the rows how much they differ, so that directions in which they do not are lost to it.
+    takes_effects : bool
+        Whether it learns biases of the context of ratings; ``build`` then takes ``effects``, see ``Variational``.
     seen_features : {"user", "item", "both", None}
         Whose rows have what they were observed with for features where nothing else is asked for.
     """
@@ -33,11 +35,12 @@ class RatingSolver:
     init_std: float = 0.1
     takes_batches: bool = False
     learns_prior: bool = False
+    takes_effects: bool = False
     seen_features: str | None = None
 
 
-def _variational(module, plan, rating, weight, loss, *, features, **options):
-    return Variational(module, plan, rating, weight, loss, features)
+def _variational(module, plan, rating, weight, loss, *, features, effects=(), **options):
+    return Variational(module, plan, rating, weight, loss, features, effects)
 
 
 def _als(module, plan, rating, weight, loss, *, alpha, mean, features=None, **options):
@@ -46,7 +49,7 @@ def _als(module, plan, rating, weight, loss, *, alpha, mean, features=None, **op
 
 
 def _minimiser(name):
-    def build(module, plan, rating, weight, loss, *, alpha, mean, learning_rate, batch_size, generator, features=None):
+    def build(module, plan, rating, weight, loss, *, alpha, mean, learning_rate, batch_size, generator, features=None, **options):
         objective = Objective.build(module, plan, rating, weight, loss, alpha=alpha, mean=mean, features=features)
         return Minimiser(module, objective, name, learning_rate=learning_rate, batch_size=batch_size, generator=generator)
 
@@ -54,7 +57,7 @@ def _minimiser(name):
 
 
 RATING_SOLVERS = {
-    "variational": RatingSolver(_variational, init_std=1.0, learns_prior=True, seen_features="both"),
+    "variational": RatingSolver(_variational, init_std=1.0, learns_prior=True, takes_effects=True, seen_features="both"),
     "als": RatingSolver(_als),
     **{name: _minimiser(name) for name in OPTIMIZERS},
 }

@@ -172,7 +172,8 @@ def fitted(kind):
         return
     needed = {"TorchFactorization": {"module": Factorization}, "SpotlightEstimator": {"model": ItemMeans}}.get(kind.__name__, {})
     known = inspect.signature(kind).parameters
-    others = {"early_stopping": True, "solver": "adam", "biased": True, "ranking": True, "loss": "bpr"}
+    data.timestamps = np.arange(len(data))
+    others = {"early_stopping": True, "time": True, "solver": "adam", "biased": True, "ranking": True, "loss": "bpr"}
     yield kind(**needed).fit(data)
     yield kind(**needed, user="user", item="item").fit(table, None if "biased" in known else y)
     if "user_encoder" in known:
