@@ -273,7 +273,7 @@ def _with_encoders(values):
     for name, value in values.items():
         if isinstance(value, dict) and value.keys() == {"encoder", "state"}:
             found[name] = ENCODERS[value["encoder"]]()
-            vars(found[name]).update(value["state"])
+            found[name].__dict__.update(value["state"])
     return found
 
 
