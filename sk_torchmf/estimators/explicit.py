@@ -346,7 +346,9 @@ class MatrixFactorization(ExplicitFactorization):
     this is the weighted-lambda rule of [1]_.
 
     ``variational`` has the same likelihood and learns the ridge: rows are draws from a Gaussian whose mean and covariance are
-    estimated with them, as is the noise [2]_.
+    estimated with them, as is the noise [2]_. With ``effects`` and ``time`` a score has a bias more for each, :math:`e_c` of the
+    code c of what stands in the column; the :math:`e_c` of one effect are draws from :math:`N(0, \tau)`, with :math:`\tau`
+    estimated too.
 
     References
     ----------
@@ -459,7 +461,9 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     where :math:`p_0, q_0` are zero. With exponent 1 instead of 0.75 this is the weighted-lambda rule of [1]_.
 
     ``variational`` has the same likelihood and learns the ridge: rows are draws from a Gaussian whose mean and covariance are
-    estimated with them, as is the noise [2]_.
+    estimated with them, as is the noise [2]_. With ``effects`` and ``time`` a score has a bias more for each, :math:`e_c` of the
+    code c of what stands in the column; the :math:`e_c` of one effect are draws from :math:`N(0, \tau)`, with :math:`\tau`
+    estimated too.
 
     References
     ----------
@@ -480,6 +484,14 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     >>> items, scores = model.recommend("cem", k=1)
     >>> items
     array(['milk'], dtype=object)
+
+    With a bias for each place where a rating was given, which is the third column:
+
+    >>> X = np.column_stack([X, ["home", "work", "home", "work", "home"]])
+    >>> model = BiasedMatrixFactorization(n_factors=2, effects=[2], random_state=0).fit(X, y)
+    >>> at_home, at_work = model.predict([["cem", "milk", "home"], ["cem", "milk", "work"]])
+    >>> bool(at_home > at_work)
+    True
     """
 
     _module = BiasedMF

@@ -47,6 +47,8 @@ OF_RATINGS = {
     "learning_rate": ("1e-300", "1e-3", "0.1", "1", "1e3", "1e30", "1e300", "np.float16(0.1)"),
     "batch_size": ("1", "5", "10**9", "2**62", "np.uint8(7)"),
     "clip": ("True", "np.True_"),
+    "effects": ("[1]", "[('user', 1)]", "['item', ('item', 'user')]"),
+    "time": ("True", "1", "'item'", "np.int8(1)"),
 }
 OF_POSITIVES = {
     "biased": ("True",),
