@@ -304,10 +304,10 @@ _WRITTEN = {
         effects_ : list of Effect
             With ``effects`` or ``time``: what was made of the columns, then of time; see ``inputs.effects``.
         effect_biases_ : list of tuple of (ndarray, ndarray, float)
-            Likewise of each effect the biases of its codes, their posterior variances and the learned prior variance, in units of
+            With effects: of each the biases of its codes, their posterior variances and the learned prior variance, in units of
             the scores and their squares.
         observed_features_ : dict of int, str or None to ndarray
-            Likewise the columns, and under None the times in seconds, in the order of the entries of ``observed_``.
+            With effects: the columns, and under None the times in seconds, in the order of the entries of ``observed_``.
         @history_
             With ``variational`` it has ``noise_std`` of the standardised ratings too.
     """,
