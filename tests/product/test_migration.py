@@ -76,7 +76,7 @@ def of_lightfm(path):
     model.save(path)
     names = {"Hybrid": hybrid(), "tags": peers.tags()}
     names["hybrid"] = TorchFactorization(names["Hybrid"], "bpr", module__tags=peers.tags().toarray()).fit(data)
-    names["liked"] = BiasedMatrixFactorization(4, loss="logistic", random_state=0).fit(signs, item_features=peers.tags())
+    names["tagged"] = ImplicitMatrixFactorization(4, random_state=0).fit(train, item_features=peers.tags())
     return names | {"df": df, "X": df[["user", "item"]], "data": data, "signs": signs, "train": train, "test": test, "model": model}
 
 
