@@ -182,6 +182,11 @@ _WRITTEN = {
             generator is changed.
         verbose : int
             1 prints a line an $epoch. For progress bars and loggers see scikit-learn's ``set_callbacks`` (1.9 and later).
+        user_encoder : {"auto", "passthrough"} or transformer
+            What makes numbers of ``user_features``: ``"auto"`` is a ``FeatureEncoder``, ``"passthrough"`` takes numbers as they
+            are; any transformer of scikit-learn's is cloned, and its parameters are searched as ``user_encoder__...``.
+        item_encoder : {"auto", "passthrough"} or transformer
+            Likewise of ``item_features``.
 
         Attributes
         ----------
@@ -190,6 +195,16 @@ _WRITTEN = {
             where none was, the index arrays are those of ``seen_``.
         pair_weights_ : ndarray or None
             A weight for each entry of ``$entries``, for ``partial_fit`` to go on from; None where all are one.
+        user_encoder_, item_encoder_ : transformer
+            Where there were features: what encodes them.
+        user_features_, item_features_ : CSR array of shape (n, n_columns)
+            Where there were features: the encoded features of all ids.
+        user_described_, item_described_ : ndarray of shape (n,), bool
+            Where there were features: whose are known.
+        user_feature_names_, item_feature_names_ : ndarray of shape (n_columns,)
+            Where there were features: the names of their columns.
+        user_feature_groups_, item_feature_groups_ : dict of str to tuple of int
+            Where there were features: the first column of each group, and the first behind it.
         history_ : dict of list
             A value an $epoch: ``loss``, ``seconds`` and, where there are validation data, ``validation_loss`` or
             ``validation_score``. ``pandas.DataFrame(model.history_)`` is a table of them. After early stopping it tells of the fit
@@ -206,11 +221,6 @@ _WRITTEN = {
         ----------
         n_factors : int
             Length of a factor row, k.
-        user_encoder : {"auto", "passthrough"} or transformer
-            What makes numbers of ``user_features``: ``"auto"`` is a ``FeatureEncoder``, ``"passthrough"`` takes numbers as they
-            are; any transformer of scikit-learn's is cloned, and its parameters are searched as ``user_encoder__...``.
-        item_encoder : {"auto", "passthrough"} or transformer
-            Likewise of ``item_features``.
         handle_unknown : {"mean", "nan", "error"}
             What to predict for ids that ``fit`` did not see: as the known ids do on average, NaN, or raise ValueError.
         dtype : {"float32", "float64"}
@@ -223,17 +233,6 @@ _WRITTEN = {
         ----------
         mean_user_, mean_item_ : ndarray of shape (n_factors,)
             The factors of an unknown id: the mean of the known ones.
-        user_encoder_, item_encoder_ : transformer
-            Where there were features: what encodes them.
-        user_features_, item_features_ : CSR array of shape (n, n_columns)
-            Where there were features: the encoded features of all ids.
-        user_described_, item_described_ : ndarray of shape (n,), bool
-            Where there were features: whose are known.
-        user_feature_names_, item_feature_names_ : ndarray of shape (n_columns,)
-            Where there were features: the names of their columns.
-        user_feature_groups_, item_feature_groups_ : dict of str to tuple of int
-            Where there were features: the first column of each group, and the first behind it. A group's columns have a variance in
-            common.
         user_feature_weights_, item_feature_weights_ : ndarray of shape (n_columns, width)
             Where there were features: what each column adds to the factors and, in a biased model, to the bias of a row without
             observations.

@@ -77,7 +77,7 @@ class StreamPart(Part):
 
     def make_solver(self):
         with private_random_state(self.seed, self.device) as random:
-            trainer, scheduler = make_trainer(self.params, self.shape, {}, self.device)
+            trainer, scheduler = make_trainer(self.params, self.shape, {}, self.device, {})
             return Epochs(trainer, self.stream, scheduler=scheduler, random=random)
 
     def attributes(self, solver, last=False):

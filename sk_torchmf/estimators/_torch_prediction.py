@@ -32,7 +32,8 @@ from sk_torchmf.nn import POINTWISE, PointwiseLoss, Response
 from sk_torchmf.solvers.batches import as_scores
 from sk_torchmf.solvers.factories import find_ranking_loss, make_loss
 
-BLOCK = 2**16  # pairs scored at once
+BLOCK = 2**16  # pairs scored at once,
+WIDTH = 64  # and fewer where they have more columns of features than this
 BACKGROUND = 64  # known ids that stand in for an unknown one
 
 _NO_NEW_USERS = (
@@ -107,9 +108,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
     def _score(self, user, item, features, handle_unknown):
         """Scores, float64, in the shape of the row numbers ``user`` and ``item``, -1 for unknown; features are flat."""
         shape, user, item = user.shape, user.ravel(), item.ravel()
-        user, item = (
-            np.where(counts[code] > 0, code, -1) for counts, code in ((self.user_counts_, user), (self.item_counts_, item))
-        )
+        user, item = (np.where(self._is_known(role)[code], code, -1) for role, code in (("user", user), ("item", item)))
         codes = {"user": user, "item": item} | features
         if handle_unknown == "error":
             self._check_known(codes)
@@ -123,6 +122,16 @@ class ModulePredictor(RegressorMixin, PartEstimator):
             scores[unknown] = self._average({name: code[unknown] for name, code in codes.items()})
         return scores.reshape(shape)
 
+    def _is_known(self, role):
+        """Which ids were observed, or have features."""
+        observed, described = vars(self)[f"{role}_counts_"] > 0, vars(self).get(f"{role}_described_")
+        return observed if described is None else observed | described
+
+    def _encoded(self):
+        """The encoded features of all users and items, by the names that ``forward`` has for them."""
+        state = vars(self)
+        return {name: state[f"{name}_"] for name in ("user_features", "item_features") if f"{name}_" in state}
+
     def _check_known(self, codes):
         for name, code in codes.items():
             if code.dtype.kind == "i":
@@ -131,16 +140,21 @@ class ModulePredictor(RegressorMixin, PartEstimator):
     @one_thread_if_forked
     def _forward(self, codes):
         """The module's scores of known codes, float64, in blocks."""
-        n = len(codes["user"])
+        n, encoded = len(codes["user"]), self._encoded()
         scores, dtype = np.empty(n), getattr(torch, self.dtype)
+        size = max(1, BLOCK // max(1, sum(matrix.shape[1] for matrix in encoded.values()) // WIDTH))
         with torch.no_grad():
-            for start in range(0, n, BLOCK):
-                part = slice(start, start + BLOCK)
+            for start in range(0, n, size):
+                part = slice(start, start + size)
                 user, item, *rest = (torch.from_numpy(np.ascontiguousarray(code[part])) for code in codes.values())
                 named = zip(
                     list(codes)[2:], (value.to(dtype) if value.is_floating_point() else value for value in rest), strict=True
                 )
-                scores[part] = as_scores(self.module_(user, item, **dict(named)), len(user), type(self.module_).__name__)
+                rows = {
+                    name: torch.from_numpy(matrix[codes[name.removesuffix("_features")][part]].toarray()).to(dtype)
+                    for name, matrix in encoded.items()
+                }
+                scores[part] = as_scores(self.module_(user, item, **dict(named), **rows), len(user), type(self.module_).__name__)
         if not np.isfinite(scores).all():
             bad = np.flatnonzero(~np.isfinite(scores))
             raise DivergenceError(
@@ -265,7 +279,8 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         Returns
         -------
         torch.nn.Module
-            ``forward(user, item, **features)`` takes tensors as the module itself does, positions in ``users_`` and ``items_``, and
+            ``forward(user, item, **features)`` takes tensors as the module itself does, positions in ``users_`` and ``items_`` and,
+            where there were features of these, dense rows of ``user_features_`` and ``item_features_``, and
             returns predicted ratings, within the range of the training ratings with ``clip=True``, in the shape the module gives
             them. Unknown ids have no position, and those that ``fit`` never observed have the rows they were made with: leave them
             to ``predict``. A copy, on the CPU, in evaluation mode.

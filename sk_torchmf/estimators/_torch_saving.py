@@ -124,8 +124,9 @@ class SavedModule(ModulePredictor, Fitting):
 
     @one_thread_if_forked
     def _restore(self, path, values):
+        n_columns = {name: matrix.shape[1] for name, matrix in self._encoded().items()}
         with private_random_state(0, torch.device("cpu")):  # a constructor draws parameters, which are not kept
-            module = build_module(self, (self.n_users_, self.n_items_), self.feature_categories_)
+            module = build_module(self, (self.n_users_, self.n_items_), self.feature_categories_, n_columns)
         module = module.to("cpu", getattr(torch, self.dtype))
         try:
             module.load_state_dict(values["module"])

@@ -11,7 +11,7 @@ from sk_torchmf.estimators._torch_prediction import background_of
 from sk_torchmf.inputs import columns as side_columns
 from sk_torchmf.nn import NegativeSampler, Pairs
 from sk_torchmf.solvers.base import tensors_of
-from sk_torchmf.solvers.batches import Batch, Observations, PairsBatch, Ranked
+from sk_torchmf.solvers.batches import Batch, EncodedRows, Observations, PairsBatch, Ranked
 from sk_torchmf.solvers.factories import make_loss, make_module, make_optimizer, make_scheduler
 from sk_torchmf.solvers.hogwild import Hogwild, check_shareable
 from sk_torchmf.solvers.minibatch import Epochs, Trainer, private_random_state
@@ -58,6 +58,10 @@ class ModulePart(Part):
 
     def __init__(self, params, reading, device, seed, start):
         self.params, self.reading, self.device, self.seed, self.start = params, reading, device, seed, start
+        if reading.described and params.n_processes > 1:
+            raise ValueError(
+                f"user_features and item_features need n_processes=1: the processes do not share them. Got {params.n_processes}."
+            )
         data, ranks = reading.data, params._ranks()
         counts = tuple(
             np.bincount(ids, data.weights, n).astype(np.float64)
@@ -101,11 +105,13 @@ class ModulePart(Part):
             {name: values.astype(dtype) if values.dtype.kind == "f" else values for name, values in reading.features.items()},
             self.device,
         )
-        categories = reading.categories
+        encoded = {f"{role}_features": own.encoded.matrix for role, own in reading.described.items()}
+        batch.encoded = {name: EncodedRows(matrix, getattr(torch, dtype), self.device) for name, matrix in encoded.items()}
+        categories, n_columns = reading.categories, {name: matrix.shape[1] for name, matrix in encoded.items()}
         with private_random_state(self.seed, self.device) as random:
-            trainer, scheduler = make_trainer(params, reading.shape, categories, self.device)
+            trainer, scheduler = make_trainer(params, reading.shape, categories, self.device, n_columns)
             if self.start is not None:
-                self.start.hand_over(trainer, scheduler, lambda *shape: build_module(params, shape, categories))
+                self.start.hand_over(trainer, scheduler, lambda *shape: build_module(params, shape, categories, n_columns))
             if params.n_processes > 1:
                 check_shareable(trainer.optimizer, self.device, params.n_processes)
                 size = params.batch_size or len(batch)
@@ -133,7 +139,7 @@ def _in_order(pairs, values):
 
 def _batches(params, batch, sampler, generator, module, shape):
     """What to take a step on each, in every epoch."""
-    fused = params.batch_size is None and hasattr(module, "forward_pairs") and not batch.features
+    fused = params.batch_size is None and hasattr(module, "forward_pairs") and not batch.features and not batch.encoded
     planned = shape if fused else None
     batches = [batch] if params.batch_size is None else Observations(batch, params.batch_size, generator)
     if sampler is not None:
@@ -141,17 +147,19 @@ def _batches(params, batch, sampler, generator, module, shape):
     return [PairsBatch.of(batch, planned)] if fused else batches
 
 
-def build_module(params, shape, categories):
-    """A fresh module for (n_users, n_items), as an estimator's parameters have it."""
+def build_module(params, shape, categories, n_columns):
+    """A fresh module for (n_users, n_items) and columns of ``user_features`` and so on, as an estimator's parameters have it."""
     sizes = dict(zip(("n_users", "n_items"), shape, strict=True))
     n_categories = {f"n_{name}": len(labels) for name, labels in categories.items()}
-    return make_module(params.module, params._options("module"), sizes, n_categories, list(side_columns.columns(params.features)))
+    n_categories |= {f"n_{name}": n for name, n in n_columns.items()}
+    features = [*side_columns.columns(params.features), *n_columns]
+    return make_module(params.module, params._options("module"), sizes, n_categories, features)
 
 
-def make_trainer(params, shape, categories, device):
+def make_trainer(params, shape, categories, device, n_columns):
     """What trains a fresh module on its device, and the scheduler."""
     loss = make_loss(params.loss, params._options("loss"))
-    module = build_module(params, shape, categories).to(device, getattr(torch, params.dtype)).train()
+    module = build_module(params, shape, categories, n_columns).to(device, getattr(torch, params.dtype)).train()
     optimizer = make_optimizer(params.optimizer, params._options("optimizer"), module, params.parameter_options)
     scheduler = make_scheduler(params.scheduler, params._options("scheduler"), optimizer)
     return Trainer(module, loss, optimizer), scheduler

@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from sk_torchmf._validation import MOST, check_device
 from sk_torchmf.estimators._docs import documented
-from sk_torchmf.estimators._fitting import FIT_CONSTRAINTS, reading_of
+from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, reading_of
 from sk_torchmf.estimators._torch_batches import StreamTrainer
 from sk_torchmf.estimators._torch_saving import SavedModule
 from sk_torchmf.estimators._torch_training import ModulePart, ModuleStart
@@ -33,10 +33,13 @@ class TorchFactorization(SavedModule, StreamTrainer):
     ----------
     module : class or callable
         A subclass of ``torch.nn.Module``, or a function that makes one. It is called with ``n_users``, ``n_items``, the arguments
-        ``module__*`` and, for a categorical feature ``day``, with its number of categories ``n_day`` if it has such a parameter.
+        ``module__*`` and, for a categorical feature ``day``, with its number of categories ``n_day`` if it has such a parameter;
+        likewise with ``n_user_features`` and ``n_item_features``, the numbers of encoded columns, where ``fit`` is given such.
         ``forward(user, item)`` takes int64 tensors of shape (n,), row numbers of ``users_`` and ``items_``, and returns one score a
-        pair, of shape (n,) or (n, 1). ``penalty()``, if there is one, returns a number that is added to the loss of each step.
-        With ``forward_pairs(pairs)``, see ``nn.Pairs``, and ``batch_size=None`` training runs on the fused kernels.
+        pair, of shape (n,) or (n, 1). Of the ``user_features`` and ``item_features`` that ``fit`` is given it gets the rows of
+        these users and items by these names: dense tensors of shape (n, n_columns) in ``dtype``. ``penalty()``, if there is one,
+        returns a number that is added to the loss of each step. With ``forward_pairs(pairs)``, see ``nn.Pairs``, and
+        ``batch_size=None`` training runs on the fused kernels.
     loss : str, class, instance or function, default="squared_error"
         Of scores and ratings, both of shape (n,): a name (``squared_error``, ``huber``, ``poisson``, ``logistic``, or of a class
         in ``torch.nn`` such as ``"L1Loss"``), a loss of ``torch.nn``, or any function that returns one number. Predictions are
@@ -53,7 +56,8 @@ class TorchFactorization(SavedModule, StreamTrainer):
     features : list of str or dict of str to str or int, default=None
         Further columns of a table, or ``timestamps`` or ``weights`` of Interactions, that ``forward(user, item, **features)`` gets
         as tensors of shape (n,): numbers in ``dtype``; text and a frame's categories as int64 numbers of the sorted
-        ``feature_categories_``. A dict gives names to columns.
+        ``feature_categories_``. A dict gives names to columns. What is known of users and items goes to ``fit`` instead, as
+        ``user_features`` and ``item_features``.
     n_negatives : int, default=1
         For ranking losses: how many items to draw for each positive.
     @negatives
@@ -66,6 +70,8 @@ class TorchFactorization(SavedModule, StreamTrainer):
     n_processes : int, default=1
         More than one train lock-free on shared parameters (Hogwild [1]_): SGD or Adagrad on the CPU, and a loss of ratings.
         Results then depend on timing and differ from run to run. Refused in a forked process.
+    @user_encoder
+    @item_encoder
     @early_stopping
     @validation_fraction
     @n_iter_no_change
@@ -116,8 +122,13 @@ class TorchFactorization(SavedModule, StreamTrainer):
     @observed_
         With a ranking loss it holds True for every positive instead. ``fit_batches`` leaves none.
     observed_features_ : dict of str to ndarray
-        The values of each feature, in the order of the entries of ``observed_``; of categories the numbers. ``fit_batches`` leaves
-        none.
+        The values of each of ``features``, in the order of the entries of ``observed_``; of categories the numbers. ``fit_batches``
+        leaves none.
+    @user_encoder_, item_encoder_
+    @user_features_, item_features_
+    @user_described_, item_described_
+    @user_feature_names_, item_feature_names_
+    @user_feature_groups_, item_feature_groups_
     @pair_weights_
         ``fit_batches`` leaves none.
     optimizer_state_ : dict or None
@@ -174,6 +185,7 @@ class TorchFactorization(SavedModule, StreamTrainer):
         "batch_size": [Interval(Integral, 1, MOST, closed="both"), None],
         "n_processes": [Interval(Integral, 1, MOST, closed="both")],
         "clip": ["boolean"],
+        **ENCODER_CONSTRAINTS,
         **FIT_CONSTRAINTS,
         "verbose": ["verbose", Interval(Real, 0, None, closed="left")],
     }
@@ -192,6 +204,8 @@ class TorchFactorization(SavedModule, StreamTrainer):
         max_iter=10,
         batch_size=1024,
         n_processes=1,
+        user_encoder="auto",
+        item_encoder="auto",
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=5,
@@ -221,6 +235,8 @@ class TorchFactorization(SavedModule, StreamTrainer):
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.n_processes = n_processes
+        self.user_encoder = user_encoder
+        self.item_encoder = item_encoder
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -241,7 +257,7 @@ class TorchFactorization(SavedModule, StreamTrainer):
 
     @_fit_context(prefer_skip_nested_validation=True)
     @documented(one="an observation", forms="table or Interactions", epoch="epoch")
-    def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None):
+    def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None, *, user_features=None, item_features=None):
         """Train a module, fresh unless ``warm_start``, on observed ratings or, with a ranking loss, on positives.
 
         Parameters
@@ -255,16 +271,20 @@ class TorchFactorization(SavedModule, StreamTrainer):
             ranking loss they multiply ``y``.
         @X_val
         @y_val
+        @user_features
+            The module's ``forward`` gets their rows. Ids that only a table has are predicted by the module too; its own parameters
+            for these, such as the rows of an embedding, are still as they were made: start them small.
+        @item_features
 
         Returns
         -------
         @self
         """
-        return self._fit(X, y, sample_weight, X_val, y_val)
+        return self._fit(X, y, sample_weight, X_val, y_val, user=user_features, item=item_features)
 
     @with_callbacks
     @documented(unkept="was fitted with ``fit_batches``")
-    def partial_fit(self, X, y=None, sample_weight=None):
+    def partial_fit(self, X, y=None, sample_weight=None, *, user_features=None, item_features=None):
         """Go on with more observations: the estimator has kept those so far, and trains on all of them, from the present module.
 
         Parameters
@@ -272,6 +292,9 @@ class TorchFactorization(SavedModule, StreamTrainer):
         @X
         @y
         @sample_weight
+        @user_features
+            Their columns are those of ``fit``, and so is their encoding.
+        @item_features
 
         Returns
         -------
@@ -290,7 +313,7 @@ class TorchFactorization(SavedModule, StreamTrainer):
         trains for ``max_iter`` epochs on all observations so far, as long as a ``fit`` to all of them with ``warm_start``, so give
         it many at a time.
         """
-        return self._partial_fit(X, y, sample_weight)
+        return self._partial_fit(X, y, sample_weight, user=user_features, item=item_features)
 
     def _check(self):
         if self.checkpoint is not None and self.n_processes > 1:

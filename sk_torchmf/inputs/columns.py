@@ -10,7 +10,10 @@ from sk_torchmf.inputs.forms import SPARSE, TABLE, form_of
 from sk_torchmf.inputs.labels import column, encode, is_frame, lookup
 from sk_torchmf.interactions import as_interactions
 
-TAKEN = ("self", "user", "item", "users", "items", "factors")  # forward's own, and what module arguments n_* mean already
+TAKEN = (
+    *("self", "user", "item", "user_features", "item_features"),  # forward's own
+    *("users", "items", "factors"),  # what module arguments n_* mean already
+)
 WHOLE = 2**24  # up to which float32 tells whole numbers apart
 
 

@@ -211,7 +211,7 @@ def _read_items(estimator, items):
     if not len(candidates):
         raise ValueError(
             f'items="{COLD}" are the items without observations in fit, and all {len(estimator.items_)} have some. Hold whole '
-            "items out, with ColdItemSplit, of Interactions, which keep their positions; a table's items are those of its rows."
+            "items out, with ColdItemSplit, of Interactions, which keep their positions, or of a table beside item_features."
         )
     return candidates
 

@@ -3,10 +3,38 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sk_torchmf.nn import NegativeSampler, Pairs
+
+
+class EncodedRows:
+    """The encoded features of all users, or of all items, on a device.
+
+    Parameters
+    ----------
+    matrix : CSR array of shape (n, n_columns)
+        Each entry stored once.
+    dtype : torch.dtype
+    device : torch.device
+    """
+
+    def __init__(self, matrix, dtype, device):
+        pointers, columns = (torch.from_numpy(part.astype(np.int64)).to(device) for part in (matrix.indptr, matrix.indices))
+        self.pointers, self.columns, self.n_columns = pointers, columns, matrix.shape[1]
+        self.value = torch.from_numpy(matrix.data).to(device, dtype)
+
+    def dense(self, code):
+        """The rows of row numbers (n,), a dense tensor of shape (n, n_columns)."""
+        start, lengths = self.pointers[code], self.pointers.diff()[code]
+        row = torch.arange(len(code), device=code.device).repeat_interleave(lengths)
+        shift = start - (lengths.cumsum(0) - lengths)  # from a place among these rows' entries to that among all
+        place = torch.arange(len(row), device=code.device) + shift.repeat_interleave(lengths)
+        found = self.value.new_zeros(len(code), self.n_columns)
+        found[row, self.columns[place]] = self.value[place]
+        return found
 
 
 @dataclass(slots=True)
@@ -22,6 +50,8 @@ class Batch:
     weight : Tensor of shape (n,) or None
     features : dict of str to Tensor of shape (n,)
         What ``forward`` gets beside user and item; as long as these.
+    encoded : dict of str to EncodedRows
+        Under ``"user_features"`` and ``"item_features"``: ``forward`` gets the rows of the batch's users and items by these names.
     """
 
     user: Tensor
@@ -29,6 +59,7 @@ class Batch:
     rating: Tensor
     weight: Tensor | None = None
     features: dict = field(default_factory=dict)
+    encoded: dict = field(default_factory=dict)
 
     @classmethod
     def from_arrays(cls, user, item, rating, weight, features, device="cpu"):
@@ -42,7 +73,9 @@ class Batch:
 
     def score(self, module):
         """The module's scores, one for each user and item."""
-        return as_scores(module(self.user, self.item, **self.features), len(self.user), type(module).__name__)
+        code = {"user_features": self.user, "item_features": self.item}
+        rows = {name: table.dense(code[name]) for name, table in self.encoded.items()}
+        return as_scores(module(self.user, self.item, **self.features, **rows), len(self.user), type(module).__name__)
 
     def ranked_against(self, negative):
         """The batch with negatives (n, m), each scored with the features of its positive: first n scores, then n rows of m."""
@@ -52,13 +85,13 @@ class Batch:
 
         features = {name: repeated(values) for name, values in self.features.items()}
         item = torch.cat([self.item, negative.flatten()])
-        return Batch(repeated(self.user), item, self.rating, self.weight, features)
+        return Batch(repeated(self.user), item, self.rating, self.weight, features, self.encoded)
 
     def __getitem__(self, index):
         """Some of the observations, by slice or index tensor."""
         weight = None if self.weight is None else self.weight[index]
         features = {name: value[index] for name, value in self.features.items()}
-        return Batch(self.user[index], self.item[index], self.rating[index], weight, features)
+        return Batch(self.user[index], self.item[index], self.rating[index], weight, features, self.encoded)
 
 
 @dataclass(slots=True)

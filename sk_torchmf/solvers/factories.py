@@ -75,7 +75,7 @@ def make_module(factory, options, sizes, n_categories, features):
     sizes : dict
         ``n_users`` and ``n_items``.
     n_categories : dict
-        ``n_<feature>`` of each categorical feature.
+        ``n_<feature>`` of each categorical feature; ``n_user_features`` and ``n_item_features`` where there are such.
     features : list of str
         What ``forward`` gets beside user and item.
     """
