@@ -27,6 +27,8 @@ class RatingSolver:
         Whether it learns from the rows how much they differ, so that directions in which they do not are lost to it.
     seen_features : {"user", "item", "both", None}
         Whose rows have what they were observed with for features where nothing else is asked for.
+    takes_cuts : bool
+        Whether it learns the cut points between ratings that are levels: ``build`` then takes ``cuts``, an OrdinalCuts, too.
     """
 
     build: Callable
@@ -34,10 +36,11 @@ class RatingSolver:
     takes_batches: bool = False
     learns_prior: bool = False
     seen_features: str | None = None
+    takes_cuts: bool = False
 
 
-def _variational(module, plan, rating, weight, loss, *, features, **options):
-    return Variational(module, plan, rating, weight, loss, features)
+def _variational(module, plan, rating, weight, loss, *, features, cuts=None, **options):
+    return Variational(module, plan, rating, weight, loss, features, cuts=cuts)
 
 
 def _als(module, plan, rating, weight, loss, *, alpha, mean, features=None, **options):
@@ -54,7 +57,7 @@ def _minimiser(name):
 
 
 RATING_SOLVERS = {
-    "variational": RatingSolver(_variational, init_std=1.0, learns_prior=True, seen_features="both"),
+    "variational": RatingSolver(_variational, init_std=1.0, learns_prior=True, seen_features="both", takes_cuts=True),
     "als": RatingSolver(_als),
     **{name: _minimiser(name) for name in OPTIMIZERS},
 }

@@ -16,7 +16,6 @@ from data import as_form, planted
 from numpydoc.docscrape import NumpyDocString, get_doc_object
 from numpydoc.validate import validate
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import InvalidParameterError
 
 import sk_torchmf
 from sk_torchmf import nn
@@ -171,11 +170,12 @@ def fitted(kind):
         return
     needed = {"TorchFactorization": {"module": Factorization}, "SpotlightEstimator": {"model": ItemMeans}}.get(kind.__name__, {})
     known = inspect.signature(kind).parameters
-    others = {"early_stopping": True, "solver": "adam", "biased": True, "ranking": True, "loss": "bpr"}
+    others = [("early_stopping", True), ("solver", "adam"), ("biased", True), ("ranking", True)]
+    others += [("loss", "bpr"), ("loss", "ordinal")]
     yield kind(**needed).fit(data)
     yield kind(**needed, user="user", item="item").fit(table, None if "biased" in known else y)
-    for name, value in others.items():
-        with contextlib.suppress(InvalidParameterError):  # where ratings are predicted, bpr is no loss
+    for name, value in others:
+        with contextlib.suppress(ValueError):  # where ratings are predicted bpr is no loss, elsewhere ordinal is none
             if name in known:
                 yield kind(**needed, **{name: value}).fit(data)
 
