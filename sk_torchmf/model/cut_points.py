@@ -39,7 +39,7 @@ def find_levels(rating):
     levels, code = np.unique(np.asarray(rating), return_inverse=True)
     levels = levels.astype(str).astype(np.float64)
     if len(levels) < 2:
-        got = f"All are {levels[0]:g}" if len(levels) else "There are none"
+        got = f"All are {levels[0]:g} (n_samples = {len(code)})" if len(levels) else "There are none"
         raise ValueError(f'loss="ordinal" needs ratings of at least two levels. {got}; use loss="squared_error".')
     if len(levels) > MOST_LEVELS:
         raise ValueError(

@@ -95,7 +95,7 @@ def test_levels_are_the_distinct_ratings(dtype):
 
 
 def test_one_level_is_refused():
-    with pytest.raises(ValueError, match=r'at least two levels. All are 3; use loss="squared_error"'):
+    with pytest.raises(ValueError, match=r'at least two levels. All are 3 \(n_samples = 5\); use loss="squared_error"'):
         find_levels(np.full(5, 3.0))
     with pytest.raises(ValueError, match="There are none"):
         find_levels(np.empty(0))

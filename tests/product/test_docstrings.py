@@ -38,7 +38,7 @@ def members(kind):
     for name in dir(kind):
         owner = next(base for base in kind.__mro__ if name in vars(base))
         value = vars(owner)[name]
-        value = getattr(value, "__func__", value)  # of a classmethod
+        value = getattr(value, "__func__", getattr(value, "fn", value))  # of a classmethod, or what available_if wraps
         is_ours = owner.__module__.startswith(sk_torchmf.__name__) and name[0] != "_"
         is_parameter = name in getattr(kind, "__dataclass_fields__", ())
         if is_ours and not is_parameter and isinstance(value, FunctionType | property | functools.cached_property):
