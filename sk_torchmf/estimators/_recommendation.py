@@ -115,7 +115,7 @@ class Recommender(FactorPredictor):
             model: ``[P, b_u + mu, 1]``.
         items : ndarray of shape (n_items, width)
             In the order of ``items_``; ``[Q, 1, b_i]`` for a biased model. The raw score is the prediction but for the inverse
-            link of ``poisson`` and ``logistic``.
+            link of ``poisson`` and ``logistic`` and the cut points of ``ordinal``.
         """
         check_is_fitted(self)
         return self._factors.embeddings()
@@ -130,6 +130,11 @@ class Recommender(FactorPredictor):
             ``predict`` does, shape (n,), in the precision of the factors: the inverse link and ``clip=True`` included. -1 stands
             for an unknown id; it and positions that were never observed are predicted as ``handle_unknown`` says, NaN where that
             is an error. On the CPU, in evaluation mode.
+
+        Raises
+        ------
+        ValueError
+            Where users have cut points of their own, as with ``loss="ordinal", cut_points="user"``.
 
         Examples
         --------
