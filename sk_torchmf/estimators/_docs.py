@@ -248,9 +248,15 @@ _WRITTEN = {
     "ExplicitFactorization": """
         Parameters
         ----------
-        loss : {"squared_error", "huber", "poisson", "logistic"}
+        loss : {"squared_error", "huber", "poisson", "logistic", "ordinal"}
             Loss of a rating and its score, see ``sk_torchmf.nn``. Predictions are the score itself, its exponential for ``poisson``
-            (counts), its sigmoid for ``logistic`` (0 or 1).
+            (counts), its sigmoid for ``logistic`` (0 or 1). For ``ordinal``, an ordered logit, the distinct ratings are levels with
+            learned cut points between them, predictions are the expected rating, and there is ``predict_proba``; it needs the
+            solver ``variational``.
+        cut_points : {"common", "user"}
+            With ``loss="ordinal"``: whether all users share their cut points, or each has their own, shrunk to the common ones; a
+            new user has the common ones. Own ones pay where users have many ratings on few levels; with dozens of levels or few
+            ratings they harm. Other losses do not look at it.
         solver : {"variational", "als", "adam", "adagrad", "sgd", "lbfgs"}
             ``variational`` learns the regularisation and knows its uncertainty; ``als`` minimises the objective below by exact
             alternating least squares, the others with torch's optimizer of that name.
@@ -288,11 +294,21 @@ _WRITTEN = {
         user_factors_, item_factors_ : ndarray of shape (n_users, n_factors) and (n_items, n_factors)
             Factors, in units of the square root of a rating.
         noise_std_ : float or None
-            Standard deviation of a rating about its expectation, in rating units; None where the solver does not learn it.
+            Standard deviation of a rating about its expectation, in rating units; None where the solver does not learn it, and for
+            losses that say it themselves.
         rating_range_ : ndarray of shape (2,)
             Lowest and highest rating.
         rating_scale_ : float
-            What ratings were divided by: their standard deviation; 1 for ``poisson`` and ``logistic``.
+            What ratings were divided by: their standard deviation; 1 for ``poisson``, ``logistic`` and ``ordinal``, whose scores
+            have a scale of their own.
+        levels_ : ndarray of shape (n_levels,)
+            With ``loss="ordinal"``: the distinct ratings, sorted.
+        cut_points_ : ndarray of shape (n_levels - 1,)
+            With ``loss="ordinal"``: the common cut points, increasing, in logits: a rating is at most ``levels_[j]`` with the
+            probability ``sigmoid(cut_points_[j] - slope * score)``; the slope is fixed, ``model.cut_points.SLOPE``.
+        user_cut_points_, user_cut_covariance_ : ndarray of shape (n_users, n_levels - 1) and (n_levels - 1, n_levels - 1), or None
+            With ``loss="ordinal"``: how far each user's own cut points lie from these, and the covariance of that over the users;
+            None for ``cut_points="common"``.
         user_prior_ : tuple of ndarray of shape (3, width, width) and (3, width)
             What a new user's row is shrunk to and how much, see ``fold_in``; in standardised units. The width is ``n_factors``, and
             one more where there are biases.

@@ -19,6 +19,7 @@ from sk_torchmf.inputs.labels import lookup
 from sk_torchmf.inputs.queries import check_known, read_ids, read_new_users, read_query
 from sk_torchmf.inputs.side_features import ROLES, describe, of_new_users
 from sk_torchmf.interactions import Interactions, as_interactions
+from sk_torchmf.model.cut_points import CutPoints
 from sk_torchmf.model.factors import Factors, Side
 from sk_torchmf.model.feature_weights import FeatureWeights
 from sk_torchmf.model.posterior import Posterior
@@ -62,8 +63,8 @@ class FactorPredictor(TransformerMixin, Fitting):
             )
 
         constant, scale = state.get("global_mean_", 0.0), state.get("rating_scale_", 1.0)
-        effects = state.get("effect_biases_", ())
-        return Factors(side("user"), side("item"), constant, state.get("user_prior_"), scale=scale, effects=effects)
+        known = {"effects": state.get("effect_biases_", ()), "cut_points": cut_points_of(state)}
+        return Factors(side("user"), side("item"), constant, state.get("user_prior_"), scale=scale, **known)
 
     def _start_from(self, codes, new_share=0.0):
         n_factors = self.item_factors_.shape[1]
@@ -253,8 +254,8 @@ class FactorPredictor(TransformerMixin, Fitting):
         return factors.pair_scores(user.ravel(), item.ravel(), nan=how == "nan").reshape(user.shape)
 
     @one_thread_if_forked
-    def _respond(self, scores):
-        """The response of raw scores, by the inverse link."""
+    def _respond(self, scores, *, user=None):
+        """The response of raw scores, by the inverse link; with the row numbers of the users who have them, None for new users."""
         return self._link().response(torch.from_numpy(scores)).numpy()
 
     def fold_in(self, X, *, user_features=None):
@@ -405,7 +406,8 @@ def extended(estimator, features):
     found = kept | reading.attributes() | {"form_": estimator.form_}
     if estimator.form_ == SPARSE:
         found["n_features_in_"] = sizes[1]
-    found |= attributes_of(replace(model, users=sides[0], items=sides[1]))
+    cut_points = None if model.cut_points is None else model.cut_points.spread_over(places[0], sizes[0])
+    found |= attributes_of(replace(model, users=sides[0], items=sides[1], cut_points=cut_points))
     if "effects_" in found:
         found["effects_"] = [effect.regrown(*places) for effect in found["effects_"]]
     for role, side in zip(ROLES, sides, strict=True):
@@ -427,11 +429,21 @@ def _spread_pattern(matrix, places, shape):
     return sp.csr_array((matrix.data, places[1][matrix.indices].astype(matrix.indices.dtype), pointers), shape=shape)
 
 
+def cut_points_of(state):
+    """The cut points between the levels of ratings, by the fitted attributes; None where ratings are no levels."""
+    if "levels_" not in state:
+        return None
+    return CutPoints(state["levels_"], state["cut_points_"], state["user_cut_points_"], state["user_cut_covariance_"])
+
+
 def attributes_of(factors):
     """The fitted attributes that hold a factorization of all ids."""
     found = {"global_mean_": factors.constant} if factors.biased else {}
     if factors.effects:
         found["effect_biases_"] = factors.effects
+    if (points := factors.cut_points) is not None:
+        found |= {"levels_": points.levels, "cut_points_": points.common}
+        found |= {"user_cut_points_": points.own, "user_cut_covariance_": points.spread}
     for role in ("user", "item"):
         side = factors.side(role)
         found |= {f"{role}_factors_": side.factors, f"mean_{role}_": side.mean, f"{role}_counts_": side.counts}

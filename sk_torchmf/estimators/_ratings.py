@@ -6,12 +6,15 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from sklearn.base import RegressorMixin
+from sklearn.utils.metadata_routing import UNUSED
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._forks import one_thread_if_forked
-from sk_torchmf._validation import check_flag, check_generator, check_ratings
+from sk_torchmf._validation import check_flag, check_generator, check_memory, check_ratings
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import observed_attributes, reading_of
+from sk_torchmf.estimators._prediction import cut_points_of
 from sk_torchmf.estimators._recommendation import Recommender
 from sk_torchmf.inputs import context
 from sk_torchmf.inputs.queries import is_structured, read_ids, read_new_users, read_query, read_target
@@ -19,8 +22,16 @@ from sk_torchmf.inputs.side_features import of_new_users
 from sk_torchmf.metrics._scorer import r2
 from sk_torchmf.nn import POINTWISE, Pairs
 from sk_torchmf.solvers.fold_in import fold_in_ratings
+from sk_torchmf.solvers.ordinal import ordinal_loss
 
 LEAST = 1e-6  # of the mean variance of the users' rows: their covariance can be inverted
+
+
+def _has_levels(estimator):
+    """Whether an estimator knows the probability of each rating."""
+    if estimator.loss != "ordinal":
+        raise AttributeError(f'predict_proba needs loss="ordinal", whose ratings are levels. Got loss="{estimator.loss}".')
+    return True
 
 
 class RatingPredictor(RegressorMixin, Recommender):
@@ -43,6 +54,9 @@ class RatingPredictor(RegressorMixin, Recommender):
     user_posterior_: tuple | None
     item_posterior_: tuple | None
     effects_: list  # where there are effects
+    levels_: np.ndarray  # where ratings are levels
+
+    __metadata_request__predict_proba = {"user_ids": UNUSED, "item_ids": UNUSED}
 
     @documented()
     def predict(self, user_ids, item_ids=None, *, return_std=False, clip=None, user_features=None, item_features=None):
@@ -70,20 +84,30 @@ class RatingPredictor(RegressorMixin, Recommender):
         @MemoryError
         """
         check_is_fitted(self)
+        new_users = item_ids is None and sp.issparse(user_ids)
         if check_flag(return_std, "return_std"):
-            self._check_uncertainty("return_std=True", item_ids is None and sp.issparse(user_ids))
+            self._check_uncertainty("return_std=True", new_users)
         model, own = self._knowing(user_ids if item_ids is None else None, user_features, item_features)
-        score, doubt = model._score(user_ids, item_ids, own), sum(prior for *_, prior in model._factors.effects)
-        if columns := model._context(user_ids if item_ids is None else None):
-            added, doubt = model._of_context(*read_ids(model, user_ids), columns)
-            score += added
-        predicted = self._respond(score, clip)
+        scores, doubt = model._scores_in_context(user_ids, item_ids, own)
+        user = None
+        if return_std or (vars(model).get("user_cut_points_") is not None and not new_users):
+            user, item = model._pairs(user_ids, item_ids)
+        predicted = model._respond(scores, clip, user=user)
         if not return_std:
             return predicted
-        user, item = read_query(model, user_ids, item_ids)
-        user, item = np.broadcast_arrays(user, np.arange(model.n_items_) if item is None else item)
-        variance = model._factors.score_variances(user.ravel(), item.ravel()).reshape(user.shape) + doubt
+        variance = model._variances(user, item) + doubt
+        if self.loss == "ordinal":
+            return predicted, np.sqrt(model._cut_points().mean_square(scores, user, variance, predicted))
         return predicted, np.sqrt(self._link().variance(predicted, variance) + (self.noise_std_ or 0.0) ** 2)
+
+    def _scores_in_context(self, user_ids, item_ids, user_features=None):
+        """The raw scores that are asked for, with the effects of their context; and by how much that is uncertain."""
+        scores, doubt = self._score(user_ids, item_ids, user_features), sum(prior for *_, prior in self._factors.effects)
+        if columns := self._context(user_ids if item_ids is None else None):
+            user, item = read_ids(self, user_ids)
+            added, doubt = self._of_context(user, item, columns)
+            scores += added
+        return scores, doubt
 
     def _context(self, X):
         """What X has of the context that effects are of: columns as ``context.read`` returns them, none where X is no pairs."""
@@ -96,18 +120,78 @@ class RatingPredictor(RegressorMixin, Recommender):
         """What the context of pairs of row numbers adds to their scores, and the variance of that: (n,) each."""
         return self._factors.of_context(context.codes(self.effects_, user, item, columns))
 
+    @available_if(_has_levels)
+    @documented()
+    def predict_proba(self, user_ids, item_ids=None, *, user_features=None, item_features=None):
+        """Predict the probability of each rating, where these are levels: with ``loss="ordinal"``.
+
+        Parameters
+        ----------
+        user_ids : table, Interactions, array-like or scalar
+            As for ``predict``, but for a sparse matrix of new users.
+        item_ids : array-like or scalar, optional
+            Item ids; broadcast against ``user_ids``.
+        @user_features
+        @item_features
+
+        Returns
+        -------
+        ndarray of float64
+            Of the shape that ``predict`` returns, and one more dimension of length n_levels: the probabilities of ``levels_``,
+            which add up to one. They are averaged over the posterior of the score, and ``predict`` is their mean at the expected
+            score.
+
+        Raises
+        ------
+        ValueError
+            As by ``predict``, and for a sparse matrix.
+        MemoryError
+            Where the probabilities would not fit.
+
+        Examples
+        --------
+        >>> from sk_torchmf import BiasedMatrixFactorization
+        >>> X = [["ann", "tea"], ["ann", "milk"], ["bob", "tea"], ["bob", "milk"], ["eve", "tea"]]
+        >>> model = BiasedMatrixFactorization(n_factors=1, loss="ordinal", random_state=0).fit(X, [5, 2, 5, 1, 5])
+        >>> model.levels_
+        array([1., 2., 5.])
+        >>> model.predict_proba(["eve", "bob"], ["milk", "tea"]).sum(axis=1)
+        array([1., 1.])
+        """
+        check_is_fitted(self)
+        self._check_uncertainty("predict_proba", item_ids is None and sp.issparse(user_ids))
+        model, _ = self._knowing(user_ids if item_ids is None else None, user_features, item_features)
+        user, item = model._pairs(user_ids, item_ids)
+        n_levels = len(model.levels_)
+        check_memory(8 * user.size * n_levels, f"Probabilities of {n_levels} levels for {user.size} pairs", "Pass fewer pairs.")
+        scores, doubt = model._scores_in_context(user_ids, item_ids)
+        known = (part.ravel() for part in (scores, user, model._variances(user, item) + doubt))
+        return model._cut_points().probabilities(*known).reshape(*user.shape, n_levels)
+
+    def _pairs(self, user_ids, item_ids):
+        """Row numbers of what ``predict`` is asked for, of one shape."""
+        user, item = read_query(self, user_ids, item_ids)
+        return np.broadcast_arrays(user, np.arange(self.n_items_) if item is None else item)
+
+    def _variances(self, user, item):
+        """Posterior variances of the scores of pairs of row numbers."""
+        return self._factors.score_variances(user.ravel(), item.ravel()).reshape(user.shape)
+
     def _check_uncertainty(self, what, new_users):
         """Refuse to tell how uncertain a prediction is where that is not known."""
         if new_users:
             raise ValueError(f"{what} is for users that fit saw. Got a sparse matrix of new users.")
         if self.user_posterior_ is None:
             raise ValueError(f'{what} needs solver="variational", which learns its uncertainty. Got solver="{self.solver}".')
-        if self._link().variance is None:
+        if self.loss != "ordinal" and self._link().variance is None:
             raise ValueError(f'{what} needs the variance of a rating, and loss="{self.loss}" does not say what that is.')
 
-    def _respond(self, scores, clip=None):
+    def _respond(self, scores, clip=None, *, user=None):
         """The predicted rating of a score: inverse link, then the limits."""
-        ratings = super()._respond(scores)
+        if self.loss == "ordinal":
+            ratings = self._cut_points().expected(scores, np.full(scores.shape, -1) if user is None else user)
+        else:
+            ratings = super()._respond(scores)
         return np.clip(ratings, *self.rating_range_) if check_flag(self.clip if clip is None else clip, "clip") else ratings
 
     def _read_validation(self, X, y, sample_weight):
@@ -125,17 +209,33 @@ class RatingPredictor(RegressorMixin, Recommender):
     def _validation_loss(self, ids, data, rating, weight):
         """Mean loss of known users' ratings, or of new users' ratings from their others, in the units of training."""
         if ids is None:
-            score = self._fold_in(data, leave_one_out=True)[1]
+            score, user = self._fold_in(data, leave_one_out=True)[1], np.full(len(data), -1)
         else:
             user, item, columns = ids
             score = self._score_pairs(user, item, "mean")
             if columns:
                 score += self._of_context(user, item, columns)[0]
+        if self.loss == "ordinal":
+            return np.average(self._cut_points().log_loss(rating, score, user), weights=weight)
         score, rating = (torch.from_numpy(values / self.rating_scale_) for values in (score, rating))
         return np.average(self._link()(score, rating).numpy(), weights=weight)
 
     def _link(self):
-        return POINTWISE[self.loss]
+        return ordinal_loss(self._cut_points()) if self.loss == "ordinal" else POINTWISE[self.loss]
+
+    def _cut_points(self):
+        """What makes ratings of scores, with ``loss="ordinal"``."""
+        points = cut_points_of(vars(self))
+        if points is None:
+            raise ValueError('loss="ordinal" has cut points, and this model was fitted without them. Use fit with that loss.')
+        return points
+
+    def _check_module(self):
+        if vars(self).get("user_cut_points_") is not None:
+            raise ValueError(
+                'to_module needs cut_points="common": each user\'s own make different ratings of the same score. Fit with that, or '
+                "use embeddings, whose inner products are the scores."
+            )
 
     def _limits(self):
         return tuple(self.rating_range_.tolist()) if self.clip else None
@@ -207,6 +307,8 @@ class RatingPredictor(RegressorMixin, Recommender):
                 "New users cannot be folded in: this model was taken over without what it was trained on, so nothing is known of "
                 "how its users spread. Pass the training Interactions to weights_from_spotlight(model, train)."
             )
+        if self.loss == "ordinal":
+            self._cut_points().check_levels(data.ratings, "ratings")
         return fold_in_ratings(data, self._factors, self._link(), features, leave_one_out=leave_one_out)
 
     @documented()
@@ -266,6 +368,8 @@ class RatingPredictor(RegressorMixin, Recommender):
 
     @one_thread_if_forked
     def _learned_from(self, factors, reading):
+        if self.loss == "ordinal":
+            raise ValueError('set_factors takes no cut points, which loss="ordinal" needs. Use another loss, or fit.')
         found = {"seen_": sp.csr_array((len(factors.users), len(factors.items)), dtype=bool), "rating_scale_": 1.0}
         found |= dict.fromkeys(("noise_std_", "user_prior_", "user_posterior_", "item_posterior_"))
         if reading is None:
@@ -303,6 +407,14 @@ class RatingPredictor(RegressorMixin, Recommender):
         for effect, (biases, variances, _) in zip(state.get("effects_", []), state.get("effect_biases_", []), strict=True):
             if not len(biases) == len(variances) == effect.n_codes:
                 raise ValueError(f"effect_biases_ has {len(biases)} biases, where {effect.n_codes} are due")
+
+    def _shapes(self):
+        points = cut_points_of(vars(self))
+        if points is None:
+            return super()._shapes()
+        n_levels = len(points.levels)
+        own = {} if points.own is None else {"user_cut_points_": (self.n_users_, n_levels - 1)}
+        return super()._shapes() | {"levels_": (n_levels,), "cut_points_": (n_levels - 1,)} | own
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -45,7 +45,7 @@ class Recommender(FactorPredictor):
         check_is_fitted(self)
         k, model = check_count(k, "k"), self._factors
         if sp.issparse(users):
-            seen = sp.csr_array(users)
+            code, seen = None, sp.csr_array(users)
             factors, constant = model.split(self.fold_in(users, user_features=user_features))
         else:
             code = read_users(self, users, "pass its ratings as sparse")
@@ -59,7 +59,8 @@ class Recommender(FactorPredictor):
             lambda block: user_rows[block] @ item_rows.T, len(user_rows), candidates, k, seen if exclude_seen else None, progress
         )
         scores, remain = scores + (constant + model.constant)[:, None], found >= 0
-        scores[remain] = self._respond(scores[remain])
+        of_scores = None if code is None else np.broadcast_to(code[:, None], scores.shape)[remain]
+        scores[remain] = self._respond(scores[remain], user=of_scores)
         ids = label(found, self.items_)
         return (ids[0], scores[0]) if is_scalar(users) else (ids, scores)
 
@@ -114,7 +115,7 @@ class Recommender(FactorPredictor):
             model: ``[P, b_u + mu, 1]``.
         items : ndarray of shape (n_items, width)
             In the order of ``items_``; ``[Q, 1, b_i]`` for a biased model. The raw score is the prediction but for the inverse
-            link of ``poisson`` and ``logistic``.
+            link of ``poisson`` and ``logistic`` and the cut points of ``ordinal``.
         """
         check_is_fitted(self)
         return self._factors.embeddings()
@@ -130,6 +131,11 @@ class Recommender(FactorPredictor):
             for an unknown id; it and positions that were never observed are predicted as ``handle_unknown`` says, NaN where that
             is an error. On the CPU, in evaluation mode.
 
+        Raises
+        ------
+        ValueError
+            Where users have cut points of their own, as with ``loss="ordinal", cut_points="user"``.
+
         Examples
         --------
         >>> import torch
@@ -142,7 +148,11 @@ class Recommender(FactorPredictor):
         torch.Size([3])
         """
         check_is_fitted(self)
+        self._check_module()
         return Response(self._factors.to_module(nan=self.handle_unknown != "mean"), self._link(), self._limits()).eval()
+
+    def _check_module(self):
+        """Refuse ``to_module`` of a model whose predictions are no function of the score."""
 
     def _limits(self):
         """The lowest and the highest prediction, None where there are none."""

@@ -1,7 +1,9 @@
 """Matrix factorization of explicit ratings, plain and biased, as two regressors."""
 
+from collections import ChainMap
 from dataclasses import replace
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +18,15 @@ from sk_torchmf.estimators._ratings import RatingPredictor
 from sk_torchmf.inputs import context
 from sk_torchmf.inputs.forms import read_rated
 from sk_torchmf.inputs.side_features import ROLES, features_of
-from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF, Plan
+from sk_torchmf.model.cut_points import CutPoints, find_levels
+from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF, Plan, squared_error
 from sk_torchmf.solvers import RATING_SOLVERS
+from sk_torchmf.solvers.ordinal import OrdinalCuts, first_cuts, first_spread, ordinal_loss
 from sk_torchmf.solvers.scaling import standardise
 from sk_torchmf.training.callbacks import with_callbacks
 from sk_torchmf.training.loop import Part
+
+LOSSES: ChainMap[str, Any] = ChainMap({"ordinal": None}, POINTWISE)  # ordinal has cut points to learn
 
 
 class RatingPart(Part):
@@ -28,16 +34,20 @@ class RatingPart(Part):
 
     def __init__(self, params, reading, device, seed, start):
         self.params, self.device, self.seed, self.start = params, device, seed, start
-        self.loss = POINTWISE[params.loss]
         data = reading.data
-        rating = self.loss.check(np.asarray(data.ratings, dtype=np.float64))
+        rating, self.cut_points = np.asarray(data.ratings, dtype=np.float64), None
+        if params.loss == "ordinal":
+            self.cut_points, code = self._first_cut_points(rating, data.weights)
+        self.loss = POINTWISE[params.loss] if self.cut_points is None else ordinal_loss(self.cut_points)
+        rating = self.loss.check(rating)
         self.location, self.scale = standardise(rating, data.weights, self.loss)
         n_users, n_items = reading.shape
         pairs = Pairs(data.user_ids, data.item_ids, n_users, n_items, device)
 
-        def to_pairs(values):
-            return torch.from_numpy(values.astype(params.dtype)).to(device).index_select(0, pairs.order)
+        def to_pairs(values, dtype=params.dtype):
+            return torch.from_numpy(values.astype(dtype)).to(device).index_select(0, pairs.order)
 
+        self.code = None if self.cut_points is None else to_pairs(code, np.int64)
         self.rating, self.weight = to_pairs(rating), None if data.weights is None else to_pairs(data.weights)
         self.effects, codes = context.fit(params.effects, data.user_ids, data.item_ids, reading.features)
         self.codes = [torch.from_numpy(code).to(device).index_select(0, pairs.order) for code in codes]
@@ -52,6 +62,25 @@ class RatingPart(Part):
             rows = in_kept_order(pairs, pairs.order).data
             self.observed["observed_features_"] = {name: own[rows] for name, own in reading.features.items()}
 
+    def _first_cut_points(self, rating, weight):
+        """The cut points to start from, those of the factorization to go on from where levels are the same; the ratings' levels."""
+        levels, code = find_levels(rating.astype(self.params.dtype))  # as partial_fit gets back those that were kept
+        location, scale = standardise(rating, weight, squared_error)
+        common, spread = first_cuts((levels - location) / scale).numpy(), first_spread(len(levels)).numpy()
+        earlier = None if self.start is None else self.start.factors.cut_points
+        if earlier is not None and np.array_equal(earlier.levels, levels):
+            common, spread = earlier.common, spread if earlier.spread is None else earlier.spread
+        return CutPoints(levels, common, spread=spread if self.params.cut_points == "user" else None), code
+
+    def _cuts(self, plan):
+        """What learns the cut points on a plan, as options of the solver; none where ratings are no levels."""
+        points = self.cut_points
+        if points is None:
+            return {}
+        common, spread = (None if part is None else torch.from_numpy(part) for part in (points.common, points.spread))
+        known = {"weight": self.weight, "dtype": self.rating.dtype, "levels": points.levels}
+        return {"cuts": OrdinalCuts(plan, self.code, common, spread, **known)}
+
     def make_solver(self):
         params, row = self.params, RATING_SOLVERS[self.params.solver]
         mean = float(self.loss.link(torch.tensor(self.location / self.scale, dtype=torch.float64, device="cpu")))
@@ -60,9 +89,10 @@ class RatingPart(Part):
         module = params._module(*self.pairs.shape, params.n_factors, mean=mean, **options)
         if self.start is not None:
             self.start.fill(module, self.known, mean, self.scale)
+        plan = Plan(self.pairs)
         return row.build(
             module.to(self.device),
-            Plan(self.pairs),
+            plan,
             self.rating / self.scale,
             self.weight,
             self.loss,
@@ -73,6 +103,7 @@ class RatingPart(Part):
             generator=generator,
             features=features_of(self.described, self.known, params._seen_features()),
             effects=[(code, effect.n_codes) for code, effect in zip(self.codes, self.effects, strict=True)],
+            **self._cuts(plan),
         )
 
     def attributes(self, solver, last=False):
@@ -100,7 +131,8 @@ class ExplicitFactorization(RatingPredictor):
 
     _parameter_constraints: dict = {
         "n_factors": [Interval(Integral, 1, MOST, closed="both")],
-        "loss": [StrOptions(POINTWISE.keys())],  # a view: a loss that joins the table is a value at once
+        "loss": [StrOptions(LOSSES.keys())],  # a view: a loss that joins the table is a value at once
+        "cut_points": [StrOptions({"common", "user"})],
         "solver": [StrOptions(RATING_SOLVERS.keys())],
         "alpha": [Interval(Real, 0, LARGEST, closed="both")],
         "max_iter": [Interval(Integral, 1, MOST, closed="both"), None],
@@ -119,6 +151,7 @@ class ExplicitFactorization(RatingPredictor):
         n_factors=32,
         *,
         loss="squared_error",
+        cut_points="common",
         solver="variational",
         alpha=0.1,
         max_iter=None,
@@ -148,6 +181,7 @@ class ExplicitFactorization(RatingPredictor):
     ):
         self.n_factors = n_factors
         self.loss = loss
+        self.cut_points = cut_points
         self.solver = solver
         self.alpha = alpha
         self.max_iter = max_iter
@@ -239,6 +273,9 @@ class ExplicitFactorization(RatingPredictor):
         return self._module.biased
 
     def _check(self):
+        if self.loss == "ordinal" and not RATING_SOLVERS[self.solver].takes_cuts:
+            able = " or ".join(f'"{name}"' for name, row in RATING_SOLVERS.items() if row.takes_cuts)
+            raise ValueError(f'loss="ordinal" needs solver={able}, which learns cut points. Got solver="{self.solver}".')
         if self.batch_size is not None and not RATING_SOLVERS[self.solver].takes_batches:
             raise ValueError(
                 f'batch_size must be None with solver="{self.solver}", which takes all ratings at once. Got {self.batch_size}.'
@@ -267,6 +304,7 @@ class MatrixFactorization(ExplicitFactorization):
     ----------
     @n_factors
     @loss
+    @cut_points
     @solver
     @alpha
     @max_iter
@@ -307,6 +345,9 @@ class MatrixFactorization(ExplicitFactorization):
     @observed_
     @pair_weights_
     @rating_scale_
+    @levels_
+    @cut_points_
+    @user_cut_points_, user_cut_covariance_
     @user_prior_
     @user_posterior_, item_posterior_
     @user_encoder_, item_encoder_
@@ -377,6 +418,7 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     ----------
     @n_factors
     @loss
+    @cut_points
     @solver
     @alpha
     @max_iter
@@ -423,6 +465,9 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     @observed_
     @pair_weights_
     @rating_scale_
+    @levels_
+    @cut_points_
+    @user_cut_points_, user_cut_covariance_
     @user_prior_
     @user_posterior_, item_posterior_
     @user_encoder_, item_encoder_

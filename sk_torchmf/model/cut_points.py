@@ -1,7 +1,7 @@
 """Ratings as ordered levels: the cut points between them, and what they make of a score. Knows arrays only."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import expit
@@ -22,12 +22,12 @@ def find_levels(rating):
     Parameters
     ----------
     rating : ndarray of shape (n_ratings,)
-        Finite.
+        Finite, float32 or float64.
 
     Returns
     -------
     levels : ndarray of shape (n_levels,), float64
-        Sorted and distinct.
+        Sorted and distinct; each the shortest number that is the rating in its own precision.
     code : ndarray of shape (n_ratings,), int64
         ``levels[code]`` are the ratings.
 
@@ -36,9 +36,10 @@ def find_levels(rating):
     ValueError
         Where there are fewer than two levels, or more than 1000.
     """
-    levels, code = np.unique(np.asarray(rating, dtype=np.float64), return_inverse=True)
+    levels, code = np.unique(np.asarray(rating), return_inverse=True)
+    levels = levels.astype(str).astype(np.float64)
     if len(levels) < 2:
-        got = f"All are {levels[0]:g}" if len(levels) else "There are none"
+        got = f"All are {levels[0]:g} (n_samples = {len(code)})" if len(levels) else "There are none"
         raise ValueError(f'loss="ordinal" needs ratings of at least two levels. {got}; use loss="squared_error".')
     if len(levels) > MOST_LEVELS:
         raise ValueError(
@@ -101,7 +102,7 @@ class CutPoints:
             Numbers of levels.
         """
         rating = np.asarray(rating, dtype=np.float64)
-        code = np.searchsorted((self.levels[1:] + self.levels[:-1]) / 2, rating)
+        code = self.nearest(rating)
         strange = np.flatnonzero(np.abs(rating - self.levels[code]) > np.finfo(np.float32).eps * np.abs(rating))
         if len(strange):
             at, known = int(strange[0]), ", ".join(f"{level:g}" for level in self.levels[:10])
@@ -111,6 +112,44 @@ class CutPoints:
                 f"Got {name}[{at}] = {rating[at]:g}. Round it to one of them, or fit on data that have it."
             )
         return code
+
+    def nearest(self, rating):
+        """Numbers (n_ratings,) of the levels that are nearest to ratings."""
+        return np.searchsorted((self.levels[1:] + self.levels[:-1]) / 2, rating)
+
+    def spread_over(self, known, n):
+        """The same among n users: ``known`` are the row numbers of those there are, and the others have none of their own."""
+        if self.own is None:
+            return self
+        own = np.zeros((n, len(self.common)), dtype=self.own.dtype)
+        own[known] = self.own
+        return replace(self, own=own)
+
+    def log_loss(self, rating, score, user):
+        """The negative log-likelihood of ratings.
+
+        Parameters
+        ----------
+        rating : ndarray of shape (n,)
+            One that is not among the levels counts as the nearest.
+        score, user
+            As for ``probabilities``.
+
+        Returns
+        -------
+        ndarray of shape (n,), float64
+        """
+        code, score = self.nearest(rating), SLOPE * np.asarray(score, dtype=np.float64)
+        low, high = self._edges(code, user), self._edges(code + 1, user)
+        return np.logaddexp(0, low - score) + np.logaddexp(0, score - high) - np.log(-np.expm1(low - high))
+
+    def _edges(self, at, user):
+        """The cut points (n,) below the levels with the numbers ``at``, infinite at both ends, in float64."""
+        inner = np.clip(at - 1, 0, len(self.common) - 1)
+        edge = self.common[inner]
+        if self.own is not None:
+            edge = edge + np.where(user < 0, 0.0, self.own[user, inner])
+        return np.where(at == 0, -np.inf, np.where(at == len(self.levels), np.inf, edge))
 
     def probabilities(self, score, user, variance=0.0):
         """The probability of each level.
@@ -187,6 +226,6 @@ class CutPoints:
         """Some columns of the users' cut points, in float64."""
         if self.own is None:
             return self.common[at]
-        own = self.own[:, at][user].astype(np.float64)
+        own = np.array(self.own[:, at][user], dtype=np.float64)  # of one user too an array
         own[user < 0] = 0
         return self.common[at] + own

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 import torch
 
 from sk_torchmf._forks import one_thread_if_forked
+from sk_torchmf.model.cut_points import CutPoints
 from sk_torchmf.model.posterior import Posterior, score_variance
 from sk_torchmf.nn import BiasedMF, PlainMF
 from sk_torchmf.nn.top_k import rank_rows
@@ -174,6 +175,8 @@ class Factors:
         What ratings were divided by: the unit of the scores. Factors are in units of its square root.
     effects : sequence of tuple of (ndarray of shape (n_codes,), ndarray of shape (n_codes,), float)
         Of each effect its biases, their posterior variances and the prior's; in units of the scores and their squares.
+    cut_points : CutPoints or None
+        What makes ratings of scores, where these are levels; the scale is then 1.
     """
 
     users: Side
@@ -183,6 +186,7 @@ class Factors:
     noise: float | None = None
     scale: float = 1.0
     effects: Sequence = ()
+    cut_points: CutPoints | None = None
 
     @classmethod
     def from_module(cls, module, prior=None, posteriors=(None, None), noise=None):
@@ -250,7 +254,8 @@ class Factors:
         others = [(own, len(count)) for own, count in zip(known, counts, strict=True)][::-1]
         sides = (self.users, self.items)
         users, items = (side.spread_over(*own) for side, *own in zip(sides, known, counts, features, others, strict=True))
-        return replace(self, users=users, items=items)
+        cut_points = None if self.cut_points is None else self.cut_points.spread_over(known[0], len(users))
+        return replace(self, users=users, items=items, cut_points=cut_points)
 
     def with_centred_biases(self):
         """The same biased model with biases of mean zero on both sides: their levels go into the constant."""

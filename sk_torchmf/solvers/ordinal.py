@@ -1,12 +1,14 @@
-"""Ordered logit of ratings on a scale: their loss at given scores, and how cut points are learned. Knows tensors only."""
+"""Ordered logit of ratings on a scale: their loss at given scores, and how cut points are learned. Knows no solver."""
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sk_torchmf.model.cut_points import SLOPE, softening
+from sk_torchmf.model.cut_points import SLOPE, CutPoints, softening
+from sk_torchmf.nn import PointwiseLoss
 
 START_SPREAD = 0.1  # of the users' own cut points about the common ones: variance, in square logits
 LEAST_SPREAD = 1e-6
@@ -38,6 +40,67 @@ def first_cuts(levels):
 def first_spread(n_levels):
     """The covariance of the users' own cut points to start from, of shape (n_levels - 1, n_levels - 1)."""
     return START_SPREAD * torch.eye(n_levels - 1, dtype=torch.float64)
+
+
+def ordinal_loss(points):
+    """The loss of a score and a rating by the common cut points, which is that of users without their own.
+
+    Parameters
+    ----------
+    points : CutPoints
+
+    Returns
+    -------
+    PointwiseLoss
+        A negative log-likelihood; a rating that is not among the levels counts as the nearest. ``response`` is the expected rating.
+    """
+    levels, cuts = torch.from_numpy(points.levels), torch.from_numpy(points.common)
+    edges = (levels[1:] + levels[:-1]) / 2, _with_ends(cuts)
+    return PointwiseLoss(
+        "ordinal",
+        value=partial(_value_of_rating, *edges),
+        curvature=partial(_curvature_of_rating, *edges),
+        response=partial(_expected, levels, cuts),
+        link=torch.zeros_like,  # cut points say where ratings lie
+        standardised=False,
+    )
+
+
+def _value_of_rating(middle, edges, score, rating):
+    return _value(score * SLOPE, *_about(middle, edges, score, rating))
+
+
+def _curvature_of_rating(middle, edges, score, rating):
+    return _derivatives(score * SLOPE, *_about(middle, edges, score, rating))[1].mul_(SLOPE**2)
+
+
+def _about(middle, edges, score, rating):
+    """The cut points below and above the nearest levels of ratings."""
+    code, edges = torch.bucketize(rating.contiguous(), middle.to(rating)), edges.to(score)
+    return edges[code], edges[code + 1]
+
+
+def _expected(levels, cuts, score):
+    return levels[0].to(score) + torch.sigmoid(SLOPE * score[..., None] - cuts.to(score)) @ levels.diff().to(score)
+
+
+def _value(logit, low, high):
+    """The negative log-likelihood (n,) of levels between cut points."""
+    width = torch.log(-torch.expm1(low - high))
+    return F.logsigmoid(logit - low).add_(F.logsigmoid(high - logit)).add_(width).neg_()
+
+
+def _derivatives(logit, low, high):
+    """Its first and its guarded second derivative in the logit, (n,) each; ``low`` and ``high`` are overwritten."""
+    above, below = low.sub_(logit).neg_().sigmoid_(), high.sub_(logit).sigmoid_()
+    slope = above - below
+    bend = above.sub_(above.square()).add_(below).sub_(below.square())
+    return slope, torch.maximum(bend, slope.abs() * GUARD).clamp_min_(LEAST_BEND)
+
+
+def _with_ends(cuts):
+    """Cut points (..., n_cuts) with infinity on both sides."""
+    return F.pad(F.pad(cuts, (1, 0), value=-torch.inf), (0, 1), value=torch.inf)
 
 
 class Evidence(NamedTuple):
@@ -111,6 +174,8 @@ class OrdinalCuts:
         Observation weights > 0, user-major.
     dtype : torch.dtype, default=torch.float32
         Of the scores.
+    levels : ndarray of shape (n_levels,), optional
+        The distinct ratings, which ``solution`` needs.
 
     Attributes
     ----------
@@ -124,11 +189,11 @@ class OrdinalCuts:
     rows take turns with ``learn(..., common=False)``.
     """
 
-    def __init__(self, plan, code, common, spread=None, *, weight=None, dtype=torch.float32):
+    def __init__(self, plan, code, common, spread=None, *, weight=None, dtype=torch.float32, levels=None):
         n_cuts, n_users = len(common), plan.pairs.shape[0]
         of_all = spread is None
         self.plan = plan.cut(max_pairs=BLOCK, max_users=None if of_all else max(1, BLOCK // n_cuts**2))
-        self.n_levels, self.weight, self.dtype = n_cuts + 1, weight, dtype
+        self.n_levels, self.weight, self.dtype, self.levels = n_cuts + 1, weight, dtype, levels
         self.common = common.to("cpu", torch.float64, copy=True)
         self.spread = None if of_all else spread.to("cpu", torch.float64, copy=True)
         self.own = None if of_all else torch.zeros(n_users, n_cuts, dtype=dtype, device=plan.device)
@@ -144,7 +209,7 @@ class OrdinalCuts:
         cuts = self.common.to(self.plan.device, self.dtype)[None]
         if self.own is not None:
             cuts = cuts + self.own
-        self.table = F.pad(F.pad(cuts, (1, 0), value=-torch.inf), (0, 1), value=torch.inf)
+        self.table = _with_ends(cuts)
 
     def _about(self, span):
         """The cut points below and above the levels of some pairs."""
@@ -166,11 +231,7 @@ class OrdinalCuts:
         slope, curvature : Tensor of shape (n,)
             The curvature is kept at an eighth of the slope or more (in logits).
         """
-        (low, high), logit = self._about(span), score * SLOPE
-        above, below = low.sub_(logit).neg_().sigmoid_(), high.sub_(logit).sigmoid_()
-        slope = above - below
-        bend = above.sub_(above.square()).add_(below).sub_(below.square())
-        bend = torch.maximum(bend, slope.abs() * GUARD).clamp_min_(LEAST_BEND)
+        slope, bend = _derivatives(score * SLOPE, *self._about(span))
         for value, factor in ((slope, SLOPE / 2), (bend, SLOPE**2 / 2)):
             value.mul_(factor)
             if self.weight is not None:
@@ -184,9 +245,7 @@ class OrdinalCuts:
         -------
         Tensor of shape (n,)
         """
-        (low, high), logit = self._about(span), score * SLOPE
-        width = torch.log(-torch.expm1(low - high))
-        return F.logsigmoid(logit - low).add_(F.logsigmoid(high - logit)).add_(width).neg_()
+        return _value(score * SLOPE, *self._about(span))
 
     def learn(self, score, mean_variance, *, common=True):
         """Improve the cut points at given scores: a Newton step on all together, and a step of EM on their spread, in place.
@@ -265,6 +324,11 @@ class OrdinalCuts:
         if common:
             least = LEAST_SPREAD * torch.eye(len(start), dtype=torch.float64)
             self.spread = ((square + covariance) / plan.n_users).cpu() + least
+
+    def solution(self):
+        """What was learned so far; a CutPoints."""
+        own, spread = (None if part is None else part.cpu().numpy().copy() for part in (self.own, self.spread))
+        return CutPoints(self.levels, self.common.numpy().copy(), own, spread)
 
     def state(self):
         """What was learned, as a solver's state has it: of each user under ``"user"``, of all under ``"rest"``."""

@@ -29,6 +29,8 @@ class RatingSolver:
         Whether it learns biases of the context of ratings; ``build`` then takes ``effects``, see ``Variational``.
     seen_features : {"user", "item", "both", None}
         Whose rows have what they were observed with for features where nothing else is asked for.
+    takes_cuts : bool
+        Whether it learns the cut points between ratings that are levels: ``build`` then takes ``cuts``, an OrdinalCuts, too.
     """
 
     build: Callable
@@ -37,10 +39,11 @@ class RatingSolver:
     learns_prior: bool = False
     takes_effects: bool = False
     seen_features: str | None = None
+    takes_cuts: bool = False
 
 
-def _variational(module, plan, rating, weight, loss, *, features, effects=(), **options):
-    return Variational(module, plan, rating, weight, loss, features, effects)
+def _variational(module, plan, rating, weight, loss, *, features, effects=(), cuts=None, **options):
+    return Variational(module, plan, rating, weight, loss, features, effects, cuts=cuts)
 
 
 def _als(module, plan, rating, weight, loss, *, alpha, mean, features=None, **options):
@@ -57,7 +60,9 @@ def _minimiser(name):
 
 
 RATING_SOLVERS = {
-    "variational": RatingSolver(_variational, init_std=1.0, learns_prior=True, takes_effects=True, seen_features="both"),
+    "variational": RatingSolver(
+        _variational, init_std=1.0, learns_prior=True, takes_effects=True, seen_features="both", takes_cuts=True
+    ),
     "als": RatingSolver(_als),
     **{name: _minimiser(name) for name in OPTIMIZERS},
 }

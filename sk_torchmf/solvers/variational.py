@@ -260,7 +260,8 @@ class Variational(Solver):
     and one SpMM, and no rating ever sees a feature.
 
     Other losses than the squared error enter by their slope (autograd) and by their curvature at each pair, which multiplies the
-    weight. Poisson and logistic losses are log-likelihoods: their :math:`s^2` is 1/2 and not learned.
+    weight. Poisson, logistic and ordinal losses are log-likelihoods: their :math:`s^2` is 1/2 and not learned. Cut points between
+    levels are learned after each epoch, by the scores and their uncertainty.
 
     Parameters
     ----------
@@ -277,6 +278,8 @@ class Variational(Solver):
         Of the users and items that the module has.
     effects : sequence of (Tensor of shape (n_pairs,), int), optional
         The codes of each effect, int64 and user-major, and how many there are.
+    cuts : OrdinalCuts, optional
+        On the plan and with the weights, where ratings are levels: they say what the loss is of each pair.
 
     Notes
     -----
@@ -292,15 +295,17 @@ class Variational(Solver):
 
     max_iter = 10
 
-    def __init__(self, module, plan, rating, weight, loss, features=None, effects=()):
+    def __init__(self, module, plan, rating, weight, loss, features=None, effects=(), cuts=None):
         self.module, self.plan, self.weight, self.loss = module, plan.cut(max_pairs=BLOCK), weight, loss
         self.n_factors = module.user_factors.shape[1]
         self.biased = module.biased
         self.features = SideFeatures() if features is None else features
         self.score = module.forward_pairs(plan.pairs).detach()
+        self.cuts = cuts
         self.carries_errors = loss.name == "squared_error"
         if self.carries_errors:  # the difference is all that it needs of scores and ratings
             self.score.sub_(rating)
+        if self.carries_errors or cuts is not None:
             rating = None
         self.rating = rating
         self.move = torch.empty_like(self.score)  # of the scores, in a half-step of the items
@@ -345,6 +350,8 @@ class Variational(Solver):
         unknown = _score_variance(users, items, self.n_factors, self.biased)
         for effect in self.effects:
             unknown += effect.improve(self.plan, self._slope, self.score, self.noise)
+        if self.cuts is not None:
+            self.cuts.learn(self.score, unknown)
         mean_loss = mean_noise = self._mean(loss)
         if loss.dispersion is not None:
             mean_noise = min(self._mean(partial(loss.dispersion, noise=self.noise)), 1.0)  # at most the ratings' own
@@ -416,6 +423,8 @@ class Variational(Solver):
 
     def _slope(self, span):
         """Half the weighted slope at some pairs, and half the weighted second derivative, or None where that is one."""
+        if self.cuts is not None:
+            return self.cuts.slope(self.score[span], span)
         score, weight = self.score[span], None if self.weight is None else self.weight[span]
         if self.carries_errors:
             return (score, None) if weight is None else (score * weight, weight)
@@ -429,7 +438,7 @@ class Variational(Solver):
             if self.carries_errors:
                 total = torch.dot(score, score if weight is None else score * weight)
             else:
-                value = function(score, self.rating[span])
+                value = function(score, self.rating[span]) if self.cuts is None else self.cuts.loss(score, span)
                 total = value.sum() if weight is None else torch.dot(value, weight)
             self.plan.add(float(total))
         return self.plan.total()[0] / self.total_weight
@@ -449,7 +458,9 @@ class Variational(Solver):
             replace(side, weights=weights) for side, (_, weights) in zip((factors.users, factors.items), learned, strict=True)
         ]
         prior = _user_prior(users, items, self.noise, k)
-        return replace(factors, users=users_and_items[0], items=users_and_items[1], prior=prior, effects=effects)
+        cut_points = None if self.cuts is None else self.cuts.solution()
+        sides = {"users": users_and_items[0], "items": users_and_items[1]}
+        return replace(factors, **sides, prior=prior, effects=effects, cut_points=cut_points)
 
     def state(self):
         state = {"rest": {"score": self.score, "noise": self.noise, "effects": [effect.state() for effect in self.effects]}}
@@ -457,16 +468,22 @@ class Variational(Solver):
             state[role] = {"rows": side.rows, "count": side.count}
             state["rest"] |= {f"{role}_{name}": getattr(side, name) for name in LEARNED}
             state["rest"][f"{role}_prior"] = side.prior.state()
+        if self.cuts is not None:
+            for part, values in self.cuts.state().items():
+                state[part] |= values
         return state
 
     def restore(self, state):
         rest = state["rest"]
         for role, side in zip(("user", "item"), self.sides, strict=True):
-            for name, value in (state[role] | {name: rest[f"{role}_{name}"] for name in LEARNED}).items():
+            known = {name: state[role][name] for name in ("rows", "count")} | {name: rest[f"{role}_{name}"] for name in LEARNED}
+            for name, value in known.items():
                 setattr(side, name, value.to(getattr(side, name), copy=True))  # not in place: at the start two names are one tensor
             side.prior.restore(rest[f"{role}_prior"])
         for effect, own in zip(self.effects, rest["effects"], strict=True):
             effect.restore(own)
+        if self.cuts is not None:
+            self.cuts.restore(state)
         self.score.copy_(rest["score"])
         self.noise = rest["noise"]
 

@@ -52,6 +52,29 @@ def test_probabilities_average_over_the_posterior_of_the_score():
         assert abs(points.probabilities(np.array([0.3]), np.array([0]))[0] - averaged).max() > 0.015
 
 
+@pytest.mark.parametrize("points", [POINTS, CutPoints(LEVELS, POINTS.common)], ids=["own cuts", "one set"])
+def test_log_loss_is_that_of_the_nearest_level(points):
+    code = RNG.integers(0, 4, 40)
+    expected = -np.log(by_hand(points, SCORE, USER, 0 * VARIANCE)[np.arange(40), code])
+    assert_allclose(points.log_loss(LEVELS[code], SCORE, USER), expected, rtol=1e-9)
+    assert_array_equal(points.log_loss(LEVELS[code] + 0.4, SCORE, USER), points.log_loss(LEVELS[code], SCORE, USER))
+    assert_allclose(points.log_loss(LEVELS[[3]], np.array([-1e4]), np.array([-1])), SLOPE * 1e4 + 1.5)  # where P is zero in float64
+
+
+def test_users_among_more_keep_their_cut_points():
+    wider = POINTS.spread_over(np.array([4, 0, 2]), 6)
+    place = np.array([-1, 4, 0, 2])
+    assert_array_equal(wider.probabilities(SCORE, place[USER + 1]), POINTS.probabilities(SCORE, USER))
+    assert_array_equal(wider.own[[1, 3, 5]], 0)
+    common = CutPoints(LEVELS, POINTS.common)
+    assert common.spread_over(np.array([4, 0, 2]), 6) is common
+
+
+def test_the_shortest_number_stands_for_a_level():
+    levels, _ = find_levels(np.array([0.1, 4.1, 0.1], dtype=np.float32))
+    assert levels.tolist() == [0.1, 4.1]
+
+
 def test_improbable_levels_keep_their_digits():
     """On both sides the tail is e^-x, far below what one differs from its neighbour by."""
     points = CutPoints(LEVELS, POINTS.common)
@@ -95,7 +118,7 @@ def test_levels_are_the_distinct_ratings(dtype):
 
 
 def test_one_level_is_refused():
-    with pytest.raises(ValueError, match=r'at least two levels. All are 3; use loss="squared_error"'):
+    with pytest.raises(ValueError, match=r'at least two levels. All are 3 \(n_samples = 5\); use loss="squared_error"'):
         find_levels(np.full(5, 3.0))
     with pytest.raises(ValueError, match="There are none"):
         find_levels(np.empty(0))

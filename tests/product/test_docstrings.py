@@ -17,7 +17,6 @@ from data import as_form, planted
 from numpydoc.docscrape import NumpyDocString, get_doc_object
 from numpydoc.validate import validate
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import InvalidParameterError
 
 import sk_torchmf
 from sk_torchmf import nn
@@ -40,7 +39,7 @@ def members(kind):
     for name in dir(kind):
         owner = next(base for base in kind.__mro__ if name in vars(base))
         value = vars(owner)[name]
-        value = getattr(value, "__func__", value)  # of a classmethod
+        value = getattr(value, "__func__", getattr(value, "fn", value))  # of a classmethod, or what available_if wraps
         is_ours = owner.__module__.startswith(sk_torchmf.__name__) and name[0] != "_"
         is_parameter = name in getattr(kind, "__dataclass_fields__", ())
         if is_ours and not is_parameter and isinstance(value, FunctionType | property | functools.cached_property):
@@ -176,14 +175,15 @@ def fitted(kind):
     needed = {"TorchFactorization": {"module": Factorization}, "SpotlightEstimator": {"model": ItemMeans}}.get(kind.__name__, {})
     known = inspect.signature(kind).parameters
     data.timestamps = np.arange(len(data))
-    others = {"early_stopping": True, "time": True, "solver": "adam", "biased": True, "ranking": True, "loss": "bpr"}
+    others = [("early_stopping", True), ("time", True), ("solver", "adam"), ("biased", True), ("ranking", True)]
+    others += [("loss", "bpr"), ("loss", "ordinal")]
     yield kind(**needed).fit(data)
     yield kind(**needed, user="user", item="item").fit(table, None if "biased" in known else y)
     if "user_encoder" in known:
         tables = {"user_features": data.user_ids.max() + 1, "item_features": data.item_ids.max() + 1}
         yield kind(**needed).fit(data, **{role: np.eye(n) for role, n in tables.items()})
-    for name, value in others.items():
-        with contextlib.suppress(InvalidParameterError):  # where ratings are predicted, bpr is no loss
+    for name, value in others:
+        with contextlib.suppress(ValueError):  # where ratings are predicted bpr is no loss, elsewhere ordinal is none
             if name in known:
                 yield kind(**needed, **{name: value}).fit(data)
 

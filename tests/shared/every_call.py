@@ -61,6 +61,7 @@ CALLS = {
     "predict all of a user": lambda model, data: model.predict(3),
     "predict new": lambda model, data: model.predict(new_users(data)),
     "predict std": lambda model, data: model.predict(data, return_std=True),
+    "predict_proba": lambda model, data: model.predict_proba(data),
     "recommend": lambda model, data: model.recommend(k=5),
     "recommend one": lambda model, data: model.recommend(3, k=3, items=np.arange(9), exclude_seen=False),
     "recommend new": lambda model, data: model.recommend(new_users(data), k=5),

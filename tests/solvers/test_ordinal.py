@@ -8,7 +8,7 @@ from scipy.special import expit, logit
 from sk_torchmf.model.cut_points import SLOPE, softening
 from sk_torchmf.nn import Pairs, Plan
 from sk_torchmf.solvers import ordinal
-from sk_torchmf.solvers.ordinal import BARRIER, GUARD, LEAST_GAP, OrdinalCuts, first_cuts, first_spread
+from sk_torchmf.solvers.ordinal import BARRIER, GUARD, LEAST_GAP, OrdinalCuts, first_cuts, first_spread, ordinal_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,6 +43,22 @@ class Problem:
         below = torch.sigmoid(edges - SLOPE * score[:, None])
         at = torch.arange(self.n)
         return below[at, self.code + 1] - below[at, self.code]
+
+
+def test_loss_of_a_rating_by_the_common_cut_points():
+    problem = Problem()
+    cuts = problem.cuts(own=False, levels=LEVELS)
+    loss = ordinal_loss(cuts.solution())
+    rating = torch.from_numpy(LEVELS)[problem.code]
+    every = slice(0, problem.n)
+    np.testing.assert_allclose(loss(problem.score, rating), cuts.loss(problem.score, every), rtol=1e-12)
+    slope, curvature = cuts.slope(problem.score, every)
+    np.testing.assert_allclose(loss.slope(problem.score, rating), 2 * slope, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(loss.curvature(problem.score, rating), 2 * curvature, rtol=1e-12)
+    below = expit(np.concatenate([[-np.inf], cuts.common, [np.inf]]) - SLOPE * problem.score.numpy()[:, None])
+    np.testing.assert_allclose(loss.response(problem.score), np.diff(below, axis=1) @ LEVELS, rtol=1e-12)
+    assert not loss.standardised
+    assert loss.link(torch.tensor(3.0)) == 0
 
 
 def gaps(cuts):
