@@ -135,8 +135,7 @@ print(f"Within the interval: {within.mean():.0%} of the ratings of films held ou
 # %%
 # What the attributes are worth
 # -----------------------------
-# ``item_feature_shares_`` says how much of what sets films apart each group of columns explains. ``(seen)`` is who has rated a
-# film, which the model takes for an attribute too, and of a film without ratings nobody knows. ``item_feature_weights_`` has what
+# ``item_feature_shares_`` says how much of what sets films apart each group of columns explains. ``item_feature_weights_`` has what
 # a column adds to the factors and, last, to the bias of a film that nobody has rated: in stars.
 
 print(pd.Series(model.item_feature_shares_, name="share").to_frame().to_string(float_format="{:.3f}".format))

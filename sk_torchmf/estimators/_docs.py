@@ -270,9 +270,9 @@ _WRITTEN = {
             Learning rate of torch's optimizers; None chooses one that suits the standardised ratings.
         batch_size : int
             Torch's optimizers (not lbfgs) take a step on about so many ratings, in blocks of whole users; None takes all at once.
-        seen_features : {"auto", "user", "item", "both"}
-            Whose rows have what they were observed with among their features (SVD++): those of users, of items or both. None is
-            the plain model; ``"auto"`` is ``"both"`` for ``variational`` and None for the others.
+        seen_features : {"user", "item", "both"}
+            Whose rows have what they were observed with among their features (SVD++): those of users, of items or both; None for
+            nobody's. ``"both"`` usually predicts better, and takes a bit more than twice the time.
         effects : list
             Columns of a table X, by position or by a frame's column name, each value of which has a bias of its own, with a learned
             variance: a device, a weekday. ``("user", column)`` is a bias for each user and value, ``("item", column)`` likewise.

@@ -101,7 +101,7 @@ class RatingPart(Part):
             learning_rate=params.learning_rate,
             batch_size=params.batch_size,
             generator=generator,
-            features=features_of(self.described, self.known, params._seen_features()),
+            features=features_of(self.described, self.known, params.seen_features),
             effects=[(code, effect.n_codes) for code, effect in zip(self.codes, self.effects, strict=True)],
             **self._cuts(plan),
         )
@@ -139,7 +139,7 @@ class ExplicitFactorization(RatingPredictor):
         "learning_rate": [Interval(Real, SMALLEST, LARGEST, closed="both"), None],
         "batch_size": [Interval(Integral, 1, MOST, closed="both"), None],
         "clip": ["boolean"],
-        "seen_features": [StrOptions({"auto", "user", "item", "both"}), None],
+        "seen_features": [StrOptions({"user", "item", "both"}), None],
         "effects": ["array-like", None],
         "time": [Interval(Integral, 0, None, closed="left"), str, "boolean", None],
         **ENCODER_CONSTRAINTS,
@@ -160,7 +160,7 @@ class ExplicitFactorization(RatingPredictor):
         batch_size=None,
         user_encoder="auto",
         item_encoder="auto",
-        seen_features="auto",
+        seen_features=None,
         effects=None,
         time=None,
         early_stopping=False,
@@ -262,12 +262,6 @@ class ExplicitFactorization(RatingPredictor):
         ``warm_start``, so give it many at a time. For a few new users there is ``fold_in``.
         """
         return self._partial_fit(X, y, sample_weight, user=user_features, item=item_features)
-
-    def _seen_features(self):
-        """Whose rows have what they were observed with for features."""
-        if self.seen_features != "auto":
-            return self.seen_features
-        return RATING_SOLVERS[self.solver].seen_features
 
     def _has_biases(self):
         return self._module.biased

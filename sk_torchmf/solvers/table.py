@@ -27,8 +27,6 @@ class RatingSolver:
         Whether it learns from the rows how much they differ, so that directions in which they do not are lost to it.
     takes_effects : bool
         Whether it learns biases of the context of ratings; ``build`` then takes ``effects``, see ``Variational``.
-    seen_features : {"user", "item", "both", None}
-        Whose rows have what they were observed with for features where nothing else is asked for.
     takes_cuts : bool
         Whether it learns the cut points between ratings that are levels: ``build`` then takes ``cuts``, an OrdinalCuts, too.
     """
@@ -38,7 +36,6 @@ class RatingSolver:
     takes_batches: bool = False
     learns_prior: bool = False
     takes_effects: bool = False
-    seen_features: str | None = None
     takes_cuts: bool = False
 
 
@@ -60,9 +57,7 @@ def _minimiser(name):
 
 
 RATING_SOLVERS = {
-    "variational": RatingSolver(
-        _variational, init_std=1.0, learns_prior=True, takes_effects=True, seen_features="both", takes_cuts=True
-    ),
+    "variational": RatingSolver(_variational, init_std=1.0, learns_prior=True, takes_effects=True, takes_cuts=True),
     "als": RatingSolver(_als),
     **{name: _minimiser(name) for name in OPTIMIZERS},
 }

@@ -77,7 +77,7 @@ class ExplicitContract(FactorContract):
 
     @pytest.mark.parametrize("weighted", [False, True])
     def test_score_of_new_users_leaves_each_rating_out(self, weighted):
-        estimator, X = self.fitted(dtype="float64", seen_features=None), new_users()
+        estimator, X = self.fitted(dtype="float64"), new_users()
         user_weight = 0.5 + np.arange(X.shape[0]) % 3 if weighted else np.ones(X.shape[0])
         predicted, rating, weight = [], [], []
         for (Y, offset, r), w in zip(rows_of(estimator, X), user_weight, strict=True):
@@ -94,7 +94,7 @@ class ExplicitContract(FactorContract):
         assert estimator.score(X, sample_weight=user_weight if weighted else None) == pytest.approx(expected, rel=1e-9)
 
     def test_fold_in_is_the_ridge_solution(self):
-        estimator, X = self.fitted(dtype="float64", seen_features=None), new_users()
+        estimator, X = self.fitted(dtype="float64"), new_users()
         expected = [
             ridge_solution(Y, r - offset, np.ones(len(r)), *prior_of(estimator, len(r))) for Y, offset, r in rows_of(estimator, X)
         ]
@@ -105,7 +105,7 @@ class ExplicitContract(FactorContract):
     @pytest.mark.parametrize("loss", ["huber", "poisson", "logistic"])
     def test_fold_in_minimises_the_loss_of_a_row(self, loss):
         data = rated_for(loss)
-        estimator, X = self.fitted(data=data, dtype="float64", loss=loss, seen_features=None), as_form(data, "sparse")[0]
+        estimator, X = self.fitted(data=data, dtype="float64", loss=loss), as_form(data, "sparse")[0]
         units = np.full(estimator.fold_in(X).shape[1], estimator.rating_scale_**0.5)
         units[estimator.item_factors_.shape[1] :] = estimator.rating_scale_
         for x, (Y, offset, r) in zip(estimator.fold_in(X) / units, rows_of(estimator, X), strict=True):
