@@ -268,7 +268,8 @@ def seen(folder):
         if not (folder / f"{name}.npz").exists():
             continue
         whole, published = load_set(folder / f"{name}.npz")
-        splits = {f"random {seed}": split(whole, seed) for seed in range(3)}
+        n_splits = 3 if len(whole) > 50_000 else 20  # a test part of 500 ratings says little
+        splits = {f"random {seed}": split(whole, seed) for seed in range(n_splits)}
         if whole.timestamps is not None:
             splits["by time"] = split_by_time(whole)
         if published is not None:
@@ -308,6 +309,24 @@ def optional(name):
 PARTS = {"rmse": errors, "epochs": epochs, "noise": noise, "cold": cold, "seen": seen}
 
 
+def averaged(rows):
+    """Rows that differ in the number of their split only become one: means of errors, medians of times; of a change its error."""
+    groups = {}
+    for row in rows:
+        names = {column: value for column, value in row.items() if isinstance(value, str)}
+        if "split" in names:
+            kind = names["split"].rstrip(" 0123456789")
+            names["split"] = {"u": "u1 to u5"}.get(kind, kind)
+        groups.setdefault(tuple(names.items()), []).append(row)
+    for names, group in groups.items():
+        numbers = [column for column, value in group[0].items() if not isinstance(value, str)]
+        of = {column: statistics.median if "seconds" in column else statistics.fmean for column in numbers}
+        found = dict(names) | {column: of[column](row[column] for row in group if column in row) for column in numbers}
+        if "split" in found and "change" in found and len(group) > 1:
+            found["standard error"] = statistics.stdev(row["change"] for row in group) / len(group) ** 0.5
+        yield found
+
+
 def table(rows):
     """Rows of Markdown."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
@@ -316,39 +335,35 @@ def table(rows):
 
 
 def shown(column, value):
+    """A cell, with the digits that its column deserves."""
     if isinstance(value, str):
         return value
-    if column == "change":
-        return f"{100 * value:+.2f} %"
-    return (
-        f"{value:.2f}"
-        if column.startswith(("of ", "times"))
-        else f"{value:.3f}"
-        if column in ("seconds", "covered")
-        else f"{value:.4f}"
-    )
+    if column in ("change", "standard error"):
+        return f"{100 * value:{'+' if column == 'change' else ''}.2f} %"
+    digits = 2 if column.startswith(("of ", "times")) else 3 if column in ("seconds", "covered") else 4
+    return f"{value:.{digits}f}"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="the folder of the data; by default SK_TORCHMF_DATA")
-    parser.add_argument("--part", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--part", nargs="*", choices=list(PARTS), default=list(PARTS), help="none: only the tables anew")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the results")
     args = parser.parse_args()
     folder = args.data or Path(os.environ.get("SK_TORCHMF_DATA") or "~/sk_torchmf_data").expanduser()
     torch.set_num_threads(1)
+    path = args.results / "features.json"
     for part in args.part:
         print(f"\n{part}: {PARTS[part].__doc__}", flush=True)
         rows = []
         for row in PARTS[part](folder):
             rows.append(row)
             print(*(f"{column}: {shown(column, value)}" for column, value in row.items()), sep="  ", flush=True)
-        path = args.results / "features.json"
-        results = json.loads(path.read_text()) if path.exists() else {}
-        results[part] = rows
+        results = (json.loads(path.read_text()) if path.exists() else {}) | {part: rows}
         path.write_text(json.dumps(results, indent=1) + "\n")
-        sections = [f"## {PARTS[name].__doc__}\n\n{table(results[name])}\n" for name in PARTS if name in results]
-        (args.results / "features.md").write_text("# Features: what they give, and what they cost\n\n" + "\n".join(sections))
+    results = json.loads(path.read_text())
+    sections = [f"## {PARTS[part].__doc__}\n\n{table(list(averaged(results[part])))}\n" for part in PARTS if part in results]
+    (args.results / "features.md").write_text("# Features: what they give, and what they cost\n\n" + "\n".join(sections))
 
 
 if __name__ == "__main__":
