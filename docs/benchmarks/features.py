@@ -362,7 +362,9 @@ def main():
         results = (json.loads(path.read_text()) if path.exists() else {}) | {part: rows}
         path.write_text(json.dumps(results, indent=1) + "\n")
     results = json.loads(path.read_text())
-    sections = [f"## {PARTS[part].__doc__}\n\n{table(list(averaged(results[part])))}\n" for part in PARTS if part in results]
+    sections = [
+        f"## {part}\n\n{PARTS[part].__doc__}\n\n{table(list(averaged(results[part])))}\n" for part in PARTS if part in results
+    ]
     (args.results / "features.md").write_text("# Features: what they give, and what they cost\n\n" + "\n".join(sections))
 
 
