@@ -5,6 +5,7 @@ from typing import Any
 
 from sk_torchmf.inputs.features import EncodedFeatures, encode, fit_encoder, read_table
 from sk_torchmf.inputs.forms import SPARSE
+from sk_torchmf.inputs.labels import lookup
 from sk_torchmf.solvers.design import SideFeatures
 
 ROLES = "user", "item"
@@ -58,6 +59,8 @@ def describe(reading, features, estimator, earlier=None):
                 f"{role}_features were not there in fit, so their weights are not known. Fit again, on all observations, with them."
             )
         table = read_table(features[role], role, getattr(estimator, role), reading.form, n_rows)
+        if earlier is None:
+            _check_describes(table, reading.users if role == "user" else reading.items)
         encoder = fit_encoder(getattr(estimator, f"{role}_encoder"), table, role) if earlier is None else earlier[role].encoder
         if reading.form == SPARSE:
             table.check_positions(reading.shape[ROLES.index(role)])
@@ -88,6 +91,19 @@ def features_of(described, known, seen_by=None):
     sides = zip(described, known, strict=True)
     users, items = ({} if side is None else side.encoded.groups_of(rows) for side, rows in sides)
     return SideFeatures(users, items, seen_by)
+
+
+def _check_describes(table, labels):
+    """Refuse a table that has no id of X: its rows are keyed otherwise than was meant."""
+    try:
+        known = (lookup(labels, table.ids, table.role) >= 0).any()
+    except TypeError:  # ids of another type
+        known = False
+    if not known:
+        raise ValueError(
+            f"{table.role}_features describes none of the {table.role}s of X. Its ids are such as {table.ids[:3].tolist()}, those "
+            f"of X {labels[:3].tolist()}. Put the ids into a column {table.role!r}, or make them the index."
+        )
 
 
 def of_new_users(features, encoder, n):

@@ -123,6 +123,17 @@ def test_the_order_of_a_tables_rows_and_ids_nobody_rated():
         strict.predict(["u0"], ["never heard of"])
 
 
+def test_a_table_of_other_ids_is_refused():
+    pd = pytest.importorskip("pandas")
+    X = [["ann", "tea"], ["bob", "milk"], ["bob", "tea"]]
+    with pytest.raises(ValueError, match=r"item_features describes none of the items of X\. Its ids are such as \['x', 'y'\]"):
+        make().fit(X, [5, 3, 4], item_features=pd.DataFrame({"hot": [1, 0]}, index=["x", "y"]))
+    with pytest.raises(
+        ValueError, match=r"describes none of the items of X\. Its ids are such as \[0, 1\], those of X \['milk', 'tea'\]"
+    ):
+        make().fit(X, [5, 3, 4], item_features=pd.DataFrame({"hot": [1, 0]}))
+
+
 @both
 @pytest.mark.parametrize("form", ["interactions", "sparse"])
 def test_extend_adds_what_predict_makes_of_new_features(kind, form):
