@@ -41,8 +41,8 @@ class RatingPredictor(RegressorMixin, Recommender):
     loss: str
     clip: bool
     solver: str
-    effects: list | None
-    time: int | str | bool | None
+    effects: list | None = None  # of an estimator that has no such parameters
+    time: int | str | bool | None = None
     # what fit leaves
     observed_: sp.csr_array | None
     pair_weights_: np.ndarray | None
