@@ -32,6 +32,7 @@ VALUES = {  # each is exact in half precision
     "n_processes": 1,
     "user": 1,
     "item": 0,
+    "time": 2,
     "verbose": 0,
     "optimizer__lr": 0.125,
     "module__n_factors": 3,
@@ -70,6 +71,8 @@ def fitted(name, parameter, value):
             params[other] = wanted
     model = kind(**{**params, parameter: value})
     X = DATA.data[:, ::-1] if parameter in ("user", "item") else DATA.data
+    if parameter == "time":
+        X = np.column_stack([X, 60 * np.arange(len(X))])
     return model.fit(X, None if ESTIMATORS[name].positives else DATA.target), X
 
 
