@@ -234,14 +234,14 @@ _WRITTEN = {
         mean_user_, mean_item_ : ndarray of shape (n_factors,)
             The factors of an unknown id: the mean of the known ones.
         user_feature_weights_, item_feature_weights_ : ndarray of shape (n_columns, width)
-            Where there were features: what each column adds to the factors and, in a biased model, to the bias of a row without
-            observations.
+            Where rows have features: what each encoded column adds to the factors and, in a biased model, to the bias of a row
+            without observations.
         user_feature_shares_, item_feature_shares_ : dict of str to float
             Where rows have features: what share of the variance of the rows, as it counts for scores, each group explains;
             ``(seen)`` is what they were observed with. Groups that say the same share it, so they need not add up to what all
             explain.
         user_feature_prior_, item_feature_prior_ : dict of str to ndarray
-            Where rows have features: the linear map from these to the prior means of rows, by its parts.
+            Where rows have features: the other parts of the linear map from these to the prior means of rows.
         @form_
             ``transform`` takes that form again.
     """,

@@ -51,20 +51,25 @@ class FactorPredictor(TransformerMixin, Fitting):
         state = vars(self)
 
         def side(role):
-            posterior, weights = state.get(f"{role}_posterior_"), state.get(f"{role}_feature_prior_")
+            posterior = state.get(f"{role}_posterior_")
             return Side(
                 state[f"{role}_factors_"],
                 state.get(f"{role}_biases_"),
                 state[f"mean_{role}_"],
                 state[f"{role}_counts_"],
                 None if posterior is None else Posterior(*posterior),
-                None if weights is None else FeatureWeights(**weights),
+                _feature_weights_of(state, role),
                 state.get(f"{role}_described_"),
             )
 
         constant, scale = state.get("global_mean_", 0.0), state.get("rating_scale_", 1.0)
-        known = {"effects": state.get("effect_biases_", ()), "cut_points": cut_points_of(state)}
+        known = {"effects": self._effect_biases, "cut_points": cut_points_of(state)}
         return Factors(side("user"), side("item"), constant, state.get("user_prior_"), scale=scale, **known)
+
+    @property
+    def _effect_biases(self):
+        """The fitted effects, as ``Factors`` has them."""
+        return vars(self).get("effect_biases_", ())
 
     def _start_from(self, codes, new_share=0.0):
         n_factors = self.item_factors_.shape[1]
@@ -226,7 +231,6 @@ class FactorPredictor(TransformerMixin, Fitting):
 
     def _score(self, user_ids, item_ids, user_features=None):
         """The raw scores that ``predict`` is asked for, a fresh array of float64."""
-        check_is_fitted(self)
         if item_ids is None and sp.issparse(user_ids):
             return self._score_rows(self.fold_in(user_ids, user_features=user_features))
         user, item = read_query(self, user_ids, item_ids)
@@ -450,8 +454,15 @@ def attributes_of(factors):
         if factors.biased:
             found[f"{role}_biases_"] = side.biases
         if side.weights is not None:
-            found[f"{role}_feature_prior_"] = side.weights.as_dict()
-            found[f"{role}_feature_shares_"] = side.weights.shares
-        if side.described is not None:
-            found[f"{role}_feature_weights_"] = side.weights.weights
+            parts = side.weights.as_dict()
+            found |= {f"{role}_feature_{name}_": parts.pop(name) for name in ("weights", "shares")}
+            found[f"{role}_feature_prior_"] = parts
     return found
+
+
+def _feature_weights_of(state, role):
+    """What features say of one side's rows, by the fitted attributes; None where rows have none."""
+    if f"{role}_feature_prior_" not in state:
+        return None
+    own = {name: state[f"{role}_feature_{name}_"] for name in ("weights", "shares")}
+    return FeatureWeights(**own, **state[f"{role}_feature_prior_"])

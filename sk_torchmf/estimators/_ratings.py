@@ -83,11 +83,10 @@ class RatingPredictor(RegressorMixin, Recommender):
         @ValueError
         @MemoryError
         """
-        check_is_fitted(self)
+        model, own = self._knowing(user_ids if item_ids is None else None, user_features, item_features)
         new_users = item_ids is None and sp.issparse(user_ids)
         if check_flag(return_std, "return_std"):
             self._check_uncertainty("return_std=True", new_users)
-        model, own = self._knowing(user_ids if item_ids is None else None, user_features, item_features)
         scores, doubt = model._scores_in_context(user_ids, item_ids, own)
         user = None
         if return_std or (vars(model).get("user_cut_points_") is not None and not new_users):
@@ -102,7 +101,7 @@ class RatingPredictor(RegressorMixin, Recommender):
 
     def _scores_in_context(self, user_ids, item_ids, user_features=None):
         """The raw scores that are asked for, with the effects of their context; and by how much that is uncertain."""
-        scores, doubt = self._score(user_ids, item_ids, user_features), sum(prior for *_, prior in self._factors.effects)
+        scores, doubt = self._score(user_ids, item_ids, user_features), sum(prior for *_, prior in self._effect_biases)
         if columns := self._context(user_ids if item_ids is None else None):
             user, item = read_ids(self, user_ids)
             added, doubt = self._of_context(user, item, columns)
@@ -158,9 +157,8 @@ class RatingPredictor(RegressorMixin, Recommender):
         >>> model.predict_proba(["eve", "bob"], ["milk", "tea"]).sum(axis=1)
         array([1., 1.])
         """
-        check_is_fitted(self)
-        self._check_uncertainty("predict_proba", item_ids is None and sp.issparse(user_ids))
         model, _ = self._knowing(user_ids if item_ids is None else None, user_features, item_features)
+        self._check_uncertainty("predict_proba", item_ids is None and sp.issparse(user_ids))
         user, item = model._pairs(user_ids, item_ids)
         n_levels = len(model.levels_)
         check_memory(8 * user.size * n_levels, f"Probabilities of {n_levels} levels for {user.size} pairs", "Pass fewer pairs.")

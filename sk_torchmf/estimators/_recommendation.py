@@ -42,7 +42,6 @@ class Recommender(FactorPredictor):
 
     def _recommend(self, users, k, exclude_seen, items, progress, user_features=None, rng=None):
         """See ``recommend``; with a random generator the rows of both sides are drawn from their posteriors."""
-        check_is_fitted(self)
         k, model = check_count(k, "k"), self._factors
         if sp.issparse(users):
             code, seen = None, sp.csr_array(users)

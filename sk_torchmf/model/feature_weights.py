@@ -52,26 +52,25 @@ class FeatureWeights:
         """By how much the variances (n, width) of such rows exceed the prior's, along the posterior's basis."""
         return self.spread - 1 + features.multiply(features).tocsr() @ self.variances
 
-    def prior_moves(self, n, features=None, described=None):
-        """How far the prior means (n, width) of rows with observations lie from ``own_average``, whatever these are.
+    def prior_means(self, n, features=None):
+        """The prior means of rows with observations, but for what they were observed with.
 
         Parameters
         ----------
         n : int
-        features : CSR array of shape (n, n_columns), optional
-            None for none that are known.
-        described : ndarray of shape (n,), bool, optional
-            Whose features are known.
-        """
-        moves = np.zeros((n, len(self.constant)))
-        if features is not None:
-            moves[described] = self.own_constant - self.own_average + features[np.flatnonzero(described)] @ self.own_weights
-        return moves
+        features : EncodedFeatures, optional
+            Of these rows; None for none that are known.
 
-    def prior_means(self, n, features=None):
-        """The prior means (n, width) of rows with observations but for what they were observed with; EncodedFeatures or None."""
-        own = (None, None) if features is None else (features.matrix, features.described)
-        return self.own_average + self.prior_moves(n, *own)
+        Returns
+        -------
+        ndarray of shape (n, width)
+            ``own_average`` where nothing is known.
+        """
+        means = np.tile(self.own_average, (n, 1))
+        if features is not None:
+            known = np.flatnonzero(features.described)
+            means[known] = self.own_constant + features.matrix[known] @ self.own_weights
+        return means
 
     def mapped(self, matrix, shift):
         """The weights after rows have become ``matrix @ row + shift``."""

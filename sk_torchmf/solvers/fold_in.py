@@ -76,8 +76,7 @@ def fold_in_ratings(data, factors, loss, features=None, *, leave_one_out=False):
 
 def _prior_moves(weights, features, n, units, like):
     """How far the prior means of new users lie from that of one of whom nothing is known, in standardised units."""
-    own = (None, None) if features is None else (features.matrix, features.described)
-    known = torch.from_numpy(weights.prior_moves(n, *own) / units).to(like)
+    known = torch.from_numpy((weights.prior_means(n, features) - weights.own_average) / units).to(like)
     return PriorMoves(known, None if weights.seen is None else torch.from_numpy(weights.seen / units).to(like))
 
 

@@ -14,6 +14,7 @@ from sk_torchmf.solvers.base import Solver
 from sk_torchmf.solvers.design import SEEN, SideFeatures
 from sk_torchmf.solvers.effects import EffectBiases
 from sk_torchmf.solvers.feature_prior import FeaturePrior, floored
+from sk_torchmf.solvers.prior_means import to_array
 
 START_NOISE = 0.5  # of the ratings' variance
 START_BIAS = 0.2  # likewise
@@ -133,7 +134,7 @@ class Side:
 
     def learned(self, S, noise):
         """What is known of the rows beside their means: a Posterior and, where they have features, FeatureWeights or None."""
-        count = _array(self.count[:, 0])
+        count = to_array(self.count[:, 0])
         posterior = Posterior(self.basis.numpy(), self.curvature.numpy(), noise, count)
         if not self.prior.design.groups:
             return posterior, None
@@ -142,7 +143,7 @@ class Side:
         information = self.count * (self.rows @ S.to(self.rows)) + noise * pull
         cold, spread = prior.without({SEEN}, information, self.count, noise, T, partial(diagonalise, S=S))
         unknown = (N * ((T + prior.covariance_of_means()) @ N)).sum(0) - 1  # of a row of which nothing is known
-        doubt = np.concatenate([_array(prior.doubt()), [_array(unknown)]]).astype(np.float32)
+        doubt = np.concatenate([to_array(prior.doubt()), [to_array(unknown)]]).astype(np.float32)
         return replace(posterior, doubt=doubt), prior.weights(cold, spread, N, prior.shares(S, T))
 
 
@@ -453,7 +454,7 @@ class Variational(Solver):
         users, items = self.sides
         learned = [side.learned(_curvature(side, other, k)[0], self.noise) for side, other in ((users, items), (items, users))]
         factors = Factors.from_module(self.module, None, [posterior for posterior, _ in learned], self.noise)
-        effects = [(_array(effect.biases), _array(effect.variances), effect.prior_variance) for effect in self.effects]
+        effects = [(to_array(effect.biases), to_array(effect.variances), effect.prior_variance) for effect in self.effects]
         users_and_items = [
             replace(side, weights=weights) for side, (_, weights) in zip((factors.users, factors.items), learned, strict=True)
         ]
@@ -500,7 +501,7 @@ def _user_prior(users, items, noise, n_factors):
     precision, shift = np.zeros((3, width, width)), np.zeros((3, width))
     users.centre()
     precision[0] = noise * torch.linalg.inv(users.covariance()).numpy()
-    shift[0] = precision[0] @ _array(users.prior.average({SEEN}))
+    shift[0] = precision[0] @ to_array(users.prior.average({SEEN}))
     precision[2, :n_factors, :n_factors] = items.mean_covariance_over_ratings[:n_factors, :n_factors].numpy()
     shift[2, :n_factors] = -items.mean_covariance_over_ratings[:n_factors, n_factors:].sum(1).numpy()
     return precision, shift
@@ -519,7 +520,3 @@ def _score_variance(users, items, n_factors, biased):
 
 def _sandwich(M, diagonal):
     return (M * diagonal) @ M.T
-
-
-def _array(tensor):
-    return tensor.double().cpu().numpy().copy()
