@@ -1,5 +1,6 @@
 """The torch side, usable without any estimator: pairs and their kernels, the plan of a fit, the built-in modules, the losses."""
 
+from sk_torchmf.nn.kernels import kernels_in_use, use_kernels
 from sk_torchmf.nn.losses import POINTWISE, PointwiseLoss, huber, logistic, poisson, squared_error
 from sk_torchmf.nn.modules import BiasedMF, PlainMF, Response
 from sk_torchmf.nn.pairs import Pairs, pair_dot
@@ -22,10 +23,12 @@ __all__ = [
     "bpr",
     "hinge",
     "huber",
+    "kernels_in_use",
     "logistic",
     "pair_dot",
     "poisson",
     "ranking_logistic",
     "softmax",
     "squared_error",
+    "use_kernels",
 ]
