@@ -78,8 +78,7 @@ class RatingPart(Part):
         if points is None:
             return {}
         common, spread = (None if part is None else torch.from_numpy(part) for part in (points.common, points.spread))
-        known = {"weight": self.weight, "dtype": self.rating.dtype, "levels": points.levels}
-        return {"cuts": OrdinalCuts(plan, self.code, common, spread, **known)}
+        return {"cuts": OrdinalCuts(plan, self.code, common, spread, dtype=self.rating.dtype, levels=points.levels)}
 
     def make_solver(self):
         params, row = self.params, RATING_SOLVERS[self.params.solver]

@@ -10,8 +10,6 @@ class EffectBiases:
 
     Parameters
     ----------
-    codes : Tensor of shape (n_pairs,), int64
-        Of each pair, user-major.
     n_codes : int
     like : Tensor
         Of the dtype and on the device that the biases are to have.
@@ -26,42 +24,41 @@ class EffectBiases:
         :math:`\tau`.
     """
 
-    def __init__(self, codes, n_codes, like):
-        self.codes = codes
+    def __init__(self, n_codes, like):
         self.biases = like.new_zeros(n_codes)
         self.variances, self.prior_variance = like.new_full((n_codes,), START_VARIANCE), START_VARIANCE
 
-    def improve(self, plan, slope_of, score, noise):
-        """Improve the biases and, in place, the scores of the pairs.
+    def improve(self, plan, parts, noise):
+        """Improve the biases.
 
         Parameters
         ----------
         plan : Plan
-        slope_of : callable
-            Takes a span of the pairs; returns half the slope and half the second derivative at each, or None where that is one.
-        score : Tensor of shape (n_pairs,)
+        parts : iterable of (Tensor, Tensor, Tensor or None) of shape (n_pairs,)
+            Of each block the codes of its pairs, half the slopes at their scores and half the second derivatives, or None where
+            these are one.
         noise : float
 
         Returns
         -------
-        float
+        change : float
+            Of the squared error, summed over the ratings.
+        variance : float
             The biases' posterior variance, averaged over the ratings.
         """
         old = self.biases
-        for _, span, _ in plan:
-            code, (slope, bend) = self.codes[span], slope_of(span)
+        for code, slope, bend in parts:
             bend = torch.ones_like(slope) if bend is None else bend
             sums = (torch.zeros_like(old).index_add_(0, code, part) for part in (bend, slope))
             plan.add(*sums)
         count, slopes = plan.total()
         precision = count + noise / self.prior_variance
         self.biases, self.variances = (count * old - slopes) / precision, noise / precision
-        change = self.biases - old
-        for _, span, _ in plan:
-            score[span].add_(change.index_select(0, self.codes[span]))
+        move = self.biases - old
+        change = float((move * (2 * slopes + count * move)).sum(dtype=torch.float64))
         known = count > 0
         self.prior_variance = max(float((self.biases.square() + self.variances)[known].mean(dtype=torch.float64)), 1e-9)
-        return float((count * self.variances).sum(dtype=torch.float64) / count.sum(dtype=torch.float64))
+        return change, float((count * self.variances).sum(dtype=torch.float64) / count.sum(dtype=torch.float64))
 
     def state(self):
         """What the next step depends on, beside the codes."""
