@@ -13,6 +13,7 @@ import torch
 
 LIBRARY = Path(__file__).with_name("libkernels.so")  # where build_kernels.py puts it
 VERSION = 1  # of the functions' parameters, in kernels.c too
+N_ARRAYS = {"gradient": 7, "squares": 3, "dots": 1}  # of each function, beside those of pairs and rows
 WIDTHS = 8, 16, 24, 32, 48, 64, 96, 128  # of the rows that they take
 WORK_OF_A_THREAD = 2**21  # multiplications, below which a further thread costs more than it does
 
@@ -29,7 +30,13 @@ def _library():
     """The compiled library, None where there is none that fits."""
     try:
         library = ctypes.CDLL(str(LIBRARY))
-        return library if library.kernels_version() == VERSION else None
+        if library.kernels_version() != VERSION:
+            return None
+        for name, n_arrays in N_ARRAYS.items():
+            function, integer, address = getattr(library, name), ctypes.c_int64, ctypes.c_void_p
+            function.argtypes = [ctypes.c_int, address, integer, integer, *(address,) * (4 + n_arrays)]
+            function.restype = None
+        return library
     except (OSError, AttributeError):
         return None
 
@@ -112,11 +119,9 @@ def call(name, pairs, P, Q, *arrays):
     *arrays : Tensor or None
         Float32 and contiguous; those of the kernel in its order.
     """
-    function, n_rows = getattr(_library(), name), pairs.shape[0]
-    following = ctypes.c_int64(0)  # the first row that no thread has claimed
-    addresses = (0 if array is None else array.data_ptr() for array in (pairs.pointers, pairs.columns, P, Q, *arrays))
-    fixed = ctypes.c_int(P.shape[1] // 8), ctypes.byref(following), ctypes.c_int64(n_rows), ctypes.c_int64(pairs.n_pairs)
-    given = *fixed, *map(ctypes.c_void_p, addresses)
+    function, following = getattr(_library(), name), ctypes.c_int64(0)  # the first row that no thread has claimed
+    sizes = P.shape[1] // 8, ctypes.addressof(following), pairs.shape[0], pairs.n_pairs
+    given = *sizes, *(array if array is None else array.data_ptr() for array in (pairs.pointers, pairs.columns, P, Q, *arrays))
     n_threads = min(torch.get_num_threads(), math.ceil(pairs.n_pairs * P.shape[1] / WORK_OF_A_THREAD))
     others = [_Pool.submit(function, *given) for _ in range(n_threads - 1)]
     function(*given)
