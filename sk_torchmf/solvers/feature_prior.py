@@ -14,8 +14,10 @@ COLD_ROUNDS, COLD_STEPS = 8, 4
 
 def floored(T, dtype):
     """A covariance that the rounding of rows of a dtype cannot make indefinite."""
-    floor = 10 * torch.finfo(dtype).eps * T.diagonal().max()
-    return T + floor * torch.eye(len(T), dtype=T.dtype, device=T.device)
+    T = T.clone()
+    diagonal = T.diagonal()
+    diagonal += 10 * torch.finfo(dtype).eps * diagonal.max()
+    return T
 
 
 class FeaturePrior(PriorMeans):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from sk_torchmf.model.factors import Factors
@@ -181,11 +182,14 @@ class Frame(NamedTuple):
         own.centre()
         k, (S, E) = n_factors, _curvature(own, other, n_factors)
         M, N, L = diagonalise(own.covariance(), S)
-        pull = other.mean_covariance_over_ratings[:, k:].sum(1)  # covariance of q with b_i
-        pull[k:] = 0
         own.basis, own.curvature = M, L
-        parts = M, N, L, N, E @ M, torch.cat([M.T, M.T @ E @ M], 1), pull @ M
-        return cls(*(part if at == 1 else part.to(own.rows) for at, part in enumerate(parts)))
+        M, E, width = M.numpy(), E.numpy(), len(L)  # matrices so small are NumPy's: torch's calls cost more than the work
+        pull = other.mean_covariance_over_ratings[:k, k:].numpy().sum(1)  # covariance of q with b_i
+        EM, vectors = E @ M, np.stack([L.numpy(), pull @ M[:k]])
+        every = np.concatenate([M, N.numpy(), EM, M.T, M.T @ EM], axis=1)
+        every, (L, pull) = (torch.from_numpy(part).to(own.rows) for part in (every, vectors))  # two copies, whatever the device
+        M, to_deviation, to_gradient, to_move = every.split([width, width, width, 2 * width], 1)
+        return cls(M, N, L, to_deviation, to_gradient, to_move, pull)
 
     def gradient(self, rows, count, sums, row_sums):
         """Half the gradients of rows' likelihoods along the basis.
@@ -212,18 +216,19 @@ class Frame(NamedTuple):
 
 def _curvature(own, other, n_factors):
     """S, the second moment of what a side's rows are multiplied with, and the part E of it that is the other side's uncertainty."""
-    k, width = n_factors, own.rows.shape[1]
-    E = torch.zeros_like(own.mean_covariance)
-    E[:k, :k] = other.mean_covariance_over_ratings[:k, :k]
+    k, width, moment = n_factors, own.rows.shape[1], other.moment.numpy()
+    E = np.zeros_like(moment, shape=(width, width))
+    E[:k, :k] = other.mean_covariance_over_ratings.numpy()[:k, :k]
     columns = [*range(k), -1][:width]  # of a row's scores: the other side's factors, and one where there is a bias
-    return other.moment[columns][:, columns] + E, E
+    return torch.from_numpy(moment[np.ix_(columns, columns)] + E), torch.from_numpy(E)
 
 
 def diagonalise(T, S):
     """M, N, L with M M' = T, N the inverse of M transposed, and M'S M = diag(L): float64, on the CPU."""
-    R = torch.linalg.cholesky(T)
-    L, W = torch.linalg.eigh(R.T @ S @ R)
-    return R @ W, torch.linalg.solve_triangular(R.T, W, upper=True), L.clamp_min(0)
+    R = np.linalg.cholesky(T.numpy())
+    L, W = np.linalg.eigh(R.T @ S.numpy() @ R)
+    found = R @ W, solve_triangular(R, W, lower=True, trans=1, check_finite=False), L.clip(0)
+    return tuple(map(torch.from_numpy, found))
 
 
 class Step(NamedTuple):
@@ -488,13 +493,15 @@ def _user_prior(users, items, noise, n_factors):
 def _score_variance(users, items, n_factors, biased):
     """The posterior variance of a score, averaged over the ratings."""
     k, variance = n_factors, 0.0
-    of_users, of_items = (side.mean_covariance_over_ratings for side in (users, items))
+    of_users, of_items = (side.mean_covariance_over_ratings.numpy() for side in (users, items))
     for covariance, other in ((of_users, items), (of_items, users)):
-        variance += float((other.moment[:k, :k] * covariance[:k, :k]).sum())
+        moment = other.moment.numpy()
+        variance += float((moment[:k, :k] * covariance[:k, :k]).sum())
         if biased:
-            variance += float(2 * other.moment[:k, -1] @ covariance[:k, k] + covariance[k, k])
+            variance += float(2 * moment[:k, -1] @ covariance[:k, k] + covariance[k, k])
     return variance + float((of_users[:k, :k] * of_items[:k, :k]).sum())
 
 
 def _sandwich(M, diagonal):
-    return (M * diagonal) @ M.T
+    M = M.numpy()
+    return torch.from_numpy((M * diagonal.numpy()) @ M.T)
