@@ -109,6 +109,14 @@ def test_of_ids_whose_features_are_not_known_all_is_their_own(nan):
         assert_array_equal(parts["user"][2:], 0)  # an unknown user is the mean one
 
 
+def test_an_unknown_item_has_no_features():
+    factors, features = model()
+    parts = split_scores(factors, np.array([1]), np.array([-1]), (None, features))
+    assert [parts["item length"][0], parts["item colour"][0]] == [0, 0]
+    own = factors.items.mean[0] - 13 / 6  # less the average item, see above
+    assert_allclose([parts["item (own)"][0], parts["interaction (own)"][0]], [3 * own - 11 / 60, own], rtol=1e-12)
+
+
 def test_pairs_of_several_blocks_and_of_none():
     factors, features = model()
     rng = np.random.default_rng(0)
