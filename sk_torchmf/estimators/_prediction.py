@@ -253,8 +253,7 @@ class FactorPredictor(TransformerMixin, Fitting):
         """Scores in the shape of the row numbers ``user`` and ``item``, -1 for unknown."""
         factors, how = self._factors, handle_unknown or self.handle_unknown
         if how == "error":
-            for side, code, role in ((factors.users, user, "user"), (factors.items, item, "item")):
-                check_known(side.unknown(code.ravel()), f"{role} id")
+            check_pairs_known(factors, user, item)
         return factors.pair_scores(user.ravel(), item.ravel(), nan=how == "nan").reshape(user.shape)
 
     @one_thread_if_forked
@@ -386,6 +385,12 @@ class FactorPredictor(TransformerMixin, Fitting):
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
         return tags
+
+
+def check_pairs_known(factors, user, item):
+    """Refuse pairs of row numbers of which either is unknown to a factorization, naming the first."""
+    for side, code, role in ((factors.users, user, "user"), (factors.items, item, "item")):
+        check_known(side.unknown(code.ravel()), f"{role} id")
 
 
 def extended(estimator, features):

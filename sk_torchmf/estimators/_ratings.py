@@ -17,7 +17,7 @@ from sk_torchmf.estimators._fitting import observed_attributes, reading_of
 from sk_torchmf.estimators._prediction import cut_points_of
 from sk_torchmf.estimators._recommendation import Recommender
 from sk_torchmf.inputs import context
-from sk_torchmf.inputs.queries import is_structured, read_ids, read_new_users, read_query, read_target
+from sk_torchmf.inputs.queries import is_structured, read_ids, read_new_users, read_target
 from sk_torchmf.inputs.side_features import of_new_users
 from sk_torchmf.metrics._scorer import r2
 from sk_torchmf.nn import POINTWISE, Pairs
@@ -108,6 +108,13 @@ class RatingPredictor(RegressorMixin, Recommender):
             scores += added
         return scores, doubt
 
+    def _parts_of_context(self, X):
+        columns = self._context(X)
+        if not columns:
+            return {}
+        user, item = read_ids(self, X)
+        return {"context": self._of_context(user, item, columns)[0]}
+
     def _context(self, X):
         """What X has of the context that effects are of: columns as ``context.read`` returns them, none where X is no pairs."""
         effects = vars(self).get("effects_", [])
@@ -165,11 +172,6 @@ class RatingPredictor(RegressorMixin, Recommender):
         scores, doubt = model._scores_in_context(user_ids, item_ids)
         known = (part.ravel() for part in (scores, user, model._variances(user, item) + doubt))
         return model._cut_points().probabilities(*known).reshape(*user.shape, n_levels)
-
-    def _pairs(self, user_ids, item_ids):
-        """Row numbers of what ``predict`` is asked for, of one shape."""
-        user, item = read_query(self, user_ids, item_ids)
-        return np.broadcast_arrays(user, np.arange(self.n_items_) if item is None else item)
 
     def _variances(self, user, item):
         """Posterior variances of the scores of pairs of row numbers."""
