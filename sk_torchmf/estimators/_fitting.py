@@ -253,7 +253,7 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         reading = describe(self._read(X, y, sample_weight), features, self)
         given = FitArguments(X, X_val, y_val, *reading.observed())
         start = None
-        if self.warm_start and self._is_fitted():
+        if self.warm_start and self.__sklearn_is_fitted__():
             users, items = lookup(given.reading.users, self.users_, "user"), lookup(given.reading.items, self.items_, "item")
             start = self._start_from(Codes(users, items, (self.n_users_, self.n_items_)))
         self._publish(self._train(given, device, start))
@@ -266,7 +266,7 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
                 "partial_fit takes neither early_stopping nor checkpoint: both are about a fit to all ratings at once. Use "
                 "early_stopping=False and checkpoint=None, or fit."
             )
-        if not self._is_fitted():
+        if not self.__sklearn_is_fitted__():
             return self._fit(X, y, sample_weight, **features)
         device = self._check()
         check_goes_on(self, X)
