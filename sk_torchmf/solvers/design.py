@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sk_torchmf.nn import Pairs
+from sk_torchmf.nn.plan import cut_rows
 
 SEEN = "(seen)"  # the group of what a row was observed with
 MISSING = "(missing)"  # the group of rows whose features are not known
@@ -134,7 +135,10 @@ class Design:
 
     def total(self, function):
         """Sum over the rows: a function of a slice of them returns the parts, see ``Plan.total_over_users``."""
-        return function(slice(None)) if self.plan is None else self.plan.total_over_users(function)
+        if self.plan is not None:
+            return self.plan.total_over_users(function)
+        parts = [function(some) for some in cut_rows(0, self.n_rows)]
+        return parts[0] if len(parts) == 1 else [sum(part) for part in zip(*parts, strict=True)]
 
     def dot(self, B, square=False):
         """The products of the rows' features with coefficients (n_columns, width): (n_rows, width), a view where all are alike."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sk_torchmf.model.factors import Factors
 from sk_torchmf.model.posterior import Posterior
+from sk_torchmf.nn.plan import cut_rows
 from sk_torchmf.solvers.base import Solver
 from sk_torchmf.solvers.design import SEEN, SideFeatures
 from sk_torchmf.solvers.effects import EffectBiases
@@ -99,17 +100,34 @@ class Side:
 
     def improve_prior(self, frame, gradient, noise):
         """Improve the prior means of rows that have features, by the gradients (n_rows, width) of the rows' likelihoods."""
-        if self.prior.design.groups:
-            h = self.count * frame.L
-            scale = h + noise
-            excess = torch.addcmul(-gradient, h, self._deviation(frame, slice(None))).div_(scale)
-            self.prior.improve(self.basis, frame.N, excess, h / scale)
+        h = self.count * frame.L
+        scale = h + noise
+        excess = torch.addcmul(-gradient, h, self._deviation(frame, slice(None))).div_(scale)
+        self.prior.improve(self.basis, frame.N, excess, h / scale)
 
     def _deviation(self, frame, some):
         return (self.rows[some] - self.prior.rows[some]) @ frame.to_deviation
 
-    def step(self, frame, gradient, noise, some=slice(None)):
-        """Find the Newton steps of some rows by the gradients (n, width) of their likelihoods; a Step."""
+    def step(self, frame, gradient_of, noise, rows=None):
+        """Find the Newton steps of a slice of the rows, by default of all.
+
+        Parameters
+        ----------
+        frame : Frame
+        gradient_of : callable
+            Takes a slice of the rows, returns the gradients (n, width) of their likelihoods along the basis.
+        noise : float
+        rows : slice, optional
+
+        Returns
+        -------
+        Step
+        """
+        start, stop = (0, len(self.rows)) if rows is None else (rows.start, rows.stop)
+        parts = [self._step(frame, gradient_of(some), noise, some) for some in cut_rows(start, stop)]
+        return parts[0] if len(parts) == 1 else Step(*map(torch.cat, zip(*parts, strict=True)))
+
+    def _step(self, frame, gradient, noise, some):
         count, deviation = self.count[some], self._deviation(frame, some)
         gradient = torch.add(gradient, deviation, alpha=noise)
         scale = count * frame.L + noise
@@ -128,7 +146,7 @@ class Side:
             if doubt is not None:  # of the prior means, which the first term takes for known
                 of_rating = of_row + of_row.square() * doubt[some]
                 of_row = of_row + (1 - of_row).square() * doubt[some]
-            return [of_row.sum(0, dtype=torch.float64), (count * of_rating).sum(0, dtype=torch.float64)]
+            return [of_row.sum(0).double(), (count.T @ of_rating)[0].double()]
 
         over_rows, over_ratings = (part.cpu() for part in self.total(sums))
         self.mean_covariance = _sandwich(self.basis, over_rows / self.prior.n_in_all)
@@ -191,27 +209,30 @@ class Frame(NamedTuple):
         M, to_deviation, to_gradient, to_move = every.split([width, width, width, 2 * width], 1)
         return cls(M, N, L, to_deviation, to_gradient, to_move, pull)
 
-    def gradient(self, rows, count, sums, row_sums):
+    def gradient(self, side, slopes, slope, start, some):
         """Half the gradients of rows' likelihoods along the basis.
 
         Parameters
         ----------
-        rows, count : Tensor of shape (n, width) and (n, 1)
-            Of the side, or of some of its rows.
-        sums : Tensor of shape (n, n_factors)
+        side : Side
+        slopes : Tensor of shape (n_slopes, n_factors)
             The other side's factors, summed over a row's ratings times half the slope there.
-        row_sums : Tensor of shape (n,) or None
+        slope : Tensor of shape (n_slopes,) or None
             Half the slopes alone, summed; None without biases.
+        start : int
+            The row to which the first of them belong.
+        some : slice
+            Which rows are asked for.
 
         Returns
         -------
         Tensor of shape (n, width)
         """
-        k = sums.shape[1]
-        gradient = sums @ self.M[:k]
-        if row_sums is not None:
-            gradient.addr_(row_sums, self.M[k])
-        return gradient.addcmul_(count, rows @ self.to_gradient + self.pull)
+        k, at = slopes.shape[1], slice(some.start - start, some.stop - start)
+        gradient = slopes[at] @ self.M[:k]
+        if slope is not None:
+            gradient.addr_(slope[at], self.M[k])
+        return gradient.addcmul_(side.count[some], side.rows[some] @ self.to_gradient + self.pull)
 
 
 def _curvature(own, other, n_factors):
@@ -372,14 +393,14 @@ class Variational(Solver):
         frame = Frame.of(own, other, self.n_factors)
         of_all = None
         if own.prior.design.groups:
-            of_all = torch.cat([self._user_gradient(frame, rows, by_user)[0] for rows, by_user, _ in self.blocks])
+            of_all = torch.cat([self._user_gradients(frame, rows, by_user)[0](rows) for rows, by_user, _ in self.blocks])
             own.improve_prior(frame, of_all, noise)
         for rows, by_user, by_item in self.blocks:
             if of_all is None:
-                gradient, bend = self._user_gradient(frame, rows, by_user)
+                gradient_of, bend = self._user_gradients(frame, rows, by_user)
             else:
-                gradient, bend = of_all[rows], likelihood.bend(by_user, own.rows[rows], other.rows)
-            step = own.step(frame, gradient, noise, rows)
+                gradient_of, bend = of_all.__getitem__, likelihood.bend(by_user, own.rows[rows], other.rows)
+            step = own.step(frame, gradient_of, noise, rows)
             length = step.length(likelihood.squares(by_user, other.rows, step.move, bend))
             own.rows[rows].addcmul_(length[:, None], step.move, value=-1.0)
             plan.add(*likelihood.sums(by_item, other.rows, own.rows[rows])[:3])
@@ -388,13 +409,13 @@ class Variational(Solver):
         own.keep_uncertainty(frame, noise)
         return of_items
 
-    def _user_gradient(self, frame, rows, observed):
-        """The gradients of a block's users along the basis, and ``Likelihood.bend``; brings their counts up to date."""
+    def _user_gradients(self, frame, rows, observed):
+        """What gives the gradients of slices of a block's users, and ``Likelihood.bend``; brings their counts up to date."""
         own, other = self.sides
         slopes, slope, last, bend = self.likelihood.sums(observed, own.rows[rows], other.rows)
         if not self.likelihood.is_squared_error:
             own.count[rows] = last[:, None]
-        return frame.gradient(own.rows[rows], own.count[rows], slopes, slope if self.biased else None), bend
+        return partial(frame.gradient, own, slopes, slope if self.biased else None, rows.start), bend
 
     def _move_items(self, slopes, slope, last):
         """Improve the items' prior and their rows by the ``Likelihood.sums`` of them; return the squared error then, summed."""
@@ -402,9 +423,10 @@ class Variational(Solver):
         frame = Frame.of(own, other, self.n_factors)
         if not likelihood.is_squared_error:
             own.count[:] = last[:, None]
-        gradient = frame.gradient(own.rows, own.count, slopes, slope if self.biased else None)
-        own.improve_prior(frame, gradient, noise)
-        step = own.step(frame, gradient, noise)
+        gradient_of = partial(frame.gradient, own, slopes, slope if self.biased else None, 0)
+        if own.prior.design.groups:
+            own.improve_prior(frame, gradient_of(slice(0, len(own.rows))), noise)
+        step = own.step(frame, gradient_of, noise)
         for rows, _, by_item in self.blocks:
             bend = likelihood.bend(by_item, own.rows, other.rows[rows])
             plan.add(likelihood.squares(by_item, other.rows[rows], step.move, bend))
