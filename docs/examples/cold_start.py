@@ -33,7 +33,8 @@ X, y, films = ratings.data, ratings.target, ratings.item_features
 train, test = next(ColdItemSplit(5, item="item", random_state=0).split(X))
 X_train, y_train, X_test, y_test = X.iloc[train], y.iloc[train], X.iloc[test], y.iloc[test]
 print(films[["year", "genres"]].head(3).to_string())
-print(f"{len(train):,} ratings to train on; {X_test['item'].nunique()} films with {len(test):,} ratings are held out")
+n_held_out = X_test["item"].nunique()
+print(f"{len(train):,} ratings to train on; {n_held_out} films with {len(test):,} ratings are held out")
 
 # %%
 # Fit with what is known of the films
@@ -77,7 +78,7 @@ encoder = ColumnTransformer(
     ]
 )
 search = GridSearchCV(
-    BiasedMatrixFactorization(n_factors=16, item_encoder=encoder, user="user", item="item", random_state=0),
+    BiasedMatrixFactorization(16, item_encoder=encoder, user="user", item="item", random_state=0),
     {"item_encoder__year__splinetransformer__n_knots": [2, 4, 6]},
     scoring="neg_root_mean_squared_error",
     cv=ColdItemSplit(3, item="item", random_state=1),
@@ -138,10 +139,11 @@ print(f"Within the interval: {within.mean():.0%} of the ratings of films held ou
 # ``item_feature_shares_`` says how much of what sets films apart each group of columns explains. ``item_feature_weights_`` has what
 # a column adds to the factors and, last, to the bias of a film that nobody has rated: in stars.
 
-print(pd.Series(model.item_feature_shares_, name="share").to_frame().to_string(float_format="{:.3f}".format))
+shares = pd.Series(model.item_feature_shares_, name="share").to_frame()
+print(shares.to_string(float_format="{:.3f}".format))
 
 bias = pd.Series(model.item_feature_weights_[:, -1], index=model.item_feature_names_)
-bias = bias[bias.index.str.startswith("genres__genres=")].rename(lambda name: name.partition("=")[2]).sort_values()
+bias = bias.filter(like="genres__genres=").rename(lambda name: name.partition("=")[2]).sort_values()
 fig, ax = plt.subplots(figsize=(6.4, 4.8), layout="constrained")
 ax.barh(bias.index, bias, color="#0072B2")
 ax.axvline(0, color="grey", linewidth=0.8)
