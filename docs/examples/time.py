@@ -26,7 +26,7 @@ by_user = X.groupby("user")["timestamp"]
 rng = np.random.default_rng(0)
 tests = {
     "at random": rng.random(len(X)) < 0.1,
-    "last of each user": (by_user.rank(method="min") - 1) / by_user.transform("size") >= 0.9,
+    "last of each user": by_user.rank(method="min") > 0.9 * by_user.transform("size"),
     "last of all": X["timestamp"] >= X["timestamp"].quantile(0.9),
 }
 
@@ -56,7 +56,8 @@ print(pd.DataFrame(shares).to_string(float_format="{:.0%}".format))
 # tuned; all that was tried is in the table.
 
 when = pd.to_datetime(X["timestamp"], unit="s")
-X["month"], X["weekday"], X["hour"] = when.dt.strftime("%Y-%m"), when.dt.day_of_week, when.dt.hour
+X["month"] = when.dt.strftime("%Y-%m")
+X["weekday"], X["hour"] = when.dt.day_of_week, when.dt.hour
 X["dice"] = rng.integers(1, 7, len(X))  # says nothing
 calendar = ["month", "weekday", "hour", "dice"]
 settings = {
@@ -97,15 +98,20 @@ for name in tests:
 # Times that say nothing do harm, a little: the variances start above zero, and ten iterations are few to bring down those of biases
 # that have a rating or two each. With twice as many it is less.
 
-name = "at random"
-shuffled = X.assign(timestamp=by_user.transform(lambda times: rng.permutation(times.to_numpy())))
+test = tests["at random"]
+by_chance = by_user.transform(lambda times: rng.permutation(times.to_numpy()))
+cases = {
+    "no times": (X, None),
+    "their times": (X, "timestamp"),
+    "times shuffled within users": (X.assign(timestamp=by_chance), "timestamp"),
+}
+found = {}
 for max_iter in (10, 20):
-    found = {}
-    for given, table in {"no times": X, "the times": X, "each user's times shuffled": shuffled}.items():
-        options = {"time": None if given == "no times" else "timestamp", "max_iter": max_iter}
-        model = fit(tests[name], table, **options)
-        found[given] = ((model.predict(table[tests[name]]) - y[tests[name]]) ** 2).mean() ** 0.5
-    print(f"{max_iter} iterations:", ", ".join(f"{given} {error:.4f}" for given, error in found.items()))
+    for case, (table, time) in cases.items():
+        predicted = fit(test, table, time=time, max_iter=max_iter).predict(table[test])
+        found[f"{max_iter} iterations", case] = ((predicted - y[test]) ** 2).mean() ** 0.5
+found = pd.Series(found).unstack()[[*cases]]
+print("RMSE", found.to_string(float_format="{:.4f}".format), sep="\n")
 
 # %%
 # So ``time`` is for filling in, and hardly worth its seconds elsewhere. (Where this page was built on planted ratings their times
@@ -143,7 +149,7 @@ plt.show()
 # Colours change with the sitting.
 
 model = models["at random", "time"]
-kinds = ["sittings", "sittings without a minute's gap", "16 in a row", "the same second"]
+kinds = ["sittings", "shorter ones", "16 in a row", "the same second"]
 for kind, (_, _, prior) in zip(kinds, model.effect_biases_, strict=True):
     print(f"{kind}: standard deviation {prior**0.5:.2f} stars")
 
