@@ -68,6 +68,7 @@ EXAMPLES = [
     "string_ids.py",
     "new_users.py",
     "cold_start.py",
+    "time.py",
     "own_module.py",
     "time_bias.py",
     "spotlight_search.py",

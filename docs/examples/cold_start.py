@@ -34,7 +34,8 @@ X, y, films = ratings.data, ratings.target, ratings.item_features
 train, test = next(ColdItemSplit(5, item="item", random_state=0).split(X))
 X_train, y_train, X_test, y_test = X.iloc[train], y.iloc[train], X.iloc[test], y.iloc[test]
 print(films[["year", "genres"]].head(3).to_string())
-print(f"{len(train):,} ratings to train on; {X_test['item'].nunique()} films with {len(test):,} ratings are held out")
+n_held_out = X_test["item"].nunique()
+print(f"{len(train):,} ratings to train on; {n_held_out} films with {len(test):,} ratings are held out")
 
 # %%
 # Fit with what is known of the films
@@ -78,7 +79,7 @@ encoder = ColumnTransformer(
     ]
 )
 search = GridSearchCV(
-    BiasedMatrixFactorization(n_factors=16, item_encoder=encoder, user="user", item="item", random_state=0),
+    BiasedMatrixFactorization(16, item_encoder=encoder, user="user", item="item", random_state=0),
     {"item_encoder__year__splinetransformer__n_knots": [2, 4, 6]},
     scoring="neg_root_mean_squared_error",
     cv=ColdItemSplit(3, item="item", random_state=1),
