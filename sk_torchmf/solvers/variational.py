@@ -460,7 +460,9 @@ class Variational(Solver):
         users, items = self.sides
         learned = [side.learned(_curvature(side, other, k)[0], self.noise) for side, other in ((users, items), (items, users))]
         factors = Factors.from_module(self.module, None, [posterior for posterior, _ in learned], self.noise)
-        effects = [(to_array(effect.biases), to_array(effect.variances), effect.prior_variance) for effect in self.effects]
+        effects = [effect.learned(centred=self.biased) for effect in self.effects]
+        if self.biased:  # what effects are on average is the constant's
+            factors = replace(factors, constant=factors.constant + sum(effect.average for effect in self.effects))
         users_and_items = [
             replace(side, weights=weights) for side, (_, weights) in zip((factors.users, factors.items), learned, strict=True)
         ]
