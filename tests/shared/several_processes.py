@@ -38,9 +38,10 @@ def run(module, groups, size, folder):
         Under a case's name what it returned or raised, by rank; None of a process that has ended before.
     """
     texts = [f"{timeout}:{','.join(names)}" for names, timeout in groups]
+    folder.mkdir(exist_ok=True)
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "error", __file__, module, str(size), str(folder), *texts]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT * len(groups))
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT * (1 + len(groups)))
     assert done.returncode == 0, done.stderr
     return {name: [_loaded(folder / f"{name}.{rank}") for rank in range(size)] for names, _ in groups for name in names}
 
