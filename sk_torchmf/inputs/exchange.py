@@ -58,7 +58,7 @@ def exchange(reading, processes):
         categories[name], code = _agree(reading.categories.get(name, np.empty(0)), name, told, processes)
         columns[name] = code[columns.get(name, np.empty(0, dtype=np.int64))]
 
-    owner = shares(stable_hash(reading.users, "user"), processes.size)
+    owner = shares(stable_hash(reading.users, "user"), processes.size).astype(np.uint16)
     rows = _Rows(owner[reading.data.user_ids], processes)
     users, user = _exchange_users(reading, owner, rows, told)
     item = rows.exchange(item_code.astype(np.int32)[reading.data.item_ids])
@@ -69,11 +69,11 @@ def exchange(reading, processes):
 
 
 class _Rows:
-    """The rows of this process, each of which goes to one: ``to``, of shape (n,)."""
+    """The rows of this process, each of which goes to one: ``to``, of shape (n,), uint16."""
 
     def __init__(self, to, processes):
         self.processes, self.counts = processes, np.bincount(to, minlength=processes.size)
-        self.order = np.argsort(to.astype(np.uint16), kind="stable").astype(np.int32 if len(to) < 2**31 else np.int64)
+        self.order = np.argsort(to, kind="stable").astype(np.int32 if len(to) < 2**31 else np.int64)
         self.received = np.array(processes.all_gather(self.counts))[:, processes.rank]
 
     def exchange(self, values):
