@@ -179,7 +179,7 @@ class DefaultGroup(Communicator):
                 sums.add(rank, *map(_from_bytes, own, _dtypes(agreed)))
             flat = sums.total()
         else:
-            flat = flat or [torch.zeros(_n_values(agreed, dtype), dtype=dtype) for dtype in _dtypes(agreed)]
+            flat = flat or [torch.zeros(_n_values(agreed, dtype), dtype=dtype, device="cpu") for dtype in _dtypes(agreed)]
             flat = [self._summed(one) for one in flat]
         return _unflatten(flat, agreed, parts)
 
@@ -381,17 +381,12 @@ def _n_values(kinds, dtype):
 
 
 def _flatten(parts, kinds):
-    """Parts of sums as one tensor a dtype, in the order of ``_dtypes``."""
-    return [
-        torch.cat(
-            [
-                torch.as_tensor(part, dtype=dtype).detach().reshape(-1)
-                for part, (own, _) in zip(parts, kinds, strict=True)
-                if getattr(torch, own) == dtype
-            ]
-        )
-        for dtype in _dtypes(kinds)
-    ]
+    """Parts of sums as one tensor a dtype, in the order of ``_dtypes``, where the first tensor is."""
+    where, flat = next((part.device for part in parts if isinstance(part, torch.Tensor)), "cpu"), []
+    for dtype in _dtypes(kinds):
+        own = [part for part, (name, _) in zip(parts, kinds, strict=True) if getattr(torch, name) == dtype]
+        flat.append(torch.cat([torch.as_tensor(part, dtype=dtype, device=where).detach().reshape(-1) for part in own]))
+    return flat
 
 
 def _unflatten(flat, kinds, parts):
@@ -412,7 +407,7 @@ def _as_bytes(flat):
 
 
 def _from_bytes(message, dtype):
-    return torch.frombuffer(bytearray(message), dtype=dtype) if message else torch.empty(0, dtype=dtype)
+    return torch.frombuffer(bytearray(message), dtype=dtype) if message else torch.empty(0, dtype=dtype, device="cpu")
 
 
 def _device(own=None):

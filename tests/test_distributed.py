@@ -55,6 +55,13 @@ def test_sums_are_the_same_bits_everywhere(found_by, size, case, n):
         assert bits(found) == bits(found_by[case][0])
 
 
+def test_default_device_is_no_matter(found_by, size):
+    for few, many, broadcast in found_by["sums_under_another_default_device"]:
+        assert_sums(few, [parts_of(rank, 2) for rank in range(size)])
+        assert_sums(many, [parts_of(rank, 500) for rank in range(size)])
+        assert_array_equal(broadcast, parts_of(0, 2)[2])
+
+
 def test_a_process_may_have_nothing_to_add(found_by, size):
     for few, many, none in found_by["sums_where_one_has_nothing"]:
         assert_sums(few, [parts_of(rank, 2) for rank in range(1, size)])

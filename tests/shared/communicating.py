@@ -45,6 +45,13 @@ def sums_of_many():
         return processes.all_reduce(parts_of(processes.rank, 500))
 
 
+def sums_under_another_default_device():
+    with communicator(True) as processes:
+        parts = [parts_of(processes.rank, n) for n in (2, 500)]
+        with torch.device("meta"):
+            return [processes.all_reduce(own) for own in parts] + [processes.broadcast(parts[0][2])]
+
+
 def sums_where_one_has_nothing():
     with communicator(True) as processes:
         found = [processes.all_reduce([] if processes.rank == 0 else parts_of(processes.rank, n)) for n in (2, 500)]
@@ -176,7 +183,17 @@ def afterwards():
 
 
 HEALTHY = [
-    *["sums_of_few", "sums_of_many", "sums_where_one_has_nothing", "exact_sums", "largest", "broadcasts", "gathered", "exchanged"],
+    *[
+        "sums_of_few",
+        "sums_of_many",
+        "sums_under_another_default_device",
+        "sums_where_one_has_nothing",
+        "exact_sums",
+        "largest",
+        "broadcasts",
+        "gathered",
+        "exchanged",
+    ],
     *["error_before_a_sum", "error_after_the_last_call", "error_in_all", "interrupted", "long_error", "not_to_be_pickled"],
     *["other_call", "other_shape", "other_dtype", "one_ends_early", "afterwards"],
 ]
