@@ -10,7 +10,7 @@ from communicating import ABSENT, HEALTHY, KINDS, LOSING, N_SHARDS, TIMEOUT, par
 from numpy.testing import assert_allclose, assert_array_equal
 from several_processes import run
 
-from sk_torchmf.distributed import ALONE, TreeSum, communicator
+from sk_torchmf.distributed import ALONE, TreeSum, _device, communicator
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
 
@@ -218,6 +218,21 @@ def test_exact_sums_need_a_power_of_two(monkeypatch):
     assert communicator(True).size == 3
     with pytest.raises(ValueError, match=r"a power of two\. Got 3\."):
         communicator(True, exact=True)
+
+
+@pytest.mark.parametrize(
+    ("backends", "of_cpu", "of_cuda", "of_none"),
+    [
+        ("cpu:gloo", "cpu", "cpu", "cpu"),
+        ("cpu:gloo,cuda:gloo", "cpu", "cpu", "cpu"),  # gloo has no exchange of rows on CUDA
+        ("cuda:nccl", "cuda", "cuda:1", "cuda"),
+        ("cpu:gloo,cuda:nccl", "cpu", "cuda:1", "cpu"),
+    ],
+)
+def test_messages_lie_where_the_backend_takes_them(monkeypatch, backends, of_cpu, of_cuda, of_none):
+    monkeypatch.setattr("torch.distributed.get_backend_config", lambda: backends)
+    found = _device(torch.device("cpu")), _device(torch.device("cuda:1")), _device()
+    assert [str(device) for device in found] == [of_cpu, of_cuda, of_none]
 
 
 def test_group_of_one_is_alone(monkeypatch):

@@ -31,15 +31,15 @@ def exchange(reading, processes):
     -------
     Reading
         ``users`` are this process's, of which there may be none; ``items`` those of all, the same in every process. The
-        observations are in the order of ranks, and of each rank in the order in which it had them. Weights are ones where a process
-        had none and another had.
+        observations are in the order of ranks, and of each rank in the order in which it had them: where the ranks have one part of
+        a table after the other, in the order of the table. Weights are ones where a process had none and another had.
 
     Raises
     ------
     TypeError, ValueError
         In every process alike, where their parts do not fit together or all are empty.
     """
-    if processes.size == 1:
+    if processes.size == 1 and len(reading.data):
         return reading
     columns = {name: getattr(reading.data, name) for name in COLUMNS} | reading.features
     columns = {name: values for name, values in columns.items() if values is not None}

@@ -170,6 +170,8 @@ def test_bad_rows_of_one_are_told_to_all(found, size):
 def test_process_alone_keeps_what_it_has():
     reading = read(Interactions([0], [0]), None, None, 0, 1)
     assert exchange(reading, ALONE) is reading
+    with pytest.raises(ValueError, match="X has no observations on any rank"):
+        exchange(reading[[]], ALONE)
 
 
 @pytest.mark.parametrize("X", [np.empty((0, 2)), np.empty((0, 7)), Interactions([], [])], ids=["array", "wide", "container"])

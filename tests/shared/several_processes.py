@@ -40,7 +40,7 @@ def run(module, groups, size, folder):
     texts = [f"{timeout}:{','.join(names)}" for names, timeout in groups]
     folder.mkdir(exist_ok=True)
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "error", __file__, module, str(size), str(folder), *texts]
+    command = [sys.executable, __file__, module, str(size), str(folder), *texts]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT * (1 + len(groups)))
     assert done.returncode == 0, done.stderr
     return {name: [_loaded(folder / f"{name}.{rank}") for rank in range(size)] for names, _ in groups for name in names}
@@ -69,8 +69,9 @@ def _in_fork(module, names, rank, size, folder, timeout):
 
 
 def main(module, size, folder, *groups):
-    warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)  # Python's, since 3.12
     module, size, folder = importlib.import_module(module), int(size), Path(folder)
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)  # Python's, since 3.12
     for group in groups:
         timeout, _, names = group.partition(":")
         children = []
