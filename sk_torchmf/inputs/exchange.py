@@ -12,6 +12,7 @@ from sk_torchmf.inputs.stable_hash import shares, stable_hash
 from sk_torchmf.interactions import Interactions
 
 _KINDS = KINDS | {"b": NUMBER, "O": TEXT}
+DATA, FEATURES = "data", "features"  # the parts of a Reading that hold columns
 COLUMNS = "ratings", "weights", "timestamps"  # of Interactions, beside the ids
 
 
@@ -41,31 +42,53 @@ def exchange(reading, processes):
     """
     if processes.size == 1 and len(reading.data):
         return reading
-    columns = {name: getattr(reading.data, name) for name in COLUMNS} | reading.features
-    columns = {name: values for name, values in columns.items() if values is not None}
+    columns = _columns(reading)
     told = processes.all_gather(_description(reading, columns))
     givers = [own for own in told if own["n"]]
     _check_forms(told)
     if not givers:
         raise ValueError("X has no observations on any rank, while a minimum of 1 is required.")
+    dtypes = _agree_on_columns(told)
     items, item_code = _agree(reading.items, "item", told, processes)
     agreed = replace(reading, n_features=givers[0]["n_features"], names=givers[0]["names"], items=items)
     if reading.form == SPARSE:
         first = sum(own["n_users"] for own in told[: processes.rank])
-        return replace(agreed, users=np.arange(first, first + len(reading.users)))
-    dtypes, categories = _agree_on_columns(told), {}
-    for name in givers[0]["categories"]:
-        categories[name], code = _agree(reading.categories.get(name, np.empty(0)), name, told, processes)
-        columns[name] = code[columns.get(name, np.empty(0, dtype=np.int64))]
+        users, user, item = np.arange(first, first + len(reading.users)), reading.data.user_ids, reading.data.item_ids
+        return _with_columns(agreed, users, user, item, _filled(columns, len(reading.data), dtypes))
+    categories = {}
+    for key in givers[0]["categories"]:
+        name, own = key[1], reading.categories.get(key[1], np.empty(0))
+        categories[name], code = _agree(own, name, told, processes)
+        columns[key] = code[columns.get(key, np.empty(0, dtype=np.int64))]
 
     owner = shares(stable_hash(reading.users, "user"), processes.size).astype(np.uint16)
     rows = _Rows(owner[reading.data.user_ids], processes)
     users, user = _exchange_users(reading, owner, rows, told)
     item = rows.exchange(item_code.astype(np.int32)[reading.data.item_ids])
-    moved = {name: rows.exchange(_filled(columns.get(name), len(reading.data), dtype)) for name, dtype in dtypes.items()}
-    of_data = {name: moved.pop(name, None) for name in COLUMNS}
-    data = Interactions(user, item, **of_data, num_users=len(users), num_items=len(items))
-    return replace(agreed, data=data, users=users, features=moved, categories=categories)
+    moved = ((key, rows.exchange(values)) for key, values in _filled(columns, len(reading.data), dtypes))
+    return _with_columns(replace(agreed, categories=categories), users, user, item, moved)
+
+
+def _columns(reading):
+    """The columns of the observations beside the ids, by the part of the Reading that holds them and their name."""
+    of_data = {(DATA, name): getattr(reading.data, name) for name in COLUMNS}
+    columns = of_data | {(FEATURES, name): values for name, values in reading.features.items()}
+    return {key: values for key, values in columns.items() if values is not None}
+
+
+def _filled(columns, n, dtypes):
+    """The columns that were agreed on, one by one, in the dtypes that were; ones for weights that a process has not."""
+    for key, dtype in dtypes.items():
+        yield key, columns[key].astype(dtype, copy=False) if key in columns else np.ones(n, dtype=dtype)
+
+
+def _with_columns(reading, users, user, item, columns):
+    """A Reading of other observations, and of their users alone."""
+    columns = dict(columns)
+    of_data = {name: columns.get((DATA, name)) for name in COLUMNS}
+    data = Interactions(user, item, **of_data, num_users=len(users), num_items=len(reading.items))
+    features = {name: values for (part, name), values in columns.items() if part == FEATURES}
+    return replace(reading, data=data, users=users, features=features)
 
 
 class _Rows:
@@ -117,11 +140,6 @@ def _send(objects, processes):
     return [pickle.loads(part.tobytes()) for part in np.split(received, np.cumsum(counts)[:-1])]
 
 
-def _filled(values, n, dtype):
-    """A column in the dtype that was agreed on; ones for weights that a process has not."""
-    return np.ones(n, dtype=dtype) if values is None else values.astype(dtype, copy=False)
-
-
 def _description(reading, columns):
     """What the processes compare: dtypes and types, no values."""
     labels = {"user": reading.users, "item": reading.items} | reading.categories
@@ -133,7 +151,7 @@ def _description(reading, columns):
         "names": reading.names,
         "types": {role: type_of(own) for role, own in labels.items() if len(own)},
         "dtypes": {name: values.dtype for name, values in columns.items()},
-        "categories": sorted(reading.categories),
+        "categories": [(FEATURES, name) for name in sorted(reading.categories)],
     }
 
 
@@ -146,27 +164,31 @@ def _check_forms(told):
     for values in (n_features, names):
         own = [value if some else None for value, some in zip(values, has, strict=True)]
         _check_equal(own, "X must have the same columns on all ranks")
-    for role in ("user", "item"):
-        rule = f"{role} ids must be of one type on all ranks"
+    for role in sorted({role for own in told for role in own["types"]}):
+        rule = (
+            f"{role} ids must be of one type on all ranks"
+            if role in ("user", "item")
+            else f"{role} must be of one type on all ranks"
+        )
         _check_equal([own["types"].get(role) for own in told], rule, "Read the column as text everywhere.", TypeError)
 
 
 def _agree_on_columns(told):
     """The dtype of each column of the rows that change hands; a dict by name."""
     givers, found = [own if own["n"] else None for own in told], {}
-    for name in sorted({name for own in told for name in own["dtypes"]}, key=str):
-        dtypes = [None if own is None else own["dtypes"].get(name) for own in givers]
-        what = "time" if name is None else name
-        if name != "weights":
-            has = [None if own is None else "them" if name in own["dtypes"] else "none" for own in givers]
+    for key in sorted({key for own in told for key in own["dtypes"]}, key=str):
+        dtypes = [None if own is None else own["dtypes"].get(key) for own in givers]
+        what = "time" if key[1] is None else key[1]
+        if key != (DATA, "weights"):
+            has = [None if own is None else "them" if key in own["dtypes"] else "none" for own in givers]
             _check_equal(has, f"{what} must be given on all ranks or on none")
         kinds = [None if dtype is None else _KINDS.get(dtype.kind, "objects") for dtype in dtypes]
-        labels = [None if own is None else "labels" if name in own["categories"] else "numbers" for own in givers]
+        labels = [None if own is None else "labels" if key in own["categories"] else "numbers" for own in givers]
         _check_equal(kinds, f"{what} must be of one type on all ranks")
         _check_equal(labels, f"{what} must be of one type on all ranks")
         given = [dtype for dtype in dtypes if dtype is not None]
         if given:
-            found[name] = np.dtype(object) if any(dtype.kind in "OT" for dtype in given) else np.result_type(*given)
+            found[key] = np.dtype(object) if any(dtype.kind in "OT" for dtype in given) else np.result_type(*given)
     return found
 
 

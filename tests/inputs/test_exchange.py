@@ -89,7 +89,7 @@ def test_process_may_end_without_users(found, size):
 
 @forks
 def test_positions_without_observations_stay(found, size):
-    user, item, _, weight = whole("numbers")
+    user, item, rating, weight = whole("numbers")
     for rank, own in enumerate(found["containers"]):
         rows = expected_rows(user, rank, size)
         assert_array_equal(own["items"], np.arange(20))
@@ -97,6 +97,8 @@ def test_positions_without_observations_stay(found, size):
         assert_array_equal(own["item"], item[rows])
         assert_array_equal(own["weights"], weight[rows])
         assert_array_equal(own["timestamps"], rows.astype("M8[D]"))
+        assert_array_equal(own["features"]["timestamps"], rows / 2)  # of one name, and something else
+        assert_array_equal(own["features"]["weights"], rating[rows])
         assert_array_equal(own["users"], np.flatnonzero(owners(np.arange(39 + size), size) == rank))  # 40 on rank 0, 41 on rank 1
 
 
@@ -110,6 +112,8 @@ def test_matrix_rows_are_the_users_of_their_process(found, size):
         assert_array_equal(own["users"], np.arange(30 * rank // size, 30 * (rank + 1) // size))
         assert_array_equal(own["items"], np.arange(12))
         rebuilt[own["user"], own["item"]] = own["ratings"]
+        assert own["ratings"].dtype == np.float64  # which holds int64's
+        assert_array_equal(own["weights"], np.ones(len(own["user"])) if rank else own["user"] + 1.0)
     assert_array_equal(rebuilt, sums)
 
 
@@ -153,6 +157,7 @@ def test_further_columns_go_with_their_rows(found, size):
             "user ids must be numbers, text, bytes or times to be divided into shards. Got date.",
         ),
         ("column_of_two_types", "ValueError", "day must be of one type on all ranks. Got numbers on rank 0 and text on rank 1."),
+        ("categories_of_two_types", "TypeError", "day must be of one type on all ranks. Got numbers on rank 0 and text on rank 1."),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_by_all(found, size, case, error, text):

@@ -129,16 +129,20 @@ def containers():
     def make(rank, size):
         user, item, rating, weight = (values[rows_of(rank, size)] for values in whole("numbers"))
         times = np.array(rows_of(rank, size), dtype="M8[D]")
-        return read(Interactions(user, item, rating, times, weight, num_users=40 + rank, num_items=20), None, None, 0, 1)
+        X = Interactions(user, item, rating, times, weight, num_users=40 + rank, num_items=20)
+        return replace(read(X, None, None, 0, 1), features={"timestamps": rows_of(rank, size) / 2, "weights": rating})
 
     return _exchanged(make)
 
 
 def matrices():
+    """Whole numbers but for the first rank, which alone has weights."""
+
     def make(rank, size):
         user, item, rating, _ = whole("numbers")
         matrix = sp.csr_array(sp.coo_array((rating, (user, item)), shape=(30, 12)))
-        return read(matrix[30 * rank // size : 30 * (rank + 1) // size], None, None, 0, 1, is_part=True)
+        matrix = matrix[30 * rank // size : 30 * (rank + 1) // size].astype(np.int64 if rank else np.float32)
+        return read(matrix, None, None if rank else np.arange(1.0, 1 + matrix.shape[0]), 0, 1, is_part=True)
 
     return _exchanged(make)
 
@@ -221,6 +225,14 @@ def column_of_two_types():
     return _refused(make)
 
 
+def categories_of_two_types():
+    def make(rank, size):
+        reading = read(table([1], [1]), [3.0], None, "user", "item")
+        return replace(reading, features={"day": np.array([0])}, categories={"day": np.array(["Monday" if rank == 1 else 1])})
+
+    return _refused(make)
+
+
 def bad_rows_on_one():
     return _refused(_part(y=[np.nan]))
 
@@ -229,5 +241,5 @@ KINDS = ["numbers", "text", "fractions", "times"]
 FOUND = [*KINDS, *["dtypes_that_differ", "some_are_empty", "one_user", "containers", "matrices", "further_columns"]]
 REFUSED = [
     *["items_of_two_types", "users_of_two_types", "two_forms", "two_widths", "no_ratings_on_one", "nothing_at_all"],
-    *["matrices_of_two_widths", "users_that_have_no_hash", "column_of_two_types", "bad_rows_on_one"],
+    *["matrices_of_two_widths", "users_that_have_no_hash", "column_of_two_types", "categories_of_two_types", "bad_rows_on_one"],
 ]
