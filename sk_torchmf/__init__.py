@@ -3,7 +3,7 @@
 from sk_torchmf import _notices, datasets, display, metrics, model_selection, nn, spotlight
 from sk_torchmf._version import __version__
 from sk_torchmf.estimators import BiasedMatrixFactorization, ImplicitMatrixFactorization, MatrixFactorization, TorchFactorization
-from sk_torchmf.exceptions import DivergenceError, InputWarning
+from sk_torchmf.exceptions import DistributedError, DivergenceError, InputWarning
 from sk_torchmf.inputs.encoders import FeatureEncoder
 from sk_torchmf.interactions import Features, Interactions
 
@@ -11,6 +11,7 @@ _notices.take()
 
 __all__ = [
     "BiasedMatrixFactorization",
+    "DistributedError",
     "DivergenceError",
     "FeatureEncoder",
     "Features",

@@ -1,0 +1,116 @@
+"""A hash of labels that no version, platform, process or order of the data changes; knows neither shards nor processes."""
+
+import hashlib
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+
+from sk_torchmf.inputs.id_types import BOOLEAN, NUMBER, TEXT, type_of
+
+
+def stable_hash(labels, role):
+    """Hash labels by their values: what is one label gives one number, whatever type holds it.
+
+    Whole numbers go through splitmix64 [1]_, text and bytes through 64 bits of BLAKE2b. Python's own ``hash`` differs from
+    process to process.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,)
+        None missing, as ``encode`` returns them. Text costs about a microsecond each, so pass the distinct ones.
+    role : str
+        What they name, for messages.
+
+    Returns
+    -------
+    ndarray of shape (n,), uint64
+        17 and 17.0 give the same, and so do times in different units.
+
+    Raises
+    ------
+    TypeError
+        For objects that are neither numbers nor text, booleans, bytes or times.
+
+    References
+    ----------
+    .. [1] Steele, Lea, Flood, Fast Splittable Pseudorandom Number Generators, OOPSLA 2014.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_torchmf.inputs.stable_hash import shares, stable_hash
+    >>> hashed = stable_hash(np.array(["ann", "bob", "eve", "joe"]), "user")
+    >>> shares(hashed, 2), shares(hashed, 4)
+    (array([1, 1, 1, 0]), array([2, 2, 2, 1]))
+    >>> bool((stable_hash(np.array([17]), "user") == stable_hash(np.array([17.0]), "user")).all())
+    True
+    """
+    kind, type_name = labels.dtype.kind, type_of(labels)
+    if len(labels) == 0:
+        return np.empty(0, dtype=np.uint64)
+    if kind in "iub":
+        return _mixed(labels.astype(np.uint64))
+    if kind == "f":
+        return _of_floats(labels.astype(np.float64))
+    if kind in "mM":
+        return _mixed(labels.astype(f"{kind}8[us]").astype(np.int64).astype(np.uint64))
+    if type_name in (TEXT, "bytes"):
+        return _of_text(labels.tolist())
+    if type_name == BOOLEAN:
+        return _mixed(labels.astype(bool).astype(np.uint64))
+    if type_name == NUMBER or isinstance(labels[0], Decimal):
+        return np.concatenate([_of_number(value) for value in labels.tolist()])
+    raise TypeError(
+        f"{role} ids must be numbers, text, bytes or times to be divided into shards. Got {type(labels[0]).__name__}. "
+        "Pass them as text."
+    )
+
+
+def shares(hashed, n_shares):
+    """Divide hashed labels among shards or processes, in equal parts.
+
+    Parameters
+    ----------
+    hashed : ndarray of shape (n,), uint64
+        See ``stable_hash``.
+    n_shares : int
+        From 1 to 2**32.
+
+    Returns
+    -------
+    ndarray of shape (n,), int64
+        From 0 to ``n_shares - 1``. Shares nest: of 2 the first is the first two of 4.
+    """
+    return ((hashed >> np.uint64(32)) * np.uint64(n_shares) >> np.uint64(32)).astype(np.int64)
+
+
+def _mixed(x):
+    """Splitmix64 of the counters x, in arithmetic modulo 2**64."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _of_floats(values):
+    """Whole numbers as integers, others by their bits."""
+    whole = (np.floor(values) == values) & (np.abs(values) < 2**53)
+    return _mixed(np.where(whole, np.where(whole, values, 0).astype(np.int64), values.view(np.int64)).astype(np.uint64))
+
+
+def _of_text(values):
+    digests = (hashlib.blake2b(_as_bytes(value), digest_size=8).digest() for value in values)
+    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
+
+
+def _as_bytes(value):
+    return value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
+
+
+def _of_number(value):
+    """One of Python's numbers, as NumPy's of equal value where there is one."""
+    exact = Fraction(value)
+    if exact.denominator > 1:
+        return _of_floats(np.array([float(value)])) if float(value) == exact else _of_text([str(exact)])
+    return _mixed(np.array([int(exact) % 2**64], dtype=np.uint64)) if -(2**63) <= exact < 2**64 else _of_text([str(exact)])
