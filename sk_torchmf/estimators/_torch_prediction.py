@@ -14,6 +14,7 @@ from sk_torchmf._validation import check_count, check_flag, check_ratings
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._recommendation import best_candidates, select_rows
 from sk_torchmf.estimators._torch_options import PartEstimator
+from sk_torchmf.estimators._torch_training import BACKGROUND, extended
 from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.inputs import columns as side_columns
 from sk_torchmf.inputs.labels import label
@@ -34,7 +35,6 @@ from sk_torchmf.solvers.factories import find_ranking_loss, make_loss
 
 BLOCK = 2**16  # pairs scored at once,
 WIDTH = 64  # and fewer where they have more columns of features than this
-BACKGROUND = 64  # known ids that stand in for an unknown one
 
 _NO_NEW_USERS = (
     "A sparse matrix holds new users' ratings here, and a module of your own has no fold-in. For stored entries of the users that "
@@ -59,7 +59,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
     __metadata_request__predict = {"user_ids": UNUSED, "item_ids": UNUSED, "features": UNUSED}
 
     @documented()
-    def predict(self, user_ids, item_ids=None, *, features=None, clip=None):
+    def predict(self, user_ids, item_ids=None, *, features=None, clip=None, user_features=None, item_features=None):
         """Predict ratings; with a ranking loss, scores that only their order gives a meaning.
 
         Parameters
@@ -73,6 +73,12 @@ class ModulePredictor(RegressorMixin, PartEstimator):
             Values of the features where ids are given, which they broadcast with.
         @clip
             Not with a ranking loss.
+        user_features : Features, DataFrame or matrix, optional
+            Attributes of users, with the columns of ``fit``, for a module whose ``forward`` takes them. Users that ``fit`` did not
+            see are known to this call; what the module itself has for them, such as a row of an embedding, is the mean of those
+            that were observed. Of users that it saw they replace the attributes.
+        item_features : Features, DataFrame or matrix, optional
+            Likewise of items.
 
         Returns
         -------
@@ -83,11 +89,20 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         ------
         ValueError
             For a sparse matrix: a module of your own has no fold-in of new users. Predict stored entries of known users with
-            ``Interactions.from_matrix(X)``.
+            ``Interactions.from_matrix(X)``. For ``user_features`` or ``item_features`` that the module does not take.
         """
         check_is_fitted(self, "module_")
         if item_ids is None and sp.issparse(user_ids):
             raise ValueError(_NO_NEW_USERS)
+        return self._knowing(user_features, item_features)._predict(user_ids, item_ids, features, clip)
+
+    def _knowing(self, user_features, item_features):
+        """The estimator that knows what features say of ids, further ones among them."""
+        if user_features is None and item_features is None:
+            return self
+        return self._as_fitted(extended(self, {"user": user_features, "item": item_features}))
+
+    def _predict(self, user_ids, item_ids, features, clip):
         user, item = read_query(self, user_ids, item_ids)
         by_ids = item is None or item_ids is not None
         if item is None:
@@ -231,7 +246,18 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         return self._link().check(np.asarray(ratings))
 
     @documented()
-    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, features=None, progress=False):
+    def recommend(
+        self,
+        users=None,
+        k=10,
+        *,
+        exclude_seen=True,
+        items=None,
+        features=None,
+        progress=False,
+        user_features=None,
+        item_features=None,
+    ):
         """Recommend the k best items of each user.
 
         Parameters
@@ -245,6 +271,8 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         features : dict of str to array-like of shape (n,) or scalar, optional
             The circumstances to recommend under, for a model with features.
         @progress
+        user_features, item_features : Features, DataFrame or matrix, optional
+            Attributes of users and items, of further ones too, as ``predict`` takes them.
 
         Returns
         -------
@@ -255,6 +283,9 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         k = check_count(k, "k")
         if sp.issparse(users):
             raise ValueError(_NO_NEW_USERS)
+        return self._knowing(user_features, item_features)._recommend(users, k, exclude_seen, items, features, progress)
+
+    def _recommend(self, users, k, exclude_seen, items, features, progress):
         code = read_users(self, users, 'use handle_unknown="mean"')
         candidates, values = read_candidates(self, items), self._given_features(features, code.shape)
         if self.handle_unknown == "error":
@@ -289,7 +320,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         limits = tuple(self.rating_range_.tolist()) if self._check_clip() else None
         return Response(copy.deepcopy(self.module_), self._link(), limits).eval()
 
-    def score(self, X, y=None, sample_weight=None):
+    def score(self, X, y=None, sample_weight=None, *, user_features=None, item_features=None):
         """Coefficient of determination R2 of the predictions; with a ranking loss, NDCG@10 of the recommendations.
 
         Parameters
@@ -300,6 +331,8 @@ class ModulePredictor(RegressorMixin, PartEstimator):
             Ratings; a container's own by default. With a ranking loss, weights of the test items: those of 0 are none.
         sample_weight : array-like of shape (n,), optional
             With a ranking loss it leaves out the test items of weight 0, and does nothing else.
+        user_features, item_features : Features, DataFrame or matrix, optional
+            Attributes of users and items, of further ones too, as ``predict`` takes them.
 
         Returns
         -------
@@ -310,14 +343,15 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         check_is_fitted(self, "module_")
         if sp.issparse(X):
             raise ValueError(_NO_NEW_USERS)
+        model = self._knowing(user_features, item_features)
         if self._ranks():
             if self.features is not None:
                 raise ValueError(
                     "score ranks all items of each user, and this model's features are of single pairs. Compare X with what "
                     "recommend(users, features=...) gives."
                 )
-            return ranking_scorer("ndcg", k=10)(self, select_positives(X, y, sample_weight))
-        predicted = self.predict(X)
+            return ranking_scorer("ndcg", k=10)(model, select_positives(X, y, sample_weight))
+        predicted = model.predict(X)
         rating = self._check_ratings(check_ratings(read_target(X, y), len(predicted), "y"))
         return r2(rating, predicted, sample_weight=sample_weight)
 
@@ -327,23 +361,3 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         tags.regressor_tags.poor_score = True
         tags.target_tags.required = not self._ranks()
         return tags
-
-
-def background_of(counts, features):
-    """Some of the users, items and categories that were observed, each in an order of its own, to stand in for unknown ones.
-
-    Parameters
-    ----------
-    counts : tuple of ndarray of shape (n_users,) and (n_items,)
-    features : dict of str to ndarray
-        Numbers of categories are whole.
-
-    Returns
-    -------
-    dict of str to ndarray of int
-    """
-    rng = np.random.default_rng(0)
-    known = {"user": np.flatnonzero(counts[0]), "item": np.flatnonzero(counts[1])}
-    known |= {name: values for name, values in features.items() if values.dtype.kind == "i"}
-    spread = {name: np.linspace(0, len(code) - 1, min(len(code), BACKGROUND)).astype(int) for name, code in known.items()}
-    return {name: rng.permutation(code[spread[name]]) for name, code in known.items()}

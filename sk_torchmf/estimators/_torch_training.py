@@ -1,14 +1,20 @@
-"""How a module of one's own is made, and trained on observations that were read."""
+"""How a module of one's own is made, trained on observations that were read, and grown by ids of whom only features are known."""
 
 import copy
+import inspect
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from sk_torchmf.estimators._fitting import observed_attributes
-from sk_torchmf.estimators._torch_prediction import background_of
+from sk_torchmf._forks import one_thread_if_forked
+from sk_torchmf.estimators._fitting import observed_attributes, with_more_ids
+from sk_torchmf.estimators._prediction import spread_pattern
+from sk_torchmf.estimators._saving import is_fitted_attribute
 from sk_torchmf.inputs import columns as side_columns
+from sk_torchmf.inputs.forms import SPARSE
+from sk_torchmf.inputs.labels import lookup
+from sk_torchmf.inputs.side_features import ROLES
 from sk_torchmf.nn import NegativeSampler, Pairs
 from sk_torchmf.solvers.base import tensors_of
 from sk_torchmf.solvers.batches import Batch, EncodedRows, Observations, PairsBatch, Ranked
@@ -16,7 +22,9 @@ from sk_torchmf.solvers.factories import make_loss, make_module, make_optimizer,
 from sk_torchmf.solvers.hogwild import Hogwild, check_shareable
 from sk_torchmf.solvers.minibatch import Epochs, Trainer, private_random_state
 from sk_torchmf.training.loop import Part
-from sk_torchmf.training.state import Codes, find_moves, gathered, move_rows, regrow_optimizer
+from sk_torchmf.training.state import Codes, fill_new, find_moves, find_sides, gathered, move_rows, regrow_optimizer
+
+BACKGROUND = 64  # known ids that stand in for an unknown one
 
 
 @dataclass(frozen=True)
@@ -163,3 +171,79 @@ def make_trainer(params, shape, categories, device, n_columns):
     optimizer = make_optimizer(params.optimizer, params._options("optimizer"), module, params.parameter_options)
     scheduler = make_scheduler(params.scheduler, params._options("scheduler"), optimizer)
     return Trainer(module, loss, optimizer), scheduler
+
+
+def extended(estimator, features):
+    """The fitted attributes for predictions of an estimator that knows further ids by their features, a table or None by role.
+
+    What the module itself has for an id, such as a row of an embedding, is for a new one the mean of what it has for those that
+    were observed.
+    """
+    _check_takes(estimator, [role for role in ROLES if features[role] is not None])
+    state = {name: value for name, value in vars(estimator).items() if is_fitted_attribute(name)}
+    reading, places = with_more_ids(estimator, features)
+    found = state | reading.attributes() | {"form_": estimator.form_}
+    if estimator.form_ == SPARSE:
+        found["n_features_in_"] = reading.shape[1]
+    background = dict(estimator.background_)
+    for role, place, n in zip(ROLES, places, reading.shape, strict=True):
+        found[f"{role}_counts_"] = np.zeros(n)
+        found[f"{role}_counts_"][place] = state[f"{role}_counts_"]
+        background[role] = place[background[role]]
+    found |= {"background_": background, "seen_": spread_pattern(estimator.seen_, places, reading.shape)}
+    sizes = estimator.n_users_, estimator.n_items_
+    if reading.shape != sizes:
+        codes = Codes(lookup(reading.users, estimator.users_, "user"), lookup(reading.items, estimator.items_, "item"), sizes)
+        found["module_"] = _grown(estimator, codes, (found["user_counts_"] > 0, found["item_counts_"] > 0))
+    return found
+
+
+@one_thread_if_forked
+def _grown(estimator, codes, observed):
+    """The trained module among more ids, of which these were observed; a copy."""
+    n_columns = {name: matrix.shape[1] for name, matrix in estimator._encoded().items()}
+
+    def build(*shape):
+        return build_module(estimator, shape, estimator.feature_categories_, n_columns)
+
+    with private_random_state(0, torch.device("cpu")), torch.no_grad():  # what is drawn is replaced
+        module = build(*codes.shape).to("cpu", getattr(torch, estimator.dtype)).eval()
+        old, new = tensors_of(estimator.module_), tensors_of(module)
+        sides = find_sides(old, new, codes, lambda *shape: tensors_of(build(*shape)))
+        for name, tensor in new.items():
+            move_rows(old[name], tensor, {d: codes.move(*held) for d, held in sides[name].items()})
+        fill_new(new, sides, codes, observed)
+    return module
+
+
+def _check_takes(estimator, roles):
+    """Refuse features that the module's ``forward`` has no parameter for."""
+    parameters = inspect.signature(estimator.module_.forward).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for role in roles:
+        if f"{role}_features" not in parameters:
+            raise ValueError(
+                f"{role}_features are for a module whose forward takes them, and {type(estimator.module_).__name__} has "
+                f"forward({', '.join(parameters)}). Give it that parameter, and fit with such features."
+            )
+
+
+def background_of(counts, features):
+    """Some of the users, items and categories that were observed, each in an order of its own, to stand in for unknown ones.
+
+    Parameters
+    ----------
+    counts : tuple of ndarray of shape (n_users,) and (n_items,)
+    features : dict of str to ndarray
+        Numbers of categories are whole.
+
+    Returns
+    -------
+    dict of str to ndarray of int
+    """
+    rng = np.random.default_rng(0)
+    known = {"user": np.flatnonzero(counts[0]), "item": np.flatnonzero(counts[1])}
+    known |= {name: values for name, values in features.items() if values.dtype.kind == "i"}
+    spread = {name: np.linspace(0, len(code) - 1, min(len(code), BACKGROUND)).astype(int) for name, code in known.items()}
+    return {name: rng.permutation(code[spread[name]]) for name, code in known.items()}
