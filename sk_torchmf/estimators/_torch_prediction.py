@@ -7,10 +7,11 @@ import scipy.sparse as sp
 import torch
 from sklearn.base import RegressorMixin
 from sklearn.utils.metadata_routing import UNUSED
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._forks import one_thread_if_forked
-from sk_torchmf._validation import check_count, check_flag, check_ratings
+from sk_torchmf._validation import check_count, check_flag, check_memory, check_ratings
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._recommendation import best_candidates, select_rows
 from sk_torchmf.estimators._torch_options import PartEstimator
@@ -31,7 +32,7 @@ from sk_torchmf.inputs.queries import (
 from sk_torchmf.metrics._scorer import r2, ranking_scorer
 from sk_torchmf.nn import POINTWISE, PointwiseLoss, Response
 from sk_torchmf.solvers.batches import as_scores
-from sk_torchmf.solvers.factories import find_ranking_loss, make_loss
+from sk_torchmf.solvers.factories import find_loss, find_ranking_loss, make_loss
 
 BLOCK = 2**16  # pairs scored at once,
 WIDTH = 64  # and fewer where they have more columns of features than this
@@ -40,6 +41,22 @@ _NO_NEW_USERS = (
     "A sparse matrix holds new users' ratings here, and a module of your own has no fold-in. For stored entries of the users that "
     "fit saw pass Interactions.from_matrix(X)."
 )
+
+
+def _module_of(loss):
+    """The class or the instance of a module that a parameter ``loss`` means, None where it is no such."""
+    try:
+        found = find_loss(loss)
+    except (TypeError, ValueError):
+        return None
+    return found if isinstance(found, torch.nn.Module | type) else None
+
+
+def _has_probabilities(estimator):
+    """Whether an estimator knows the probability of each rating."""
+    if not hasattr(_module_of(estimator.loss), "probabilities"):
+        raise AttributeError(f'predict_proba needs loss="ordinal", whose ratings are levels. Got loss={estimator.loss!r}.')
+    return True
 
 
 class ModulePredictor(RegressorMixin, PartEstimator):
@@ -57,6 +74,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
     module_: torch.nn.Module
 
     __metadata_request__predict = {"user_ids": UNUSED, "item_ids": UNUSED, "features": UNUSED}
+    __metadata_request__predict_proba = {"user_ids": UNUSED, "item_ids": UNUSED, "features": UNUSED}
 
     @documented()
     def predict(self, user_ids, item_ids=None, *, features=None, clip=None, user_features=None, item_features=None):
@@ -94,7 +112,55 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         check_is_fitted(self, "module_")
         if item_ids is None and sp.issparse(user_ids):
             raise ValueError(_NO_NEW_USERS)
-        return self._knowing(user_features, item_features)._predict(user_ids, item_ids, features, clip)
+        model = self._knowing(user_features, item_features)
+        return model._respond(model._scores(user_ids, item_ids, features), clip)
+
+    @available_if(_has_probabilities)
+    def predict_proba(self, user_ids, item_ids=None, *, features=None, user_features=None, item_features=None):
+        """Predict the probability of each rating, where these are levels: with ``loss="ordinal"``.
+
+        Parameters
+        ----------
+        user_ids : table, Interactions, array-like or scalar
+            As for ``predict``.
+        item_ids : array-like or scalar, optional
+            Item ids; broadcast against ``user_ids``.
+        features : dict of str to array-like, optional
+            As for ``predict``.
+        user_features, item_features : Features, DataFrame or matrix, optional
+            Attributes of users and items, of further ones too, as ``predict`` takes them.
+
+        Returns
+        -------
+        ndarray of float64
+            Of the shape that ``predict`` returns, and one more dimension of length n_levels: the probabilities of the levels, which
+            add up to one, at the module's score. With a loss of your own what its ``probabilities(score)`` returns.
+
+        Raises
+        ------
+        ValueError
+            As by ``predict``.
+        MemoryError
+            Where the probabilities would not fit.
+        """
+        check_is_fitted(self, "module_")
+        if item_ids is None and sp.issparse(user_ids):
+            raise ValueError(_NO_NEW_USERS)
+        model = self._knowing(user_features, item_features)
+        return model._probabilities(model._scores(user_ids, item_ids, features))
+
+    @one_thread_if_forked
+    def _probabilities(self, scores):
+        """The probabilities of the levels at scores."""
+        loss = self._own_loss()
+        n_levels = loss.probabilities(torch.zeros(1, dtype=torch.float64)).shape[-1]
+        check_memory(8 * scores.size * n_levels, f"Probabilities of {n_levels} levels for {scores.size} pairs", "Pass fewer pairs.")
+        found, flat = np.empty((scores.size, n_levels)), scores.ravel()
+        with torch.no_grad():
+            for start in range(0, len(flat), BLOCK):
+                part = slice(start, start + BLOCK)
+                found[part] = loss.probabilities(torch.from_numpy(flat[part])).numpy()
+        return found.reshape(*scores.shape, n_levels)
 
     def _knowing(self, user_features, item_features):
         """The estimator that knows what features say of ids, further ones among them."""
@@ -102,7 +168,8 @@ class ModulePredictor(RegressorMixin, PartEstimator):
             return self
         return self._as_fitted(extended(self, {"user": user_features, "item": item_features}))
 
-    def _predict(self, user_ids, item_ids, features, clip):
+    def _scores(self, user_ids, item_ids, features):
+        """The scores that are asked for."""
         user, item = read_query(self, user_ids, item_ids)
         by_ids = item is None or item_ids is not None
         if item is None:
@@ -110,7 +177,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         if features is not None and not by_ids:
             raise ValueError("features are for predict(users, items): a table or container brings its own.")
         values = self._given_features(features, user.shape) if by_ids else self._features_of(user_ids)
-        return self._respond(self._score(user, item, values, self.handle_unknown), clip)
+        return self._score(user, item, values, self.handle_unknown)
 
     def _features_of(self, X):
         """The features that a table or container brings."""
@@ -205,7 +272,8 @@ class ModulePredictor(RegressorMixin, PartEstimator):
     def _respond(self, scores, clip=None):
         """The predicted rating of a score."""
         clip = self._check_clip(clip)
-        scores = self._link().response(torch.from_numpy(scores)).numpy()
+        with torch.no_grad():
+            scores = self._response().response(torch.from_numpy(scores)).numpy()
         return np.clip(scores, *self.rating_range_) if clip else scores
 
     def _check_clip(self, clip=None):
@@ -225,6 +293,19 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         loss = POINTWISE.get(self.loss) if isinstance(self.loss, str) else self.loss
         return loss if isinstance(loss, PointwiseLoss) else POINTWISE["squared_error"]
 
+    def _response(self):
+        """What has the inverse link: the loss of the fit where that is a module with one, else one of ours."""
+        return self._own_loss() if hasattr(_module_of(vars(self).get("loss")), "response") else self._link()
+
+    def _own_loss(self):
+        """What was trained of a loss that is a module."""
+        kind, own = _module_of(self.loss), vars(self).get("loss_")
+        if own is None or not isinstance(own, kind if isinstance(kind, type) else type(kind)):
+            raise ValueError(
+                f"loss={self.loss!r} has parameters of its own, and this model was fitted without them. Use fit with that loss."
+            )
+        return own
+
     def _read_validation(self, X, y, sample_weight):
         """Row numbers of the pairs with their features; ratings and weights as tensors."""
         if sp.issparse(X):
@@ -238,8 +319,10 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         """The loss of all pairs as one batch."""
         user, item = codes
         score = torch.from_numpy(self._score(user, item, features, "mean")).to(rating)
+        own = vars(self).get("loss_")
+        loss = make_loss(self.loss, self._options("loss")) if own is None else make_loss(own, {})
         with torch.no_grad():
-            value = make_loss(self.loss, self._options("loss"))(score, rating, None if weight is None else weight.to(rating))
+            value = loss.eval()(score, rating, None if weight is None else weight.to(rating))
         return float(value)
 
     def _check_ratings(self, ratings):
@@ -318,7 +401,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         """
         check_is_fitted(self, "module_")
         limits = tuple(self.rating_range_.tolist()) if self._check_clip() else None
-        return Response(copy.deepcopy(self.module_), self._link(), limits).eval()
+        return Response(copy.deepcopy(self.module_), copy.deepcopy(self._response()), limits).eval()
 
     def score(self, X, y=None, sample_weight=None, *, user_features=None, item_features=None):
         """Coefficient of determination R2 of the predictions; with a ranking loss, NDCG@10 of the recommendations.

@@ -2,6 +2,7 @@
 
 from sk_torchmf.nn.losses import POINTWISE, PointwiseLoss, huber, logistic, poisson, squared_error
 from sk_torchmf.nn.modules import BiasedMF, PlainMF, Response
+from sk_torchmf.nn.ordinal_loss import OrdinalLoss
 from sk_torchmf.nn.pairs import Pairs, pair_dot
 from sk_torchmf.nn.plan import Plan
 from sk_torchmf.nn.ranking_losses import RANKING, RankingLoss, adaptive_hinge, bpr, hinge, ranking_logistic, softmax
@@ -12,6 +13,7 @@ __all__ = [
     "RANKING",
     "BiasedMF",
     "NegativeSampler",
+    "OrdinalLoss",
     "Pairs",
     "PlainMF",
     "Plan",

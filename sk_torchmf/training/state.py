@@ -175,7 +175,7 @@ def regrow_optimizer(state, trainer, scheduler, old, moves):
     optimizer = trainer.optimizer
     if state is None or state["kind"] != type(optimizer).__name__:
         return
-    for name, parameter in trainer.module.named_parameters():
+    for name, parameter in trainer.named_parameters():
         begun = optimizer.state[parameter] if name in state["moments"] else {}
         for key, value in state["moments"].get(name, {}).items():
             if isinstance(value, np.ndarray):
@@ -207,7 +207,7 @@ def gathered(trainer, scheduler):
     if isinstance(optimizer, torch.optim.LBFGS):
         return None
     moments = {}
-    for name, parameter in trainer.module.named_parameters():
+    for name, parameter in trainer.named_parameters():
         own = optimizer.state.get(parameter, {}).items()
         moments[name] = {
             key: value.detach().cpu().numpy().copy() if isinstance(value, torch.Tensor) else value for key, value in own
