@@ -1,16 +1,23 @@
 """What a model of positives does beyond any factorization: how it folds new users in, and its score."""
 
+from dataclasses import replace
+
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._forks import one_thread_if_forked
 from sk_torchmf._validation import as_python, check_weights
+from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import reading_of
+from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.estimators._recommendation import Recommender
-from sk_torchmf.inputs.queries import select_positives
+from sk_torchmf.estimators._saving import is_fitted_attribute
+from sk_torchmf.inputs.queries import read_new_users, select_positives
+from sk_torchmf.inputs.side_features import of_new_users
+from sk_torchmf.metrics._evaluate import evaluate
 from sk_torchmf.metrics._scorer import ranking_scorer
+from sk_torchmf.model.factors import Side
 from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, Pairs, PlainMF
 from sk_torchmf.nn.sampling import POPULARITY_POWER
 from sk_torchmf.solvers.fold_in import fold_in_cosine, fold_in_ials, fold_in_ranking
@@ -146,7 +153,8 @@ class PositivesPredictor(Recommender):
     def _default_scoring(self):
         return ranking_scorer("ndcg", k=10)
 
-    def score(self, X, y=None, sample_weight=None):
+    @documented()
+    def score(self, X, y=None, sample_weight=None, *, user_features=None, item_features=None):
         """NDCG@10 of the recommendations, what ``fit`` saw left out of them.
 
         Parameters
@@ -158,20 +166,41 @@ class PositivesPredictor(Recommender):
             Weights of the test items: those of 0 are none, and all others count alike.
         sample_weight : array-like of shape (n,), optional
             Likewise.
+        @user_features
+        @item_features
 
         Returns
         -------
         float
             Between 0 and 1: the mean over the users with test items.
         """
-        check_is_fitted(self)
+        model, own = self._knowing(X, user_features, item_features)
+        scorer = ranking_scorer("ndcg", k=10)
         if not sp.issparse(X):
-            return ranking_scorer("ndcg", k=10)(self, select_positives(X, y, sample_weight))
+            return scorer(model, select_positives(X, y, sample_weight))
         if y is not None:
             raise ValueError("y must be None when X is a sparse matrix: its stored entries are the positives.")
+        X = sp.csr_array(X)
+        features = of_new_users(own, vars(self).get("user_encoder_"), X.shape[0])
         if sample_weight is not None:
-            X = sp.csr_array(X)[np.flatnonzero(check_weights(sample_weight, X.shape[0], "sample_weight", "user (row of X)"))]
-        return ranking_scorer("ndcg", k=10)(self, X)
+            kept = check_weights(sample_weight, X.shape[0], "sample_weight", "user (row of X)") > 0
+            X = X[np.flatnonzero(kept)]
+            if features is not None:
+                features = features.placed(np.where(kept, np.cumsum(kept) - 1, -1), X.shape[0])
+        if features is None:
+            return scorer(model, X)
+        known, test = scorer.hold_out(X)
+        return evaluate(model._of_users(read_new_users(model, known), features), test, "ndcg", k=10)["ndcg"][10]
+
+    def _of_users(self, data, features):
+        """The estimator whose users are those of a container, folded in with their EncodedFeatures."""
+        factors, biases = self._factors.split(self._fold_in(data, features))
+        n, pairs = data.num_users, (data.user_ids, data.item_ids)
+        users = Side(factors, biases if self.biased else None, self.mean_user_, np.ones(n))
+        seen = sp.csr_array(sp.coo_array((np.ones(len(data), dtype=bool), pairs), shape=(n, self.n_items_)))
+        kept = {name: value for name, value in vars(self).items() if is_fitted_attribute(name) and not name.startswith("user_")}
+        kept |= attributes_of(replace(self._factors, users=users))
+        return self._as_fitted(kept | {"users_": np.arange(n), "n_users_": n, "seen_": seen})
 
 
 def _plan(seen):

@@ -356,14 +356,14 @@ class RatingPredictor(RegressorMixin, Recommender):
         float
             At most 1; 0 for predictions no better than the mean of ``y``.
         """
-        check_is_fitted(self)
+        model, own = self._knowing(X, user_features, item_features)
         check = self._link().check
         if sp.issparse(X):
-            data = read_new_users(self, X, y, sample_weight)
+            data = read_new_users(model, X, y, sample_weight)
             if len(data) == 0:
                 raise ValueError("X has no stored ratings to score.")
-            return r2(check(data.ratings), self._predict_left_out(data, user_features), sample_weight=data.weights)
-        predicted = self.predict(X, user_features=user_features, item_features=item_features)
+            return r2(check(data.ratings), model._predict_left_out(data, own), sample_weight=data.weights)
+        predicted = model.predict(X)
         return r2(check(check_ratings(read_target(X, y), len(predicted), "y")), predicted, sample_weight=sample_weight)
 
     @one_thread_if_forked

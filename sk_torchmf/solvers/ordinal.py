@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sk_torchmf.model.cut_points import SLOPE, CutPoints, softening
 from sk_torchmf.nn import PointwiseLoss
+from sk_torchmf.nn.ordinal_loss import level_loss
 
 START_SPREAD = 0.1  # of the users' own cut points about the common ones: variance, in square logits
 LEAST_SPREAD = 1e-6
@@ -67,7 +68,7 @@ def ordinal_loss(points):
 
 
 def _value_of_rating(middle, edges, score, rating):
-    return _value(score * SLOPE, *_about(middle, edges, score, rating))
+    return level_loss(score * SLOPE, *_about(middle, edges, score, rating))
 
 
 def _curvature_of_rating(middle, edges, score, rating):
@@ -82,12 +83,6 @@ def _about(middle, edges, score, rating):
 
 def _expected(levels, cuts, score):
     return levels[0].to(score) + torch.sigmoid(SLOPE * score[..., None] - cuts.to(score)) @ levels.diff().to(score)
-
-
-def _value(logit, low, high):
-    """The negative log-likelihood (n,) of levels between cut points."""
-    width = torch.log(-torch.expm1(low - high))
-    return F.logsigmoid(logit - low).add_(F.logsigmoid(high - logit)).add_(width).neg_()
 
 
 def _derivatives(logit, low, high):
@@ -248,7 +243,7 @@ class OrdinalCuts:
         -------
         Tensor of shape (n,)
         """
-        return _value(score * SLOPE, *self._about(place))
+        return level_loss(score * SLOPE, *self._about(place))
 
     def learn(self, parts, mean_variance, *, common=True):
         """Improve the cut points at given scores: a Newton step on all together, and a step of EM on their spread, in place.

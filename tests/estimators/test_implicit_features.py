@@ -7,7 +7,8 @@ from communities import LOSSES, every_kind_of_loss, every_loss, ndcg_by_hand, pr
 from killed_fits import killed_and_resumed
 from numpy.testing import assert_allclose, assert_array_equal
 from round_trip import reloaded, same
-from sklearn.model_selection import GridSearchCV
+from sklearn import config_context
+from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 from sklearn.preprocessing import FunctionTransformer
 
 from sk_torchmf import Features, ImplicitMatrixFactorization, Interactions
@@ -217,6 +218,83 @@ def test_attributes_that_fit_did_not_see_are_refused(loss):
     for call in (model.extend, lambda **tables: model.partial_fit(TRAIN, **tables)):
         with pytest.raises(ValueError, match="item_features were not there in fit"):
             call(item_features=ITEMS)
+
+
+# score
+
+
+NEW, KNOWN = np.arange(0, N_USERS, 3), np.flatnonzero(np.arange(N_USERS) % 3)
+ROWS = sp.csr_array(LIKES[NEW] * 1.0)
+
+
+def for_known(loss="ials", **params):
+    """Fitted to some of the users, with their attributes."""
+    return small(loss, **params).fit(sp.csr_array(LIKES[KNOWN] * 1.0), user_features=USERS[KNOWN])
+
+
+@every_kind_of_loss
+@with_or_without_biases
+def test_score_of_new_users_folds_them_in_with_their_attributes(loss, biased):
+    model = for_known(loss, biased=biased)
+    known, test = ranking_scorer("ndcg", k=10).hold_out(ROWS)
+    scores = model.predict(known, user_features=USERS[NEW])
+    expected = ndcg_by_hand(scores, known.toarray() != 0, test.toarray() != 0)
+    assert model.score(ROWS, user_features=USERS[NEW]) == pytest.approx(expected, rel=1e-9)
+    assert (expected != model.score(ROWS)) == (loss == "ials")  # the others look at those of users without positives alone
+
+
+def test_new_users_of_weight_zero_are_left_out_with_their_attributes():
+    model, weight = for_known(), np.arange(len(NEW)) % 3
+    some = weight > 0
+    score = model.score(ROWS, sample_weight=weight, user_features=USERS[NEW])
+    assert score == model.score(ROWS[np.flatnonzero(some)], user_features=USERS[NEW][some])
+    assert score != model.score(ROWS, sample_weight=weight, user_features=USERS[NEW][::-1])
+
+
+@every_kind_of_loss
+def test_score_knows_what_attributes_say_of_further_ids(loss):
+    model = of_frames(loss).fit(labelled(TRAIN), item_features=frame(~IS_COLD))
+    told = model.score(labelled(ALL), item_features=frame(IS_COLD))
+    assert len(model.items_) == (~IS_COLD).sum()
+    assert told == model.extend(item_features=frame(IS_COLD)).score(labelled(ALL)) > 0
+    by_position, attributes = for_known(loss), np.vstack([USERS[KNOWN], USERS[NEW]])
+    rest = Interactions.from_matrix(sp.csr_array(np.vstack([0.0 * LIKES[KNOWN], LIKES[NEW]])))
+    blind, told = by_position.score(rest), by_position.score(rest, user_features=attributes)
+    assert told == by_position.extend(user_features=attributes).score(rest) > blind + 0.1
+
+
+def test_new_users_may_have_items_that_only_attributes_tell_of():
+    early = np.arange(N_ITEMS) < 80
+    model = small().fit(sp.csr_array(LIKES[:, early] * 1.0), user_features=USERS, item_features=ITEMS[early])
+    told = model.score(ROWS, user_features=USERS[NEW], item_features=ITEMS)
+    assert told == model.extend(item_features=ITEMS).score(ROWS, user_features=USERS[NEW])
+    assert told != model.score(ROWS, item_features=ITEMS)
+
+
+@pytest.mark.parametrize("framed", [False, True], ids=["matrix", "frame"])
+def test_score_gets_the_attributes_of_its_rows_by_metadata_routing(framed):
+    X, table = sp.csr_array(LIKES * 1.0), _users() if framed else USERS
+    cv = KFold(3, shuffle=True, random_state=0)
+    with config_context(enable_metadata_routing=True):
+        model = small(max_iter=4).set_fit_request(user_features=True).set_score_request(user_features=True)
+        found = cross_validate(model, X, params={"user_features": table}, cv=cv, error_score="raise")["test_score"]
+    expected = []
+    for train, test in cv.split(X):
+        of_train, of_test = (Features(table.iloc[rows].reset_index(drop=True) if framed else table[rows]) for rows in (train, test))
+        expected.append(small(max_iter=4).fit(X[train], user_features=of_train).score(X[test], user_features=of_test))
+    assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_score_refuses_attributes_that_fit_did_not_see():
+    model = small(max_iter=2).fit(TRAIN)
+    for tables in ({"user_features": USERS}, {"item_features": ITEMS}):
+        name = next(iter(tables))
+        with pytest.raises(ValueError, match=f"{name} were not there in fit"):
+            model.score(ALL, **tables)
+        with pytest.raises(ValueError, match=f"{name} were not there in fit"):
+            model.score(TRAIN.tocsr(), **tables)
+    with pytest.raises(ValueError, match="user_features has a row for the user 79, but X has 40 rows"):
+        for_known().score(ROWS, user_features=USERS[KNOWN])
 
 
 # later items, and what goes on
