@@ -58,7 +58,7 @@ class RowRegression(PriorMeans):
         """Go some steps towards the best coefficients for rows (n_rows, width): never does the ridge of both rise."""
         B, weight = self.coefficients.clone(), self.ridge.weight()
         B[0] = 0  # the constant is not drawn to zero
-        change, _ = regress(self.design, B, weight * (rows - self.rows), weight, self.precision, N_STEPS)
+        change, *_ = regress(self.design, B, weight * (rows - self.rows), weight, self.precision, N_STEPS)
         self.restore(torch.cat([self.coefficients[:1], self.coefficients[1:] + change[1:]]))
 
     def restore(self, coefficients):

@@ -475,6 +475,8 @@ class Variational(Solver):
         state = {"rest": {"noise": self.noise, "effects": [effect.state() for effect in self.effects]}}
         for role, side in zip(("user", "item"), self.sides, strict=True):
             state[role] = {"rows": side.rows, "count": side.count}
+            if side.prior.design.groups:  # which its coefficients give to rounding, and not to the last bit
+                state[role]["prior_means"] = side.prior.rows
             state["rest"] |= {f"{role}_{name}": getattr(side, name) for name in LEARNED}
             state["rest"][f"{role}_prior"] = side.prior.state()
         if self.cuts is not None:
@@ -489,6 +491,8 @@ class Variational(Solver):
             for name, value in known.items():
                 setattr(side, name, value.to(getattr(side, name), copy=True))  # not in place: at the start two names are one tensor
             side.prior.restore(rest[f"{role}_prior"])
+            if side.prior.design.groups:
+                side.prior.rows = state[role]["prior_means"].to(side.rows, copy=True)
         for effect, own in zip(self.effects, rest["effects"], strict=True):
             effect.restore(own)
         if self.cuts is not None:
