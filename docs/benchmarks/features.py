@@ -9,7 +9,7 @@ Run it with one of::
 they are there, myFM, LightFM and cmfrec where they are installed (``pip install myfm lightfm-next cmfrec "setuptools<81"``; myFM
 imports ``pkg_resources``, which newer ones have no longer).
 
-There is one setting for each set (``SIZES`` in ``features_sets.py``), fixed beforehand; nothing is chosen on a test part.
+There is one size for each set (``SIZES``, and ``SMALL`` of those with graphs), fixed beforehand; nothing is chosen on a test part.
 RMSE is of predictions clipped to the range of the ratings. Seconds are of the processor with one thread, so that they mean
 something on a machine that does other work too. Records go to ``results/features.json``, tables made of them to
 ``results/features.md``.
@@ -25,7 +25,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from features_peers import SWEEPS, by_myfm, epoch_of_lightfm, optional, quality, sweep_of_myfm
-from features_sets import SETTINGS, TIMELESS, Monti, MovieLens, errors_of, load_set, rmse, split, split_by_time, timed
+from features_sets import SETTINGS, SIZES, TIMELESS, Monti, MovieLens, errors_of, load_set, rmse, split, split_by_time, timed
 
 from sk_torchmf import BiasedMatrixFactorization
 from sk_torchmf.model_selection import ColdItemSplit, ColdUserSplit
@@ -41,7 +41,7 @@ DAMPING = 5  # of a bias: as many ratings of nought
 
 def errors(folder):
     """RMSE by setting and, of ordinal ones, the log loss; seconds of a fit."""
-    for name in ("100k", "1m"):
+    for name in SIZES:
         yield from errors_on(MovieLens.load(name, folder), folder, SETTINGS)
 
 
@@ -133,7 +133,7 @@ def noise(folder, n_columns=10_000):
 
 def cold(folder):
     """Items and users without ratings, a fifth of them, from their attributes."""
-    for name in ("100k", "1m"):
+    for name in SIZES:
         movielens = MovieLens.load(name, folder)
         for role, splitter in {"item": ColdItemSplit, "user": ColdUserSplit}.items():
             train, test = (movielens.data[part] for part in next(splitter(1, test_size=0.2, random_state=0).split(movielens.data)))
@@ -251,8 +251,8 @@ def main():
         for row in PARTS[part](folder):
             rows.append(row)
             print(*(f"{column}: {shown(column, value)}" for column, value in row.items()), sep="  ", flush=True)
-        results = (json.loads(path.read_text()) if path.exists() else {}) | {part: rows}
-        path.write_text(json.dumps(results, indent=1) + "\n")
+            results = (json.loads(path.read_text()) if path.exists() else {}) | {part: rows}
+            path.write_text(json.dumps(results, indent=1) + "\n")  # at once: a run that is broken off has its rows
     results = json.loads(path.read_text())
     sections = [
         f"## {part}\n\n{PARTS[part].__doc__}\n\n{table(list(averaged(results[part])))}\n" for part in PARTS if part in results

@@ -6,7 +6,7 @@ ratings are 4 and more, and its quality is the AUC of that, for which ours is gi
 
 import numpy as np
 import scipy.sparse as sp
-from features_sets import SETTINGS, SIZES, MovieLens, rmse, split, timed
+from features_sets import SETTINGS, MovieLens, rmse, split, timed
 from sklearn.metrics import roc_auc_score
 
 from sk_torchmf import FeatureEncoder
@@ -28,12 +28,12 @@ def optional(name):
 
 def quality(folder):
     """Quality of the peers with the same attributes, at random, and how long ours takes to reach it."""
-    for name, settings in {"100k": ("plain", "side", "side + both"), "1m": ("side",)}.items():
+    for name, settings in {"100k": ("side", "side + both"), "1m": ("side",)}.items():
         movielens = MovieLens.load(name, folder)
         train, test = split(movielens.data, 0)
         for setting in settings:
             ours = Ours(movielens, train, test, setting)
-            for system, fit in {"myfm": myfm_quality, "cmfrec": cmfrec_quality, "lightfm": lightfm_quality}.items():
+            for system, fit in {"cmfrec": cmfrec_quality, "myfm": myfm_quality, "lightfm": lightfm_quality}.items():
                 seen = SETTINGS[setting].params.get("seen_features")
                 if (seen and system != "myfm") or not (module := optional(system)):
                     continue  # cmfrec's attributes are dense; LightFM pays for each film that was seen, in each rating
@@ -43,7 +43,7 @@ def quality(folder):
 
 
 class Ours:
-    """Fits with more and more iterations, each once, up to the number of ``SIZES``."""
+    """Fits with more and more iterations, each once, up to the number of the set's size."""
 
     def __init__(self, movielens, train, test, setting):
         self.movielens, self.train, self.test, self.setting = movielens, train, test, setting
@@ -59,7 +59,7 @@ class Ours:
 
     def reach(self, measure, theirs, seconds):
         """The first fit that is as good as theirs, or else the last."""
-        last = SIZES[self.movielens.name]["max_iter"]
+        last = self.movielens.size["max_iter"]
         for n in range(1, last + 1):
             found, own = self.fit(n)
             reached = found[measure] >= theirs if measure == "AUC" else found[measure] <= theirs
@@ -90,7 +90,7 @@ def by_myfm(myfm, movielens, train, test, setting, n_sweeps):
     def blocks(part):
         return [myfm.RelationBlock(ids.tolist(), rows) for ids, rows in zip((part.user_ids, part.item_ids), stacked, strict=True)]
 
-    model = myfm.MyFMRegressor(rank=SIZES[movielens.name]["n_factors"], random_seed=0)
+    model = myfm.MyFMRegressor(rank=movielens.size["n_factors"], random_seed=0)
     options = {"n_iter": n_sweeps, "n_kept_samples": max(1, n_sweeps * 4 // 5)}
     groups = [part.shape[1] for parts in sides for part in parts]
     nothing = [sp.csr_matrix((len(part), 0)) for part in (train, test)]  # beside the blocks
@@ -111,7 +111,7 @@ def cmfrec_quality(cmfrec, movielens, train, test, setting):
     U, items = (None if table is None else np.asarray(sp.csr_array(table).todense()) for table in tables)
     entries = sp.coo_matrix((train.ratings, (train.user_ids, train.item_ids)), (train.num_users, train.num_items))
     model = cmfrec.CMF(
-        k=SIZES[movielens.name]["n_factors"],
+        k=movielens.size["n_factors"],
         method="als",
         use_float=True,
         nthreads=1,
@@ -128,7 +128,7 @@ def cmfrec_quality(cmfrec, movielens, train, test, setting):
 def lightfm_quality(lightfm, movielens, train, test, setting):
     """The best AUC after any five epochs with the logistic loss, and seconds of the epochs until then."""
     liked, users, items = for_lightfm(movielens, train, train, setting)
-    model = lightfm.LightFM(no_components=SIZES[movielens.name]["n_factors"], loss="logistic", random_state=0)
+    model = lightfm.LightFM(no_components=movielens.size["n_factors"], loss="logistic", random_state=0)
     n_epochs, best, spent = LIGHTFM_EPOCHS[movielens.name], (0.0, 0.0), 0.0
     for _ in range(n_epochs // 5):
         spent += timed(model.fit_partial, liked, users, items, epochs=5)[1]
@@ -141,7 +141,7 @@ def epoch_of_lightfm(lightfm, movielens, train, setting, share=50):
     """Seconds of an epoch with the logistic loss: each rating has its cost, so it is that of a fiftieth of them, times fifty."""
     part = train[np.random.default_rng(0).permutation(len(train))[: len(train) // share]]
     liked, users, items = for_lightfm(movielens, train, part, setting)
-    model = lightfm.LightFM(no_components=SIZES[movielens.name]["n_factors"], loss="logistic", random_state=0)
+    model = lightfm.LightFM(no_components=movielens.size["n_factors"], loss="logistic", random_state=0)
     model.fit_partial(liked.tocsr()[:1].tocoo(), users[:1], items)  # the first call makes the rows
     return share * timed(model.fit_partial, liked, users, items)[1]
 

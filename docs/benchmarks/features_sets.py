@@ -12,10 +12,8 @@ from sk_torchmf import BiasedMatrixFactorization, Features, Interactions, datase
 SIZES = {  # fixed beforehand
     "100k": {"n_factors": 32, "max_iter": 15},
     "1m": {"n_factors": 64, "max_iter": 20},
-    "douban": {"n_factors": 8, "max_iter": 15},
-    "flixster": {"n_factors": 8, "max_iter": 15},
-    "yahoo_music": {"n_factors": 8, "max_iter": 15},
 }
+SMALL = {"n_factors": 8, "max_iter": 15}  # of the sets with graphs
 AGES = [0, 18, 25, 35, 45, 50, 56, 200]  # MovieLens-1M's brackets, for the years of MovieLens-100K
 MONTI_SIZE = 3000  # users and items of each of the published splits
 GRAPHS = {"user": ("W_users",), "item": ("W_movies", "W_tracks")}  # in the files of the published splits
@@ -53,11 +51,12 @@ class RatedSet:
     name: str
     data: Interactions
     tables: dict
+    size: dict
 
     def fit(self, train, setting, tables=None, **params):
         """Fit by a key of ``SETTINGS`` with the set's size."""
         chosen = SETTINGS[setting]
-        model = BiasedMatrixFactorization(random_state=0, **SIZES[self.name] | chosen.params | params)
+        model = BiasedMatrixFactorization(random_state=0, **self.size | chosen.params | params)
         return model.fit(train, **(self.tables if chosen.described else {}) | (tables or {}))
 
 
@@ -75,7 +74,7 @@ class MovieLens(RatedSet):
         items = bunch.item_features.loc[bunch.item_labels, ["genres", "year"]].reset_index(drop=True)
         years = items["year"].clip(1930, 2000) // 3
         items["year"] = years.astype("Int64").astype(str).where(years.notna(), None)
-        return cls(name, bunch.interactions, {"user_features": users, "item_features": items})
+        return cls(name, bunch.interactions, {"user_features": users, "item_features": items}, SIZES[name])
 
     def splits(self, folder):
         """Two random tenths, the last tenth by time, and of MovieLens-1M the first fold of myFM's example."""
@@ -117,7 +116,7 @@ class Monti(RatedSet):
                     parts = tuple(file[f"{graph}_{part}"] for part in ("data", "indices", "indptr"))
                     links = sp.csr_array(parts, shape=file[f"{graph}_shape"], dtype=np.float64)
                     tables[f"{role}_features"] = Features(unit(with_second_hop(links) if two_hops else links))
-        return cls(name, load_set(path)[0], tables)
+        return cls(name, load_set(path)[0], tables, SMALL)
 
     def splits(self, folder):
         """The published one, and four in which a random tenth of its training part is predicted from the rest."""
