@@ -230,11 +230,11 @@ def regress(design, B, excess, weight, precision, n_steps):
     """
     left = design.tdot(excess) - precision * B
     diagonal = design.tdot(weight, square=True) + precision
-    change, of_rows, direction, old = torch.zeros_like(B), torch.zeros_like(excess), None, None
+    change, of_rows, direction, old = torch.zeros_like(B), torch.zeros_like(excess), torch.zeros_like(B), torch.ones_like(B[0])
     for number in range(n_steps):
         towards = left / diagonal
         new = (left * towards).sum(0)
-        direction = towards if direction is None else torch.addcmul(towards, new / old.clamp_min(TINY), direction)
+        direction = torch.addcmul(towards, new / old.clamp_min(TINY), direction)
         old, image = new, design.dot(direction)
         weighted = weight * image
         square = weighted * image

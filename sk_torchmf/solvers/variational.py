@@ -205,8 +205,8 @@ class Frame(NamedTuple):
         pull = other.mean_covariance_over_ratings[:k, k:].numpy().sum(1)  # covariance of q with b_i
         EM, vectors = E @ M, np.stack([L.numpy(), pull @ M[:k]])
         every = np.concatenate([M, N.numpy(), EM, M.T, M.T @ EM], axis=1)
-        every, (L, pull) = (torch.from_numpy(part).to(own.rows) for part in (every, vectors))  # two copies, whatever the device
-        M, to_deviation, to_gradient, to_move = every.split([width, width, width, 2 * width], 1)
+        matrices, (L, pull) = (torch.from_numpy(part).to(own.rows) for part in (every, vectors))  # two copies, whatever the device
+        M, to_deviation, to_gradient, to_move = matrices.split([width, width, width, 2 * width], 1)
         return cls(M, N, L, to_deviation, to_gradient, to_move, pull)
 
     def gradient(self, side, slopes, slope, start, some):
@@ -333,11 +333,10 @@ class Variational(Solver):
         constant = float(module.global_mean) if self.biased else 0.0
         self.likelihood = Likelihood(loss, self.n_factors, self.effects, cuts, constant)
         values, codes = rating if cuts is None else cuts.place, [code for code, _ in effects]
-        self.blocks = [
-            (rows, Observed(block, values[span], None if weight is None else weight[span], [code[span] for code in codes]))
-            for rows, span, block in self.plan
-        ]
-        self.blocks = [(rows, by_user, by_user.transposed()) for rows, by_user in self.blocks]
+        self.blocks = []  # of each its users, and what is observed by user and by item
+        for rows, span, block in self.plan:
+            own = Observed(block, values[span], None if weight is None else weight[span], [code[span] for code in codes])
+            self.blocks.append((rows, own, own.transposed()))
         self.sides = self._start(rating, weight)
         self.noise = START_NOISE if loss.standardised else 0.5
 
@@ -369,13 +368,13 @@ class Variational(Solver):
         loss = dispersion = self._move_items(*self._move_users())
         unknown = _score_variance(users, items, self.n_factors, self.biased)
         for number, effect in enumerate(self.effects):
-            scores = (self._scores(*block) for block in self.blocks)
+            scores = (self._scores(rows, by_user) for rows, by_user, _ in self.blocks)
             parts = ((by_user.codes[number], *self.likelihood.slopes(by_user, score)) for _, by_user, score in scores)
             change, variance = effect.improve(self.plan, parts, self.noise)
             unknown += variance
             loss = dispersion = loss + change
         if self.cuts is not None:
-            self.cuts.learn((self._scores(*block) for block in self.blocks), unknown)
+            self.cuts.learn((self._scores(rows, by_user) for rows, by_user, _ in self.blocks), unknown)
         if not self.likelihood.is_squared_error:
             loss, dispersion = self._losses()
         if self.loss.dispersion is not None:
@@ -440,13 +439,13 @@ class Variational(Solver):
             turn.addcmul_(slope, step.move[:, self.n_factors])
         return float((last.double() + length * (length * squares - 2 * turn)).sum())
 
-    def _scores(self, rows, by_user, _):
+    def _scores(self, rows, by_user):
         """A block's users, what was observed of them, and the scores there."""
         return rows, by_user, self.likelihood.scores(by_user, self.sides[0].rows[rows], self.sides[1].rows)
 
     def _losses(self):
         """The losses of all pairs, and what they say of the noise, summed."""
-        for _, by_user, score in (self._scores(*block) for block in self.blocks):
+        for _, by_user, score in (self._scores(rows, by_user) for rows, by_user, _ in self.blocks):
             self.plan.add(*self.likelihood.losses(by_user, score, self.noise))
         return self.plan.total()
 
