@@ -5,6 +5,7 @@ from sk_torchmf._version import __version__
 from sk_torchmf.estimators import BiasedMatrixFactorization, ImplicitMatrixFactorization, MatrixFactorization, TorchFactorization
 from sk_torchmf.exceptions import DivergenceError, InputWarning
 from sk_torchmf.inputs.encoders import FeatureEncoder
+from sk_torchmf.inputs.shards import Shards, UserBlock
 from sk_torchmf.interactions import Features, Interactions
 
 _notices.take()
@@ -18,7 +19,9 @@ __all__ = [
     "InputWarning",
     "Interactions",
     "MatrixFactorization",
+    "Shards",
     "TorchFactorization",
+    "UserBlock",
     "__version__",
     "datasets",
     "display",
