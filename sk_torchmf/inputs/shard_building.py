@@ -281,14 +281,14 @@ def _by_user(user, rows, shape):
     by_item.has_canonical_format = True  # else tocsr() would add up the duplicates
     by_user = by_item.tocsr().tocsc()  # two counting sorts
     order, pointers = by_user.data, by_user.indptr
-    twice = np.flatnonzero((by_user.indices[1:] == by_user.indices[:-1]) & (user[order[1:]] == user[order[:-1]]))
-    if len(twice):
-        tied = np.unique(np.concatenate([twice, twice + 1]))
-        begins = np.ones(len(tied), dtype=bool)
-        begins[1:] = ~np.isin(tied[1:] - 1, twice, assume_unique=True)
+    again = np.zeros(len(order) + 1, dtype=bool)  # the pair of the row before
+    again[1:-1] = by_user.indices[1:] == by_user.indices[:-1]
+    again[pointers] = False
+    tied = np.flatnonzero(again[:-1] | again[1:])
+    if len(tied):
         own = rows[order[tied]]
         keys = [own[name] for name in ("timestamp", "weight", "rating") if name in rows.dtype.names]
-        order[tied] = order[tied][np.lexsort([*keys, np.cumsum(begins)])]
+        order[tied] = order[tied][np.lexsort([*keys, np.cumsum(~again[tied])])]
     return pointers.astype(np.int32 if len(user) <= MOST else np.int64), order
 
 

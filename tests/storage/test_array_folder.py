@@ -114,8 +114,10 @@ def test_a_folder_that_appears_meanwhile_is_left_alone(tmp_path):
 
 
 PROGRAM = """
-import sys, time
+import sys, time, types
 import numpy as np
+sys.modules["sk_torchmf"] = types.ModuleType("sk_torchmf")  # without torch, whose import takes seconds
+sys.modules["sk_torchmf"].__path__ = [sys.argv[2]]
 from sk_torchmf.storage.array_folder import building
 with building(sys.argv[1], "shards") as work:
     work.write("leftover", np.arange(1000))
@@ -126,7 +128,8 @@ with building(sys.argv[1], "shards") as work:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_what_a_killed_process_left_goes_with_the_next_build(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path / "folder")], stdout=subprocess.PIPE)
+    arguments = str(tmp_path / "folder"), os.path.dirname(os.path.dirname(array_folder.__file__))
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"written\n"
     with pytest.raises(FileExistsError, match="Another process is building this folder now"):
         make(tmp_path / "folder")
