@@ -1,6 +1,6 @@
 """Matrix factorization as scikit-learn estimators with a torch autograd backend, on CPU or CUDA."""
 
-from sk_torchmf import _notices, datasets, display, metrics, model_selection, nn, spotlight
+from sk_torchmf import _notices, datasets, display, metrics, model_selection, nn, parquet, spotlight
 from sk_torchmf._version import __version__
 from sk_torchmf.estimators import BiasedMatrixFactorization, ImplicitMatrixFactorization, MatrixFactorization, TorchFactorization
 from sk_torchmf.exceptions import DivergenceError, InputWarning
@@ -28,5 +28,6 @@ __all__ = [
     "metrics",
     "model_selection",
     "nn",
+    "parquet",
     "spotlight",
 ]

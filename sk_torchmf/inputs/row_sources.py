@@ -47,6 +47,10 @@ class Rows:
         """
         raise NotImplementedError
 
+    def names_of(self, *roles):
+        """Names of the columns that ``choose`` found, in the first file."""
+        raise NotImplementedError
+
     def batches(self):
         """Yield ``(batch, place)``: the chosen columns, Arrow arrays of one length by role, and a function from row to words."""
         raise NotImplementedError
@@ -88,6 +92,9 @@ class ParquetRows(Rows):
             for names, (path, _, _) in zip(self.names, self.files, strict=True)
         ]
 
+    def names_of(self, *roles):
+        return [self.columns[0][role] for role in roles]
+
     def batches(self):
         for columns, (path, system, keys) in zip(self.columns, self.files, strict=True):
             own = list(dict.fromkeys(name for name in columns.values() if name not in keys))
@@ -115,6 +122,9 @@ class ScannedRows(Rows):
     def choose(self, keys):
         names = self.dataset.schema.names
         self.columns = {role: find_column(names, key, role, "the data set") for role, key in keys.items() if key is not None}
+
+    def names_of(self, *roles):
+        return [self.columns[role] for role in roles]
 
     def batches(self):
         start, own = 0, list(dict.fromkeys(self.columns.values()))
@@ -211,6 +221,8 @@ def parquet_rows(source, pyarrow):
             return ScannedRows(source)
         if not all(isinstance(fragment, dataset.ParquetFileFragment) for fragment in fragments):
             return ScannedRows(source)
+        if not fragments:
+            raise ValueError("The data set has no files.")
         return ParquetRows(_files_of(fragments, dataset), pyarrow)
     paths = source if isinstance(source, list | tuple) else [source]
     if not paths or not all(isinstance(path, str | os.PathLike) for path in paths):

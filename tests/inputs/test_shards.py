@@ -1,7 +1,6 @@
 """Data sets on disk: what is written comes back, each user is in one shard, and what is wrong is refused with words."""
 
 import errno
-import resource
 import sys
 import tracemalloc
 
@@ -448,6 +447,7 @@ def test_an_interrupted_build_leaves_nothing(at, error, tmp_path, monkeypatch):
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
     """A limit on the size of a file stands in for the disk's: writes come back short, then fail."""
     path = write(tmp_path / "good", ratings(20_000))
+    resource = pytest.importorskip("resource")  # of POSIX
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
