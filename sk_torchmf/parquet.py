@@ -98,8 +98,10 @@ def write_predictions(estimator, source, path, *, user="user", item="item", prog
     path : str or os.PathLike
         The file: the two columns of ids by their names and ``prediction``, a row for each row and in their order. It appears, in
         the place of an earlier one, when all is written.
-    user, item : str or int
-        Columns of ids, by name or position: whole numbers or text.
+    user : str or int, default="user"
+        Column of user ids, by name or position: whole numbers or text.
+    item : str or int, default="item"
+        Column of item ids.
     progress : bool, default=False
         Show how far it is, on stderr.
     **options : dict

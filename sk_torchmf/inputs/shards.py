@@ -30,7 +30,7 @@ class UserBlock:
     weights : ndarray of shape (n_ratings,), float32, optional
         Greater than zero; None where all are one.
     timestamps : ndarray of shape (n_ratings,), optional
-        int64, float64 or datetime64.
+        Times as they came: int64, float64 or datetime64.
 
     Attributes
     ----------
@@ -94,6 +94,7 @@ class UserBlock:
         Returns
         -------
         UserBlock
+            Its ``offset`` is the number of the first of them.
         """
         start, stop, _ = slice(start, stop).indices(self.n_users)
         stop, users = max(start, stop), self._users
@@ -114,6 +115,7 @@ class Shards:
     Parameters
     ----------
     folder : str or os.PathLike
+        That of ``from_parquet`` or ``from_chunks``, wherever it was moved.
 
     Attributes
     ----------
@@ -200,6 +202,7 @@ class Shards:
         Returns
         -------
         Shards
+            The folder, opened.
 
         Raises
         ------
@@ -242,6 +245,7 @@ class Shards:
         Returns
         -------
         Shards
+            The folder, opened.
         """
         pyarrow = load_pyarrow("Shards.from_chunks")
         keys = dict(zip(ROLES, (user, item, rating, weight, timestamp), strict=True))
