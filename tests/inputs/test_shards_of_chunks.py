@@ -28,7 +28,7 @@ TABLES = {
     "categories": lambda chunk: pd.DataFrame(chunk).astype({"user": "category", "item": "category"}),
     "polars": lambda chunk: pl.DataFrame({name: values.tolist() for name, values in chunk.items()}),
     "Arrow table": lambda chunk: pa.table({name: pa.array(values) for name, values in chunk.items()}),
-    "Arrow batch": lambda chunk: pa.record_batch({name: pa.array(values) for name, values in chunk.items()}),
+    "Arrow batch": lambda chunk: pa.RecordBatch.from_pandas(pd.DataFrame(chunk)),
 }
 
 
