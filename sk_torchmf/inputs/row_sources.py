@@ -70,12 +70,15 @@ class ParquetRows(Rows):
     """
 
     def __init__(self, files, pyarrow):
-        self.pyarrow, self.files = pyarrow, files
+        self.pyarrow, self.files = pyarrow, []
         self.names, self.n_rows = [], 0
         for path, system, keys in files:
             with self._open(path, system) as file:
-                self.names.append([*file.schema_arrow.names, *keys])
+                own = file.schema_arrow.names
                 self.n_rows += file.metadata.num_rows
+            more = {name: value for name, value in keys.items() if name not in own}
+            self.files.append((path, system, more))
+            self.names.append([*own, *more])
 
     @contextmanager
     def _open(self, path, system):
@@ -116,8 +119,10 @@ class ParquetRows(Rows):
 class ScannedRows(Rows):
     """A data set of pyarrow that is no plain list of Parquet files: another format, or a filter."""
 
-    def __init__(self, dataset):
-        self.dataset = dataset
+    def __init__(self, dataset, pyarrow):
+        self.dataset, self.options = dataset, {"batch_readahead": 1, "fragment_readahead": 1}
+        if isinstance(getattr(dataset, "format", None), pyarrow.dataset.ParquetFileFormat):
+            self.options["fragment_scan_options"] = pyarrow.dataset.ParquetFragmentScanOptions(pre_buffer=False)
 
     def choose(self, keys):
         names = self.dataset.schema.names
@@ -128,8 +133,7 @@ class ScannedRows(Rows):
 
     def batches(self):
         start, own = 0, list(dict.fromkeys(self.columns.values()))
-        ahead = {"batch_readahead": 1, "fragment_readahead": 1}
-        for batch in self.dataset.to_batches(columns=own, batch_size=BATCH, use_threads=False, **ahead):
+        for batch in self.dataset.to_batches(columns=own, batch_size=BATCH, use_threads=False, **self.options):
             yield {role: batch.column(name) for role, name in self.columns.items()}, _place(start, "the data set")
             start += len(batch)
 
@@ -218,9 +222,9 @@ def parquet_rows(source, pyarrow):
         try:
             fragments = list(source.get_fragments())
         except ValueError:  # of one with a filter
-            return ScannedRows(source)
+            return ScannedRows(source, pyarrow)
         if not all(isinstance(fragment, dataset.ParquetFileFragment) for fragment in fragments):
-            return ScannedRows(source)
+            return ScannedRows(source, pyarrow)
         if not fragments:
             raise ValueError("The data set has no files.")
         return ParquetRows(_files_of(fragments, dataset), pyarrow)
@@ -233,9 +237,9 @@ def parquet_rows(source, pyarrow):
     files = []
     for path in map(os.fspath, paths):
         try:
-            found = dataset.dataset(path, format="parquet", partitioning="hive")
-        except pyarrow.ArrowInvalid as error:
-            raise ValueError(f"{path} is no whole Parquet file, or holds one that is none: {error}. Write it again.") from None
+            found = dataset.dataset(path, format="parquet", partitioning=None if os.path.isfile(path) else "hive")
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+            raise ValueError(f"{path} is no data set of Parquet files: {error}. Write it again, or pass a list of files.") from None
         own = _files_of(found.get_fragments(), dataset)
         if not own:
             raise ValueError(f"{path} is a folder without Parquet files.")

@@ -182,7 +182,8 @@ class Shards:
         ----------
         source : str, os.PathLike, list of these or pyarrow.dataset.Dataset
             Files, and folders of files, also such as Spark and others write. Columns that are in the names of folders
-            (``year=2026``) are columns too.
+            (``year=2026``) are columns too. A Dataset with a filter, or of another format, takes some 200 MiB more while it is
+            read.
         folder : str or os.PathLike
             Where there must be nothing yet. Until it is written it takes some 7 to 15 bytes a rating, and the ids of users.
         user, item : str or int

@@ -215,6 +215,21 @@ def test_every_source_makes_the_same(tmp_path):
         assert shards.digest == expected, name
 
 
+def test_columns_that_the_names_of_folders_tell(tmp_path):
+    folder = tmp_path / "data" / "rating=9" / "hour=7"
+    folder.mkdir(parents=True)
+    write(folder / "part", {name: GOOD[name] for name in ("user", "item")})
+    shards = Shards.from_parquet(tmp_path / "data", tmp_path / "shards", **NAMES, timestamp="hour")
+    assert rows_of(shards) == [(1, 1, 9.0, 7), (2, 2, 9.0, 7), (3, 3, 9.0, 7)]
+    write(folder / "part", {name: GOOD[name] for name in NAMES})
+    with pytest.raises(ValueError, match=r"data is no data set of Parquet files: .*Field rating has incompatible types"):
+        Shards.from_parquet(tmp_path / "data", tmp_path / "both", **NAMES)
+    of_the_file = Shards.from_parquet([folder / "part"], tmp_path / "both", **NAMES)
+    assert rows_of(of_the_file) == [(1, 1, 1.0), (2, 2, 2.0), (3, 3, 3.0)]
+    write(folder / "part", GOOD | {"rating": pa.array([1, 2, 3], pa.int32())})
+    assert rows_of(Shards.from_parquet(tmp_path / "data", tmp_path / "same", **NAMES)) == rows_of(of_the_file)
+
+
 def test_a_filter_is_kept(tmp_path):
     path = write(tmp_path / "whole", {"user": [1, 2, 3], "item": [1, 2, 3], "rating": [1, 2, 3]})
     kept = pa.dataset.dataset(path).filter(pa.dataset.field("rating") > 1)
@@ -230,11 +245,9 @@ def test_columns_by_position(tmp_path):
     assert by_name.names == NAMES
 
 
-@pytest.mark.parametrize("kind", ["int8", "uint16", "float16", "float32", pa.decimal128(5, 2)])
+@pytest.mark.parametrize("kind", ["int8", "uint16", "float16", "float32", "decimal"])
 def test_ratings_of_any_type_of_numbers(kind, tmp_path):
-    rating = (
-        pa.array([Decimal(1), Decimal(3), Decimal(5)], kind) if kind == pa.decimal128(5, 2) else np.array([1, 3, 5], dtype=kind)
-    )
+    rating = pa.array([Decimal(n) for n in (1, 3, 5)]) if kind == "decimal" else np.array([1, 3, 5], dtype=kind)
     columns = {"user": [1, 1, 2], "item": [1, 2, 1], "rating": rating}
     assert rows_of(build(tmp_path, columns)) == [(1, 1, 1.0), (1, 2, 3.0), (2, 1, 5.0)]
 
@@ -400,8 +413,13 @@ def test_bad_arguments_are_refused(arguments, error, words, tmp_path):
 def test_what_is_no_parquet_file_is_named(tmp_path):
     text = tmp_path / "ratings.csv"
     text.write_text("user,item,rating\n1,2,3\n")
-    with pytest.raises(ValueError, match=r"ratings\.csv is no whole Parquet file"):
+    with pytest.raises(ValueError, match=r"ratings\.csv is no data set of Parquet files"):
         Shards.from_parquet(text, tmp_path / "shards", **NAMES)
+    (tmp_path / "folder").mkdir()
+    write(tmp_path / "folder" / "a", GOOD)
+    text.rename(tmp_path / "folder" / "ratings.csv")
+    with pytest.raises(ValueError, match=r"ratings\.csv is no whole Parquet file"):
+        Shards.from_parquet(tmp_path / "folder", tmp_path / "shards", **NAMES)
     with pytest.raises(FileNotFoundError):
         Shards.from_parquet(tmp_path / "nothing", tmp_path / "shards", **NAMES)
     (tmp_path / "empty").mkdir()
@@ -413,7 +431,7 @@ def test_a_truncated_source_is_named(tmp_path):
     whole = write(tmp_path / "whole", ratings()).read_bytes()
     cut = tmp_path / "cut"
     cut.write_bytes(whole[:-100])
-    with pytest.raises(ValueError, match="cut is no whole Parquet file"):
+    with pytest.raises(ValueError, match="cut is no data set of Parquet files"):
         Shards.from_parquet(cut, tmp_path / "shards", **NAMES)
 
 
