@@ -266,7 +266,7 @@ def _write_shard(at, piece, columns, found, work):
     work.write(f"{at:05}_pointers", pointers)
     for role, name in (("item", "columns"), ("rating", "ratings"), ("weight", "weights"), ("timestamp", "timestamps")):
         if role in rows.dtype.names:
-            work.write(f"{at:05}_{name}", rows[role][order])
+            work.write(f"{at:05}_{name}", np.ascontiguousarray(rows[role])[order])  # from a cache
     _write_labels(work, f"{at:05}_users", labels, columns)
     for name in ("rows", "labels", "lengths"):
         if os.path.exists(f"{piece.path}.{name}"):
