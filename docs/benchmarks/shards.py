@@ -117,22 +117,22 @@ def main():
     parser.add_argument("--folder", help="where the files go; a temporary one by default")
     parser.add_argument("--keep", action="store_true", help="leave the Parquet file for the next run")
     parser.add_argument("--json")
-    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
+    for name in ("--step", "--parquet"):  # of the three processes
+        parser.add_argument(name, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
         if options.address_limit and options.step != "generate":
             limit = int(options.address_limit * 2**30)
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        path, folder = (os.path.join(options.folder, name) for name in ("ratings.parquet", "shards"))
-        print(json.dumps(STEPS[options.step](path, folder, options)))
+        print(json.dumps(STEPS[options.step](options.parquet, os.path.join(options.folder, "shards"), options)))
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
-        place = options.folder if options.keep and options.folder else temporary
+        parquet = os.path.join(options.folder if options.keep and options.folder else temporary, "ratings.parquet")
         found = {"machine": f"{platform.processor() or platform.machine()}, load {os.getloadavg()[0]:.1f} before"}
         for step in STEPS:
-            if step == "generate" and os.path.exists(os.path.join(place, "ratings.parquet")):
+            if step == "generate" and os.path.exists(parquet):
                 continue
-            run = [sys.executable, __file__, *sys.argv[1:], "--folder", place, "--step", step]
+            run = [sys.executable, __file__, *sys.argv[1:], "--folder", temporary, "--parquet", parquet, "--step", step]
             out = subprocess.run(run, check=True, stdout=subprocess.PIPE, text=True).stdout
             found |= json.loads(out.splitlines()[-1]) or {}
     for name, value in found.items():
