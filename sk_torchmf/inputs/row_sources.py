@@ -85,7 +85,7 @@ class ParquetRows(Rows):
         try:
             file = self.pyarrow.parquet.ParquetFile(path, pre_buffer=False, filesystem=system)
         except self.pyarrow.ArrowInvalid as error:
-            raise ValueError(f"{path} is no whole Parquet file: {error}. Write it again, or leave it out.") from None
+            raise ValueError(f"{path} is no whole Parquet file: {_reason(error)}. Write it again, or leave it out.") from None
         with file:
             yield file
 
@@ -112,8 +112,8 @@ class ParquetRows(Rows):
     def _read(self, file, path, names):
         try:
             yield from file.iter_batches(BATCH, columns=names, use_threads=False)
-        except OSError as error:  # as pyarrow says of what is damaged
-            raise ValueError(f"{path} is damaged: {error}. Write it again, or leave it out.") from None
+        except (OSError, self.pyarrow.ArrowInvalid) as error:  # as pyarrow says of what is damaged
+            raise ValueError(f"{path} is damaged: {_reason(error)}. Write it again, or leave it out.") from None
 
 
 class ScannedRows(Rows):
@@ -212,7 +212,7 @@ class ChunkRows(Rows):
         try:
             return pa.array(values, from_pandas=True)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            raise TypeError(f"{what} must hold values of one type: {error}.") from None
+            raise TypeError(f"{what} must hold values of one type: {_reason(error)}.") from None
 
 
 def parquet_rows(source, pyarrow):
@@ -236,10 +236,14 @@ def parquet_rows(source, pyarrow):
         )
     files = []
     for path in map(os.fspath, paths):
+        if os.path.isfile(path):
+            files.append((path, None, {}))
+            continue
         try:
-            found = dataset.dataset(path, format="parquet", partitioning=None if os.path.isfile(path) else "hive")
+            found = dataset.dataset(path, format="parquet", partitioning="hive")
         except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
-            raise ValueError(f"{path} is no data set of Parquet files: {error}. Write it again, or pass a list of files.") from None
+            rule = f"{path} is no data set of Parquet files: {_reason(error)}"
+            raise ValueError(f"{rule}. Write it again, or pass a list of files.") from None
         own = _files_of(found.get_fragments(), dataset)
         if not own:
             raise ValueError(f"{path} is a folder without Parquet files.")
@@ -270,6 +274,10 @@ def check_n_rows(n):
     """Refuse more rows in one shard than a plan can index."""
     if n > MOST:
         raise ValueError(f"A shard would have {n} ratings, and at most {MOST} can be numbered. Raise n_shards.")
+
+
+def _reason(error):
+    return str(error).rstrip(".")
 
 
 def _place(start, where):

@@ -165,9 +165,14 @@ class Shards:
         self._files = ArrayFolder(folder, KIND)
         self.folder, self.n_bytes, self.digest = self._files.path, self._files.n_bytes, self._files.digest
         meta = self._files.meta
-        self.names, self.n_items, self._sizes = meta["names"], meta["n_items"], meta["shards"]
-        self.n_users, self.n_ratings = (sum(own[name] for own in self._sizes) for name in ("n_users", "n_ratings"))
-        self.rating_range = tuple(meta["rating_range"]) if "rating_range" in meta else None
+        try:
+            self.names, self.n_items, self._sizes = dict(meta["names"]), int(meta["n_items"]), list(meta["shards"])
+            self.n_users, self.n_ratings = (sum(own[name] for own in self._sizes) for name in ("n_users", "n_ratings"))
+            self.rating_range = tuple(meta["rating_range"]) if "rating_range" in meta else None
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"The manifest of {self.folder} does not say what shards it has ({error!r}). Build it again."
+            ) from None
         self._offsets = np.cumsum([0, *(own["n_users"] for own in self._sizes)]).tolist()
         self._levels = np.array(self._files.array("levels")) if "levels" in self._files else None
 

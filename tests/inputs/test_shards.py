@@ -1,6 +1,7 @@
 """Data sets on disk: what is written comes back, each user is in one shard, and what is wrong is refused with words."""
 
 import errno
+import json
 import sys
 import tracemalloc
 from decimal import Decimal
@@ -413,7 +414,7 @@ def test_bad_arguments_are_refused(arguments, error, words, tmp_path):
 def test_what_is_no_parquet_file_is_named(tmp_path):
     text = tmp_path / "ratings.csv"
     text.write_text("user,item,rating\n1,2,3\n")
-    with pytest.raises(ValueError, match=r"ratings\.csv is no data set of Parquet files"):
+    with pytest.raises(ValueError, match=r"ratings\.csv is no whole Parquet file"):
         Shards.from_parquet(text, tmp_path / "shards", **NAMES)
     (tmp_path / "folder").mkdir()
     write(tmp_path / "folder" / "a", GOOD)
@@ -431,8 +432,24 @@ def test_a_truncated_source_is_named(tmp_path):
     whole = write(tmp_path / "whole", ratings()).read_bytes()
     cut = tmp_path / "cut"
     cut.write_bytes(whole[:-100])
-    with pytest.raises(ValueError, match="cut is no data set of Parquet files"):
+    with pytest.raises(ValueError, match="cut is no whole Parquet file"):
         Shards.from_parquet(cut, tmp_path / "shards", **NAMES)
+
+
+def test_a_damaged_page_is_named(tmp_path):
+    path = write(tmp_path / "damaged", ratings(20_000), compression="zstd", use_dictionary=False)
+    content = bytearray(path.read_bytes())
+    content[2000:4000] = bytes(2000)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"damaged is damaged: .*Write it again, or leave it out"):
+        Shards.from_parquet(path, tmp_path / "shards", **NAMES)
+    assert [one.name for one in tmp_path.iterdir()] == ["damaged"]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    pa.parquet.write_table(pa.Table.from_arrays(3 * [pa.array([1])], names=["user", "user", "item"]), tmp_path / "twice")
+    with pytest.raises(ValueError, match=r"twice has 2 columns with the name 'user'\. Rename all but one"):
+        Shards.from_parquet(tmp_path / "twice", tmp_path / "shards", user="user", item="item")
 
 
 def test_no_rows_are_refused(tmp_path):
@@ -509,9 +526,16 @@ def test_progress_is_shown(tmp_path, capsys):
     assert "shards" in capsys.readouterr().err
 
 
+def damage_meta(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["meta"]["shards"][1]["n_users"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
 @pytest.mark.parametrize(
     ("damage", "error", "words"),
     [
+        (damage_meta, ValueError, r"The manifest of .* does not say what shards it has \(KeyError\('n_users'\)\)\. Build it again"),
         (lambda folder: (folder / "00001_columns.npy").unlink(), ValueError, r"is not whole: 00001_columns\.npy is missing"),
         (lambda folder: (folder / "manifest.json").unlink(), ValueError, r"not a folder of shards .*: it has no manifest\.json"),
         (
