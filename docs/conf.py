@@ -68,6 +68,7 @@ EXAMPLES = [
     "string_ids.py",
     "new_users.py",
     "cold_start.py",
+    "time.py",
     "own_module.py",
     "time_bias.py",
     "spotlight_search.py",
@@ -88,7 +89,7 @@ def ratings_at_hand(variant, *, as_frame=False, features=False):
             planted.data = pd.DataFrame(planted.data, columns=["user", "item"]).assign(timestamp=planted.timestamps)
             planted.target = pd.Series(planted.target, name="rating")
         if features:
-            planted.item_features = films_of(planted.item_factors)
+            planted.item_features, planted.user_features = films_of(planted.item_factors), people(len(planted.user_factors))
         return planted
 
 
@@ -99,6 +100,17 @@ def films_of(factors):
     years = np.random.default_rng(0).integers(1930, 1999, len(factors)).astype(float)
     titles = [f"Film {i} ({year:.0f})" for i, year in enumerate(years)]
     return pd.DataFrame({"title": titles, "year": years, "genres": genres}, index=pd.RangeIndex(len(factors), name="item"))
+
+
+def people(n):
+    """A table of n users that says nothing of what they like."""
+    rng = np.random.default_rng(1)
+    columns = {
+        "gender": rng.choice(["F", "M"], n),
+        "age": rng.integers(15, 70, n),
+        "occupation": rng.choice(["other", "student"], n),
+    }
+    return pd.DataFrame(columns, index=pd.RangeIndex(n, name="user"))
 
 
 def choose_ratings(gallery_conf, example, when):

@@ -46,3 +46,20 @@ class DivergenceError(RuntimeError):
     ...     print(error)  # doctest: +ELLIPSIS
     Loss became ... in epoch ... (learning_rate=1e+06). Lower learning_rate or raise alpha.
     """
+
+
+class DistributedError(RuntimeError):
+    """A fit over several processes has ended on all of them, since one has failed or cannot be reached.
+
+    The message names the rank that failed and what it raised, or says that the others were lost, and what to do. The rank that
+    failed raises its own error.
+
+    Examples
+    --------
+    >>> from sk_torchmf import DistributedError
+    >>> try:
+    ...     raise DistributedError("Rank 1 of 2 has failed, and with it the fit on every rank.")
+    ... except RuntimeError as error:
+    ...     print(error)
+    Rank 1 of 2 has failed, and with it the fit on every rank.
+    """

@@ -25,6 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import SplineTransformer
 
 from sk_torchmf import BiasedMatrixFactorization, FeatureEncoder, Features, datasets
+from sk_torchmf.display import FeatureShareDisplay
 from sk_torchmf.metrics import evaluate
 from sk_torchmf.model_selection import ColdItemSplit
 
@@ -33,7 +34,8 @@ X, y, films = ratings.data, ratings.target, ratings.item_features
 train, test = next(ColdItemSplit(5, item="item", random_state=0).split(X))
 X_train, y_train, X_test, y_test = X.iloc[train], y.iloc[train], X.iloc[test], y.iloc[test]
 print(films[["year", "genres"]].head(3).to_string())
-print(f"{len(train):,} ratings to train on; {X_test['item'].nunique()} films with {len(test):,} ratings are held out")
+n_held_out = X_test["item"].nunique()
+print(f"{len(train):,} ratings to train on; {n_held_out} films with {len(test):,} ratings are held out")
 
 # %%
 # Fit with what is known of the films
@@ -77,7 +79,7 @@ encoder = ColumnTransformer(
     ]
 )
 search = GridSearchCV(
-    BiasedMatrixFactorization(n_factors=16, item_encoder=encoder, user="user", item="item", random_state=0),
+    BiasedMatrixFactorization(16, item_encoder=encoder, user="user", item="item", random_state=0),
     {"item_encoder__year__splinetransformer__n_knots": [2, 4, 6]},
     scoring="neg_root_mean_squared_error",
     cv=ColdItemSplit(3, item="item", random_state=1),
@@ -97,6 +99,13 @@ items, _ = model.recommend(1, k=5, items=cold)
 predicted, std = model.predict(np.full(len(items), 1), items, return_std=True)
 best = films.loc[items, ["title", "genres"]].assign(predicted=predicted, std=std)
 print("For user 1:", best.to_string(index=False, float_format="{:.2f}".format), sep="\n")
+
+# %%
+# Why these? ``explain`` splits a score into what is true of all, what the user adds, what a film's attributes add for everyone, and
+# what they add for this user; of a film without ratings nothing else is known.
+
+parts = pd.DataFrame(model.explain(1, items), index=best["title"])
+print(parts.T.to_string(float_format="{:+.2f}".format))
 
 # %%
 # How good such lists are, ``evaluate`` says with ``items="cold"``. A model that was given the attributes of the wrong films, in
@@ -136,15 +145,7 @@ print(f"Within the interval: {within.mean():.0%} of the ratings of films held ou
 # What the attributes are worth
 # -----------------------------
 # ``item_feature_shares_`` says how much of what sets films apart each group of columns explains. ``item_feature_weights_`` has what
-# a column adds to the factors and, last, to the bias of a film that nobody has rated: in stars.
+# a column adds to the factors and, last, to the bias of a film that nobody has rated: in stars. The picture has both.
 
-print(pd.Series(model.item_feature_shares_, name="share").to_frame().to_string(float_format="{:.3f}".format))
-
-bias = pd.Series(model.item_feature_weights_[:, -1], index=model.item_feature_names_)
-bias = bias[bias.index.str.startswith("genres__genres=")].rename(lambda name: name.partition("=")[2]).sort_values()
-fig, ax = plt.subplots(figsize=(6.4, 4.8), layout="constrained")
-ax.barh(bias.index, bias, color="#0072B2")
-ax.axvline(0, color="grey", linewidth=0.8)
-ax.set(xlabel="Added to the bias, in stars", title="What a genre says of a film that nobody has rated")
-ax.grid(axis="x", alpha=0.3)
+FeatureShareDisplay.from_estimator(model, group="genres", n_columns=19)
 plt.show()

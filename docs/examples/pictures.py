@@ -2,43 +2,32 @@
 Pictures of a fitted model
 ==========================
 
-What a factorization of MovieLens-100K has learned, where it errs, and what it makes of one user, in four pictures.
+What a factorization of MovieLens-100K has learned, where it errs, what it makes of one user, and what features are worth to it, in
+five kinds of pictures.
 
-``python docs/examples/pictures.py``: ten seconds. ``SK_TORCHMF_ML100K``, if set, is the path of RecBole's ``ml-100k.inter``: titles
-are taken from the ``.item`` file beside it. Without such a file items go by their numbers.
+``python docs/examples/pictures.py``: ten seconds.
 """
 
 # %%
-# The ratings, nine tenths of them to train on.
-
-import os
-from pathlib import Path
+# The ratings, nine tenths of them to train on, and what is known of films and users.
 
 import matplotlib.pyplot as plt
-import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, datasets
 from sk_torchmf.display import (
     FactorMapDisplay,
+    FeatureShareDisplay,
     RatingResidualDisplay,
     RecommendationDisplay,
     TrainingCurveDisplay,
 )
 
-ratings = datasets.fetch_movielens("100k", as_frame=True)
+ratings = datasets.fetch_movielens("100k", as_frame=True, features=True)
 X, y = ratings.data[["user", "item"]], ratings.target
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.1, random_state=0)
-
-# %%
-# Titles and genres by item id, where there are such.
-
-titles, genres = None, None
-films_file = Path(os.environ.get("SK_TORCHMF_ML100K") or "ml-100k.inter").with_suffix(".item")
-if films_file.exists():
-    films = pd.read_csv(films_file, sep="\t", index_col="item_id:token")
-    titles = films["movie_title:token_seq"]
-    genres = films["class:token_seq"].str.split().str[0].rename("First genre")
+films, users = ratings.item_features, ratings.user_features
+titles, genres = films["title"], films["genres"].str[0].rename("First genre")
 
 # %%
 # Training
@@ -69,8 +58,7 @@ items = FactorMapDisplay.from_estimator(model, labels=titles)
 # %%
 # Or any column: categories get a legend, numbers a colour bar.
 
-if genres is not None:
-    items_by_genre = FactorMapDisplay.from_estimator(model, labels=titles, color=genres)
+items_by_genre = FactorMapDisplay.from_estimator(model, labels=titles, color=genres)
 
 # %%
 # One user
@@ -86,6 +74,16 @@ recommendations = RecommendationDisplay.from_estimator(model, user, X=X_train, y
 
 implicit = ImplicitMatrixFactorization(random_state=0).fit(X_train)
 implicit_recommendations = RecommendationDisplay.from_estimator(implicit, user, labels=titles, k=5)
+
+# %%
+# Features
+# --------
+# A model that knows of genres, years and of who the users are says how much of what tells films, or users, apart each of these
+# explains. At the right a genre's weight on the bias, in stars: what it adds to a film that nobody has rated.
+
+hybrid = BiasedMatrixFactorization(user="user", item="item", random_state=0)
+hybrid.fit(X_train, y_train, user_features=users[["gender", "age", "occupation"]], item_features=films[["year", "genres"]])
+features = FeatureShareDisplay.from_estimator(hybrid, group="genres")
 
 # %%
 # Each picture is a matplotlib figure, to be changed and saved as any other: ``recommendations.figure_.savefig("user.png")``.

@@ -1,9 +1,10 @@
 """
-Time as side information
-========================
+Time in a module of your own
+============================
 
 Do ratings drift as users go on rating? A bias of time is ten lines in a module of one's own. Both models, without time and with,
-are tuned and tested on ratings that are later than those trained on.
+are tuned and tested on ratings that are later than those trained on. What the built-in models make of times is something else,
+biases of sittings: :ref:`sphx_glr_gallery_time.py`.
 
 ``python docs/examples/time_bias.py``: half a minute.
 """

@@ -5,13 +5,12 @@ import scipy.sparse as sp
 
 from sk_torchmf._validation import check_count
 from sk_torchmf.display import _figure
+from sk_torchmf.display._bars import BAR, PAD, RowWriter, add_titles, draw_bars, limits
 from sk_torchmf.display._history import check_user, nearest_seen, read_history, sort_history
 from sk_torchmf.display._sources import before_final_step, final_step, require, texts_of
 from sk_torchmf.inputs.labels import lookup
 
-BAR = 0.28  # where the bar of a row lies, below the middle
 ORDERS = {"rating": "rated best", "recent": "most recent", "predicted": "predicted best"}
-PAD = 0.012  # of the width of the axes, before a text
 SMALLEST = 5.5  # points, below which the line about the nearest item is left out
 FIGURES = 0.2, 0.3  # of the width of the axes, for the numbers at its right; with standard deviations
 
@@ -215,28 +214,16 @@ class RecommendationDisplay:
         share = FIGURES[self.std is not None]
         colours = _figure.BLUE, _figure.ORANGE
         for part, side, colour, label in zip(axes, sides, colours, self.value_labels, strict=True):
-            bars.append(part.barh(np.arange(len(side[0])) + BAR, side[0], height=0.22, color=colour, zorder=2))
-            low, high = _limits(sides if self.same_scale else [side])
-            part.set_xlim(low, low + (high - low) / (1 - share))
-            part.set_xticks([tick for tick in part.get_xticks() if low <= tick <= high])
-            part.set_ylim(n_rows - 0.45, -0.5)
-            part.set_yticks([])
-            part.spines["left"].set_visible(False)
-            part.axvline(0, color=_figure.FAINT, linewidth=0.8, zorder=3)
-            _figure.label_axes(part, label)
+            ends = [(values - spread, values + spread) for values, spread in (sides if self.same_scale else [side])]
+            ends = limits(*map(np.concatenate, zip(*ends, strict=True)))
+            bars.append(draw_bars(part, side[0], n_rows, ends, share, label, color=colour))
         self.history_bars_, self.recommended_bars_ = bars
         self.error_bars_ = None
         if self.std is not None and len(self.recommended):
             at = np.arange(len(self.recommended)) + BAR
             look = {"color": _figure.INK, "linestyle": "none", "linewidth": 1, "capsize": 2, "zorder": 4}
             self.error_bars_ = axes[1].errorbar(self.scores, at, xerr=self.std, **look)
-        titles = [
-            part.set_title(title, fontsize=_figure.size(part, 11), color=_figure.INK, loc="left", parse_math=False)
-            for part, title in zip(axes, self.titles, strict=True)
-        ]
-        renderer = _figure.lay_out(axes[0])
-        for part, title in zip(axes, titles, strict=True):
-            _figure.fit_width(title, part.get_window_extent(renderer).width, renderer, 0.7)
+        add_titles(axes, self.titles)
         self._write(axes)
         _figure.fit_labels(*axes)
         return self
@@ -258,46 +245,25 @@ class RecommendationDisplay:
 
     def _write(self, axes):
         """Names, numbers and likenesses, as large as the rows allow and as long as the axes."""
-        renderer = _figure.lay_out(axes[0])
-        box = axes[1].get_window_extent(renderer)
-        low, high = axes[1].get_ylim()
-        row = box.height / (low - high) / _figure.root_figure(axes[0]).dpi * 72  # points
-        near = self.nearest if self.nearest is not None and 0.2 * row >= SMALLEST else None
-        points = min(_figure.size(axes[1], 9), (0.36 if near is None else 0.3) * row)
-
-        def write(ax, j, x, y, text, room, smallest=1.0, **look):
-            look = {"color": _figure.INK, "fontsize": points, "va": "center", "parse_math": False} | look
-            text = ax.text(x, j + y, _figure.shorten(text, 200), transform=ax.get_yaxis_transform(), **look)
-            _figure.fit_width(text, room * ax.get_window_extent(renderer).width, renderer, smallest)
-            return text
-
-        self.history_texts_ = [write(axes[0], j, PAD, -0.12, text, 1 - PAD) for j, text in enumerate(self.history)]
+        rows = RowWriter(axes)
+        near = self.nearest if self.nearest is not None and 0.2 * rows.row >= SMALLEST else None
+        own = {"fontsize": min(_figure.size(axes[1], 9), (0.36 if near is None else 0.3) * rows.row)}
+        self.history_texts_ = [rows.write(axes[0], j, PAD, -0.12, text, 1 - PAD, **own) for j, text in enumerate(self.history)]
         at = -0.12 if near is None else -0.3
-        self.recommended_texts_ = [write(axes[1], j, PAD, at, text, 1 - PAD) for j, text in enumerate(self.recommended)]
+        self.recommended_texts_ = [rows.write(axes[1], j, PAD, at, text, 1 - PAD, **own) for j, text in enumerate(self.recommended)]
         kept = [(j, text) for j, text in enumerate(near or ()) if text is not None]
-        small = {"fontsize": min(_figure.size(axes[1], 7.5), 0.2 * row), "color": _figure.FAINT}
-        self.nearest_texts_ = [write(axes[1], j, PAD, 0.01, text, 1 - PAD, **small) for j, text in kept]
+        small = {"fontsize": min(_figure.size(axes[1], 7.5), 0.2 * rows.row), "color": _figure.FAINT}
+        self.nearest_texts_ = [rows.write(axes[1], j, PAD, 0.01, text, 1 - PAD, **small) for j, text in kept]
         figures = [f"{score:.2f}" for score in self.scores]
         if self.std is not None:
             figures = [f"{text} ± {std:.2f}" for text, std in zip(figures, self.std, strict=True)]
         values = np.asarray(() if self.history_values is None else self.history_values, dtype=float)
-        own = [f"{value:.0f}" if np.array_equal(values, np.round(values)) else f"{value:.2f}" for value in values]
-        for ax, numbers in zip(axes, (own, figures), strict=True):
-            for j, text in enumerate(numbers):
-                write(
-                    ax,
-                    j,
-                    1,
-                    BAR,
-                    text,
-                    0.9 * FIGURES[self.std is not None],
-                    0.4,
-                    fontsize=min(_figure.size(ax, 8), 0.32 * row),
-                    ha="right",
-                )
+        ratings = [f"{value:.0f}" if np.array_equal(values, np.round(values)) else f"{value:.2f}" for value in values]
+        for ax, numbers in zip(axes, (ratings, figures), strict=True):
+            rows.write_numbers(ax, numbers, FIGURES[self.std is not None])
         for ax, texts, words in ((axes[0], self.history, "Nothing is known."), (axes[1], self.recommended, "Nothing is left.")):
             if not len(texts):
-                write(ax, 0, PAD, 0, words, 1 - PAD, fontsize=_figure.size(ax, 9), color=_figure.FAINT)
+                rows.write(ax, 0, PAD, 0, words, 1 - PAD, fontsize=_figure.size(ax, 9), color=_figure.FAINT)
 
 
 def _predict(model, user, items, params):
@@ -313,13 +279,3 @@ def _predict(model, user, items, params):
 def _likeness(texts, history, at, cosine):
     rated = "" if history.ratings is None else f", rated {history.ratings[at]:.4g}"
     return f"cosine {cosine:.2f} to {texts[history.items[at]]}{rated}"
-
-
-def _limits(sides):
-    """The least interval that holds zero and all values with their standard deviations."""
-    ends = [0.0]
-    for values, spread in sides:
-        if len(values):
-            ends += [float(np.min(values - spread)), float(np.max(values + spread))]
-    low, high = min(ends), max(ends)
-    return (low, high) if low < high else (0.0, 1.0)

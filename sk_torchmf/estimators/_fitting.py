@@ -17,7 +17,7 @@ from sk_torchmf._validation import MOST, as_array, as_python, check_memory, chec
 from sk_torchmf.estimators._saving import SavedEstimator
 from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.inputs.features import EncodedFeatures
-from sk_torchmf.inputs.forms import Reading
+from sk_torchmf.inputs.forms import INTERACTIONS, TABLE, Reading
 from sk_torchmf.inputs.holdout import hold_out
 from sk_torchmf.inputs.labels import lookup
 from sk_torchmf.inputs.queries import check_goes_on
@@ -253,7 +253,7 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         reading = describe(self._read(X, y, sample_weight), features, self)
         given = FitArguments(X, X_val, y_val, *reading.observed())
         start = None
-        if self.warm_start and self._is_fitted():
+        if self.warm_start and self.__sklearn_is_fitted__():
             users, items = lookup(given.reading.users, self.users_, "user"), lookup(given.reading.items, self.items_, "item")
             start = self._start_from(Codes(users, items, (self.n_users_, self.n_items_)))
         self._publish(self._train(given, device, start))
@@ -266,7 +266,7 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
                 "partial_fit takes neither early_stopping nor checkpoint: both are about a fit to all ratings at once. Use "
                 "early_stopping=False and checkpoint=None, or fit."
             )
-        if not self._is_fitted():
+        if not self.__sklearn_is_fitted__():
             return self._fit(X, y, sample_weight, **features)
         device = self._check()
         check_goes_on(self, X)
@@ -385,6 +385,32 @@ def described_of(state, role):
     groups = {name: slice(*ends) for name, ends in state[f"{role}_feature_groups_"].items()}
     parts = state[f"{role}_features_"], state[f"{role}_feature_names_"], groups, state[f"{role}_described_"]
     return Described(EncodedFeatures(*parts), state[f"{role}_encoder_"])
+
+
+def with_more_ids(estimator, features):
+    """What a fitted estimator knows, and further ids of whom only features are known.
+
+    Parameters
+    ----------
+    estimator : estimator
+    features : dict of str to table or None
+        By role; with the columns that ``fit`` saw.
+
+    Returns
+    -------
+    reading : Reading
+        Of all ids, without observations.
+    places : tuple of ndarray of int
+        Where the users and items of the estimator are among them.
+    """
+    state, ids = vars(estimator), (estimator.users_, estimator.items_)
+    earlier = {role: described_of(state, role) for role in ROLES if f"{role}_features_" in state}
+    nothing = np.empty(0, dtype=np.int64)
+    data = Interactions(nothing, nothing, num_users=len(ids[0]), num_items=len(ids[1]))
+    form = TABLE if estimator.form_ == TABLE else INTERACTIONS  # whose positions may go on
+    reading = Reading(data, *ids, form, estimator.n_features_in_, described=earlier)
+    reading = describe(reading, features, estimator, earlier=earlier)
+    return reading, (lookup(ids[0], reading.users, "user"), lookup(ids[1], reading.items, "item"))
 
 
 def observed_attributes(pairs, values, weight, features=None):

@@ -1,16 +1,23 @@
 """What a model of positives does beyond any factorization: how it folds new users in, and its score."""
 
+from dataclasses import replace
+
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._forks import one_thread_if_forked
 from sk_torchmf._validation import as_python, check_weights
+from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import reading_of
+from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.estimators._recommendation import Recommender
-from sk_torchmf.inputs.queries import select_positives
+from sk_torchmf.estimators._saving import is_fitted_attribute
+from sk_torchmf.inputs.queries import read_new_users, select_positives
+from sk_torchmf.inputs.side_features import of_new_users
+from sk_torchmf.metrics._evaluate import evaluate
 from sk_torchmf.metrics._scorer import ranking_scorer
+from sk_torchmf.model.factors import Side
 from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, Pairs, PlainMF
 from sk_torchmf.nn.sampling import POPULARITY_POWER
 from sk_torchmf.solvers.fold_in import fold_in_cosine, fold_in_ials, fold_in_ranking
@@ -59,12 +66,10 @@ class PositivesPredictor(Recommender):
             informed &= np.count_nonzero(share) > seen @ (share > 0).astype(np.float64)
         if informed.any():
             known = seen[np.flatnonzero(informed)]
-            if self.loss == "ials":
-                means = None if users.weights is None else users.weights.prior_means(data.num_users, features)[informed]
-                rows[informed] = self._fold_in_ials(known, share, means)
-            else:
-                solve = self._fold_in_ranking if self.temperature is None else self._fold_in_cosine
-                rows[informed] = solve(known, share)
+            means = None if users.weights is None else users.weights.prior_means(data.num_users, features)[informed]
+            solve = self._fold_in_ials if self.loss == "ials" else self._fold_in_ranking
+            solve = solve if self.temperature is None else self._fold_in_cosine
+            rows[informed] = solve(known, share, means)
         return rows
 
     def _has_biases(self):
@@ -106,7 +111,7 @@ class PositivesPredictor(Recommender):
         rows = fold_in_ials(pointers, columns, gain, features, offset, **options)
         return np.column_stack([rows.numpy(), np.zeros(len(rows))]) if self._factors.biased else rows.numpy()
 
-    def _fold_in_cosine(self, seen, share):
+    def _fold_in_cosine(self, seen, share, _means):
         k, items = self.item_factors_.shape[1], torch.tensor(self._item_rows(), dtype=getattr(torch, self.dtype), device="cpu")
         n_unobserved = np.count_nonzero(share) - seen @ (share > 0).astype(np.float64)
         known = (torch.from_numpy(values).to(items) for values in (share, share.sum() - seen @ share, n_unobserved))
@@ -119,18 +124,21 @@ class PositivesPredictor(Recommender):
             return self.item_factors_
         return np.column_stack([self.item_factors_, np.ones(self.n_items_), self.item_biases_ + self.global_mean_])
 
-    def _fold_in_ranking(self, seen, share):
+    def _fold_in_ranking(self, seen, share, means):
         k, dtype = self.item_factors_.shape[1], getattr(torch, self.dtype)
-        items, start = self._item_rows(), self.mean_user_
-        if self._factors.biased:
-            start = np.append(start, [0.0, 1.0])
         kind = BiasedMF if self._factors.biased else PlainMF
         centre = kind(1, 1, k, generator=torch.Generator("cpu"), dtype=dtype).mean_rows(0.0)[0]
+        if means is None:
+            start = self.mean_user_
+            start = np.tile(np.append(start, [0.0, 1.0]) if self._factors.biased else start, (seen.shape[0], 1))
+        else:
+            start = np.column_stack([means, np.ones(len(means))]) if self._factors.biased else means
+            centre = torch.from_numpy(start).to(dtype)
         unit = self._unit()
         rows = fold_in_ranking(
             _plan(seen),
-            torch.from_numpy(np.tile(start, (seen.shape[0], 1))).to(dtype),
-            torch.tensor(items, dtype=dtype, device="cpu"),
+            torch.from_numpy(start).to(dtype, copy=True),
+            torch.tensor(self._item_rows(), dtype=dtype, device="cpu"),
             centre,
             RANKING[self.loss],
             alpha=self._alpha(),
@@ -146,7 +154,8 @@ class PositivesPredictor(Recommender):
     def _default_scoring(self):
         return ranking_scorer("ndcg", k=10)
 
-    def score(self, X, y=None, sample_weight=None):
+    @documented()
+    def score(self, X, y=None, sample_weight=None, *, user_features=None, item_features=None):
         """NDCG@10 of the recommendations, what ``fit`` saw left out of them.
 
         Parameters
@@ -158,20 +167,41 @@ class PositivesPredictor(Recommender):
             Weights of the test items: those of 0 are none, and all others count alike.
         sample_weight : array-like of shape (n,), optional
             Likewise.
+        @user_features
+        @item_features
 
         Returns
         -------
         float
             Between 0 and 1: the mean over the users with test items.
         """
-        check_is_fitted(self)
+        model, own = self._knowing(X, user_features, item_features)
+        scorer = ranking_scorer("ndcg", k=10)
         if not sp.issparse(X):
-            return ranking_scorer("ndcg", k=10)(self, select_positives(X, y, sample_weight))
+            return scorer(model, select_positives(X, y, sample_weight))
         if y is not None:
             raise ValueError("y must be None when X is a sparse matrix: its stored entries are the positives.")
+        X = sp.csr_array(X)
+        features = of_new_users(own, vars(self).get("user_encoder_"), X.shape[0])
         if sample_weight is not None:
-            X = sp.csr_array(X)[np.flatnonzero(check_weights(sample_weight, X.shape[0], "sample_weight", "user (row of X)"))]
-        return ranking_scorer("ndcg", k=10)(self, X)
+            kept = check_weights(sample_weight, X.shape[0], "sample_weight", "user (row of X)") > 0
+            X = X[np.flatnonzero(kept)]
+            if features is not None:
+                features = features.placed(np.where(kept, np.cumsum(kept) - 1, -1), X.shape[0])
+        if features is None:
+            return scorer(model, X)
+        known, test = scorer.hold_out(X)
+        return evaluate(model._of_users(read_new_users(model, known), features), test, "ndcg", k=10)["ndcg"][10]
+
+    def _of_users(self, data, features):
+        """The estimator whose users are those of a container, folded in with their EncodedFeatures."""
+        factors, biases = self._factors.split(self._fold_in(data, features))
+        n, pairs = data.num_users, (data.user_ids, data.item_ids)
+        users = Side(factors, biases if self.biased else None, self.mean_user_, np.ones(n))
+        seen = sp.csr_array(sp.coo_array((np.ones(len(data), dtype=bool), pairs), shape=(n, self.n_items_)))
+        kept = {name: value for name, value in vars(self).items() if is_fitted_attribute(name) and not name.startswith("user_")}
+        kept |= attributes_of(replace(self._factors, users=users))
+        return self._as_fitted(kept | {"users_": np.arange(n), "n_users_": n, "seen_": seen})
 
 
 def _plan(seen):

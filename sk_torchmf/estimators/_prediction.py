@@ -12,12 +12,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sk_torchmf._forks import one_thread_if_forked
 from sk_torchmf._validation import LARGEST, check_finite, check_length, check_memory, check_rows
 from sk_torchmf.estimators._docs import documented
-from sk_torchmf.estimators._fitting import Fitting, Start, described_of
+from sk_torchmf.estimators._fitting import Fitting, Start, with_more_ids
 from sk_torchmf.estimators._saving import is_fitted_attribute
-from sk_torchmf.inputs.forms import INTERACTIONS, SPARSE, TABLE, Reading, form_of
-from sk_torchmf.inputs.labels import lookup
+from sk_torchmf.inputs.forms import INTERACTIONS, SPARSE, Reading, form_of
 from sk_torchmf.inputs.queries import check_known, read_ids, read_new_users, read_query
-from sk_torchmf.inputs.side_features import ROLES, describe, of_new_users
+from sk_torchmf.inputs.side_features import ROLES, of_new_users
 from sk_torchmf.interactions import Interactions, as_interactions
 from sk_torchmf.model.cut_points import CutPoints
 from sk_torchmf.model.factors import Factors, Side
@@ -253,8 +252,7 @@ class FactorPredictor(TransformerMixin, Fitting):
         """Scores in the shape of the row numbers ``user`` and ``item``, -1 for unknown."""
         factors, how = self._factors, handle_unknown or self.handle_unknown
         if how == "error":
-            for side, code, role in ((factors.users, user, "user"), (factors.items, item, "item")):
-                check_known(side.unknown(code.ravel()), f"{role} id")
+            check_pairs_known(factors, user, item)
         return factors.pair_scores(user.ravel(), item.ravel(), nan=how == "nan").reshape(user.shape)
 
     @one_thread_if_forked
@@ -388,19 +386,17 @@ class FactorPredictor(TransformerMixin, Fitting):
         return tags
 
 
+def check_pairs_known(factors, user, item):
+    """Refuse pairs of row numbers of which either is unknown to a factorization, naming the first."""
+    for side, code, role in ((factors.users, user, "user"), (factors.items, item, "item")):
+        check_known(side.unknown(code.ravel()), f"{role} id")
+
+
 def extended(estimator, features):
     """The fitted attributes of an estimator that knows further ids by their features, a table or None by role."""
     state, model = dict(vars(estimator)), estimator._factors
-    ids = estimator.users_, estimator.items_
-    earlier = {role: described_of(state, role) for role in ROLES if f"{role}_features_" in state}
-    nothing = np.empty(0, dtype=np.int64)
-    data = Interactions(nothing, nothing, num_users=len(ids[0]), num_items=len(ids[1]))
-    form = TABLE if estimator.form_ == TABLE else INTERACTIONS  # whose positions may go on
-    reading = Reading(data, *ids, form, estimator.n_features_in_, described=earlier)
-    reading = describe(reading, features, estimator, earlier=earlier)
-    sizes, places, sides = reading.shape, [], []
-    for role, own, all_ids in zip(ROLES, ids, (reading.users, reading.items), strict=True):
-        places.append(lookup(own, all_ids, role))
+    reading, places = with_more_ids(estimator, features)
+    sizes, sides = reading.shape, []
     for at, role in enumerate(ROLES):
         counts, own = np.zeros(sizes[at]), reading.described.get(role)
         counts[places[at]] = state[f"{role}_counts_"]
@@ -419,13 +415,13 @@ def extended(estimator, features):
             found[f"{role}_posterior_"] = None if side.posterior is None else side.posterior.as_tuple()
     for name in ("seen_", "observed_"):
         if found.get(name) is not None:
-            found[name] = _spread_pattern(found[name], places, sizes)
+            found[name] = spread_pattern(found[name], places, sizes)
     if found.get("observed_") is not None and found["observed_"].nnz == found["seen_"].nnz:
         found["observed_"].indices, found["observed_"].indptr = found["seen_"].indices, found["seen_"].indptr
     return found
 
 
-def _spread_pattern(matrix, places, shape):
+def spread_pattern(matrix, places, shape):
     """A CSR array with its rows and columns at new places, in their order, among more."""
     lengths = np.zeros(shape[0], dtype=matrix.indptr.dtype)
     lengths[places[0]] = np.diff(matrix.indptr)

@@ -17,7 +17,7 @@ from sk_torchmf.estimators._fitting import observed_attributes, reading_of
 from sk_torchmf.estimators._prediction import cut_points_of
 from sk_torchmf.estimators._recommendation import Recommender
 from sk_torchmf.inputs import context
-from sk_torchmf.inputs.queries import is_structured, read_ids, read_new_users, read_query, read_target
+from sk_torchmf.inputs.queries import is_structured, read_ids, read_new_users, read_target
 from sk_torchmf.inputs.side_features import of_new_users
 from sk_torchmf.metrics._scorer import r2
 from sk_torchmf.nn import POINTWISE, Pairs
@@ -41,6 +41,7 @@ class RatingPredictor(RegressorMixin, Recommender):
     loss: str
     clip: bool
     solver: str
+    cold_average: str | None = None
     effects: list | None = None  # of an estimator that has no such parameters
     time: int | str | bool | None = None
     # what fit leaves
@@ -108,6 +109,13 @@ class RatingPredictor(RegressorMixin, Recommender):
             scores += added
         return scores, doubt
 
+    def _parts_of_context(self, X):
+        columns = self._context(X)
+        if not columns:
+            return {}
+        user, item = read_ids(self, X)
+        return {"context": self._of_context(user, item, columns)[0]}
+
     def _context(self, X):
         """What X has of the context that effects are of: columns as ``context.read`` returns them, none where X is no pairs."""
         effects = vars(self).get("effects_", [])
@@ -165,11 +173,6 @@ class RatingPredictor(RegressorMixin, Recommender):
         scores, doubt = model._scores_in_context(user_ids, item_ids)
         known = (part.ravel() for part in (scores, user, model._variances(user, item) + doubt))
         return model._cut_points().probabilities(*known).reshape(*user.shape, n_levels)
-
-    def _pairs(self, user_ids, item_ids):
-        """Row numbers of what ``predict`` is asked for, of one shape."""
-        user, item = read_query(self, user_ids, item_ids)
-        return np.broadcast_arrays(user, np.arange(self.n_items_) if item is None else item)
 
     def _variances(self, user, item):
         """Posterior variances of the scores of pairs of row numbers."""
@@ -307,7 +310,8 @@ class RatingPredictor(RegressorMixin, Recommender):
             )
         if self.loss == "ordinal":
             self._cut_points().check_levels(data.ratings, "ratings")
-        return fold_in_ratings(data, self._factors, self._link(), features, leave_one_out=leave_one_out)
+        apart = self.cold_average is not None
+        return fold_in_ratings(data, self._factors, self._link(), features, cold_apart=apart, leave_one_out=leave_one_out)
 
     @documented()
     def predict_left_out(self, X, *, user_features=None):
@@ -354,14 +358,14 @@ class RatingPredictor(RegressorMixin, Recommender):
         float
             At most 1; 0 for predictions no better than the mean of ``y``.
         """
-        check_is_fitted(self)
+        model, own = self._knowing(X, user_features, item_features)
         check = self._link().check
         if sp.issparse(X):
-            data = read_new_users(self, X, y, sample_weight)
+            data = read_new_users(model, X, y, sample_weight)
             if len(data) == 0:
                 raise ValueError("X has no stored ratings to score.")
-            return r2(check(data.ratings), self._predict_left_out(data, user_features), sample_weight=data.weights)
-        predicted = self.predict(X, user_features=user_features, item_features=item_features)
+            return r2(check(data.ratings), model._predict_left_out(data, own), sample_weight=data.weights)
+        predicted = model.predict(X)
         return r2(check(check_ratings(read_target(X, y), len(predicted), "y")), predicted, sample_weight=sample_weight)
 
     @one_thread_if_forked

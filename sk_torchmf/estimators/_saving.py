@@ -47,7 +47,7 @@ class Factorization(BaseEstimator):
             if isinstance(value := getattr(self, name), bool | np.bool_) and not {"boolean", "verbose"}.intersection(_names(rules)):
                 raise ValueError(f"{name} must be a number, not a switch. Got {value}.")
 
-    def _is_fitted(self):
+    def __sklearn_is_fitted__(self):
         return "users_" in vars(self)
 
     def _publish(self, attributes):

@@ -7,8 +7,8 @@ import scipy.sparse as sp
 
 from sk_torchmf._validation import check_count, check_device, check_seed
 from sk_torchmf.estimators._fitting import Fitting
-from sk_torchmf.estimators._torch_prediction import ModulePredictor, background_of
-from sk_torchmf.estimators._torch_training import make_trainer, trained
+from sk_torchmf.estimators._torch_prediction import ModulePredictor
+from sk_torchmf.estimators._torch_training import background_of, make_trainer, trained
 from sk_torchmf.inputs.chunks import Stream
 from sk_torchmf.inputs.forms import INTERACTIONS, Reading
 from sk_torchmf.interactions import Interactions

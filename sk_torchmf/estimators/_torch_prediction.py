@@ -7,13 +7,15 @@ import scipy.sparse as sp
 import torch
 from sklearn.base import RegressorMixin
 from sklearn.utils.metadata_routing import UNUSED
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._forks import one_thread_if_forked
-from sk_torchmf._validation import check_count, check_flag, check_ratings
+from sk_torchmf._validation import check_count, check_flag, check_memory, check_ratings
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._recommendation import best_candidates, select_rows
 from sk_torchmf.estimators._torch_options import PartEstimator
+from sk_torchmf.estimators._torch_training import BACKGROUND, extended
 from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.inputs import columns as side_columns
 from sk_torchmf.inputs.labels import label
@@ -30,16 +32,31 @@ from sk_torchmf.inputs.queries import (
 from sk_torchmf.metrics._scorer import r2, ranking_scorer
 from sk_torchmf.nn import POINTWISE, PointwiseLoss, Response
 from sk_torchmf.solvers.batches import as_scores
-from sk_torchmf.solvers.factories import find_ranking_loss, make_loss
+from sk_torchmf.solvers.factories import find_loss, find_ranking_loss, make_loss
 
 BLOCK = 2**16  # pairs scored at once,
 WIDTH = 64  # and fewer where they have more columns of features than this
-BACKGROUND = 64  # known ids that stand in for an unknown one
 
 _NO_NEW_USERS = (
     "A sparse matrix holds new users' ratings here, and a module of your own has no fold-in. For stored entries of the users that "
     "fit saw pass Interactions.from_matrix(X)."
 )
+
+
+def _module_of(loss):
+    """The class or the instance of a module that a parameter ``loss`` means, None where it is no such."""
+    try:
+        found = find_loss(loss)
+    except (TypeError, ValueError):
+        return None
+    return found if isinstance(found, torch.nn.Module | type) else None
+
+
+def _has_probabilities(estimator):
+    """Whether an estimator knows the probability of each rating."""
+    if not hasattr(_module_of(estimator.loss), "probabilities"):
+        raise AttributeError(f'predict_proba needs loss="ordinal", whose ratings are levels. Got loss={estimator.loss!r}.')
+    return True
 
 
 class ModulePredictor(RegressorMixin, PartEstimator):
@@ -57,9 +74,10 @@ class ModulePredictor(RegressorMixin, PartEstimator):
     module_: torch.nn.Module
 
     __metadata_request__predict = {"user_ids": UNUSED, "item_ids": UNUSED, "features": UNUSED}
+    __metadata_request__predict_proba = {"user_ids": UNUSED, "item_ids": UNUSED, "features": UNUSED}
 
     @documented()
-    def predict(self, user_ids, item_ids=None, *, features=None, clip=None):
+    def predict(self, user_ids, item_ids=None, *, features=None, clip=None, user_features=None, item_features=None):
         """Predict ratings; with a ranking loss, scores that only their order gives a meaning.
 
         Parameters
@@ -73,6 +91,12 @@ class ModulePredictor(RegressorMixin, PartEstimator):
             Values of the features where ids are given, which they broadcast with.
         @clip
             Not with a ranking loss.
+        user_features : Features, DataFrame or matrix, optional
+            Attributes of users, with the columns of ``fit``, for a module whose ``forward`` takes them. Users that ``fit`` did not
+            see are known to this call; what the module itself has for them, such as a row of an embedding, is the mean of those
+            that were observed. Of users that it saw they replace the attributes.
+        item_features : Features, DataFrame or matrix, optional
+            Likewise of items.
 
         Returns
         -------
@@ -83,11 +107,69 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         ------
         ValueError
             For a sparse matrix: a module of your own has no fold-in of new users. Predict stored entries of known users with
-            ``Interactions.from_matrix(X)``.
+            ``Interactions.from_matrix(X)``. For ``user_features`` or ``item_features`` that the module does not take.
         """
         check_is_fitted(self, "module_")
         if item_ids is None and sp.issparse(user_ids):
             raise ValueError(_NO_NEW_USERS)
+        model = self._knowing(user_features, item_features)
+        return model._respond(model._scores(user_ids, item_ids, features), clip)
+
+    @available_if(_has_probabilities)
+    def predict_proba(self, user_ids, item_ids=None, *, features=None, user_features=None, item_features=None):
+        """Predict the probability of each rating, where these are levels: with ``loss="ordinal"``.
+
+        Parameters
+        ----------
+        user_ids : table, Interactions, array-like or scalar
+            As for ``predict``.
+        item_ids : array-like or scalar, optional
+            Item ids; broadcast against ``user_ids``.
+        features : dict of str to array-like, optional
+            As for ``predict``.
+        user_features, item_features : Features, DataFrame or matrix, optional
+            Attributes of users and items, of further ones too, as ``predict`` takes them.
+
+        Returns
+        -------
+        ndarray of float64
+            Of the shape that ``predict`` returns, and one more dimension of length n_levels: the probabilities of the levels, which
+            add up to one, at the module's score. With a loss of your own what its ``probabilities(score)`` returns.
+
+        Raises
+        ------
+        ValueError
+            As by ``predict``.
+        MemoryError
+            Where the probabilities would not fit.
+        """
+        check_is_fitted(self, "module_")
+        if item_ids is None and sp.issparse(user_ids):
+            raise ValueError(_NO_NEW_USERS)
+        model = self._knowing(user_features, item_features)
+        return model._probabilities(model._scores(user_ids, item_ids, features))
+
+    @one_thread_if_forked
+    def _probabilities(self, scores):
+        """The probabilities of the levels at scores."""
+        loss = self._own_loss()
+        n_levels = loss.probabilities(torch.zeros(1, dtype=torch.float64)).shape[-1]
+        check_memory(8 * scores.size * n_levels, f"Probabilities of {n_levels} levels for {scores.size} pairs", "Pass fewer pairs.")
+        found, flat = np.empty((scores.size, n_levels)), scores.ravel()
+        with torch.no_grad():
+            for start in range(0, len(flat), BLOCK):
+                part = slice(start, start + BLOCK)
+                found[part] = loss.probabilities(torch.from_numpy(flat[part])).numpy()
+        return found.reshape(*scores.shape, n_levels)
+
+    def _knowing(self, user_features, item_features):
+        """The estimator that knows what features say of ids, further ones among them."""
+        if user_features is None and item_features is None:
+            return self
+        return self._as_fitted(extended(self, {"user": user_features, "item": item_features}))
+
+    def _scores(self, user_ids, item_ids, features):
+        """The scores that are asked for."""
         user, item = read_query(self, user_ids, item_ids)
         by_ids = item is None or item_ids is not None
         if item is None:
@@ -95,7 +177,7 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         if features is not None and not by_ids:
             raise ValueError("features are for predict(users, items): a table or container brings its own.")
         values = self._given_features(features, user.shape) if by_ids else self._features_of(user_ids)
-        return self._respond(self._score(user, item, values, self.handle_unknown), clip)
+        return self._score(user, item, values, self.handle_unknown)
 
     def _features_of(self, X):
         """The features that a table or container brings."""
@@ -190,7 +272,8 @@ class ModulePredictor(RegressorMixin, PartEstimator):
     def _respond(self, scores, clip=None):
         """The predicted rating of a score."""
         clip = self._check_clip(clip)
-        scores = self._link().response(torch.from_numpy(scores)).numpy()
+        with torch.no_grad():
+            scores = self._response().response(torch.from_numpy(scores)).numpy()
         return np.clip(scores, *self.rating_range_) if clip else scores
 
     def _check_clip(self, clip=None):
@@ -210,6 +293,19 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         loss = POINTWISE.get(self.loss) if isinstance(self.loss, str) else self.loss
         return loss if isinstance(loss, PointwiseLoss) else POINTWISE["squared_error"]
 
+    def _response(self):
+        """What has the inverse link: the loss of the fit where that is a module with one, else one of ours."""
+        return self._own_loss() if hasattr(_module_of(vars(self).get("loss")), "response") else self._link()
+
+    def _own_loss(self):
+        """What was trained of a loss that is a module."""
+        kind, own = _module_of(self.loss), vars(self).get("loss_")
+        if own is None or not isinstance(own, kind if isinstance(kind, type) else type(kind)):
+            raise ValueError(
+                f"loss={self.loss!r} has parameters of its own, and this model was fitted without them. Use fit with that loss."
+            )
+        return own
+
     def _read_validation(self, X, y, sample_weight):
         """Row numbers of the pairs with their features; ratings and weights as tensors."""
         if sp.issparse(X):
@@ -223,15 +319,28 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         """The loss of all pairs as one batch."""
         user, item = codes
         score = torch.from_numpy(self._score(user, item, features, "mean")).to(rating)
+        own = vars(self).get("loss_")
+        loss = make_loss(self.loss, self._options("loss")) if own is None else make_loss(own, {})
         with torch.no_grad():
-            value = make_loss(self.loss, self._options("loss"))(score, rating, None if weight is None else weight.to(rating))
+            value = loss.eval()(score, rating, None if weight is None else weight.to(rating))
         return float(value)
 
     def _check_ratings(self, ratings):
         return self._link().check(np.asarray(ratings))
 
     @documented()
-    def recommend(self, users=None, k=10, *, exclude_seen=True, items=None, features=None, progress=False):
+    def recommend(
+        self,
+        users=None,
+        k=10,
+        *,
+        exclude_seen=True,
+        items=None,
+        features=None,
+        progress=False,
+        user_features=None,
+        item_features=None,
+    ):
         """Recommend the k best items of each user.
 
         Parameters
@@ -245,6 +354,8 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         features : dict of str to array-like of shape (n,) or scalar, optional
             The circumstances to recommend under, for a model with features.
         @progress
+        user_features, item_features : Features, DataFrame or matrix, optional
+            Attributes of users and items, of further ones too, as ``predict`` takes them.
 
         Returns
         -------
@@ -255,6 +366,9 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         k = check_count(k, "k")
         if sp.issparse(users):
             raise ValueError(_NO_NEW_USERS)
+        return self._knowing(user_features, item_features)._recommend(users, k, exclude_seen, items, features, progress)
+
+    def _recommend(self, users, k, exclude_seen, items, features, progress):
         code = read_users(self, users, 'use handle_unknown="mean"')
         candidates, values = read_candidates(self, items), self._given_features(features, code.shape)
         if self.handle_unknown == "error":
@@ -287,9 +401,9 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         """
         check_is_fitted(self, "module_")
         limits = tuple(self.rating_range_.tolist()) if self._check_clip() else None
-        return Response(copy.deepcopy(self.module_), self._link(), limits).eval()
+        return Response(copy.deepcopy(self.module_), copy.deepcopy(self._response()), limits).eval()
 
-    def score(self, X, y=None, sample_weight=None):
+    def score(self, X, y=None, sample_weight=None, *, user_features=None, item_features=None):
         """Coefficient of determination R2 of the predictions; with a ranking loss, NDCG@10 of the recommendations.
 
         Parameters
@@ -300,6 +414,8 @@ class ModulePredictor(RegressorMixin, PartEstimator):
             Ratings; a container's own by default. With a ranking loss, weights of the test items: those of 0 are none.
         sample_weight : array-like of shape (n,), optional
             With a ranking loss it leaves out the test items of weight 0, and does nothing else.
+        user_features, item_features : Features, DataFrame or matrix, optional
+            Attributes of users and items, of further ones too, as ``predict`` takes them.
 
         Returns
         -------
@@ -310,14 +426,15 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         check_is_fitted(self, "module_")
         if sp.issparse(X):
             raise ValueError(_NO_NEW_USERS)
+        model = self._knowing(user_features, item_features)
         if self._ranks():
             if self.features is not None:
                 raise ValueError(
                     "score ranks all items of each user, and this model's features are of single pairs. Compare X with what "
                     "recommend(users, features=...) gives."
                 )
-            return ranking_scorer("ndcg", k=10)(self, select_positives(X, y, sample_weight))
-        predicted = self.predict(X)
+            return ranking_scorer("ndcg", k=10)(model, select_positives(X, y, sample_weight))
+        predicted = model.predict(X)
         rating = self._check_ratings(check_ratings(read_target(X, y), len(predicted), "y"))
         return r2(rating, predicted, sample_weight=sample_weight)
 
@@ -327,23 +444,3 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         tags.regressor_tags.poor_score = True
         tags.target_tags.required = not self._ranks()
         return tags
-
-
-def background_of(counts, features):
-    """Some of the users, items and categories that were observed, each in an order of its own, to stand in for unknown ones.
-
-    Parameters
-    ----------
-    counts : tuple of ndarray of shape (n_users,) and (n_items,)
-    features : dict of str to ndarray
-        Numbers of categories are whole.
-
-    Returns
-    -------
-    dict of str to ndarray of int
-    """
-    rng = np.random.default_rng(0)
-    known = {"user": np.flatnonzero(counts[0]), "item": np.flatnonzero(counts[1])}
-    known |= {name: values for name, values in features.items() if values.dtype.kind == "i"}
-    spread = {name: np.linspace(0, len(code) - 1, min(len(code), BACKGROUND)).astype(int) for name, code in known.items()}
-    return {name: rng.permutation(code[spread[name]]) for name, code in known.items()}

@@ -1,5 +1,6 @@
 """``save`` and ``load`` of an estimator whose module, loss and optimizer are the user's: tensors are kept, code is passed again."""
 
+import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
@@ -9,8 +10,8 @@ from sk_torchmf.estimators._fitting import Fitting
 from sk_torchmf.estimators._saving import is_fitted_attribute
 from sk_torchmf.estimators._torch_prediction import ModulePredictor
 from sk_torchmf.estimators._torch_training import build_module
-from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, PlainMF
-from sk_torchmf.solvers.factories import did_you_mean
+from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, OrdinalLoss, PlainMF
+from sk_torchmf.solvers.factories import did_you_mean, make_loss
 from sk_torchmf.solvers.minibatch import private_random_state
 from sk_torchmf.storage.archive import check_path, naming
 from sk_torchmf.storage.packing import pack
@@ -23,7 +24,7 @@ def _classes(place, base, ending=""):
 
 # Code that a file may name, because it is known here; all other code is passed to ``load``.
 TABLES: dict[str, dict] = {
-    "sk_torchmf.nn": {"PlainMF": PlainMF, "BiasedMF": BiasedMF},
+    "sk_torchmf.nn": {"PlainMF": PlainMF, "BiasedMF": BiasedMF, "OrdinalLoss": OrdinalLoss},
     "sk_torchmf.nn.POINTWISE": POINTWISE,
     "sk_torchmf.nn.RANKING": RANKING,
     "torch.nn": _classes(torch.nn, torch.nn.Module, "Loss"),
@@ -39,9 +40,9 @@ class SavedModule(ModulePredictor, Fitting):
     def save(self, path, *, ratings=True):
         """Write the fitted estimator to a file, without pickle and without code.
 
-        Kept are the parameters and buffers of the module (its ``state_dict``), all other fitted attributes and the parameters. A
-        module, loss, optimizer or any other parameter that is neither a name, a number or the like, nor a class of torch's or a
-        module or loss of ``sk_torchmf.nn``, must be passed to ``load`` again.
+        Kept are the parameters and buffers of the module and of its loss (their ``state_dict``), all other fitted attributes and
+        the parameters. A module, loss, optimizer or any other parameter that is neither a name, a number or the like, nor a class
+        of torch's or a module or loss of ``sk_torchmf.nn``, must be passed to ``load`` again.
 
         Parameters
         ----------
@@ -108,8 +109,8 @@ class SavedModule(ModulePredictor, Fitting):
             elif not _is_data(value):
                 missing[name] = getattr(value, "__name__", None) or type(value).__name__
         values, _ = super()._values({name: value for name, value in params.items() if name not in known and name not in missing})
-        module = values["state"].pop("module_")
-        values["module"] = module.state_dict()
+        module, loss = (values["state"].pop(name, None) for name in ("module_", "loss_"))
+        values["module"], values["loss"] = module.state_dict(), None if loss is None else loss.state_dict()
         return values, {"known": known, "missing": missing}
 
     @classmethod
@@ -127,16 +128,32 @@ class SavedModule(ModulePredictor, Fitting):
         n_columns = {name: matrix.shape[1] for name, matrix in self._encoded().items()}
         with private_random_state(0, torch.device("cpu")):  # a constructor draws parameters, which are not kept
             module = build_module(self, (self.n_users_, self.n_items_), self.feature_categories_, n_columns)
-        module = module.to("cpu", getattr(torch, self.dtype))
-        try:
-            module.load_state_dict(values["module"])
-        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-            name, reason = getattr(self.module, "__name__", type(self.module).__name__), " ".join(str(error).split()).rstrip(". ")
-            raise ValueError(
-                f"The tensors of {path} do not fit module {name}: {reason}. Pass the module and the module__* that fit had."
-            ) from None
+            loss = None if values.get("loss") is None else make_loss(self.loss, self._options("loss"), self._levels).own
         state = {name: value for name, value in vars(self).items() if is_fitted_attribute(name)}
-        return self._publish(state | {"module_": module.eval()})
+        found = {"module_": _filled(path, "module", self.module, module.to("cpu", getattr(torch, self.dtype)), values["module"])}
+        if values.get("loss") is not None:
+            if loss is None:
+                raise ValueError(
+                    f"{path} holds the parameters of a loss, and loss={self.loss!r} has none. Pass the loss that fit had."
+                )
+            found["loss_"] = _filled(path, "loss", loss, loss.to("cpu", getattr(torch, self.dtype)), values["loss"])
+        return self._publish(state | found)
+
+    def _levels(self):
+        """The distinct ratings that made the loss, as ``make_loss`` asks for them; their weights are in what was trained."""
+        return self.levels_, np.ones(len(self.levels_))
+
+
+def _filled(path, part, given, module, tensors):
+    """A module with the tensors of a file, in evaluation mode."""
+    try:
+        module.load_state_dict(tensors)
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        name, reason = getattr(given, "__name__", type(given).__name__), " ".join(str(error).split()).rstrip(". ")
+        raise ValueError(
+            f"The tensors of {path} do not fit {part} {name}: {reason}. Pass the {part} and the {part}__* that fit had."
+        ) from None
+    return module.eval()
 
 
 def _is_data(value):

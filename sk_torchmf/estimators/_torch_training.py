@@ -1,22 +1,31 @@
-"""How a module of one's own is made, and trained on observations that were read."""
+"""How a module of one's own is made, trained on observations that were read, and grown by ids of whom only features are known."""
 
 import copy
+import inspect
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
-from sk_torchmf.estimators._fitting import observed_attributes
-from sk_torchmf.estimators._torch_prediction import background_of
+from sk_torchmf._forks import one_thread_if_forked
+from sk_torchmf.estimators._fitting import observed_attributes, with_more_ids
+from sk_torchmf.estimators._prediction import spread_pattern
+from sk_torchmf.estimators._saving import is_fitted_attribute
 from sk_torchmf.inputs import columns as side_columns
+from sk_torchmf.inputs.forms import SPARSE
+from sk_torchmf.inputs.labels import lookup
+from sk_torchmf.inputs.side_features import ROLES
 from sk_torchmf.nn import NegativeSampler, Pairs
-from sk_torchmf.solvers.base import tensors_of
+from sk_torchmf.solvers.base import fill, tensors_of
 from sk_torchmf.solvers.batches import Batch, EncodedRows, Observations, PairsBatch, Ranked
-from sk_torchmf.solvers.factories import make_loss, make_module, make_optimizer, make_scheduler
+from sk_torchmf.solvers.factories import is_kept, make_loss, make_module, make_optimizer, make_scheduler
 from sk_torchmf.solvers.hogwild import Hogwild, check_shareable
-from sk_torchmf.solvers.minibatch import Epochs, Trainer, private_random_state
+from sk_torchmf.solvers.minibatch import OF_LOSS, Epochs, Trainer, named_parameters, private_random_state
 from sk_torchmf.training.loop import Part
-from sk_torchmf.training.state import Codes, find_moves, gathered, move_rows, regrow_optimizer
+from sk_torchmf.training.state import Codes, fill_new, find_moves, find_sides, gathered, move_rows, regrow_optimizer
+
+BACKGROUND = 64  # known ids that stand in for an unknown one
 
 
 @dataclass(frozen=True)
@@ -30,11 +39,14 @@ class ModuleStart:
         As ``training.state.gathered`` gives it.
     codes : Codes
         Where its users and items are now.
+    loss : torch.nn.Module or None
+        What was trained of its loss.
     """
 
     module: torch.nn.Module
     optimizer: dict | None
     codes: Codes
+    loss: torch.nn.Module | None = None
 
     def hand_over(self, trainer, scheduler, build):
         """Fill a trainer's fresh module, its optimizer and the scheduler, in place.
@@ -50,7 +62,28 @@ class ModuleStart:
         moves = find_moves(old, new, self.codes, lambda *shape: tensors_of(build(*shape)))
         for name, tensor in new.items():
             move_rows(old[name], tensor, moves[name])
-        regrow_optimizer(self.optimizer, trainer, scheduler, old, moves)
+        of_loss = self._hand_loss_over(trainer)
+        state = self.optimizer
+        if state is not None:
+            moments = {name: own for name, own in state["moments"].items() if name in moves or name in of_loss}
+            state = state | {"moments": moments}
+        regrow_optimizer(state, trainer, scheduler, old | of_loss, moves | {name: {} for name in of_loss})
+
+    def _hand_loss_over(self, trainer):
+        """Fill the trainer's fresh loss; the tensors, by name, of which the optimizer's state goes on too."""
+        own = None if trainer.loss is None else trainer.loss.own
+        if own is None or self.loss is None or type(own) is not type(self.loss):
+            return {}
+        old, new = tensors_of(self.loss), tensors_of(own)
+        go_on = getattr(own, "go_on_from", None)
+        if callable(go_on):
+            go_on(self.loss)
+        else:
+            for name, tensor in new.items():
+                if name not in old or old[name].shape != tensor.shape:
+                    raise ValueError(f"loss: {name} was not there, or of another shape, when it was trained. Use fit from scratch.")
+            fill(new, old)
+        return {OF_LOSS + name: old[name] for name in new if name in old and old[name].shape == new[name].shape}
 
 
 class ModulePart(Part):
@@ -109,7 +142,8 @@ class ModulePart(Part):
         batch.encoded = {name: EncodedRows(matrix, getattr(torch, dtype), self.device) for name, matrix in encoded.items()}
         categories, n_columns = reading.categories, {name: matrix.shape[1] for name, matrix in encoded.items()}
         with private_random_state(self.seed, self.device) as random:
-            trainer, scheduler = make_trainer(params, reading.shape, categories, self.device, n_columns)
+            levels = partial(levels_of, batch.rating, batch.weight)
+            trainer, scheduler = make_trainer(params, reading.shape, categories, self.device, n_columns, levels)
             if self.start is not None:
                 self.start.hand_over(trainer, scheduler, lambda *shape: build_module(params, shape, categories, n_columns))
             if params.n_processes > 1:
@@ -129,7 +163,18 @@ def trained(solver, last):
     module = solver.solution() if last else copy.deepcopy(solver.solution())
     for parameter in module.parameters():
         parameter.grad = None
-    return {"module_": module.cpu().eval(), "optimizer_state_": gathered(solver.trainer, solver.scheduler)}
+    found = {"module_": module.cpu().eval(), "optimizer_state_": gathered(solver.trainer, solver.scheduler)}
+    criterion = solver.trainer.loss
+    if is_kept(criterion.own):
+        found["loss_"] = (criterion.own if last else copy.deepcopy(criterion.own)).cpu().eval()
+        found["loss_"].zero_grad()
+    return found if criterion.levels is None else found | {"levels_": criterion.levels}
+
+
+def levels_of(rating, weight):
+    """The distinct ratings of a batch, float64, each the shortest number that it is in its own precision; their weights."""
+    levels, code = np.unique(rating.cpu().numpy(), return_inverse=True)
+    return levels.astype(str).astype(np.float64), np.bincount(code, None if weight is None else weight.cpu().numpy())
 
 
 def _in_order(pairs, values):
@@ -156,10 +201,88 @@ def build_module(params, shape, categories, n_columns):
     return make_module(params.module, params._options("module"), sizes, n_categories, features)
 
 
-def make_trainer(params, shape, categories, device, n_columns):
-    """What trains a fresh module on its device, and the scheduler."""
-    loss = make_loss(params.loss, params._options("loss"))
-    module = build_module(params, shape, categories, n_columns).to(device, getattr(torch, params.dtype)).train()
-    optimizer = make_optimizer(params.optimizer, params._options("optimizer"), module, params.parameter_options)
+def make_trainer(params, shape, categories, device, n_columns, levels=None):
+    """What trains a fresh module and its loss on their device, and the scheduler; ``levels`` as ``make_loss`` takes them."""
+    dtype = getattr(torch, params.dtype)
+    loss = make_loss(params.loss, params._options("loss"), levels).to(device, dtype).train()
+    module = build_module(params, shape, categories, n_columns).to(device, dtype).train()
+    named = named_parameters(module, loss)
+    optimizer = make_optimizer(params.optimizer, params._options("optimizer"), named, params.parameter_options)
     scheduler = make_scheduler(params.scheduler, params._options("scheduler"), optimizer)
     return Trainer(module, loss, optimizer), scheduler
+
+
+def extended(estimator, features):
+    """The fitted attributes for predictions of an estimator that knows further ids by their features, a table or None by role.
+
+    What the module itself has for an id, such as a row of an embedding, is for a new one the mean of what it has for those that
+    were observed.
+    """
+    _check_takes(estimator, [role for role in ROLES if features[role] is not None])
+    state = {name: value for name, value in vars(estimator).items() if is_fitted_attribute(name)}
+    reading, places = with_more_ids(estimator, features)
+    found = state | reading.attributes() | {"form_": estimator.form_}
+    if estimator.form_ == SPARSE:
+        found["n_features_in_"] = reading.shape[1]
+    background = dict(estimator.background_)
+    for role, place, n in zip(ROLES, places, reading.shape, strict=True):
+        found[f"{role}_counts_"] = np.zeros(n)
+        found[f"{role}_counts_"][place] = state[f"{role}_counts_"]
+        background[role] = place[background[role]]
+    found |= {"background_": background, "seen_": spread_pattern(estimator.seen_, places, reading.shape)}
+    sizes = estimator.n_users_, estimator.n_items_
+    if reading.shape != sizes:
+        codes = Codes(lookup(reading.users, estimator.users_, "user"), lookup(reading.items, estimator.items_, "item"), sizes)
+        found["module_"] = _grown(estimator, codes, (found["user_counts_"] > 0, found["item_counts_"] > 0))
+    return found
+
+
+@one_thread_if_forked
+def _grown(estimator, codes, observed):
+    """The trained module among more ids, of which these were observed; a copy."""
+    n_columns = {name: matrix.shape[1] for name, matrix in estimator._encoded().items()}
+
+    def build(*shape):
+        return build_module(estimator, shape, estimator.feature_categories_, n_columns)
+
+    with private_random_state(0, torch.device("cpu")), torch.no_grad():  # what is drawn is replaced
+        module = build(*codes.shape).to("cpu", getattr(torch, estimator.dtype)).eval()
+        old, new = tensors_of(estimator.module_), tensors_of(module)
+        sides = find_sides(old, new, codes, lambda *shape: tensors_of(build(*shape)))
+        for name, tensor in new.items():
+            move_rows(old[name], tensor, {d: codes.move(*held) for d, held in sides[name].items()})
+        fill_new(new, sides, codes, observed)
+    return module
+
+
+def _check_takes(estimator, roles):
+    """Refuse features that the module's ``forward`` has no parameter for."""
+    parameters = inspect.signature(estimator.module_.forward).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for role in roles:
+        if f"{role}_features" not in parameters:
+            raise ValueError(
+                f"{role}_features are for a module whose forward takes them, and {type(estimator.module_).__name__} has "
+                f"forward({', '.join(parameters)}). Give it that parameter, and fit with such features."
+            )
+
+
+def background_of(counts, features):
+    """Some of the users, items and categories that were observed, each in an order of its own, to stand in for unknown ones.
+
+    Parameters
+    ----------
+    counts : tuple of ndarray of shape (n_users,) and (n_items,)
+    features : dict of str to ndarray
+        Numbers of categories are whole.
+
+    Returns
+    -------
+    dict of str to ndarray of int
+    """
+    rng = np.random.default_rng(0)
+    known = {"user": np.flatnonzero(counts[0]), "item": np.flatnonzero(counts[1])}
+    known |= {name: values for name, values in features.items() if values.dtype.kind == "i"}
+    spread = {name: np.linspace(0, len(code) - 1, min(len(code), BACKGROUND)).astype(int) for name, code in known.items()}
+    return {name: rng.permutation(code[spread[name]]) for name, code in known.items()}

@@ -41,9 +41,14 @@ class TorchFactorization(SavedModule, StreamTrainer):
         returns a number that is added to the loss of each step. With ``forward_pairs(pairs)``, see ``nn.Pairs``, and
         ``batch_size=None`` training runs on the fused kernels.
     loss : str, class, instance or function, default="squared_error"
-        Of scores and ratings, both of shape (n,): a name (``squared_error``, ``huber``, ``poisson``, ``logistic``, or of a class
-        in ``torch.nn`` such as ``"L1Loss"``), a loss of ``torch.nn``, or any function that returns one number. Predictions are
-        the score itself, its exponential for ``"poisson"``, its sigmoid for ``"logistic"``; of all other losses the score.
+        Of scores and ratings, both of shape (n,): a name (``squared_error``, ``huber``, ``poisson``, ``logistic``, ``ordinal``, or
+        of a class in ``torch.nn`` such as ``"L1Loss"``), a loss of ``torch.nn``, or any function that returns one number.
+        Predictions are the score itself, its exponential for ``"poisson"``, its sigmoid for ``"logistic"``, the expected rating
+        for ``"ordinal"``; of all other losses the score, or what the method ``response(score)`` of a module makes of it.
+        A loss that is a module may have parameters of its own: the optimizer trains them with the module's, under names that begin
+        with ``loss__``. ``"ordinal"`` is one, ``nn.OrdinalLoss``: an ordered logit, with learned cut points between the distinct
+        ratings and ``predict_proba``. A class with a parameter ``levels`` gets the distinct ratings, with ``level_weights`` their
+        weighted numbers; of an instance a copy is trained.
         Or a ranking loss: ``bpr``, ``hinge``, ``adaptive_hinge``, ``softmax``, or an ``nn.RankingLoss``. The name ``logistic`` is
         that of ratings; ``nn.ranking_logistic`` is that of positives and drawn negatives, whose predictions are sigmoids too.
     optimizer : str or class, default="adam"
@@ -52,7 +57,8 @@ class TorchFactorization(SavedModule, StreamTrainer):
         Of ``torch.optim.lr_scheduler``; takes a step after each epoch.
     parameter_options : dict of str to dict, default=None
         Options of the optimizer for the parameters whose name matches a pattern: ``{"*_biases*": {"lr": 0.1}}``. The first pattern
-        that matches counts; each is a group of the optimizer, in their order, and what no pattern matches is the last.
+        that matches counts; each is a group of the optimizer, in their order, and what no pattern matches is the last. The loss's
+        own are ``"loss__*"``: give these ``{"weight_decay": 0}`` where the module has some.
     features : list of str or dict of str to str or int, default=None
         Further columns of a table, or ``timestamps`` or ``weights`` of Interactions, that ``forward(user, item, **features)`` gets
         as tensors of shape (n,): numbers in ``dtype``; text and a frame's categories as int64 numbers of the sorted
@@ -106,6 +112,10 @@ class TorchFactorization(SavedModule, StreamTrainer):
     ----------
     module_ : torch.nn.Module
         Trained, on the CPU, in evaluation mode.
+    loss_ : torch.nn.Module
+        Where the loss is a module with parameters, buffers or a ``response``: the trained one, on the CPU, in evaluation mode.
+    levels_ : ndarray of shape (n_levels,)
+        With ``loss="ordinal"``, and another that asks for them: the distinct ratings, sorted.
     @history_
     @n_iter_
     @best_iter_
@@ -168,6 +178,13 @@ class TorchFactorization(SavedModule, StreamTrainer):
     >>> ranking = model.set_params(loss="bpr", n_negatives=4).fit(ratings[ratings.ratings >= 4])
     >>> ranking.recommend(users=0, k=3)[0].shape
     (3,)
+
+    Ratings as levels, whose cut points are learned with the module:
+
+    >>> stars = ratings.ratings.round().clip(1, 5)
+    >>> ordinal = TorchFactorization(Factorization, "ordinal", "Adagrad", optimizer__lr=0.1, random_state=0).fit(ratings, stars)
+    >>> ordinal.levels_, ordinal.predict_proba([3, 4], [5, 6]).shape
+    (array([1., 2., 3., 4., 5.]), (2, 5))
     """
 
     _epoch, _stops_at_tol = "epoch", False
@@ -309,7 +326,8 @@ class TorchFactorization(SavedModule, StreamTrainer):
         Notes
         -----
         A larger module is made as the first was, and takes over the old one's parameters and buffers at their rows; which
-        dimensions are users and items is found by making it for one more of each. The optimizer's state grows likewise. A call
+        dimensions are users and items is found by making it for one more of each. The optimizer's state grows likewise. A loss with
+        parameters goes on from them, if need be by its ``go_on_from(earlier)``; that of ``ordinal`` takes in new levels. A call
         trains for ``max_iter`` epochs on all observations so far, as long as a ``fit`` to all of them with ``warm_start``, so give
         it many at a time.
         """
@@ -366,7 +384,8 @@ class TorchFactorization(SavedModule, StreamTrainer):
         return replace(reading, features=features, categories=self.feature_categories_)
 
     def _start_from(self, codes, new_share=0.0):
-        return ModuleStart(self.module_, vars(self).get("optimizer_state_"), codes)
+        state = vars(self)
+        return ModuleStart(self.module_, state.get("optimizer_state_"), codes, state.get("loss_"))
 
     def _part(self, reading, device, seed, start):
         return ModulePart(self, reading, device, seed, start)

@@ -150,7 +150,7 @@ def form_of(X):
     return INTERACTIONS if is_interactions(X) else TABLE
 
 
-def read(X, y, sample_weight, user, item):
+def read(X, y, sample_weight, user, item, *, is_part=False):
     """Read the arguments of ``fit``.
 
     Parameters
@@ -162,6 +162,8 @@ def read(X, y, sample_weight, user, item):
         One weight a row of X.
     user, item : int or str
         The columns of a table that hold the ids.
+    is_part : bool
+        Whether X is one process's part of the data, which may be empty.
 
     Returns
     -------
@@ -169,7 +171,7 @@ def read(X, y, sample_weight, user, item):
     """
     form, names = form_of(X), None
     if form == TABLE:
-        X = check_table(X)
+        X = check_table(X, is_part)
         n_features, names = _num_features(X), _get_feature_names(X)
         if n_features < 2:
             raise ValueError(
@@ -186,14 +188,14 @@ def read(X, y, sample_weight, user, item):
         data = read_matrix(X, y, sample_weight) if form == SPARSE else _read_container(as_interactions(X), y, sample_weight)
         users, items = np.arange(data.num_users), np.arange(data.num_items)
         n_features = len(items) if form == SPARSE else 2
-    if len(data) == 0:
+    if len(data) == 0 and not is_part:
         raise ValueError(f"X has no observations (shape={X.shape}), while a minimum of 1 is required.")
     return Reading(data, users, items, form, n_features, names)
 
 
-def read_rated(X, y, sample_weight, user, item, name):
+def read_rated(X, y, sample_weight, user, item, name, *, is_part=False):
     """Read the arguments of a ``fit`` that needs ratings, see ``read``; ``name`` is the estimator's, for messages."""
-    reading = read(X, y, sample_weight, user, item)
+    reading = read(X, y, sample_weight, user, item, is_part=is_part)
     if reading.data.ratings is not None:
         if reading.form == SPARSE:  # of all others they were checked as they were read
             check_size(reading.data.ratings, "the ratings")
@@ -205,7 +207,7 @@ def read_rated(X, y, sample_weight, user, item, name):
     raise ValueError(f"{name} needs ratings: pass y, or Interactions with ratings.")
 
 
-def read_weighted(X, y, sample_weight, user, item):
+def read_weighted(X, y, sample_weight, user, item, *, is_part=False):
     """Read the arguments of a ``fit`` to which every observation is a positive.
 
     Parameters
@@ -218,6 +220,8 @@ def read_weighted(X, y, sample_weight, user, item):
         One weight a row of X; of a container its own ``weights`` by default. It multiplies ``y``.
     user, item : int or str
         The columns of a table that hold the ids.
+    is_part : bool
+        As in ``read``.
 
     Returns
     -------
@@ -229,14 +233,14 @@ def read_weighted(X, y, sample_weight, user, item):
         X = copy.copy(as_interactions(X))
         X.ratings = None
     elif form == TABLE:
-        X = check_table(X)
+        X = check_table(X, is_part)
         warn_of_a_matrix(X, user, item)
-    reading = read(X, y, sample_weight, user, item)
+    reading = read(X, y, sample_weight, user, item, is_part=is_part)
     data = reading.data
     if y is not None:
         weights = as_weights(data.ratings)
         data.weights = raise_tiny(weights if data.weights is None else weights * data.weights)
-        if not data.weights.any():
+        if len(data) and not data.weights.any():
             what = "y is zero" if not weights.any() else "y times the weight is zero"
             raise ValueError(f"{what} for every observation. At least one must be greater than zero.")
     data.ratings = None
@@ -286,14 +290,18 @@ def _read_container(data, y, sample_weight):
     return Interactions(data.user_ids, data.item_ids, rating, data.timestamps, weights, data.num_users, data.num_items)
 
 
-def check_table(X):
-    """A table as an array or frame with at least one row and one column."""
+def check_table(X, may_be_empty=False):
+    """A table as an array or frame with at least one row, but where it may be empty, and one column."""
     if not is_frame(X):
         X = as_table(X)
         return check_array(
-            as_array(X, "X") if isinstance(X, list | tuple) else X, dtype=None, ensure_all_finite=False, input_name="X"
+            as_array(X, "X") if isinstance(X, list | tuple) else X,
+            dtype=None,
+            ensure_all_finite=False,
+            input_name="X",
+            ensure_min_samples=0 if may_be_empty else 1,
         )
-    if 0 in X.shape:
+    if 0 in (X.shape[1:] if may_be_empty else X.shape):
         raise ValueError(f"Found a frame of shape {X.shape}; a minimum of 1 sample(s) and 2 feature(s) is required.")
     names = list(X.columns)
     if len(set(names)) < len(names):

@@ -105,17 +105,17 @@ def as_text(ids):
     return ids.astype(str) if ids.dtype.kind in "iuU" else np.array([_text(value) for value in ids.tolist()], dtype=object)
 
 
-def align(ids, others):
-    """Return two arrays of numbers in one type that holds both exactly."""
-    ids, others = (_integers(one) if one.dtype.kind in "iu" else one for one in (ids, others))
-    if ids.dtype == others.dtype:
-        return ids, others
-    kinds = {ids.dtype.kind, others.dtype.kind}
-    if kinds == {"i", "u"} and all(one.min(initial=0) >= 0 for one in (ids, others)):
-        return ids.astype(np.uint64), others.astype(np.uint64)
-    if kinds in ({"i", "f"}, {"u", "f"}) and all(np.abs(one.astype(np.float64)).max(initial=0) < 2**53 for one in (ids, others)):
-        return ids.astype(np.float64), others.astype(np.float64)
-    return ids.astype(object), others.astype(object)
+def align(*parts):
+    """Return arrays of numbers in one type that holds all of them exactly."""
+    parts = tuple(_integers(part) if part.dtype.kind in "iu" else part for part in parts)
+    if len({part.dtype for part in parts}) == 1:
+        return parts
+    kinds = {part.dtype.kind for part in parts}
+    if kinds == {"i", "u"} and all(part.min(initial=0) >= 0 for part in parts):
+        return tuple(part.astype(np.uint64) for part in parts)
+    if "f" in kinds and kinds <= set("iuf") and all(np.abs(part.astype(np.float64)).max(initial=0) < 2**53 for part in parts):
+        return tuple(part.astype(np.float64) for part in parts)
+    return tuple(part.astype(object) for part in parts)
 
 
 def is_missing(value):

@@ -89,15 +89,34 @@ def merge(labels, more, role):
     place, place_of_more : ndarray of shape (n,) and (m,), int64
         Where each has come to lie in it.
     """
-    if is_range(labels) and is_range(more):
-        union = labels if len(labels) >= len(more) else more
-        return union, np.arange(len(labels)), np.arange(len(more))
-    more = _in_type_of(labels, more, role)
-    if type_of(labels) == NUMBER:
-        labels, more = align(as_values(labels, role), more)
-    both = np.concatenate([labels, more])
-    places, union = _sort(np.arange(len(both)), as_values(both, role) if both.dtype.kind == "O" else both)
-    return union, places[: len(labels)], places[len(labels) :]
+    union, (place, place_of_more) = join([labels, _in_type_of(labels, more, role)], role)
+    return union, place, place_of_more
+
+
+def join(parts, role):
+    """Insert labels of one type among each other.
+
+    Parameters
+    ----------
+    parts : list of ndarray
+        At least one; each sorted and distinct, as ``encode`` returns them.
+    role : str
+        What they name, for messages.
+
+    Returns
+    -------
+    union : ndarray
+        Sorted and distinct.
+    places : list of ndarray, int64
+        For each part where its labels have come to lie in it.
+    """
+    if all(map(is_range, parts)):
+        return max(parts, key=len), [np.arange(len(part)) for part in parts]
+    if type_of(parts[0]) == NUMBER:
+        parts = align(*(as_values(part, role) for part in parts))
+    whole = np.concatenate(parts)
+    places, union = _sort(np.arange(len(whole)), as_values(whole, role) if whole.dtype.kind == "O" else whole)
+    return union, np.split(places, np.cumsum([len(part) for part in parts])[:-1])
 
 
 def label(found, labels):

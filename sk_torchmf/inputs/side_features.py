@@ -112,7 +112,7 @@ def of_new_users(features, encoder, n):
         return None
     if encoder is None:
         raise ValueError("user_features were not there in fit, so their weights are not known. Fit again with them.")
-    table = read_table(features, "user", 0, SPARSE, None)
+    table = read_table(features, "user", 0, SPARSE, n)
     if len(table.ids) and table.ids[-1] >= n:
         raise ValueError(f"user_features has a row for the user {table.ids[-1]}, but X has {n} rows, counted from 0.")
     return encode(encoder, table, table.ids, n)

@@ -17,7 +17,7 @@ def warn_of_a_matrix(X, user, item):
     That is so where its columns are numbers, five or more, and the first two hold fractions or, as in a pivot and in one-hot
     columns, nearly no value that the others have not. With other columns, or columns by name, nothing is said.
     """
-    if (user, item) != DEFAULTS or X.shape[1] < MATRIX_COLUMNS:
+    if (user, item) != DEFAULTS or X.shape[1] < MATRIX_COLUMNS or len(X) == 0:
         return
     rows = _numbers(X[: SAMPLE[0]])
     if rows is None:

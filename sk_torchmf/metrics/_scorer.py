@@ -102,7 +102,7 @@ class RankingScorer:
             if len(estimator) > 1:
                 X = estimator[:-1].transform(X)
             estimator = estimator[-1]
-        known, test = self._hold_out(X) if sp.issparse(X) else (None, self._positives(X, y))
+        known, test = self.hold_out(X) if sp.issparse(X) else (None, self._positives(X, y))
         means = evaluate(estimator, test, self.metric, self.k, exclude_seen=self.exclude_seen, users=known, items=self.items)
         return means[self.metric][self.k]
 
@@ -117,7 +117,7 @@ class RankingScorer:
         n = len(X) if isinstance(X, Interactions) else np.shape(X)[0]
         return _safe_indexing(X, np.flatnonzero(check_length(y, n, "y") >= self.threshold))
 
-    def _hold_out(self, X):
+    def hold_out(self, X):
         """Split each row's entries at random: what to fold in and what to score, two CSR arrays of the shape of X."""
         data = Interactions.from_matrix(X)
         rng = np.random.default_rng(check_seed(self.random_state))

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import expit
 
+from sk_torchmf.nn.ordinal_loss import MOST_LEVELS
+
 SLOPE = math.pi / math.sqrt(3 * 0.6)  # logits a unit of score: logistic noise of 0.6 of the ratings' variance, as other fits begin
-MOST_LEVELS = 1000
 CHUNK = 2**18  # scores worked on at once
 
 

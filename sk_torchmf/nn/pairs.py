@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sk_torchmf._validation import check_n_pairs
+from sk_torchmf.nn import kernels
 
 CHUNK = 2**20
 
@@ -298,6 +299,9 @@ class Pairs:
             ``P[user] . Q[item]``, user-major; ``add_to`` where it is given.
         """
         dots = P.new_zeros(self.n_pairs) if add_to is None else add_to
+        if kernels.serve(P) and dots.is_contiguous():
+            kernels.call("dots", self, kernels.padded(P), kernels.padded(Q), dots)
+            return dots
         if self.n_pairs > self.shape[0] * self.shape[1]:  # repeated pairs, more than sampled_addmm takes; small by definition
             return dots.add_((P @ Q.t())[self.users.long(), self.columns.long()])
         matrix = self._matrix(dots)

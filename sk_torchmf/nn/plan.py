@@ -5,6 +5,8 @@ import copy
 import numpy as np
 import torch
 
+ROWS = 2**13  # worked on at once
+
 
 class Plan:
     """The pairs of a fit in blocks of whole users, and an accumulator for all that is summed over them.
@@ -144,7 +146,8 @@ class Plan:
             The sums.
         """
         for rows, _, _ in self:
-            self.add(*function(rows))
+            for some in cut_rows(rows.start, rows.stop):
+                self.add(*function(some))
         return self.total()
 
     def sums(self, weight=None):
@@ -181,6 +184,12 @@ class Plan:
             The same in all processes.
         """
         return value
+
+
+def cut_rows(start, stop):
+    """Slices of consecutive rows, so few in each that what is worked on stays in the cache; one at least."""
+    for first in range(start, max(stop, start + 1), ROWS):
+        yield slice(first, min(first + ROWS, stop))
 
 
 def _least(*limits):

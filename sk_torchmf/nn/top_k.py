@@ -88,9 +88,10 @@ def rank(score, n_rows, n_columns, k, *, excluded=None, done=None):
         block = slice(start, min(start + size, n_rows))
         scores = score(block)  # (b, n_columns)
         if excluded is not None:
-            part = excluded[block]
-            row = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
-            scores[torch.from_numpy(row), torch.from_numpy(part.indices.astype(np.int64))] = -torch.inf
+            pointers = excluded.indptr[block.start : block.stop + 1]
+            row = np.repeat(np.arange(len(scores)), np.diff(pointers))
+            column = excluded.indices[pointers[0] : pointers[-1]].astype(np.int64)
+            scores[torch.from_numpy(row), torch.from_numpy(column)] = -torch.inf
         best = top_k(scores, min(k, n_columns))
         found = scores.gather(1, best).numpy()
         values[block, : found.shape[1]] = found

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sk_torchmf.nn import Pairs
+from sk_torchmf.nn.plan import cut_rows
 
 SEEN = "(seen)"  # the group of what a row was observed with
 MISSING = "(missing)"  # the group of rows whose features are not known
@@ -134,7 +135,10 @@ class Design:
 
     def total(self, function):
         """Sum over the rows: a function of a slice of them returns the parts, see ``Plan.total_over_users``."""
-        return function(slice(None)) if self.plan is None else self.plan.total_over_users(function)
+        if self.plan is not None:
+            return self.plan.total_over_users(function)
+        parts = [function(some) for some in cut_rows(0, self.n_rows)]
+        return parts[0] if len(parts) == 1 else [sum(part) for part in zip(*parts, strict=True)]
 
     def dot(self, B, square=False):
         """The products of the rows' features with coefficients (n_columns, width): (n_rows, width), a view where all are alike."""
@@ -219,22 +223,25 @@ def regress(design, B, excess, weight, precision, n_steps):
     Returns
     -------
     change : Tensor of shape (n_columns, width)
+    of_rows : Tensor of shape (n_rows, width)
+        What it adds to the products of the rows' features with the coefficients.
     variance : Tensor of shape (n_columns, width)
         The coefficients' posterior variances, each as if the others were known.
     """
     left = design.tdot(excess) - precision * B
     diagonal = design.tdot(weight, square=True) + precision
-    change, direction, old = torch.zeros_like(B), torch.zeros_like(B), None
+    change, of_rows, direction, old = torch.zeros_like(B), torch.zeros_like(excess), None, None
     for number in range(n_steps):
         towards = left / diagonal
         new = (left * towards).sum(0)
-        direction = towards if old is None else torch.addcmul(towards, new / old.clamp_min(TINY), direction)
+        direction = towards if direction is None else torch.addcmul(towards, new / old.clamp_min(TINY), direction)
         old, image = new, design.dot(direction)
         weighted = weight * image
         square = weighted * image
         (bend,) = design.total(lambda some, square=square: [square[some].sum(0)])
         length = new / (bend + (precision * direction.square()).sum(0)).clamp_min(TINY)
         change.addcmul_(length, direction)
+        of_rows.addcmul_(length, image)
         if number + 1 < n_steps:
             left = left - length * (design.tdot(weighted) + precision * direction)
-    return change, 1 / diagonal
+    return change, of_rows, 1 / diagonal

@@ -6,11 +6,12 @@ import difflib
 import fnmatch
 import inspect
 from collections.abc import Mapping
-from functools import partial
 
 import torch
 
-from sk_torchmf.nn import POINTWISE, RANKING, PointwiseLoss, RankingLoss
+from sk_torchmf.nn import POINTWISE, RANKING, OrdinalLoss, PointwiseLoss, RankingLoss
+
+TRAINED: dict[str, type] = {"ordinal": OrdinalLoss}  # losses that are modules with parameters, by the names that loss= takes
 
 
 def did_you_mean(name, known):
@@ -116,7 +117,7 @@ def _build(part, kind, options, *given):
     return kind(*given, **options)
 
 
-def make_optimizer(kind, options, module, parameter_options):
+def make_optimizer(kind, options, named, parameter_options):
     """Build the optimizer, with a group for each pattern of parameter names.
 
     Parameters
@@ -124,13 +125,13 @@ def make_optimizer(kind, options, module, parameter_options):
     kind : class or str
         Of ``torch.optim``.
     options : dict
-    module : torch.nn.Module
+    named : iterable of tuple of (str, Parameter)
     parameter_options : mapping of str to dict, or None
         Options of the parameters whose name matches a pattern, ``*`` standing for anything; the first that matches counts.
     """
     kind = find_class(kind, "optimizer", torch.optim.Optimizer, torch.optim)
     check_options("optimizer", kind, options, given=("params",))
-    rest = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    rest = {name: p for name, p in named if p.requires_grad}
     names, groups = list(rest), []
     for pattern, own in (parameter_options or {}).items():
         if not isinstance(own, Mapping):
@@ -156,31 +157,81 @@ def make_scheduler(kind, options, optimizer):
     return _build("scheduler", kind, options, optimizer)
 
 
-def make_loss(loss, options):
-    """A function of scores, ratings and weights or None, all of shape (n,), to one number: the loss as it reduces itself.
+class Criterion(torch.nn.Module):
+    """A loss as a step calls it: scores, ratings and weights or None, all of shape (n,), to one number, as the loss reduces itself.
 
-    For a ranking loss the scores are those of a batch that is ``ranked_against`` negatives, and the ratings are how many items
-    each positive's user has not.
+    Parameters
+    ----------
+    loss : PointwiseLoss, RankingLoss, torch.nn.Module or function
+        Of a ranking loss the scores are those of a batch that is ``ranked_against`` negatives, and the ratings are how many items
+        each positive's user has not.
+    options : dict
+        Arguments of a function beside these.
+    levels : ndarray, optional
+        The distinct ratings, where they made the loss.
+
+    Attributes
+    ----------
+    own : torch.nn.Module or None
+        The loss where it is a module: its parameters are trained.
+    """
+
+    def __init__(self, loss, options, levels=None):
+        super().__init__()
+        self.loss, self.options, self.levels = loss, options, levels
+
+    @property
+    def own(self):
+        return self.loss if isinstance(self.loss, torch.nn.Module) else None
+
+    def forward(self, score, rating, weight):
+        if isinstance(self.loss, PointwiseLoss):
+            return _mean(self.loss, score, rating, weight)
+        if isinstance(self.loss, RankingLoss):
+            return _mean_of_positives(self.loss, score, rating, weight)
+        return _reduced(self.loss, self.options, score, rating, weight)
+
+
+def make_loss(loss, options, levels=None):
+    """Build the loss of a fit; what is given as an instance with parameters or buffers stays as it is, and a copy is trained.
 
     Parameters
     ----------
     loss : str, class, instance or function
-        A name in ``nn.POINTWISE`` or ``nn.RANKING`` or of a class in ``torch.nn``, such a class, an instance, or a function of
-        (score, rating).
+        A name in ``nn.POINTWISE`` or ``nn.RANKING`` or of a class in ``torch.nn``, "ordinal", such a class, an instance, or a
+        function of (score, rating).
     options : dict
+    levels : callable, optional
+        Called where the class has a parameter ``levels`` that is not among the options: the distinct ratings and their weights,
+        two arrays, for its parameters ``levels`` and ``level_weights``.
+
+    Returns
+    -------
+    Criterion
     """
-    loss = _find_loss(loss)
+    loss, found = find_loss(loss), None
     if isinstance(loss, PointwiseLoss | RankingLoss):
         if options:
             raise ValueError(f"loss__{next(iter(options))} is not a parameter of loss={loss.name!r}, which has none.")
-        return partial(_mean if isinstance(loss, PointwiseLoss) else _mean_of_positives, loss)
+        return Criterion(loss, {})
     if isinstance(loss, type):
         check_options("loss", loss, options)
-        return partial(_reduced, _build("loss", loss, options), {})
+        accepted = _accepted(loss) or ()
+        if levels is not None and "levels" in accepted and "levels" not in options:
+            found = levels()
+            filled = dict(zip(("levels", "level_weights"), found, strict=True))
+            options = {name: value for name, value in filled.items() if name in accepted} | options
+        with torch.device("cpu"):
+            return Criterion(_build("loss", loss, options), {}, None if found is None else found[0])
     if isinstance(loss, torch.nn.Module) and options:
         raise ValueError(f"loss__{next(iter(options))} is for a loss given as a class. Got an instance of {type(loss).__name__}.")
     check_options("loss", loss, options)
-    return partial(_reduced, loss, options)
+    return Criterion(copy.deepcopy(loss) if is_kept(loss) else loss, options)
+
+
+def is_kept(loss):
+    """Whether a loss is a module that belongs to the model: it has parameters, buffers or, for predictions, a ``response``."""
+    return isinstance(loss, torch.nn.Module) and (hasattr(loss, "response") or bool([*loss.parameters(), *loss.buffers()]))
 
 
 def find_ranking_loss(loss):
@@ -190,12 +241,14 @@ def find_ranking_loss(loss):
     return loss if isinstance(loss, RankingLoss) else None
 
 
-def _find_loss(loss):
+def find_loss(loss):
+    """What a parameter ``loss`` means: one of ours, a class or an instance of a module, or a function."""
     if isinstance(loss, str):
         losses = {name: kind for name, kind in vars(torch.nn).items() if name.endswith("Loss")}
-        found = POINTWISE.get(loss) or RANKING.get(loss) or {name.lower(): kind for name, kind in losses.items()}.get(loss.lower())
+        known = POINTWISE.get(loss) or RANKING.get(loss) or TRAINED.get(loss)
+        found = known or {name.lower(): kind for name, kind in losses.items()}.get(loss.lower())
         if found is None:
-            raise ValueError(f"loss={loss!r} is not a loss.{did_you_mean(loss, list(POINTWISE | RANKING | losses))}")
+            raise ValueError(f"loss={loss!r} is not a loss.{did_you_mean(loss, [*POINTWISE, *RANKING, *TRAINED, *losses])}")
         return found
     if not callable(loss) or (isinstance(loss, type) and not issubclass(loss, torch.nn.Module)):
         raise TypeError(f"loss must be a torch loss, a function of (scores, ratings) or a name. Got {loss!r}.")

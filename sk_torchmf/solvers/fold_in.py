@@ -1,5 +1,7 @@
 """New users against fixed items: of each kind of model the row that its fit would give them. Knows no estimator."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,7 @@ from sk_torchmf.solvers.ranking_descent import Descent, RankingObjective, free_c
 STEPS = 20  # of what has no closed form
 
 
-def fold_in_ratings(data, factors, loss, features=None, *, leave_one_out=False):
+def fold_in_ratings(data, factors, loss, features=None, *, cold_apart=False, leave_one_out=False):
     """Fit users' rows to their ratings of fixed items, in closed form for the squared error.
 
     Parameters
@@ -26,6 +28,8 @@ def fold_in_ratings(data, factors, loss, features=None, *, leave_one_out=False):
     loss : PointwiseLoss
     features : EncodedFeatures, optional
         Of the new users; by default nothing is known of them.
+    cold_apart : bool, default=False
+        Whether the row of an unknown user is another than the prior's mean.
     leave_one_out : bool, default=False
         Whether to return the held-out scores too.
 
@@ -64,7 +68,7 @@ def fold_in_ratings(data, factors, loss, features=None, *, leave_one_out=False):
         raise ValueError("New users could not be folded in: their ratings are out of proportion to those that fit saw.")
     solved = found[0] * units
     held_out = found[-1] * scale
-    if moves is not None:  # without ratings nothing is known of what was seen
+    if moves is not None or cold_apart:  # without ratings nothing is known of what was seen
         cold, n_ratings = factors.users.expected(features, data.num_users), np.diff(pointers)
         solved[n_ratings == 0] = cold[n_ratings == 0]
         if leave_one_out:
@@ -128,8 +132,8 @@ def fold_in_ranking(pairs, users, items, centre, loss, *, alpha, n_factors, n_ne
         Where to start.
     items : Tensor of shape (n_items, width)
         Rows as the module lays them out.
-    centre : Tensor of shape (width,)
-        The row that users shrink to.
+    centre : Tensor of shape (width,) or (n_rows, width)
+        The row that users shrink to; each their own where they have features.
     loss, alpha, n_factors, n_negatives
         As in ``ranking_solver``; the expectation is exact where the loss has it.
     seen : CSR array of shape (n_rows, n_items)
@@ -163,7 +167,7 @@ def fold_in_ranking(pairs, users, items, centre, loss, *, alpha, n_factors, n_ne
         Plan(pairs),
         weight,
         loss,
-        (centre, items[0]),
+        (items.new_zeros(items.shape[1]), items[0]),
         alpha=alpha,
         n_factors=n_factors,
         n_negatives=n_negatives,
@@ -173,6 +177,7 @@ def fold_in_ranking(pairs, users, items, centre, loss, *, alpha, n_factors, n_ne
         n_unobserved=known.sum() - seen @ known,
         typical=typical,
     )
+    objective = replace(objective, ridges=(replace(objective.ridges[0], mean=centre), objective.ridges[1]))
     columns = free_columns(n_factors, items.shape[1] > n_factors, loss)[0]
     counts = pairs.sums(weight)[0], torch.from_numpy(item_count).to(items.device)
     descent = Descent(objective, (users, columns), (items, []), max_iter=STEPS, counts=counts, adaptive=False)

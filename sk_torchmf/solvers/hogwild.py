@@ -2,7 +2,6 @@
 
 import copy
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import PicklingError
@@ -43,7 +42,9 @@ def check_shareable(optimizer, device, n_processes):
 
 
 class Hogwild:
-    """An epoch on several processes, for ``Epochs``: they share a module's parameters, which lie in files until ``close``.
+    """An epoch on several processes, for ``Epochs``: they share the parameters of a module and of its loss.
+
+    These lie in files until ``close``.
 
     Every process takes a part of the observations in a random order and writes to the parameters without a lock [1]_, so
     that results depend on timing. Modules travel by value, those of ``__main__`` and of notebooks too.
@@ -65,8 +66,9 @@ class Hogwild:
 
     def __init__(self, trainer, data, *, batch_size, n_processes, generator):
         self.batch_size, self.n_processes, self.generator = batch_size, n_processes, generator
-        parameters = list(trainer.module.parameters())
-        self.tensors = _tensors(trainer.module)
+        self.whole = torch.nn.ModuleList([trainer.module, trainer.loss])
+        parameters = list(self.whole.parameters())
+        self.tensors = _tensors(self.whole)
         trainer.check(data[:batch_size])  # while no other process moves the parameters
         self.folder = tempfile.TemporaryDirectory(prefix="sk_torchmf")
         share = _Folder(Path(self.folder.name))
@@ -79,7 +81,7 @@ class Hogwild:
         self.arrays = shared, sums, observed, features, self.order
         for tensor in self.tensors:
             tensor.data = tensor.data.new_empty(0)
-        self.shell = copy.deepcopy(trainer.module)  # travels without its numbers
+        self.shell = copy.deepcopy(self.whole)  # travels without its numbers
         for tensor, array in zip(self.tensors, shared, strict=True):
             tensor.data = torch.from_numpy(array)
 
@@ -88,8 +90,8 @@ class Hogwild:
         n = self.n_processes
         self.order[:] = torch.randperm(len(self.order), generator=self.generator, device="cpu").numpy()
         seeds = torch.randint(2**31 - 1, (n,), generator=self.generator, device="cpu").tolist()
-        groups = _describe(trainer.optimizer, list(trainer.module.parameters()))
-        task = _Epoch(self.shell, trainer.loss, type(trainer.optimizer), groups, self.batch_size)
+        groups = _describe(trainer.optimizer, list(self.whole.parameters()))
+        task = _Epoch(self.shell, type(trainer.optimizer), groups, self.batch_size)
         try:
             with parallel_config("loky", inner_max_num_threads=max(1, cpu_count() // n)):
                 done = Parallel(n_jobs=n)(delayed(task)(*self.arrays, slice(at, None, n), seed) for at, seed in enumerate(seeds))
@@ -136,16 +138,15 @@ def _describe(optimizer, parameters):
 class _Epoch:
     """One process's share of an epoch: called there, it gives the summed loss and the number of pairs."""
 
-    module: torch.nn.Module
-    loss: Callable
+    whole: torch.nn.ModuleList  # the module and its loss
     optimizer: type
     groups: list
     batch_size: int
 
     def __call__(self, shared, sums, observed, features, order, part, seed):
-        for tensor, array in zip(_tensors(self.module), shared, strict=True):
+        for tensor, array in zip(_tensors(self.whole), shared, strict=True):
             tensor.data = torch.from_numpy(array)
-        parameters = list(self.module.parameters())
+        parameters = list(self.whole.parameters())
         groups = [group | {"params": [parameters[at] for at in group["params"]]} for group in self.groups]
         optimizer = self.optimizer(groups)
         for parameter, total in zip(parameters, sums, strict=True):
@@ -154,6 +155,7 @@ class _Epoch:
         index = np.asarray(order[part])
         user, item, rating, weight = (None if values is None else values[index] for values in observed)
         data = Batch.from_arrays(user, item, rating, weight, {name: values[index] for name, values in features.items()})
-        trainer = Trainer(self.module.train(), self.loss, optimizer, checked=True)
+        module, loss = self.whole.train()
+        trainer = Trainer(module, loss, optimizer, checked=True)
         with private_random_state(seed, torch.device("cpu")):  # dropout draws from it
             return one_pass(trainer, Observations(data, self.batch_size, torch.Generator("cpu").manual_seed(seed)))

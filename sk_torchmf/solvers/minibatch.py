@@ -4,8 +4,8 @@ import inspect
 import math
 import os
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from sk_torchmf.solvers.base import Solver, copy_state, fill, tensors_of
 
 TAKES_SPARSE = ("SGD", "Adagrad", "SparseAdam")
+OF_LOSS = "loss__"  # what the names of a loss's own parameters begin with, beside those of the module
 COMBINED = ("weight_decay", "momentum", "nesterov")  # their options that torch may refuse with sparse gradients
 
 
@@ -24,8 +25,8 @@ class Trainer:
     ----------
     module : torch.nn.Module
         In training mode. Where it has a method ``penalty()``, what that returns is added to the loss of every step.
-    loss : callable
-        ``(score, rating, weight) -> `` a number to be minimised.
+    loss : Criterion
+        ``(score, rating, weight) -> `` a number to be minimised. Its own parameters are trained too.
     optimizer : torch.optim.Optimizer
     checked : bool
         Whether a first batch has shown that module and loss are sound.
@@ -34,13 +35,23 @@ class Trainer:
     """
 
     module: torch.nn.Module
-    loss: Callable
+    loss: Any
     optimizer: torch.optim.Optimizer
     checked: bool = False
     takes_closure: bool = field(init=False)
 
     def __post_init__(self):
         self.takes_closure = "closure" in inspect.signature(self.optimizer.step).parameters
+
+    def named_parameters(self):
+        """Names and parameters of the module, then of the loss."""
+        return named_parameters(self.module, self.loss)
+
+    def tensors(self):
+        """Parameters and buffers of the module and of the loss by name, detached."""
+        found = tensors_of(self.module)
+        own = None if self.loss is None else self.loss.own
+        return found if own is None else found | {OF_LOSS + name: tensor for name, tensor in tensors_of(own).items()}
 
     def check(self, batch):
         """Refuse an unsound module or loss, by a batch that no step is taken on."""
@@ -101,7 +112,7 @@ class Trainer:
         if not isinstance(value, Tensor) or value.ndim:
             shape = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             raise ValueError(f'loss must reduce a batch to one number, as torch\'s do with reduction="mean". Got {shape}.')
-        if not value.requires_grad:
+        if not (score.requires_grad and value.requires_grad):
             raise ValueError(f"The loss has no gradient: the scores of {name}.forward do not depend on a trainable parameter.")
 
     def _check_gradients(self):
@@ -123,6 +134,12 @@ class Trainer:
             f"{option or f'optimizer={name}'} cannot be combined with the sparse gradients of Embedding(sparse=True): {error}. "
             "Use sparse=False, or SGD, Adagrad or SparseAdam without such options; a penalty can go into the module's penalty()."
         )
+
+
+def named_parameters(module, loss):
+    """Names and parameters of a module, then of a Criterion or None, as ``Trainer`` has them."""
+    own = None if loss is None else loss.own
+    return [*module.named_parameters(), *([] if own is None else ((OF_LOSS + name, p) for name, p in own.named_parameters()))]
 
 
 class Epochs(Solver):
@@ -177,7 +194,7 @@ class Epochs(Solver):
         return self.trainer.module
 
     def state(self):
-        rest = {"n_epochs": self.n_epochs, "module": tensors_of(self.trainer.module), "random": self.random.states}
+        rest = {"n_epochs": self.n_epochs, "module": self.trainer.tensors(), "random": self.random.states}
         rest["optimizer"] = self.trainer.optimizer.state_dict()
         if self.scheduler is not None:
             rest["scheduler"] = self.scheduler.state_dict()
@@ -188,7 +205,7 @@ class Epochs(Solver):
     def restore(self, state):
         rest = copy_state(state["rest"])
         self.n_epochs, self.random.states = rest["n_epochs"], rest["random"]
-        fill(tensors_of(self.trainer.module), rest["module"])
+        fill(self.trainer.tensors(), rest["module"])
         self.trainer.optimizer.load_state_dict(rest["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(rest["scheduler"])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sk_torchmf.model.cut_points import SLOPE, CutPoints, softening
 from sk_torchmf.nn import PointwiseLoss
+from sk_torchmf.nn.ordinal_loss import level_loss
 
 START_SPREAD = 0.1  # of the users' own cut points about the common ones: variance, in square logits
 LEAST_SPREAD = 1e-6
@@ -67,7 +68,7 @@ def ordinal_loss(points):
 
 
 def _value_of_rating(middle, edges, score, rating):
-    return _value(score * SLOPE, *_about(middle, edges, score, rating))
+    return level_loss(score * SLOPE, *_about(middle, edges, score, rating))
 
 
 def _curvature_of_rating(middle, edges, score, rating):
@@ -82,12 +83,6 @@ def _about(middle, edges, score, rating):
 
 def _expected(levels, cuts, score):
     return levels[0].to(score) + torch.sigmoid(SLOPE * score[..., None] - cuts.to(score)) @ levels.diff().to(score)
-
-
-def _value(logit, low, high):
-    """The negative log-likelihood (n,) of levels between cut points."""
-    width = torch.log(-torch.expm1(low - high))
-    return F.logsigmoid(logit - low).add_(F.logsigmoid(high - logit)).add_(width).neg_()
 
 
 def _derivatives(logit, low, high):
@@ -170,8 +165,6 @@ class OrdinalCuts:
         :math:`\gamma` to start from, see ``first_cuts``; increasing.
     spread : Tensor of shape (n_levels - 1, n_levels - 1), optional
         :math:`\Sigma` to start from, see ``first_spread``; None for one set of cut points for all users.
-    weight : Tensor of shape (n_pairs,), optional
-        Observation weights > 0, user-major.
     dtype : torch.dtype, default=torch.float32
         Of the scores.
     levels : ndarray of shape (n_levels,), optional
@@ -182,6 +175,10 @@ class OrdinalCuts:
     common, spread : Tensor, float64, on the CPU
     own : Tensor of shape (n_users, n_levels - 1), of ``dtype``, or None
         :math:`\delta`.
+    place : Tensor of shape (n_pairs,), int
+        User-major, by which a pair's own cut points are found.
+    max_users : int or None
+        How many users are worked on at once, at most.
 
     Notes
     -----
@@ -189,11 +186,12 @@ class OrdinalCuts:
     rows take turns with ``learn(..., common=False)``.
     """
 
-    def __init__(self, plan, code, common, spread=None, *, weight=None, dtype=torch.float32, levels=None):
+    def __init__(self, plan, code, common, spread=None, *, dtype=torch.float32, levels=None):
         n_cuts, n_users = len(common), plan.pairs.shape[0]
         of_all = spread is None
-        self.plan = plan.cut(max_pairs=BLOCK, max_users=None if of_all else max(1, BLOCK // n_cuts**2))
-        self.n_levels, self.weight, self.dtype, self.levels = n_cuts + 1, weight, dtype, levels
+        self.max_users = None if of_all else max(1, BLOCK // n_cuts**2)
+        self.plan = plan.cut(max_pairs=BLOCK, max_users=self.max_users)
+        self.n_levels, self.dtype, self.levels = n_cuts + 1, dtype, levels
         self.common = common.to("cpu", torch.float64, copy=True)
         self.spread = None if of_all else spread.to("cpu", torch.float64, copy=True)
         self.own = None if of_all else torch.zeros(n_users, n_cuts, dtype=dtype, device=plan.device)
@@ -211,55 +209,56 @@ class OrdinalCuts:
             cuts = cuts + self.own
         self.table = _with_ends(cuts)
 
-    def _about(self, span):
+    def _about(self, place):
         """The cut points below and above the levels of some pairs."""
-        table, place = self.table.view(-1), self.place[span]
+        table = self.table.view(-1)
         return table.index_select(0, place), table.index_select(0, place + 1)
 
-    def slope(self, score, span):
+    def slope(self, score, place, weight=None):
         """Half the slope and half the curvature of the weighted loss at some pairs.
 
         Parameters
         ----------
-        score : Tensor of shape (n,)
-            The scores of these pairs.
-        span : slice
-            Which pairs they are, in user-major order.
+        score, place : Tensor of shape (n,)
+            The scores of these pairs, and their part of ``place``.
+        weight : Tensor of shape (n,), optional
+            Their weights > 0.
 
         Returns
         -------
         slope, curvature : Tensor of shape (n,)
             The curvature is kept at an eighth of the slope or more (in logits).
         """
-        slope, bend = _derivatives(score * SLOPE, *self._about(span))
+        slope, bend = _derivatives(score * SLOPE, *self._about(place))
         for value, factor in ((slope, SLOPE / 2), (bend, SLOPE**2 / 2)):
             value.mul_(factor)
-            if self.weight is not None:
-                value.mul_(self.weight[span])
+            if weight is not None:
+                value.mul_(weight)
         return slope, bend
 
-    def loss(self, score, span):
+    def loss(self, score, place):
         """The negative log-likelihood of some pairs, not weighted; see ``slope``.
 
         Returns
         -------
         Tensor of shape (n,)
         """
-        return _value(score * SLOPE, *self._about(span))
+        return level_loss(score * SLOPE, *self._about(place))
 
-    def learn(self, score, mean_variance, *, common=True):
+    def learn(self, parts, mean_variance, *, common=True):
         """Improve the cut points at given scores: a Newton step on all together, and a step of EM on their spread, in place.
 
         Parameters
         ----------
-        score : Tensor of shape (n_pairs,)
-            User-major.
+        parts : iterable of (slice, Observed, Tensor of shape (n,))
+            Of each block of the plan cut to ``max_users``: its users, with ``place`` and weights for what was observed of them, and
+            the scores of the pairs.
         mean_variance : float
             The posterior variance of a score, averaged over the ratings. Without it cut points follow scores that are not certain.
         common : bool, default=True
             Whether to learn what all users share too, or only each user's own cut points.
         """
-        evidence = self._evidence(score, float(softening(mean_variance)))
+        evidence = self._evidence(parts, float(softening(mean_variance)))
         if self.own is not None:
             self._learn_own(self.own, evidence, common)
         elif common:
@@ -267,27 +266,27 @@ class OrdinalCuts:
             self.common = _moved(self.common[None], move.cpu()[None])[0]
         self._tabulate()
 
-    def _evidence(self, score, soft):
+    def _evidence(self, parts, soft):
         """What the ratings say of each user's cut points, or of those of all."""
-        parts = []
-        for rows, span, _ in self.plan:
-            sums = self._sums(score[span], rows, span, soft)
+        found = []
+        for rows, observed, score in parts:
+            sums = self._sums(rows, observed, score, soft)
             if self.own is None:
                 self.plan.add(*sums)
             else:
-                parts.append(Evidence.of(sums, self.table[rows, 1:-1].double(), BARRIER))
+                found.append(Evidence.of(sums, self.table[rows, 1:-1].double(), BARRIER))
         if self.own is None:
             return Evidence.of(self.plan.total(), self.table[:, 1:-1].double())
-        return Evidence(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        return Evidence(*(torch.cat(part) for part in zip(*found, strict=True)))
 
-    def _sums(self, score, rows, span, soft):
+    def _sums(self, rows, observed, score, soft):
         """The weighted sums that ``Evidence`` is made of, over some pairs: (n_users or 1, n_levels), float64."""
-        (low, high), logit = self._about(span), score * SLOPE
+        (low, high), logit = self._about(observed.values), score * SLOPE
         low, high = low.sub_(logit).mul_(soft).sigmoid_(), logit.sub(high).mul_(soft).sigmoid_()
-        width, n, place = self.n_levels + 1, 1, self.place[span]
+        width, n, place = self.n_levels + 1, 1, observed.values
         if self.own is not None:
             n, place = rows.stop - rows.start, place - rows.start * width
-        weight = 1.0 if self.weight is None else self.weight[span].double()
+        weight = 1.0 if observed.weight is None else observed.weight.double()
         sums = []
         for value in (low, high, low * (1 - low) * soft, high * (1 - high) * soft, torch.ones_like(low)):
             table = torch.zeros(n * width, dtype=torch.float64, device=score.device)

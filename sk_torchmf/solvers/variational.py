@@ -6,14 +6,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from sk_torchmf.model.factors import Factors
 from sk_torchmf.model.posterior import Posterior
+from sk_torchmf.nn.plan import cut_rows
 from sk_torchmf.solvers.base import Solver
 from sk_torchmf.solvers.design import SEEN, SideFeatures
 from sk_torchmf.solvers.effects import EffectBiases
 from sk_torchmf.solvers.feature_prior import FeaturePrior, floored
+from sk_torchmf.solvers.likelihood import Likelihood, Observed
 from sk_torchmf.solvers.prior_means import to_array
 
 START_NOISE = 0.5  # of the ratings' variance
@@ -97,19 +100,36 @@ class Side:
 
     def improve_prior(self, frame, gradient, noise):
         """Improve the prior means of rows that have features, by the gradients (n_rows, width) of the rows' likelihoods."""
-        if self.prior.design.groups:
-            h = self.count * frame.L
-            scale = h + noise
-            excess = torch.addcmul(-gradient, h, self._deviation(frame, slice(None))).div_(scale)
-            self.prior.improve(self.basis, frame.N, excess, h / scale)
+        h = self.count * frame.L
+        scale = h + noise
+        excess = torch.addcmul(-gradient, h, self._deviation(frame, slice(None))).div_(scale)
+        self.prior.improve(self.basis, frame.N, excess, h / scale)
 
     def _deviation(self, frame, some):
         return (self.rows[some] - self.prior.rows[some]) @ frame.to_deviation
 
-    def step(self, frame, gradient, noise, some=slice(None)):
-        """Find the Newton steps of some rows by the gradients (n_rows, width) of their likelihoods; a Step."""
+    def step(self, frame, gradient_of, noise, rows=None):
+        """Find the Newton steps of a slice of the rows, by default of all.
+
+        Parameters
+        ----------
+        frame : Frame
+        gradient_of : callable
+            Takes a slice of the rows, returns the gradients (n, width) of their likelihoods along the basis.
+        noise : float
+        rows : slice, optional
+
+        Returns
+        -------
+        Step
+        """
+        start, stop = (0, len(self.rows)) if rows is None else (rows.start, rows.stop)
+        parts = [self._step(frame, gradient_of(some), noise, some) for some in cut_rows(start, stop)]
+        return parts[0] if len(parts) == 1 else Step(*map(torch.cat, zip(*parts, strict=True)))
+
+    def _step(self, frame, gradient, noise, some):
         count, deviation = self.count[some], self._deviation(frame, some)
-        gradient = torch.add(gradient[some], deviation, alpha=noise)
+        gradient = torch.add(gradient, deviation, alpha=noise)
         scale = count * frame.L + noise
         step = gradient / scale
         move, uncertain = (step @ frame.to_move).split(len(frame.L), 1)
@@ -126,7 +146,7 @@ class Side:
             if doubt is not None:  # of the prior means, which the first term takes for known
                 of_rating = of_row + of_row.square() * doubt[some]
                 of_row = of_row + (1 - of_row).square() * doubt[some]
-            return [of_row.sum(0, dtype=torch.float64), (count * of_rating).sum(0, dtype=torch.float64)]
+            return [of_row.sum(0).double(), (count.T @ of_rating)[0].double()]
 
         over_rows, over_ratings = (part.cpu() for part in self.total(sums))
         self.mean_covariance = _sandwich(self.basis, over_rows / self.prior.n_in_all)
@@ -180,49 +200,56 @@ class Frame(NamedTuple):
         own.centre()
         k, (S, E) = n_factors, _curvature(own, other, n_factors)
         M, N, L = diagonalise(own.covariance(), S)
-        pull = other.mean_covariance_over_ratings[:, k:].sum(1)  # covariance of q with b_i
-        pull[k:] = 0
         own.basis, own.curvature = M, L
-        parts = M, N, L, N, E @ M, torch.cat([M.T, M.T @ E @ M], 1), pull @ M
-        return cls(*(part if at == 1 else part.to(own.rows) for at, part in enumerate(parts)))
+        M, E, width = M.numpy(), E.numpy(), len(L)  # matrices so small are NumPy's: torch's calls cost more than the work
+        pull = other.mean_covariance_over_ratings[:k, k:].numpy().sum(1)  # covariance of q with b_i
+        EM, vectors = E @ M, np.stack([L.numpy(), pull @ M[:k]])
+        every = np.concatenate([M, N.numpy(), EM, M.T, M.T @ EM], axis=1)
+        every, (L, pull) = (torch.from_numpy(part).to(own.rows) for part in (every, vectors))  # two copies, whatever the device
+        M, to_deviation, to_gradient, to_move = every.split([width, width, width, 2 * width], 1)
+        return cls(M, N, L, to_deviation, to_gradient, to_move, pull)
 
-    def gradient(self, rows, count, sums, row_sums):
+    def gradient(self, side, slopes, slope, start, some):
         """Half the gradients of rows' likelihoods along the basis.
 
         Parameters
         ----------
-        rows, count : Tensor of shape (n, width) and (n, 1)
-            Of the side, or of some of its rows.
-        sums : Tensor of shape (n, n_factors)
+        side : Side
+        slopes : Tensor of shape (n_slopes, n_factors)
             The other side's factors, summed over a row's ratings times half the slope there.
-        row_sums : Tensor of shape (n,) or None
+        slope : Tensor of shape (n_slopes,) or None
             Half the slopes alone, summed; None without biases.
+        start : int
+            The row to which the first of them belong.
+        some : slice
+            Which rows are asked for.
 
         Returns
         -------
         Tensor of shape (n, width)
         """
-        k = sums.shape[1]
-        gradient = sums @ self.M[:k]
-        if row_sums is not None:
-            gradient.addr_(row_sums, self.M[k])
-        return gradient.addcmul_(count, rows @ self.to_gradient + self.pull)
+        k, at = slopes.shape[1], slice(some.start - start, some.stop - start)
+        gradient = slopes[at] @ self.M[:k]
+        if slope is not None:
+            gradient.addr_(slope[at], self.M[k])
+        return gradient.addcmul_(side.count[some], side.rows[some] @ self.to_gradient + self.pull)
 
 
 def _curvature(own, other, n_factors):
     """S, the second moment of what a side's rows are multiplied with, and the part E of it that is the other side's uncertainty."""
-    k, width = n_factors, own.rows.shape[1]
-    E = torch.zeros_like(own.mean_covariance)
-    E[:k, :k] = other.mean_covariance_over_ratings[:k, :k]
+    k, width, moment = n_factors, own.rows.shape[1], other.moment.numpy()
+    E = np.zeros_like(moment, shape=(width, width))
+    E[:k, :k] = other.mean_covariance_over_ratings.numpy()[:k, :k]
     columns = [*range(k), -1][:width]  # of a row's scores: the other side's factors, and one where there is a bias
-    return other.moment[columns][:, columns] + E, E
+    return torch.from_numpy(moment[np.ix_(columns, columns)] + E), torch.from_numpy(E)
 
 
 def diagonalise(T, S):
     """M, N, L with M M' = T, N the inverse of M transposed, and M'S M = diag(L): float64, on the CPU."""
-    R = torch.linalg.cholesky(T)
-    L, W = torch.linalg.eigh(R.T @ S @ R)
-    return R @ W, torch.linalg.solve_triangular(R.T, W, upper=True), L.clamp_min(0)
+    R = np.linalg.cholesky(T.numpy())
+    L, W = np.linalg.eigh(R.T @ S.numpy() @ R)
+    found = R @ W, solve_triangular(R, W, lower=True, trans=1, check_finite=False), L.clip(0)
+    return tuple(map(torch.from_numpy, found))
 
 
 class Step(NamedTuple):
@@ -257,8 +284,9 @@ class Variational(Solver):
     linear in them, with coefficients that have learned priors of their own, see ``FeaturePrior``. A row's posterior covariance is
     approximated with one Gram matrix S that its whole side shares, :math:`C_u^{-1} = T^{-1} + (c_u / s^2) S`, where S is that of
     the other side's rows over the ratings plus their own posterior covariance. T and S are diagonalised together, so that in the
-    coordinates of M a half-step is a division by :math:`c_u L + s^2`, then an exact line search for each row. Its cost is one SDDMM
-    and one SpMM, and no rating ever sees a feature.
+    coordinates of M a half-step is a division by :math:`c_u L + s^2`, then an exact line search for each row. Its cost is two
+    passes over the pairs, one for the gradient and one for the line search. Nothing is kept for a pair, and no rating ever sees a
+    feature.
 
     Other losses than the squared error enter by their slope (autograd) and by their curvature at each pair, which multiplies the
     weight. Poisson, logistic and ordinal losses are log-likelihoods: their :math:`s^2` is 1/2 and not learned. Cut points between
@@ -297,35 +325,28 @@ class Variational(Solver):
     max_iter = 10
 
     def __init__(self, module, plan, rating, weight, loss, features=None, effects=(), cuts=None):
-        self.module, self.plan, self.weight, self.loss = module, plan.cut(max_pairs=BLOCK), weight, loss
-        self.n_factors = module.user_factors.shape[1]
-        self.biased = module.biased
+        self.module, self.loss, self.cuts = module, loss, cuts
+        self.plan = plan.cut(max_pairs=BLOCK, max_users=None if cuts is None else cuts.max_users)
+        self.n_factors, self.biased = module.user_factors.shape[1], module.biased
         self.features = SideFeatures() if features is None else features
-        self.score = module.forward_pairs(plan.pairs).detach()
-        self.cuts = cuts
-        self.carries_errors = loss.name == "squared_error"
-        if self.carries_errors:  # the difference is all that it needs of scores and ratings
-            self.score.sub_(rating)
-        if self.carries_errors or cuts is not None:
-            rating = None
-        self.rating = rating
-        self.move = torch.empty_like(self.score)  # of the scores, in a half-step of the items
-        self.effects = [EffectBiases(codes, n_codes, self.score) for codes, n_codes in effects]
-        self.total_weight = self._total_weight()
-        self.sides = self._start()
+        self.effects = [EffectBiases(n_codes, rating) for _, n_codes in effects]
+        constant = float(module.global_mean) if self.biased else 0.0
+        self.likelihood = Likelihood(loss, self.n_factors, self.effects, cuts, constant)
+        values, codes = rating if cuts is None else cuts.place, [code for code, _ in effects]
+        self.blocks = [
+            (rows, Observed(block, values[span], None if weight is None else weight[span], [code[span] for code in codes]))
+            for rows, span, block in self.plan
+        ]
+        self.blocks = [(rows, by_user, by_user.transposed()) for rows, by_user in self.blocks]
+        self.sides = self._start(rating, weight)
         self.noise = START_NOISE if loss.standardised else 0.5
 
-    def _total_weight(self):
-        for _, span, block in self.plan:
-            self.plan.add(block.n_pairs if self.weight is None else float(self.weight[span].sum()))
-        return self.plan.total()[0]
-
-    def _start(self):
+    def _start(self, like, weight):
         """Both sides at the module's parameters, with a guess of the uncertainty: what n ratings can tell of so many numbers."""
         k, plan = self.n_factors, self.plan
-        counts = plan.sums(self.weight)
-        (n_ratings,) = plan.total_over_users(lambda some: [float(counts[0][some].sum())])
-        informed = min(1.0, n_ratings / (k * (plan.n_users + plan.n_items)))
+        counts = plan.sums(weight)
+        (self.total_weight,) = plan.total_over_users(lambda some: [float(counts[0][some].sum())])
+        informed = min(1.0, self.total_weight / (k * (plan.n_users + plan.n_items)))
         factors = [getattr(self.module, f"{role}_factors").detach() for role in ("user", "item")]
         rows = factors
         if self.biased:
@@ -334,7 +355,7 @@ class Variational(Solver):
         (of_users,) = plan.total_over_users(lambda some: [rows[0][some].sum(0)])
         means = of_users / plan.n_users, rows[1].mean(0)
         sides = []
-        for at, design in enumerate(self.features.designs(plan, self.score)):
+        for at, design in enumerate(self.features.designs(plan, like)):
             guess = torch.full((k + self.biased,), informed / k**0.5, dtype=torch.float64, device="cpu")
             across = means[1 - at][:k]  # where the other side's rows point, a row is its bias
             guess[k if self.biased else int(across.abs().argmax())] = START_BIAS
@@ -345,104 +366,89 @@ class Variational(Solver):
 
     def step(self):
         users, items = self.sides
-        loss = self.loss
-        self._move_users()
-        self._move_items()
+        loss = dispersion = self._move_items(*self._move_users())
         unknown = _score_variance(users, items, self.n_factors, self.biased)
-        for effect in self.effects:
-            unknown += effect.improve(self.plan, self._slope, self.score, self.noise)
+        for number, effect in enumerate(self.effects):
+            scores = (self._scores(*block) for block in self.blocks)
+            parts = ((by_user.codes[number], *self.likelihood.slopes(by_user, score)) for _, by_user, score in scores)
+            change, variance = effect.improve(self.plan, parts, self.noise)
+            unknown += variance
+            loss = dispersion = loss + change
         if self.cuts is not None:
-            self.cuts.learn(self.score, unknown)
-        mean_loss = mean_noise = self._mean(loss)
-        if loss.dispersion is not None:
-            mean_noise = min(self._mean(partial(loss.dispersion, noise=self.noise)), 1.0)  # at most the ratings' own
-        if loss.standardised:
-            self.noise = max(mean_noise + unknown, NOISE_FLOOR)
-        return {"loss": mean_loss, "noise_std": self.noise**0.5}
+            self.cuts.learn((self._scores(*block) for block in self.blocks), unknown)
+        if not self.likelihood.is_squared_error:
+            loss, dispersion = self._losses()
+        if self.loss.dispersion is not None:
+            dispersion = min(dispersion, self.total_weight)  # at most the ratings' own
+        if self.loss.standardised:
+            self.noise = max(dispersion / self.total_weight + unknown, NOISE_FLOOR)
+        return {"loss": loss / self.total_weight, "noise_std": self.noise**0.5}
 
     def _move_users(self):
-        """Improve the users' prior, their rows and the scores, in place, with the items' rows fixed."""
-        k, plan, noise, (own, other) = self.n_factors, self.plan, self.noise, self.sides
-        frame, Q = Frame.of(own, other, k), other.rows[:, :k].contiguous()
-        gradient, bends = torch.empty_like(own.rows), []
-        for rows, span, block in plan:
-            error, bend = self._slope(span)
-            if bend is not None and not self.carries_errors:
-                own.count[rows] = block.row_sums(bend)[:, None]
-            sums, row_sums = block.user_sums(error, Q), block.row_sums(error) if self.biased else None
-            gradient[rows] = frame.gradient(own.rows[rows], own.count[rows], sums, row_sums)
-            bends.append(bend)
-        own.improve_prior(frame, gradient, noise)
-        for (rows, span, block), bend in zip(plan, bends, strict=True):
-            step = own.step(frame, gradient, noise, rows)
-            d = step.move
-            move = block.dots(d[:, :k].contiguous(), Q, add_to=block.expand(d[:, k].contiguous()) if self.biased else None)
-            square = move.square() if bend is None else move.square().mul_(bend)
-            length = step.length(block.row_sums(square))
-            own.rows[rows].addcmul_(length[:, None], d, value=-1.0)
-            self.score[span].addcmul_(block.expand(length), move, value=-1.0)
+        """Improve the users' prior and their rows, with the items' rows fixed, and sum the items' gradients at the new rows.
+
+        Where users have no features one visit of a block does all of it.
+        """
+        plan, likelihood, noise, (own, other) = self.plan, self.likelihood, self.noise, self.sides
+        frame = Frame.of(own, other, self.n_factors)
+        of_all = None
+        if own.prior.design.groups:
+            of_all = torch.cat([self._user_gradients(frame, rows, by_user)[0](rows) for rows, by_user, _ in self.blocks])
+            own.improve_prior(frame, of_all, noise)
+        for rows, by_user, by_item in self.blocks:
+            if of_all is None:
+                gradient_of, bend = self._user_gradients(frame, rows, by_user)
+            else:
+                gradient_of, bend = of_all.__getitem__, likelihood.bend(by_user, own.rows[rows], other.rows)
+            step = own.step(frame, gradient_of, noise, rows)
+            length = step.length(likelihood.squares(by_user, other.rows, step.move, bend))
+            own.rows[rows].addcmul_(length[:, None], step.move, value=-1.0)
+            plan.add(*likelihood.sums(by_item, other.rows, own.rows[rows])[:3])
+        of_items = plan.total()
         own.measure()
         own.keep_uncertainty(frame, noise)
+        return of_items
 
-    def _move_items(self):
-        """Improve the items' prior, their rows and the scores, in place, with the users' rows fixed."""
-        k, plan, noise, (other, own) = self.n_factors, self.plan, self.noise, self.sides
-        frame, P = Frame.of(own, other, k), other.rows[:, :k].contiguous()
-        bends = []
-        for rows, span, block in plan:
-            error, bend = self._slope(span)
-            by_item, sums = error.index_select(0, block.T.order), []
-            if self.biased:
-                sums.append(block.T.row_sums(by_item))
-            if bend is not None and not self.carries_errors:
-                sums.append(block.T.row_sums(bend.index_select(0, block.T.order)))
-            plan.add(block.T.user_sums(by_item, P[rows]), *sums)
-            bends.append(bend)
-        sums, *others = plan.total()
-        row_sums = others.pop(0) if self.biased else None
-        if others:
-            own.count[:] = others[0][:, None]
-        gradient = frame.gradient(own.rows, own.count, sums, row_sums)
-        own.improve_prior(frame, gradient, noise)
-        step = own.step(frame, gradient, noise)
-        d = step.move[:, :k].contiguous()
-        for (rows, span, block), bend in zip(plan, bends, strict=True):
-            move = self.move[span]
-            if self.biased:
-                torch.index_select(step.move[:, k].contiguous(), 0, block.columns, out=move)
-            else:
-                move.zero_()
-            block.dots(P[rows], d, add_to=move)
-            square = move.square() if bend is None else move.square().mul_(bend)
-            plan.add(block.T.row_sums(square.index_select(0, block.T.order)))
-        length = step.length(*plan.total())
+    def _user_gradients(self, frame, rows, observed):
+        """What gives the gradients of slices of a block's users, and ``Likelihood.bend``; brings their counts up to date."""
+        own, other = self.sides
+        slopes, slope, last, bend = self.likelihood.sums(observed, own.rows[rows], other.rows)
+        if not self.likelihood.is_squared_error:
+            own.count[rows] = last[:, None]
+        return partial(frame.gradient, own, slopes, slope if self.biased else None, rows.start), bend
+
+    def _move_items(self, slopes, slope, last):
+        """Improve the items' prior and their rows by the ``Likelihood.sums`` of them; return the squared error then, summed."""
+        plan, likelihood, noise, (other, own) = self.plan, self.likelihood, self.noise, self.sides
+        frame = Frame.of(own, other, self.n_factors)
+        if not likelihood.is_squared_error:
+            own.count[:] = last[:, None]
+        gradient_of = partial(frame.gradient, own, slopes, slope if self.biased else None, 0)
+        if own.prior.design.groups:
+            own.improve_prior(frame, gradient_of(slice(0, len(own.rows))), noise)
+        step = own.step(frame, gradient_of, noise)
+        for rows, _, by_item in self.blocks:
+            bend = likelihood.bend(by_item, own.rows, other.rows[rows])
+            plan.add(likelihood.squares(by_item, other.rows[rows], step.move, bend))
+        (squares,) = plan.total()
+        length = step.length(squares)
         own.rows.addcmul_(length[:, None], step.move, value=-1.0)
-        for _, span, block in plan:
-            self.score[span].addcmul_(length.index_select(0, block.columns), self.move[span], value=-1.0)
         own.measure()
         own.keep_uncertainty(frame, noise)
+        turn = (slopes * step.move[:, : self.n_factors]).sum(1)
+        if self.biased:
+            turn.addcmul_(slope, step.move[:, self.n_factors])
+        return float((last.double() + length * (length * squares - 2 * turn)).sum())
 
-    def _slope(self, span):
-        """Half the weighted slope at some pairs, and half the weighted second derivative, or None where that is one."""
-        if self.cuts is not None:
-            return self.cuts.slope(self.score[span], span)
-        score, weight = self.score[span], None if self.weight is None else self.weight[span]
-        if self.carries_errors:
-            return (score, None) if weight is None else (score * weight, weight)
-        rating, scale = self.rating[span], 0.5 if weight is None else weight / 2
-        return self.loss.slope(score, rating) * scale, self.loss.curvature(score, rating) * scale
+    def _scores(self, rows, by_user, _):
+        """A block's users, what was observed of them, and the scores there."""
+        return rows, by_user, self.likelihood.scores(by_user, self.sides[0].rows[rows], self.sides[1].rows)
 
-    def _mean(self, function):
-        """Weighted mean over the pairs of a function of score and rating."""
-        for _, span, _ in self.plan:
-            score, weight = self.score[span], None if self.weight is None else self.weight[span]
-            if self.carries_errors:
-                total = torch.dot(score, score if weight is None else score * weight)
-            else:
-                value = function(score, self.rating[span]) if self.cuts is None else self.cuts.loss(score, span)
-                total = value.sum() if weight is None else torch.dot(value, weight)
-            self.plan.add(float(total))
-        return self.plan.total()[0] / self.total_weight
+    def _losses(self):
+        """The losses of all pairs, and what they say of the noise, summed."""
+        for _, by_user, score in (self._scores(*block) for block in self.blocks):
+            self.plan.add(*self.likelihood.losses(by_user, score, self.noise))
+        return self.plan.total()
 
     def solution(self):
         k = self.n_factors
@@ -454,7 +460,9 @@ class Variational(Solver):
         users, items = self.sides
         learned = [side.learned(_curvature(side, other, k)[0], self.noise) for side, other in ((users, items), (items, users))]
         factors = Factors.from_module(self.module, None, [posterior for posterior, _ in learned], self.noise)
-        effects = [(to_array(effect.biases), to_array(effect.variances), effect.prior_variance) for effect in self.effects]
+        effects = [effect.learned(centred=self.biased) for effect in self.effects]
+        if self.biased:  # what effects are on average is the constant's
+            factors = replace(factors, constant=factors.constant + sum(effect.average for effect in self.effects))
         users_and_items = [
             replace(side, weights=weights) for side, (_, weights) in zip((factors.users, factors.items), learned, strict=True)
         ]
@@ -464,9 +472,11 @@ class Variational(Solver):
         return replace(factors, **sides, prior=prior, effects=effects, cut_points=cut_points)
 
     def state(self):
-        state = {"rest": {"score": self.score, "noise": self.noise, "effects": [effect.state() for effect in self.effects]}}
+        state = {"rest": {"noise": self.noise, "effects": [effect.state() for effect in self.effects]}}
         for role, side in zip(("user", "item"), self.sides, strict=True):
             state[role] = {"rows": side.rows, "count": side.count}
+            if side.prior.design.groups:  # which its coefficients give to rounding, and not to the last bit
+                state[role]["prior_means"] = side.prior.rows
             state["rest"] |= {f"{role}_{name}": getattr(side, name) for name in LEARNED}
             state["rest"][f"{role}_prior"] = side.prior.state()
         if self.cuts is not None:
@@ -481,11 +491,12 @@ class Variational(Solver):
             for name, value in known.items():
                 setattr(side, name, value.to(getattr(side, name), copy=True))  # not in place: at the start two names are one tensor
             side.prior.restore(rest[f"{role}_prior"])
+            if side.prior.design.groups:
+                side.prior.rows = state[role]["prior_means"].to(side.rows, copy=True)
         for effect, own in zip(self.effects, rest["effects"], strict=True):
             effect.restore(own)
         if self.cuts is not None:
             self.cuts.restore(state)
-        self.score.copy_(rest["score"])
         self.noise = rest["noise"]
 
     def converged(self, losses, tol):
@@ -510,13 +521,15 @@ def _user_prior(users, items, noise, n_factors):
 def _score_variance(users, items, n_factors, biased):
     """The posterior variance of a score, averaged over the ratings."""
     k, variance = n_factors, 0.0
-    of_users, of_items = (side.mean_covariance_over_ratings for side in (users, items))
+    of_users, of_items = (side.mean_covariance_over_ratings.numpy() for side in (users, items))
     for covariance, other in ((of_users, items), (of_items, users)):
-        variance += float((other.moment[:k, :k] * covariance[:k, :k]).sum())
+        moment = other.moment.numpy()
+        variance += float((moment[:k, :k] * covariance[:k, :k]).sum())
         if biased:
-            variance += float(2 * other.moment[:k, -1] @ covariance[:k, k] + covariance[k, k])
+            variance += float(2 * moment[:k, -1] @ covariance[:k, k] + covariance[k, k])
     return variance + float((of_users[:k, :k] * of_items[:k, :k]).sum())
 
 
 def _sandwich(M, diagonal):
-    return (M * diagonal) @ M.T
+    M = M.numpy()
+    return torch.from_numpy((M * diagonal.numpy()) @ M.T)

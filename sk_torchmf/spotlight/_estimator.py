@@ -14,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from sk_torchmf._forks import one_thread_if_forked
 from sk_torchmf._validation import check_seed
 from sk_torchmf.estimators._docs import documented
-from sk_torchmf.estimators._torch_prediction import ModulePredictor, background_of
+from sk_torchmf.estimators._torch_prediction import ModulePredictor
+from sk_torchmf.estimators._torch_training import background_of
 from sk_torchmf.inputs.forms import read_rated, read_weighted
 from sk_torchmf.interactions import Interactions
 from sk_torchmf.nn import POINTWISE, Pairs
@@ -243,6 +244,14 @@ class SpotlightEstimator(ModulePredictor):
         """The loss of ours that takes the same ratings."""
         loss = self._options("model").get("loss", _default(self.model, "loss"))
         return POINTWISE["squared_error" if self._ranks() else LOSSES.get(loss, "squared_error")]
+
+    def _knowing(self, user_features, item_features):
+        if user_features is not None or item_features is not None:
+            raise ValueError(
+                "user_features and item_features are not for Spotlight's models, which take none. Use TorchFactorization, with a "
+                "module whose forward takes them."
+            )
+        return self
 
     def _respond(self, scores, clip=None):
         return np.clip(scores, *self.rating_range_) if self._check_clip(clip) else scores  # responses already

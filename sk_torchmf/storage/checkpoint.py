@@ -119,6 +119,8 @@ def _plain(value):
         return digest_of(np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value))
     if isinstance(value, partial):
         return [_plain(value.func), _plain(value.args), _plain(value.keywords)]
+    if isinstance(value, torch.nn.Module):
+        return [repr(value), _plain(value.state_dict())]
     name = getattr(value, "__qualname__", None)
     return f"{value.__module__}.{name}" if name else re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 

@@ -76,6 +76,18 @@ def move_rows(old, new, move):
 
 
 def find_moves(old, new, codes, build):
+    """Find how a module's tensors go over to another module, for more ids; see ``find_sides``.
+
+    Returns
+    -------
+    dict of str to dict
+        What ``move_rows`` takes, by name.
+    """
+    sides = find_sides(old, new, codes, build)
+    return {name: {d: codes.move(*held) for d, held in dims.items()} for name, dims in sides.items()}
+
+
+def find_sides(old, new, codes, build):
     """Find which dimensions of a module's tensors hold ids.
 
     Parameters
@@ -89,7 +101,8 @@ def find_moves(old, new, codes, build):
     Returns
     -------
     dict of str to dict
-        What ``move_rows`` takes, by name.
+        By name, for each dimension that holds ids: those of users (0), items (1) or one after the other, and how many places follow
+        them.
     """
     shape, probes = codes.shape, []
     for more in ((shape[0] + 1, shape[1]), (shape[0], shape[1] + 1)):
@@ -97,11 +110,11 @@ def find_moves(old, new, codes, build):
             probes.append({name: tensor.shape for name, tensor in build(*more).items()})
         except Exception:  # a module of its own fixed size: then that is how many there are
             probes.append({})
-    moves: dict[str, dict] = {}
+    found: dict[str, dict] = {}
     for name, tensor in new.items():
         if name not in old or old[name].ndim != tensor.ndim:
             raise ValueError(f"module: {name} was not there, or of another shape, when it was trained. Use fit from scratch.")
-        moves[name] = {}
+        found[name] = {}
         for d, size in enumerate(tensor.shape):
             sides = [
                 at
@@ -115,8 +128,34 @@ def find_moves(old, new, codes, build):
                     "items account for another part. Leave the module's own sizes as they were, or fit from scratch."
                 )
             if sides:
-                moves[name][d] = codes.move(sides, rest)
-    return moves
+                found[name][d] = sides, rest
+    return found
+
+
+def fill_new(tensors, sides, codes, observed):
+    """Make the rows of new ids the mean of those of ids that were observed, in place; whole numbers stay as they are.
+
+    Parameters
+    ----------
+    tensors : dict of str to Tensor
+        Of a module whose other rows have been moved.
+    sides : dict
+        See ``find_sides``.
+    codes : Codes
+    observed : tuple of ndarray of bool
+        Which of the users and of the items.
+    """
+    for name, dims in sides.items():
+        for d, (held, _) in dims.items():
+            start = 0
+            for side in held:
+                code = (codes.users, codes.items)[side]
+                new = torch.from_numpy(np.flatnonzero(code < 0))
+                known = torch.from_numpy(np.flatnonzero(observed[side]))
+                if len(new) and len(known) and tensors[name].is_floating_point():
+                    mean = tensors[name].index_select(d, start + known).mean(d, keepdim=True)
+                    tensors[name].index_copy_(d, start + new, mean.repeat_interleave(len(new), d))
+                start += len(code)
 
 
 def regrow_optimizer(state, trainer, scheduler, old, moves):
@@ -136,7 +175,7 @@ def regrow_optimizer(state, trainer, scheduler, old, moves):
     optimizer = trainer.optimizer
     if state is None or state["kind"] != type(optimizer).__name__:
         return
-    for name, parameter in trainer.module.named_parameters():
+    for name, parameter in trainer.named_parameters():
         begun = optimizer.state[parameter] if name in state["moments"] else {}
         for key, value in state["moments"].get(name, {}).items():
             if isinstance(value, np.ndarray):
@@ -168,7 +207,7 @@ def gathered(trainer, scheduler):
     if isinstance(optimizer, torch.optim.LBFGS):
         return None
     moments = {}
-    for name, parameter in trainer.module.named_parameters():
+    for name, parameter in trainer.named_parameters():
         own = optimizer.state.get(parameter, {}).items()
         moments[name] = {
             key: value.detach().cpu().numpy().copy() if isinstance(value, torch.Tensor) else value for key, value in own

@@ -6,10 +6,11 @@ import sys
 import pytest
 from pictures import SIZES, check_texts, draw, fitted, plt, texts_in
 
-from sk_torchmf.display import FactorMapDisplay, RatingResidualDisplay, RecommendationDisplay, TrainingCurveDisplay
+from sk_torchmf import display as displays
+from sk_torchmf.display import RecommendationDisplay
 
 FigureCanvasSVG = pytest.importorskip("matplotlib.backends.backend_svg").FigureCanvasSVG
-every_kind = pytest.mark.parametrize("kind", [TrainingCurveDisplay, FactorMapDisplay, RatingResidualDisplay, RecommendationDisplay])
+every_kind = pytest.mark.parametrize("kind", [getattr(displays, name) for name in displays.__all__])
 
 
 @every_kind

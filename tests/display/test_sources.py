@@ -13,10 +13,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
 from sk_torchmf import BiasedMatrixFactorization, MatrixFactorization
-from sk_torchmf.display import FactorMapDisplay, RatingResidualDisplay, RecommendationDisplay, TrainingCurveDisplay
+from sk_torchmf.display import (
+    FactorMapDisplay,
+    FeatureShareDisplay,
+    RatingResidualDisplay,
+    RecommendationDisplay,
+    TrainingCurveDisplay,
+)
 
 
-@pytest.mark.parametrize("kind", [TrainingCurveDisplay, FactorMapDisplay])
+@pytest.mark.parametrize("kind", [TrainingCurveDisplay, FactorMapDisplay, FeatureShareDisplay])
 def test_an_estimator_that_is_not_fitted_is_refused(kind):
     with pytest.raises(NotFittedError):
         kind.from_estimator(MatrixFactorization())

@@ -3,16 +3,20 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from communities import LOSSES, every_kind_of_loss, every_loss, ndcg_by_hand, precise, scores_of, with_or_without_biases
 from killed_fits import killed_and_resumed
 from numpy.testing import assert_allclose, assert_array_equal
 from round_trip import reloaded, same
-from sklearn.model_selection import GridSearchCV
+from sklearn import config_context
+from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 from sklearn.preprocessing import FunctionTransformer
 
 from sk_torchmf import Features, ImplicitMatrixFactorization, Interactions
 from sk_torchmf.metrics import evaluate
 from sk_torchmf.model_selection import ColdItemSplit, ranking_scorer
+from sk_torchmf.nn import RANKING
+from sk_torchmf.solvers.ranking_descent import user_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ranking_kinds = pytest.mark.parametrize("loss", ["logistic", "softmax", "bpr"])
@@ -138,25 +142,41 @@ def test_attributes_that_say_nothing_do_no_harm():
 
 @ranking_kinds
 @with_or_without_biases
-def test_warm_rows_of_a_ranking_loss_are_as_without_attributes_and_cold_ones_regressed_on_them(loss, biased):
-    plain, model = (precise(loss, biased=biased).fit(TRAIN, **more) for more in ({}, {"item_features": ITEMS}))
-    warm = ~IS_COLD
-    assert_array_equal(as_rows(model, "item", warm), as_rows(plain, "item", warm))
-    assert_array_equal(as_rows(model, "user"), as_rows(plain, "user"))
-    columns = ITEMS / np.sqrt((ITEMS[warm] ** 2).sum(1).mean())
-    count = LIKES[:, warm].sum(0)
-    weight = np.tile((10 + count**0.75 * count.mean() ** 0.25)[:, None], (1, 3))
+def test_cold_rows_of_a_ranking_loss_are_the_finished_ones_regressed_on_attributes(loss, biased):
+    model = precise(loss, biased=biased).fit(TRAIN, item_features=ITEMS)
+    has = LIKES[:, ~IS_COLD]
+    count = (has * user_weights(torch.from_numpy(has.sum(1) * 1.0), has.sum() / has.any(1).sum()).numpy()[:, None]).sum(0)
+    weight = np.tile((10 + count**0.75 * count[count > 0].mean() ** 0.25)[:, None], (1, 3))
     if biased:
-        weight = np.column_stack([weight, np.full(warm.sum(), 30.0)])
-    for at, rows in enumerate(as_rows(model, "item").T):
-        A, w = np.column_stack([np.ones(N_ITEMS), columns]), weight[:, at]
+        weight = np.column_stack([weight, np.full(len(weight), 30.0)])
+    by_hand = regressed_by_hand(model, RANKING[loss].alpha * weight)
+    assert_allclose(as_rows(model, "item", IS_COLD), by_hand, rtol=1e-6, atol=1e-9)  # the solver's own tolerance
+
+
+def test_warm_rows_of_cosines_are_as_without_attributes_and_cold_ones_regressed_on_them():
+    plain, model = (precise("softmax", biased=False, temperature=0.2).fit(TRAIN, **more) for more in ({}, {"item_features": ITEMS}))
+    assert_array_equal(as_rows(model, "item", ~IS_COLD), as_rows(plain, "item", ~IS_COLD))
+    assert_array_equal(as_rows(model, "user"), as_rows(plain, "user"))
+    count = LIKES[:, ~IS_COLD].sum(0)
+    weight = np.tile((10 + count**0.75 * count.mean() ** 0.25)[:, None], (1, 3))
+    assert_allclose(as_rows(model, "item", IS_COLD), regressed_by_hand(model, weight), rtol=1e-6, atol=1e-9)
+
+
+def regressed_by_hand(model, weight):
+    """Where the cold items are expected: a ridge regression of the others with weights (n, width)."""
+    warm, found = ~IS_COLD, []
+    columns = ITEMS / np.sqrt((ITEMS[warm] ** 2).sum(1).mean())
+    for rows, w in zip(as_rows(model, "item").T, weight.T, strict=True):
+        A = np.column_stack([np.ones(N_ITEMS), columns])
         centre = rows[warm].mean()  # the constant is all but free about it, the others have the ridge of a row
         ridge = np.diag([1e-6, *[w.mean()] * ITEMS.shape[1]])
         by_hand = np.linalg.solve(A[warm].T @ (w[:, None] * A[warm]) + ridge, A[warm].T @ (w * (rows[warm] - centre)))
-        assert_allclose(rows[IS_COLD], centre + A[IS_COLD] @ by_hand, rtol=1e-6, atol=1e-9)  # float32's, and the solver's own
+        found.append(centre + A[IS_COLD] @ by_hand)
+    return np.array(found).T
 
 
-def test_rows_of_ials_shrink_to_what_attributes_say():
+@pytest.mark.parametrize("loss", LOSSES)
+def test_rows_shrink_to_what_attributes_say(loss):
     """Films of a genre come closer to each other, in proportion to how far all are apart."""
 
     def spread(model):
@@ -164,8 +184,16 @@ def test_rows_of_ials_shrink_to_what_attributes_say():
         within = sum(np.square(rows - rows.mean(0)).sum() for rows in genres)
         return within / np.square(np.concatenate(genres) - np.concatenate(genres).mean(0)).sum()
 
-    plain, described = (small(alpha=0.1).fit(TRAIN, item_features=table) for table in (None, ITEMS))
-    assert spread(described) < 0.8 * spread(plain)
+    alpha = 0.1 if loss == "ials" else 3 * RANKING[loss].alpha
+    plain, described = (small(loss, alpha=alpha).fit(TRAIN, item_features=table) for table in (None, ITEMS))
+    assert spread(described) < 0.95 * spread(plain)
+
+
+@ranking_kinds
+def test_without_regularisation_cold_rows_still_follow_attributes(loss):
+    model = small(loss, alpha=0.0).fit(TRAIN, item_features=ITEMS)
+    assert np.isfinite(model.item_factors_).all()
+    assert COLD_AUC(model, ALL) > 0.8
 
 
 def test_an_id_without_attributes_is_as_the_average():
@@ -181,6 +209,19 @@ def test_an_id_without_attributes_is_as_the_average():
 
 
 # new users
+
+
+@pytest.mark.parametrize("loss", ["logistic", "softmax"])
+@with_or_without_biases
+def test_fold_in_by_a_ranking_loss_is_near_the_fitted_row_when_attributes_are_told(loss, biased):
+    """The objective of a user's row is that of its fold-in, which takes twenty steps; without attributes it is another."""
+    model = small(loss, biased=biased, dtype="float64", max_iter=200, tol=0.0).fit(TRAIN, user_features=USERS)
+    some = (LIKES & ~IS_COLD).any(1)
+    fitted = as_rows(model, "user", some)[:, :6]
+    told, untold = (model.fold_in(TRAIN.tocsr(), user_features=table)[some, :6] for table in (USERS, None))
+    far = np.square(fitted - fitted.mean(0)).sum()
+    assert np.square(told - fitted).sum() < 0.05 * far
+    assert np.square(told - fitted).sum() < 0.5 * np.square(untold - fitted).sum()
 
 
 @with_or_without_biases
@@ -217,6 +258,83 @@ def test_attributes_that_fit_did_not_see_are_refused(loss):
     for call in (model.extend, lambda **tables: model.partial_fit(TRAIN, **tables)):
         with pytest.raises(ValueError, match="item_features were not there in fit"):
             call(item_features=ITEMS)
+
+
+# score
+
+
+NEW, KNOWN = np.arange(0, N_USERS, 3), np.flatnonzero(np.arange(N_USERS) % 3)
+ROWS = sp.csr_array(LIKES[NEW] * 1.0)
+
+
+def for_known(loss="ials", **params):
+    """Fitted to some of the users, with their attributes."""
+    return small(loss, **params).fit(sp.csr_array(LIKES[KNOWN] * 1.0), user_features=USERS[KNOWN])
+
+
+@every_kind_of_loss
+@with_or_without_biases
+def test_score_of_new_users_folds_them_in_with_their_attributes(loss, biased):
+    model = for_known(loss, biased=biased)
+    known, test = ranking_scorer("ndcg", k=10).hold_out(ROWS)
+    scores = model.predict(known, user_features=USERS[NEW])
+    expected = ndcg_by_hand(scores, known.toarray() != 0, test.toarray() != 0)
+    assert model.score(ROWS, user_features=USERS[NEW]) == pytest.approx(expected, rel=1e-9)
+    assert (expected != model.score(ROWS)) == (loss == "ials")  # the others look at those of users without positives alone
+
+
+def test_new_users_of_weight_zero_are_left_out_with_their_attributes():
+    model, weight = for_known(), np.arange(len(NEW)) % 3
+    some = weight > 0
+    score = model.score(ROWS, sample_weight=weight, user_features=USERS[NEW])
+    assert score == model.score(ROWS[np.flatnonzero(some)], user_features=USERS[NEW][some])
+    assert score != model.score(ROWS, sample_weight=weight, user_features=USERS[NEW][::-1])
+
+
+@every_kind_of_loss
+def test_score_knows_what_attributes_say_of_further_ids(loss):
+    model = of_frames(loss).fit(labelled(TRAIN), item_features=frame(~IS_COLD))
+    told = model.score(labelled(ALL), item_features=frame(IS_COLD))
+    assert len(model.items_) == (~IS_COLD).sum()
+    assert told == model.extend(item_features=frame(IS_COLD)).score(labelled(ALL)) > 0
+    by_position, attributes = for_known(loss), np.vstack([USERS[KNOWN], USERS[NEW]])
+    rest = Interactions.from_matrix(sp.csr_array(np.vstack([0.0 * LIKES[KNOWN], LIKES[NEW]])))
+    blind, told = by_position.score(rest), by_position.score(rest, user_features=attributes)
+    assert told == by_position.extend(user_features=attributes).score(rest) > blind + 0.1
+
+
+def test_new_users_may_have_items_that_only_attributes_tell_of():
+    early = np.arange(N_ITEMS) < 80
+    model = small().fit(sp.csr_array(LIKES[:, early] * 1.0), user_features=USERS, item_features=ITEMS[early])
+    told = model.score(ROWS, user_features=USERS[NEW], item_features=ITEMS)
+    assert told == model.extend(item_features=ITEMS).score(ROWS, user_features=USERS[NEW])
+    assert told != model.score(ROWS, item_features=ITEMS)
+
+
+@pytest.mark.parametrize("framed", [False, True], ids=["matrix", "frame"])
+def test_score_gets_the_attributes_of_its_rows_by_metadata_routing(framed):
+    X, table = sp.csr_array(LIKES * 1.0), _users() if framed else USERS
+    cv = KFold(3, shuffle=True, random_state=0)
+    with config_context(enable_metadata_routing=True):
+        model = small(max_iter=4).set_fit_request(user_features=True).set_score_request(user_features=True)
+        found = cross_validate(model, X, params={"user_features": table}, cv=cv, error_score="raise")["test_score"]
+    expected = []
+    for train, test in cv.split(X):
+        of_train, of_test = (Features(table.iloc[rows].reset_index(drop=True) if framed else table[rows]) for rows in (train, test))
+        expected.append(small(max_iter=4).fit(X[train], user_features=of_train).score(X[test], user_features=of_test))
+    assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_score_refuses_attributes_that_fit_did_not_see():
+    model = small(max_iter=2).fit(TRAIN)
+    for tables in ({"user_features": USERS}, {"item_features": ITEMS}):
+        name = next(iter(tables))
+        with pytest.raises(ValueError, match=f"{name} were not there in fit"):
+            model.score(ALL, **tables)
+        with pytest.raises(ValueError, match=f"{name} were not there in fit"):
+            model.score(TRAIN.tocsr(), **tables)
+    with pytest.raises(ValueError, match="user_features has a row for the user 79, but X has 40 rows"):
+        for_known().score(ROWS, user_features=USERS[KNOWN])
 
 
 # later items, and what goes on

@@ -255,7 +255,7 @@ def test_score_of_a_matrix_folds_a_part_of_each_row_in(loss):
     model, X = small(loss).fit(train), sp.csr_array(test.tocsr())
     assert model.score(X) == ranking_scorer("ndcg", k=10)(model, X)
     scorer = ranking_scorer("ndcg", k=10)
-    known, test = scorer._hold_out(X)
+    known, test = scorer.hold_out(X)
     expected = ndcg_by_hand(model.predict(known), known.toarray() != 0, test.toarray() != 0)
     assert model.score(X) == pytest.approx(expected, rel=1e-9)
     weight = np.arange(X.shape[0]) % 3

@@ -19,6 +19,7 @@ CALLS = {
     "inverse_transform": lambda model: model.inverse_transform(np.ones((1, 2))),
     "score": lambda model: model.score(X, Y),
     "recommend": lambda model: model.recommend(),
+    "explain": lambda model: model.explain(X),
     "similar_items": lambda model: model.similar_items([0]),
     "similar_users": lambda model: model.similar_users([0]),
     "embeddings": lambda model: model.embeddings(),

@@ -292,6 +292,28 @@ def test_metadata_routing_hands_features_to_fit():
     assert all(hasattr(one, "item_feature_weights_") for one in result["estimator"])
 
 
+def test_metadata_routing_hands_the_rows_of_a_frame_to_fit_and_score():
+    pandas = pytest.importorskip("pandas")
+    X, table = sp.csr_array(DATA.tocsr()), pandas.DataFrame({"kind": USERS.argmax(axis=1).astype(str)})
+    cv = KFold(3, shuffle=True, random_state=0)
+    with config_context(enable_metadata_routing=True):
+        model = make(max_iter=4).set_fit_request(user_features=True).set_score_request(user_features=True)
+        found = cross_validate(model, X, params={"user_features": table}, cv=cv, error_score="raise")["test_score"]
+    expected = []
+    for train, test in cv.split(X):
+        of_train, of_test = (Features(table.iloc[rows].reset_index(drop=True)) for rows in (train, test))
+        expected.append(make(max_iter=4).fit(X[train], user_features=of_train).score(X[test], user_features=of_test))
+    assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_new_users_are_scored_on_items_that_only_features_tell_of():
+    early = np.arange(N_ITEMS) < 80
+    matrix = sp.csr_array(DATA.tocsr())
+    model = make().fit(matrix[:60][:, np.flatnonzero(early)], item_features=ITEMS[early])
+    told = model.score(matrix[60:], item_features=ITEMS)
+    assert told == pytest.approx(model.extend(item_features=ITEMS).score(matrix[60:]), rel=1e-12)
+
+
 def test_cold_items_are_ranked():
     model = make().fit(WARM, user_features=USERS, item_features=ITEMS)
     liked = OF_COLD[OF_COLD.ratings > 4]

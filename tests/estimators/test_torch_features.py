@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from data import planted
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from round_trip import reloaded, same
 from torch import nn
 
@@ -199,3 +199,164 @@ def test_ratings_with_attributes_on_top_of_embeddings_are_predicted_better():
     tables = {"user_features": np.eye(N_GENRES)[TASTE], "item_features": ITEMS}
     plain = small(BiasedMF, "squared_error", module__n_factors=3).fit(data[~test])
     assert small(Hybrid, "squared_error").fit(data[~test], **tables).score(data[test]) > plain.score(data[test]) + 0.1
+
+
+# tables after the fit
+
+
+class Hybrid(Content):
+    """Users and items have rows of their own, and a bias in one tensor; items' attributes come on top."""
+
+    def __init__(self, n_users, n_items, n_item_features, n_factors=6):
+        super().__init__(n_users, n_items, n_item_features, n_factors)
+        self.item_factors = nn.Embedding(n_items, n_factors)
+        self.biases = nn.Parameter(torch.randn(n_users + n_items + 1))
+        self.n_users = n_users
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, user, item, item_features):
+        biases = self.biases[user] + self.biases[self.n_users + item] + self.biases[-1]
+        return super().forward(user, item, item_features) + (self.user_factors(user) * self.item_factors(item)).sum(1) + biases
+
+
+NEW_FILMS = np.array(["alien", "film050b", "zorro"])  # before, between and after those of fit
+NEW_GENRES = np.array(["drama", "epic", "drama"])
+
+
+def new_films():
+    return pytest.importorskip("pandas").DataFrame({"genre": NEW_GENRES}, index=NEW_FILMS)
+
+
+def of_new(model, user, module=Hybrid):
+    """The scores of a user with the new films, by the trained parameters: their own part is the mean of those of observed films."""
+    own = {name: tensor.double().numpy() for name, tensor in model.module_.state_dict().items()}
+    observed = model.item_counts_ > 0
+    scores = []
+    for row in model.item_encoder_.transform(new_films()).toarray():
+        factors = own["weights.weight"] @ row
+        bias = 0.0
+        if module is Hybrid:
+            factors = factors + own["item_factors.weight"][observed].mean(0)
+            bias = own["biases"][user] + own["biases"][len(model.users_) :][: len(observed)][observed].mean() + own["biases"][-1]
+        scores.append(own["user_factors.weight"][user] @ factors + bias)
+    return np.array(scores)
+
+
+@pytest.mark.parametrize("module", [Content, Hybrid])
+@pytest.mark.parametrize("loss", ["bpr", "squared_error"])
+def test_new_items_of_a_table_are_predicted_by_their_attributes(module, loss):
+    data = TRAIN if loss == "bpr" else ALL
+    model = of_frames(module=module, loss=loss).fit(labelled(data), np.ones(len(data)), item_features=frame())
+    before = model.predict(3), {name: tensor.clone() for name, tensor in model.module_.state_dict().items()}
+    found = model.predict(3, NEW_FILMS, item_features=new_films())
+    np.testing.assert_allclose(found, of_new(model, 3, module), rtol=1e-4, atol=1e-5)
+    assert found[0] == found[2] != found[1]  # of one genre
+    everything = model.predict(3, item_features=new_films())
+    places = np.searchsorted(np.sort([*NAMES, *NEW_FILMS]), NEW_FILMS)
+    assert_allclose(everything[places], found, rtol=1e-6)
+    assert_allclose(np.delete(everything, places), before[0], rtol=1e-6)
+    table = labelled(TRAIN[:3]).assign(item=NEW_FILMS)
+    assert_allclose(
+        model.predict(table, item_features=new_films()),
+        [model.predict(user, film, item_features=new_films()) for user, film in zip(table["user"], NEW_FILMS, strict=True)],
+        rtol=1e-6,
+    )
+    assert_array_equal(model.predict(3), before[0])  # known to that call alone
+    assert all(torch.equal(tensor, before[1][name]) for name, tensor in model.module_.state_dict().items())
+    assert len(model.items_) == N_ITEMS
+
+
+def test_new_items_of_a_table_are_recommended():
+    model = of_frames().fit(labelled(TRAIN), item_features=frame())
+    items, scores = model.recommend([0, 1], k=2, items=NEW_FILMS, item_features=new_films())
+    expected = np.array([of_new(model, user, Content) for user in (0, 1)])
+    assert_allclose(scores, -np.sort(-expected)[:, :2], rtol=1e-4)
+    drama_first = expected[:, 0] > expected[:, 1]
+    assert_array_equal(items[:, 0], np.where(drama_first, "alien", "film050b"))
+    among_all = model.recommend(0, k=N_ITEMS + 3, exclude_seen=False, item_features=new_films())[0]
+    assert set(among_all) == {*NAMES, *NEW_FILMS}
+    not_seen = model.recommend(0, k=N_ITEMS + 3, item_features=new_films())
+    seen = set(labelled(TRAIN).loc[TRAIN.user_ids == 0, "item"])
+    assert set(not_seen[0][np.isfinite(not_seen[1])]) == {*NAMES, *NEW_FILMS} - seen
+
+
+def test_score_takes_tables_of_further_items():
+    model = of_frames().fit(labelled(TRAIN), item_features=frame(~IS_COLD))
+    test = labelled(ALL[IS_COLD[ALL.item_ids]])
+    assert model.score(test) == 0
+    assert model.score(test, item_features=frame(IS_COLD)) > 0.05
+    known, cold = (
+        of_frames(loss="squared_error").fit(labelled(TRAIN), np.ones(len(TRAIN)), item_features=frame(~IS_COLD)),
+        frame(IS_COLD),
+    )
+    rating = TRAIN.ratings[: len(test)] + np.arange(len(test)) % 2
+    predicted = known.predict(test, item_features=cold)
+    expected = 1 - np.square(rating - predicted).sum() / np.square(rating - rating.mean()).sum()
+    assert known.score(test, rating, item_features=cold) == pytest.approx(expected, rel=1e-9)
+
+
+def test_new_users_by_position_and_attributes_that_change():
+    warm = int(np.flatnonzero(~IS_COLD)[0])
+    model = small(variant_of_users(), "squared_error", handle_unknown="error").fit(TRAIN, user_features=USERS)
+    more = np.vstack([USERS, [[2.0, 0.5]]])
+    weights = model.module_.weights.weight.detach().double().numpy()[0]
+    found = model.predict([N_USERS, 0], [warm, warm], user_features=more)
+    bias = model.module_.bias.weight[warm].item()
+    assert_allclose(found, [more[N_USERS] @ weights + bias, USERS[0] @ weights + bias], rtol=1e-4)
+    with pytest.raises(ValueError, match="user id"):
+        model.predict([N_USERS], [warm])
+    changed = model.predict([0], [warm], user_features=np.array([[3.0, 1.0]]))
+    assert_allclose(changed, [np.array([3.0, 1.0]) @ weights + bias], rtol=1e-4)
+
+
+def variant_of_users():
+    class ByUser(nn.Module):
+        def __init__(self, n_users, n_items, n_user_features):
+            super().__init__()
+            self.bias, self.weights = nn.Embedding(n_items, 1), nn.Linear(n_user_features, 1, bias=False)
+
+        def forward(self, user, item, user_features):
+            return self.bias(item) + self.weights(user_features)
+
+    return ByUser
+
+
+def test_unknown_ids_beside_new_ones_are_still_averaged():
+    model = of_frames().fit(labelled(TRAIN), item_features=frame())
+    unknown = model.predict(3, ["nothing", "alien"], item_features=new_films())
+    assert unknown[0] == pytest.approx(model.predict(3, "nothing"), rel=1e-6)
+    nan = of_frames(handle_unknown="nan").fit(labelled(TRAIN), item_features=frame())
+    assert_array_equal(np.isnan(nan.predict(3, ["nothing", "alien"], item_features=new_films())), [True, False])
+
+
+def test_a_table_that_the_module_cannot_take_is_refused_with_words():
+    model = small(BiasedMF, module__n_factors=2).fit(TRAIN)
+    users = small().fit(TRAIN, item_features=ITEMS)
+    for call in (model.predict, model.recommend, model.score):
+        with pytest.raises(
+            ValueError, match=r"item_features are for a module whose forward takes them, and BiasedMF has forward\(user"
+        ):
+            call(TRAIN, item_features=ITEMS)
+        with pytest.raises(ValueError, match="no fold-in"):
+            call(TRAIN.tocsr(), item_features=ITEMS)
+    for call in (users.predict, users.recommend, users.score):
+        with pytest.raises(ValueError, match=r"user_features are for.*Content has forward\(user, item, item_features\)"):
+            call(TRAIN, user_features=USERS)
+    with pytest.raises(ValueError, match="item_features"):
+        users.predict(TRAIN, item_features=ITEMS[:, :2])
+
+    class Anything(BiasedMF):
+        def forward(self, user, item, **features):
+            return super().forward(user, item)
+
+    with pytest.raises(ValueError, match="item_features were not there in fit"):
+        small(Anything, module__n_factors=2).fit(TRAIN).predict(0, item_features=ITEMS)
+
+
+def test_tables_after_the_fit_draw_from_no_global_generator():
+    model = of_frames(module=Hybrid).fit(labelled(TRAIN), item_features=frame())
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    model.predict(3, NEW_FILMS, item_features=new_films())
+    assert_array_equal(torch.rand(3), expected)

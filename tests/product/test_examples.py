@@ -32,6 +32,8 @@ def planted(variant, as_frame=False, features=False):
         films = {"title": [f"Film {i}" for i in range(1, 121)], "year": np.arange(1901.0, 2021.0)}
         genres = [("Comedy",) if x > 0 else ("Drama", "Thriller") for x in ratings.item_factors[:, 0]]
         ratings.item_features = pandas.DataFrame(films | {"genres": genres}, index=pandas.RangeIndex(1, 121, name="item"))
+        people = {"gender": ["F", "M"] * 40, "age": np.arange(20, 100), "occupation": ["other", "student", "writer", "artist"] * 20}
+        ratings.user_features = pandas.DataFrame(people, index=pandas.RangeIndex(1, 81, name="user"))
     return ratings
 
 

@@ -5,6 +5,7 @@ import re
 from itertools import chain
 
 import numpy as np
+import pandas as pd
 import peers
 import pytest
 import scipy.sparse as sp
@@ -15,6 +16,8 @@ import torch
 import tutorial
 from data import planted
 from migration import FOLDER, PAGES
+from sklearn.compose import ColumnTransformer
+from sklearn.preprocessing import KBinsDiscretizer
 
 import sk_torchmf
 from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, Interactions, TorchFactorization
@@ -80,6 +83,29 @@ def of_lightfm(path):
     return names | {"df": df, "X": df[["user", "item"]], "data": data, "signs": signs, "train": train, "test": test, "model": model}
 
 
+def of_cmfrec(path):
+    tables, data = peers.named_tables(), Interactions.from_matrix(peers.clicks()[0])
+    model = BiasedMatrixFactorization(4, user="UserId", item="ItemId", random_state=0)
+    model.fit(tables["df"], tables["df"]["Rating"], user_features=tables["U"], item_features=tables["I"]).save(path)
+    new = pd.DataFrame({"hot": [1.0, 0.0], "sweet": [0.5, -0.5]}, index=["cocoa", "juice"])
+    nobody = sp.csr_array((1, model.n_items_))
+    row = sp.csr_array(([5.0], ([0], [model.items_.searchsorted("tea")])), shape=nobody.shape)
+    tables |= {"new": new, "attributes": pd.DataFrame({"age": [0.3], "member": [1.0]})}
+    matrices = {"ratings": data.tocsr(), "data": data, "weights": np.ones(len(data)), "tags": peers.tags()}
+    return tables | matrices | {"nobody": nobody, "row": row, "model": model}
+
+
+def of_myfm(path):
+    df, items = peers.frame(), peers.tagged_items()
+    items["tags"] = items["tags"].str.split(",")
+    X, y = df[["user", "item"]], df["rating"].to_numpy()
+    model = BiasedMatrixFactorization(4, user="user", item="item", random_state=0).fit(X, y)
+    model.save(path)
+    ordinal = BiasedMatrixFactorization(4, loss="ordinal", random_state=0).fit(X, y)
+    every = {"df": df, "items": items, "X": X, "y": y, "X_test": X[:9], "y_test": y[:9], "model": model, "ordinal": ordinal}
+    return every | {"ColumnTransformer": ColumnTransformer, "KBinsDiscretizer": KBinsDiscretizer}
+
+
 def of_torch_loop(path):
     theirs = peers.of_torch_loop(None, path)
     shared = {name: theirs[name] for name in ("user", "item", "rating", "loader", "n_users", "n_items", "P", "Q", "df")}
@@ -117,6 +143,7 @@ def test_their_calls_on_the_page_are_python(page):
         ast.parse(code)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:cmfrec")  # it calls pandas in ways that pandas gives up
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # Surprise leaves files open, and so do people who pickle in one line
 @pytest.mark.parametrize("page", PAGES[1:], ids=str)
 def test_their_calls_on_the_page_run(page, tmp_path, capsys):

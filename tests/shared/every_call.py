@@ -66,6 +66,7 @@ CALLS = {
     "recommend one": lambda model, data: model.recommend(3, k=3, items=np.arange(9), exclude_seen=False),
     "recommend new": lambda model, data: model.recommend(new_users(data), k=5),
     "recommend explore": lambda model, data: model.recommend(k=5, explore=True, random_state=0),
+    "explain": lambda model, data: model.explain(data),
     "similar_items": lambda model, data: model.similar_items(data.item_ids[:100], 5),
     "similar_users": lambda model, data: model.similar_users(data.user_ids[:100], 5),
     "fold_in": lambda model, data: model.fold_in(new_users(data)),

@@ -47,6 +47,8 @@ PAGES = [
     Page("surprise", "surprise"),
     Page("implicit", "implicit"),
     Page("lightfm", "lightfm"),
+    Page("cmfrec", "cmfrec"),
+    Page("myfm", "myfm"),
     Page("torch_loop", None),
 ]
 SPOTLIGHT = PAGES[0]

@@ -89,6 +89,57 @@ def of_lightfm(lightfm, path):
     return every | {"train": train, "test": test, "tags": tags(), "model": model, "tagged": tagged, "sp": sp}
 
 
+def named_tables():
+    """Ratings under the names that cmfrec asks for, and tables of users and items, two of whom have no ratings."""
+    df = frame().set_axis(["UserId", "ItemId", "Rating"], axis=1)
+    users, items = [*df["UserId"].unique(), "new"], [*df["ItemId"].unique(), "cold"]
+    age, sweet = (np.linspace(-1.0, 1.0, len(ids)) for ids in (users, items))
+    of_users = pd.DataFrame({"UserId": users, "age": age, "member": np.arange(len(users)) % 2.0})
+    of_items = pd.DataFrame({"ItemId": items, "hot": np.arange(len(items)) % 2.0, "sweet": sweet})
+    return {"df": df, "U": of_users, "I": of_items}
+
+
+def of_cmfrec(cmfrec, path):
+    import pickle
+
+    tables, ratings = named_tables(), clicks()[0].tocoo()
+    model = cmfrec.CMF(k=4, verbose=False, nthreads=1).fit(tables["df"], tables["U"], tables["I"])
+    path.write_bytes(pickle.dumps(model))
+    every = {name: getattr(cmfrec, name) for name in ("CMF", "CMF_implicit", "OMF_explicit")}
+    every |= tables | {"ratings": ratings, "weights": np.ones(ratings.nnz), "tags": tags().tocoo(), "model": model}
+    return every | {"new": np.array([[1.0, 0.5], [0.0, -0.5]]), "attributes": np.array([0.3, 1.0]), "pickle": pickle}
+
+
+def tagged_items():
+    """A table of the items of ``frame``, whose tags are text with commas."""
+    items = np.unique(frame()["item"])
+    at = np.arange(len(items))
+    labels = np.where(at % 2, "hot,sweet", "sweet").astype(object)
+    return pd.DataFrame({"item": items, "kind": np.array(["a", "b", "c"])[at % 3], "tags": labels, "year": 2000.0 + at})
+
+
+def of_myfm(myfm, path):
+    import pickle
+
+    from myfm.utils import callbacks, encoders
+
+    df, items = frame(), tagged_items()
+    encoder = encoders.DataFrameEncoder()
+    for name in ("user", "item"):
+        encoder.add_column(name, encoders.CategoryValueToSparseEncoder(df[name]))
+    X, y, index = encoder.encode_df(df), df["rating"].to_numpy(), np.searchsorted(items["item"], df["item"]).tolist()
+    item_rows = sp.hstack([sp.eye(len(items)), tags()], format="csr")
+    users, person = np.unique(df["user"], return_inverse=True)
+    blocks = [myfm.RelationBlock(person.tolist(), sp.eye(len(users), format="csr")), myfm.RelationBlock(index, item_rows)]
+    model = myfm.MyFMRegressor(rank=4).fit(X, y, n_iter=20)
+    ordinal = myfm.MyFMOrderedProbit(rank=4).fit(X, y.astype(int) - 1, n_iter=20)
+    path.write_bytes(pickle.dumps(model))
+    every = {name: getattr(module, name) for module in (myfm, callbacks, encoders) for name in module.__all__}
+    every |= {"df": df, "items": items, "encoder": encoder, "X": X, "y": y, "X_test": X[:9], "y_test": y[:9], "pd": pd}
+    every |= {"index": index, "item_rows": item_rows, "blocks": blocks, "model": model, "ordinal": ordinal}
+    return every | {"of_ann": encoder.encode_df(items[["item"]].assign(user="ann")), "pickle": pickle}
+
+
 def of_torch_loop(package, path):
     data = planted(3, mean=3.0, n_users=30, n_items=20, n_ratings=300)[0]
     user, item, rating = (torch.from_numpy(part) for part in (data.user_ids, data.item_ids, data.ratings.astype(np.float32)))

@@ -7,7 +7,7 @@ from contract import DATA, N_ITEMS, N_USERS
 from data import as_form
 
 from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, Interactions, TorchFactorization
-from sk_torchmf.display import FactorMapDisplay, RatingResidualDisplay, TrainingCurveDisplay
+from sk_torchmf.display import FactorMapDisplay, FeatureShareDisplay, RatingResidualDisplay, TrainingCurveDisplay
 
 matplotlib = pytest.importorskip("matplotlib")
 plt = pytest.importorskip("matplotlib.pyplot")
@@ -65,6 +65,9 @@ def draw(kind, ax=None):
         return kind(histories={LONG[1]: validated, "_": validated}, best_iters={LONG[1]: 2}).plot(ax)
     if kind is FactorMapDisplay:
         return kind.from_estimator(fitted(), labels=LONG, color=[text[-5:-3] for text in LONG], color_label=LONG[0], ax=ax)
+    if kind is FeatureShareDisplay:
+        shares = {LONG[0]: {name: 0.01 * j for j, name in enumerate(LONG[:4])}, "items": {"_": 0.2}}
+        return kind(shares=shares, weights={name: 0.1 * j - 0.3 for j, name in enumerate(LONG[:9])}, weights_title=LONG[1]).plot(ax)
     if kind is RatingResidualDisplay:
         return kind.from_estimator(fitted(), DATA, ax=ax)
     return kind.from_estimator(fitted(), 0, X=DATA, labels=LONG, ax=ax)

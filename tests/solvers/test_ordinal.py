@@ -8,12 +8,34 @@ from scipy.special import expit, logit
 from sk_torchmf.model.cut_points import SLOPE, softening
 from sk_torchmf.nn import Pairs, Plan
 from sk_torchmf.solvers import ordinal
+from sk_torchmf.solvers.likelihood import Observed
 from sk_torchmf.solvers.ordinal import BARRIER, GUARD, LEAST_GAP, OrdinalCuts, first_cuts, first_spread, ordinal_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 LEVELS = np.array([-1.5, -0.5, 0.2, 1.0])
 own_or_not = pytest.mark.parametrize("own", [False, True], ids=["one set", "own cuts"])
+
+
+class CutsOfPairs(OrdinalCuts):
+    """Cut points that are asked by spans of user-major pairs, and learn from the scores of all of them."""
+
+    def __init__(self, *args, weight=None, **options):
+        super().__init__(*args, **options)
+        self.weight = weight
+
+    def slope(self, score, span):
+        return super().slope(score, self.place[span], None if self.weight is None else self.weight[span])
+
+    def loss(self, score, span):
+        return super().loss(score, self.place[span])
+
+    def learn(self, score, mean_variance, **options):
+        parts = [
+            (rows, Observed(block, self.place[span], None if self.weight is None else self.weight[span]), score[span])
+            for rows, span, block in self.plan
+        ]
+        super().learn(parts, mean_variance, **options)
 
 
 class Problem:
@@ -32,7 +54,7 @@ class Problem:
     def cuts(self, own=True, weight=None, dtype=torch.float64, **options):
         plan = Plan(Pairs(self.user, self.item, *self.shape))
         spread = first_spread(len(self.levels)) if own else None
-        return OrdinalCuts(plan, self.code, first_cuts(self.levels), spread, weight=weight, dtype=dtype, **options)
+        return CutsOfPairs(plan, self.code, first_cuts(self.levels), spread, weight=weight, dtype=dtype, **options)
 
     def probability(self, gamma, delta=None, score=None):
         """P of each rating, by the definition."""
@@ -390,7 +412,7 @@ def test_a_gpu_learns_the_same(own):
     plan = Plan(Pairs(problem.user, problem.item, *problem.shape, device="cuda"))
     spread = first_spread(4) if own else None
     weight, score = problem.weight.cuda(), problem.score.cuda()
-    there = OrdinalCuts(plan, problem.code, first_cuts(LEVELS), spread, weight=weight, dtype=torch.float64)
+    there = CutsOfPairs(plan, problem.code, first_cuts(LEVELS), spread, weight=weight, dtype=torch.float64)
     for _ in range(4):
         here.learn(problem.score, 0.3)
         there.learn(score, 0.3)

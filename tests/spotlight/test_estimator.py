@@ -187,6 +187,13 @@ def test_new_users_are_refused():
             call(DATA.tocsr())
 
 
+def test_tables_of_attributes_are_refused():
+    fitted = explicit().fit(DATA)
+    for call in (fitted.predict, fitted.recommend, fitted.score):
+        with pytest.raises(ValueError, match="user_features and item_features are not for Spotlight's models"):
+            call(DATA, item_features=np.ones((20, 2)))
+
+
 def test_sequence_models_are_refused():
     class Sequence(ExplicitModel):
         __module__ = "spotlight.sequence.implicit"

@@ -6,8 +6,9 @@ import torch
 from numpy.testing import assert_array_equal
 
 from sk_torchmf.estimators._torch_training import ModuleStart
+from sk_torchmf.solvers.base import tensors_of
 from sk_torchmf.solvers.minibatch import Trainer
-from sk_torchmf.training.state import Codes, gathered
+from sk_torchmf.training.state import Codes, fill_new, find_sides, gathered
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -66,3 +67,21 @@ def test_new_rows_begin_with_the_optimizers_initial_value(optimizer, options, ke
     assert (after[:, [2, 5]] == begin).all()
     if "step" in first.optimizer.state[old.across]:
         assert float(trainer.optimizer.state[new.across]["step"]) == 1
+
+
+def test_new_rows_are_the_mean_of_those_that_were_observed():
+    torch.manual_seed(0)
+    new, codes = Odd(5, 6), Codes(np.array([-1, 0, 1, -1, 2]), np.array([0, 1, -1, 2, 3, -1]), (3, 4))
+    before = {name: tensor.clone().numpy() for name, tensor in tensors_of(new).items()}
+    old = tensors_of(Odd(3, 4))
+    sides = find_sides(old, tensors_of(new), codes, lambda *shape: tensors_of(Odd(*shape)))
+    observed = np.isin(np.arange(5), [1, 4]), np.isin(np.arange(6), [0, 1, 3])  # of those that were there not all
+    fill_new(tensors_of(new), sides, codes, observed)
+    expected = {name: values.copy() for name, values in before.items()}
+    expected["both.weight"][[0, 3]] = before["both.weight"][[1, 4]].mean(0)
+    expected["both.weight"][[7, 10]] = before["both.weight"][[5, 6, 8]].mean(0)
+    expected["across"][:, [2, 5]] = before["across"][:, [0, 1, 3]].mean(1, keepdims=True)
+    expected["square"][[0, 3]] = expected["square"][[1, 4]].mean(0)
+    expected["square"][:, [2, 5]] = expected["square"][:, [0, 1, 3]].mean(1, keepdims=True)
+    for name, tensor in tensors_of(new).items():
+        np.testing.assert_allclose(tensor.numpy(), expected[name], rtol=1e-6, atol=1e-7, err_msg=name)

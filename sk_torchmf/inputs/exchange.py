@@ -1,0 +1,200 @@
+"""Observations of which each process has any part: rows to their users' owners, one numbering of the items. Knows no solver."""
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+
+from sk_torchmf.inputs.forms import SPARSE
+from sk_torchmf.inputs.id_types import KINDS, NUMBER, TEXT, type_of
+from sk_torchmf.inputs.labels import join
+from sk_torchmf.inputs.stable_hash import shares, stable_hash
+from sk_torchmf.interactions import Interactions
+
+_KINDS = KINDS | {"b": NUMBER, "O": TEXT}
+DATA, FEATURES = "data", "features"  # the parts of a Reading that hold columns
+COLUMNS = "ratings", "weights", "timestamps"  # of Interactions, beside the ids
+
+
+def exchange(reading, processes):
+    """Give each process all observations of its users.
+
+    A user of a table or container belongs to a process by a hash of the label, see ``stable_hash.shares``, whoever has the rows.
+    The rows of a sparse matrix are users of whom no other process has any: they stay, and are numbered on over the processes.
+
+    Parameters
+    ----------
+    reading : Reading
+        This process's part, which may have no observations. Attributes of users and items join it after the exchange.
+    processes : Communicator
+
+    Returns
+    -------
+    Reading
+        ``users`` are this process's, of which there may be none; ``items`` those of all, the same in every process. The
+        observations are in the order of ranks, and of each rank in the order in which it had them: where the ranks have one part of
+        a table after the other, in the order of the table. Weights are ones where a process had none and another had.
+
+    Raises
+    ------
+    TypeError, ValueError
+        In every process alike, where their parts do not fit together or all are empty.
+    """
+    if processes.size == 1 and len(reading.data):
+        return reading
+    columns = _columns(reading)
+    told = processes.all_gather(_description(reading, columns))
+    givers = [own for own in told if own["n"]]
+    _check_forms(told)
+    if not givers:
+        raise ValueError("X has no observations on any rank, while a minimum of 1 is required.")
+    dtypes = _agree_on_columns(told)
+    items, item_code = _agree(reading.items, "item", told, processes)
+    agreed = replace(reading, n_features=givers[0]["n_features"], names=givers[0]["names"], items=items)
+    if reading.form == SPARSE:
+        first = sum(own["n_users"] for own in told[: processes.rank])
+        users, user, item = np.arange(first, first + len(reading.users)), reading.data.user_ids, reading.data.item_ids
+        return _with_columns(agreed, users, user, item, _filled(columns, len(reading.data), dtypes))
+    categories = {}
+    for key in givers[0]["categories"]:
+        name, own = key[1], reading.categories.get(key[1], np.empty(0))
+        categories[name], code = _agree(own, name, told, processes)
+        columns[key] = code[columns.get(key, np.empty(0, dtype=np.int64))]
+
+    owner = shares(stable_hash(reading.users, "user"), processes.size).astype(np.uint16)
+    rows = _Rows(owner[reading.data.user_ids], processes)
+    users, user = _exchange_users(reading, owner, rows, told)
+    item = rows.exchange(item_code.astype(np.int32)[reading.data.item_ids])
+    moved = ((key, rows.exchange(values)) for key, values in _filled(columns, len(reading.data), dtypes))
+    return _with_columns(replace(agreed, categories=categories), users, user, item, moved)
+
+
+def _columns(reading):
+    """The columns of the observations beside the ids, by the part of the Reading that holds them and their name."""
+    of_data = {(DATA, name): getattr(reading.data, name) for name in COLUMNS}
+    columns = of_data | {(FEATURES, name): values for name, values in reading.features.items()}
+    return {key: values for key, values in columns.items() if values is not None}
+
+
+def _filled(columns, n, dtypes):
+    """The columns that were agreed on, one by one, in the dtypes that were; ones for weights that a process has not."""
+    for key, dtype in dtypes.items():
+        yield key, columns[key].astype(dtype, copy=False) if key in columns else np.ones(n, dtype=dtype)
+
+
+def _with_columns(reading, users, user, item, columns):
+    """A Reading of other observations, and of their users alone."""
+    columns = dict(columns)
+    of_data = {name: columns.get((DATA, name)) for name in COLUMNS}
+    data = Interactions(user, item, **of_data, num_users=len(users), num_items=len(reading.items))
+    features = {name: values for (part, name), values in columns.items() if part == FEATURES}
+    return replace(reading, data=data, users=users, features=features)
+
+
+class _Rows:
+    """The rows of this process, each of which goes to one: ``to``, of shape (n,), uint16."""
+
+    def __init__(self, to, processes):
+        self.processes, self.counts = processes, np.bincount(to, minlength=processes.size)
+        self.order = np.argsort(to, kind="stable").astype(np.int32 if len(to) < 2**31 else np.int64)
+        self.received = np.array(processes.all_gather(self.counts))[:, processes.rank]
+
+    def exchange(self, values):
+        """A column of the rows of this process for that of the rows that come to it."""
+        if values.dtype.kind != "O":
+            return self.processes.all_to_all(values, self.counts, self.order)[0]
+        return np.concatenate(_send(np.split(values[self.order], np.cumsum(self.counts)[:-1]), self.processes))
+
+
+def _exchange_users(reading, owner, rows, told):
+    """The users of this process, and their row numbers in the observations that come to it."""
+    by_owner, n_users = np.argsort(owner, kind="stable"), np.bincount(owner, minlength=rows.processes.size)
+    starts = np.cumsum(n_users) - n_users
+    code = np.empty(len(owner), dtype=np.int32)  # among those that go to the same process
+    code[by_owner] = np.arange(len(owner)) - np.repeat(starts, n_users)
+    users, places = _join(_send(np.split(reading.users[by_owner], starts[1:]), rows.processes), "user", told)
+    user, stop = rows.exchange(code[reading.data.user_ids]), np.cumsum(rows.received)
+    for sent, place in zip(np.split(user, stop[:-1]), places, strict=True):
+        sent[:] = place[sent]
+    return users, user
+
+
+def _agree(labels, role, told, processes):
+    """One numbering of what the processes have labels of: all labels, and the new row numbers of this process's."""
+    union, places = _join(processes.all_gather(labels), role, told)
+    return union, places[processes.rank]
+
+
+def _join(parts, role, told):
+    """``labels.join`` of what the processes sent, where those that have no labels at all may have sent any type."""
+    has_some = [role in own["types"] for own in told]
+    union, places = join([part for part, has in zip(parts, has_some, strict=True) if has], role)
+    found = iter(places)
+    return union, [next(found) if has else np.empty(0, dtype=np.int64) for has in has_some]
+
+
+def _send(objects, processes):
+    """Send an object to each process; what they have sent to this one, by rank."""
+    messages = [pickle.dumps(one, pickle.HIGHEST_PROTOCOL) for one in objects]
+    received, counts = processes.all_to_all(np.frombuffer(b"".join(messages), dtype=np.uint8), list(map(len, messages)))
+    return [pickle.loads(part.tobytes()) for part in np.split(received, np.cumsum(counts)[:-1])]
+
+
+def _description(reading, columns):
+    """What the processes compare: dtypes and types, no values."""
+    labels = {"user": reading.users, "item": reading.items} | reading.categories
+    return {
+        "n": len(reading.data),
+        "n_users": len(reading.users),
+        "form": reading.form,
+        "n_features": reading.n_features,
+        "names": reading.names,
+        "types": {role: type_of(own) for role, own in labels.items() if len(own)},
+        "dtypes": {name: values.dtype for name, values in columns.items()},
+        "categories": [(FEATURES, name) for name in sorted(reading.categories)],
+    }
+
+
+def _check_forms(told):
+    """Refuse parts that are no parts of one whole."""
+    _check_equal([own["form"] for own in told], "X must have one form on all ranks: tables, sparse matrices or Interactions")
+    has = [own["n"] > 0 or own["form"] == SPARSE for own in told]
+    names = [None if own["names"] is None else list(own["names"]) for own in told]
+    n_features = [f"{own['n_features']} columns" for own in told]
+    for values in (n_features, names):
+        own = [value if some else None for value, some in zip(values, has, strict=True)]
+        _check_equal(own, "X must have the same columns on all ranks")
+    for role in sorted({role for own in told for role in own["types"]}):
+        rule = (
+            f"{role} ids must be of one type on all ranks"
+            if role in ("user", "item")
+            else f"{role} must be of one type on all ranks"
+        )
+        _check_equal([own["types"].get(role) for own in told], rule, "Read the column as text everywhere.", TypeError)
+
+
+def _agree_on_columns(told):
+    """The dtype of each column of the rows that change hands; a dict by name."""
+    givers, found = [own if own["n"] else None for own in told], {}
+    for key in sorted({key for own in told for key in own["dtypes"]}, key=str):
+        dtypes = [None if own is None else own["dtypes"].get(key) for own in givers]
+        what = "time" if key[1] is None else key[1]
+        if key != (DATA, "weights"):
+            has = [None if own is None else "them" if key in own["dtypes"] else "none" for own in givers]
+            _check_equal(has, f"{what} must be given on all ranks or on none")
+        kinds = [None if dtype is None else _KINDS.get(dtype.kind, "objects") for dtype in dtypes]
+        labels = [None if own is None else "labels" if key in own["categories"] else "numbers" for own in givers]
+        _check_equal(kinds, f"{what} must be of one type on all ranks")
+        _check_equal(labels, f"{what} must be of one type on all ranks")
+        given = [dtype for dtype in dtypes if dtype is not None]
+        if given:
+            found[key] = np.dtype(object) if any(dtype.kind in "OT" for dtype in given) else np.result_type(*given)
+    return found
+
+
+def _check_equal(values, rule, cure="", error=ValueError):
+    """Refuse what differs between ranks; None is what says nothing."""
+    said = [(rank, value) for rank, value in enumerate(values) if value is not None]
+    for rank, value in said:
+        if value != said[0][1]:
+            raise error(f"{rule}. Got {said[0][1]} on rank {said[0][0]} and {value} on rank {rank}. {cure}".rstrip())
