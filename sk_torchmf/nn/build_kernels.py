@@ -38,15 +38,17 @@ def compile_kernels(source, library):
         Whether it was made and loads: where there is no compiler, or none that can, it was not, and the package does without.
     """
     library = Path(library).absolute()
-    library.unlink(missing_ok=True)  # rather than written over: a process may run it
+    library.unlink(missing_ok=True)
     if os.environ.get("SK_TORCHMF_KERNELS") == "torch":
         return False
     for compiler in compilers():
         for variant in VARIANTS:
-            command = [*compiler, *FLAGS, *variant, "-o", str(library), str(source)]
-            if _succeeds(command) and _succeeds([sys.executable, "-c", LOADS, str(library)]):
-                return True
-            library.unlink(missing_ok=True)
+            with tempfile.TemporaryDirectory(dir=library.parent) as folder:  # the library is there whole or not at all
+                made = Path(folder, library.name)
+                command = [*compiler, *FLAGS, *variant, "-o", str(made), str(source)]
+                if _succeeds(command) and _succeeds([sys.executable, "-c", LOADS, str(made)]):
+                    made.replace(library)
+                    return True
     return False
 
 
