@@ -8,6 +8,7 @@ import torch
 from five_ratings import FORMS
 
 from sk_torchmf import BiasedMatrixFactorization, MatrixFactorization
+from sk_torchmf.nn import kernels, use_kernels
 
 os.environ["MPLBACKEND"] = "Agg"
 collect_ignore = ["shared", "fuzz.py", "soak.py"]  # what test modules import, and scripts: no tests, no examples
@@ -24,6 +25,15 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=["torch", "compiled"])
+def each_kernels(request):
+    """A module that uses it runs once with each kind of kernels."""
+    if request.param == "compiled" and kernels._library() is None:
+        pytest.skip("there are no compiled kernels here")
+    with use_kernels(request.param):
+        yield
 
 
 @pytest.fixture(params=[MatrixFactorization, BiasedMatrixFactorization])

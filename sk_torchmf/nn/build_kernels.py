@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+import sys
 import sysconfig
 import tempfile
 from pathlib import Path
@@ -11,8 +12,16 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from packaging.tags import platform_tags
 
 SOURCE = Path("sk_torchmf", "nn", "kernels.c")
-FLAGS = "-O2", "-shared", "-fPIC", "-fvisibility=hidden"
+FLAGS = "-O2", "-shared", "-fPIC", "-fno-strict-aliasing"
 VARIANTS = ("-DCLONES",), ()  # code for newer processors beside that for all of them, where the compiler can
+LOADS = "import ctypes, sys; found = ctypes.CDLL(sys.argv[1]); found.kernels_version(), found.gradient, found.squares, found.dots"
+
+
+def compilers():
+    """The commands to try: that of the environment variable CC, else the one that Python was built with and the system's."""
+    if os.environ.get("CC"):
+        return [shlex.split(os.environ["CC"])]
+    return [shlex.split(sysconfig.get_config_var("CC") or "cc"), ["cc"]]
 
 
 def compile_kernels(source, library):
@@ -21,24 +30,33 @@ def compile_kernels(source, library):
     Parameters
     ----------
     source, library : path
-        The C file, and the shared library to be made.
+        The C file, and the shared library to be made. One that is there already is removed.
 
     Returns
     -------
     bool
-        Whether it was made: where there is no compiler, or none that can, it was not, and the package does without.
+        Whether it was made and loads: where there is no compiler, or none that can, it was not, and the package does without.
     """
+    library = Path(library).absolute()
+    library.unlink(missing_ok=True)
     if os.environ.get("SK_TORCHMF_KERNELS") == "torch":
         return False
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[:1]
-    for variant in VARIANTS:
-        try:
-            done = subprocess.run([*compiler, *FLAGS, *variant, "-o", str(library), str(source)], capture_output=True, timeout=300)
-        except (OSError, subprocess.TimeoutExpired):
-            return False
-        if done.returncode == 0:
-            return True
+    for compiler in compilers():
+        for variant in VARIANTS:
+            with tempfile.TemporaryDirectory(dir=library.parent) as folder:  # the library is there whole or not at all
+                made = Path(folder, library.name)
+                command = [*compiler, *FLAGS, *variant, "-o", str(made), str(source)]
+                if _succeeds(command) and _succeeds([sys.executable, "-c", LOADS, str(made)]):
+                    made.replace(library)
+                    return True
     return False
+
+
+def _succeeds(command):
+    try:
+        return subprocess.run(command, capture_output=True, timeout=300).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 class KernelsHook(BuildHookInterface):

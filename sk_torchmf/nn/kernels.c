@@ -10,13 +10,18 @@ typedef float v8 __attribute__((vector_size(32), aligned(4)));
 typedef float v4 __attribute__((vector_size(16), aligned(4)));
 
 #define AHEAD 12 /* pairs between that whose row is fetched and that which is worked on */
-#define UNROLL _Pragma("GCC unroll 16")
 #define CLAIM 32 /* rows claimed at a time */
+#define LARGEST 16 /* vectors of a row */
 #define INLINE static inline __attribute__((always_inline))
-#ifdef CLONES
-#define EXPORT __attribute__((visibility("default"), target_clones("arch=x86-64-v3", "default")))
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define EXPORT __attribute__((visibility("default")))
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+#ifdef CLONES
+#define EXPORT __attribute__((target_clones("arch=x86-64-v3", "default")))
+#else
+#define EXPORT
 #endif
 
 INLINE v4 halves(v8 x) {
@@ -62,7 +67,7 @@ INLINE void fetch(const float *row, int n) {
   float dot = sum_of(x)
 #define ROW(n) \
   const int k = 8 * (n); \
-  v8 p[n]; \
+  v8 p[LARGEST]; /* of which n are used: no array of variable length */ \
   UNROLL for (int j = 0; j < n; j++) p[j] = *(const v8 *)(P + row * k + 8 * j); \
   const int64_t last = pointers[row + 1]; \
   int64_t t = pointers[row]
@@ -76,7 +81,7 @@ INLINE void fetch(const float *row, int n) {
 #define GRADIENT SHAPE, const float *b, const float *c, const float *rating, const float *weight, float *sums, float *slopes, float *squares
 INLINE void gradient_of(const int n, GRADIENT) {
   ROW(n);
-  v8 g[n];
+  v8 g[LARGEST];
   UNROLL for (int j = 0; j < n; j++) g[j] = (v8){0};
   const float bias = b ? b[row] : 0;
   v4 slope = {0}, square = {0};

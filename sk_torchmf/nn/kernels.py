@@ -64,6 +64,9 @@ def kernels_in_use():
 def use_kernels(name):
     """Choose the kernels within a ``with`` block, in this thread.
 
+    Threads and processes that are started within the block, as by ``n_jobs=2``, do not know of it: they have what the environment
+    variable ``SK_TORCHMF_KERNELS`` said.
+
     Parameters
     ----------
     name : {"compiled", "torch"}
@@ -94,9 +97,41 @@ def use_kernels(name):
         _state.compiled = before
 
 
-def serve(rows):
-    """Whether the compiled kernels serve products with rows (n, k) like these."""
-    return rows.dtype == torch.float32 and not rows.is_cuda and 0 < rows.shape[1] <= WIDTHS[-1] and kernels_in_use() == "compiled"
+def serve(pairs, P, Q, *, of_pairs=(), of_rows=(), of_columns=()):
+    """Whether the compiled kernels serve some pairs with these arrays. All else is torch's, which finds what is wrong with it.
+
+    Parameters
+    ----------
+    pairs : Pairs
+    P, Q : Tensor
+        Rows and columns, of shape (n_rows, k) and (n_columns, k) for the kernels.
+    of_pairs, of_rows, of_columns : sequence of Tensor or None
+        With a number for each pair, row and column.
+
+    Returns
+    -------
+    bool
+        That all are float32 on the CPU, of the right sizes, and autograd need not know what is done with them.
+    """
+    if P.ndim != 2 or not 0 < P.shape[1] <= WIDTHS[-1] or not pairs.columns.is_cpu or kernels_in_use() != "compiled":
+        return False
+    (n_rows, n_columns), k = pairs.shape, P.shape[1]
+    return (
+        _fit((P,), (n_rows, k))
+        and _fit((Q,), (n_columns, k))
+        and _fit(of_pairs, (pairs.n_pairs,))
+        and _fit(of_rows, (n_rows,))
+        and _fit(of_columns, (n_columns,))
+    )
+
+
+def _fit(arrays, size):
+    for array in arrays:
+        if array is not None and not (array.dtype is torch.float32 and array.is_cpu and array.shape == size):
+            return False
+        if array is not None and array.requires_grad and torch.is_grad_enabled():
+            return False
+    return True
 
 
 def padded(rows):
@@ -106,7 +141,7 @@ def padded(rows):
     return rows.contiguous() if width == k else torch.nn.functional.pad(rows, (0, width - k))
 
 
-def call(name, pairs, P, Q, *arrays):
+def call(name, pairs, P, Q, given, results):
     """Call a kernel for all rows of some pairs, on as many threads as pay and torch may use.
 
     Parameters
@@ -114,19 +149,31 @@ def call(name, pairs, P, Q, *arrays):
     name : str
         Of a function in ``kernels.c``.
     pairs : Pairs
-    P, Q : Tensor of shape (n_rows, width) and (n_columns, width), float32
+    P, Q : Tensor of shape (n_rows, width) and (n_columns, width)
         ``padded``.
-    *arrays : Tensor or None
-        Float32 and contiguous; those of the kernel in its order.
+    given : sequence of Tensor or None
+        What the kernel takes beside them, in its order. ``serve`` has said yes to all.
+    results : sequence of Tensor
+        Where it writes, float32 and contiguous, in its order.
     """
-    function, following = getattr(_library(), name), ctypes.c_int64(0)  # the first row that no thread has claimed
+    following = ctypes.c_int64(0)  # the first row that no thread has claimed
+    arrays = [pairs.pointers, pairs.columns, P, Q, *(None if array is None else array.contiguous() for array in given), *results]
     sizes = P.shape[1] // 8, ctypes.addressof(following), pairs.shape[0], pairs.n_pairs
-    given = *sizes, *(array if array is None else array.data_ptr() for array in (pairs.pointers, pairs.columns, P, Q, *arrays))
-    n_threads = min(torch.get_num_threads(), math.ceil(pairs.n_pairs * P.shape[1] / WORK_OF_A_THREAD))
-    others = [_Pool.submit(function, *given) for _ in range(n_threads - 1)]
-    function(*given)
+    addresses = *sizes, *(None if array is None else array.data_ptr() for array in arrays)
+    task = _run, getattr(_library(), name), addresses, (following, arrays)
+    others, n_threads = [], min(torch.get_num_threads(), math.ceil(pairs.n_pairs * P.shape[1] / WORK_OF_A_THREAD))
+    with contextlib.suppress(RuntimeError):  # no further thread can be started: those that there are do all of the work
+        for _ in range(n_threads - 1):
+            others.append(_Pool.submit(*task))
+    _run(*task[1:])
     for other in others:
-        other.result()
+        if not other.cancel():  # one that has not begun has nothing left to do
+            other.result()
+
+
+def _run(function, addresses, _):
+    """Call a function; what lies at the addresses is kept until it returns, even where nobody waits for it after a Ctrl-C."""
+    function(*addresses)
 
 
 class _Pool:

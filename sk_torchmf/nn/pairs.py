@@ -86,6 +86,7 @@ class Pairs:
             On the device of ``columns``.
         """
         check_n_pairs(len(columns))
+        pointers, columns = (part.to(torch.int32).contiguous() for part in (pointers, columns))
         order = torch.arange(len(columns), dtype=torch.int32, device=columns.device)
         return cls._of((len(pointers) - 1, n_items), pointers, columns, order)
 
@@ -299,8 +300,8 @@ class Pairs:
             ``P[user] . Q[item]``, user-major; ``add_to`` where it is given.
         """
         dots = P.new_zeros(self.n_pairs) if add_to is None else add_to
-        if kernels.serve(P) and dots.is_contiguous():
-            kernels.call("dots", self, kernels.padded(P), kernels.padded(Q), dots)
+        if dots.is_contiguous() and kernels.serve(self, P, Q, of_pairs=[dots]):
+            kernels.call("dots", self, kernels.padded(P), kernels.padded(Q), (), [dots])
             return dots
         if self.n_pairs > self.shape[0] * self.shape[1]:  # repeated pairs, more than sampled_addmm takes; small by definition
             return dots.add_((P @ Q.t())[self.users.long(), self.columns.long()])

@@ -39,7 +39,7 @@ def error_sums(pairs, P, Q, rating, weight=None, b=None, c=None):
     weight : Tensor of shape (n_pairs,), optional
         >= 0; ones by default.
     b, c : Tensor of shape (n_rows,) and (n_columns,), optional
-        Biases, contiguous; zeros by default.
+        Biases; zeros by default.
 
     Returns
     -------
@@ -55,11 +55,11 @@ def error_sums(pairs, P, Q, rating, weight=None, b=None, c=None):
     >>> error_sums(pairs, torch.tensor([[2.0]]), torch.tensor([[1.0], [3.0]]), torch.tensor([1.0, 4.0]))
     RowSums(slopes=tensor([[7.]]), slope=tensor([3.]), square=tensor([5.]))
     """
-    if kernels.serve(P):
+    if kernels.serve(pairs, P, Q, of_pairs=(rating, weight), of_rows=[b], of_columns=[c]):
         k = P.shape[1]
         P, Q = kernels.padded(P), kernels.padded(Q)
         found = RowSums(torch.empty_like(P), P.new_empty(len(P)), P.new_empty(len(P)))
-        kernels.call("gradient", pairs, P, Q, b, c, rating, weight, *found)
+        kernels.call("gradient", pairs, P, Q, (b, c, rating, weight), found)
         return found if P.shape[1] == k else found._replace(slopes=found.slopes[:, :k])
     error = pairs.dots(P, Q, add_to=-rating if b is None else pairs.expand(b).sub_(rating))
     if c is not None:
@@ -80,7 +80,7 @@ def square_sums(pairs, P, Q, weight=None, b=None):
     weight : Tensor of shape (n_pairs,), optional
         In the pairs' order, >= 0; ones by default.
     b : Tensor of shape (n_rows,), optional
-        How the rows' biases move, contiguous; zeros by default.
+        How the rows' biases move; zeros by default.
 
     Returns
     -------
@@ -95,9 +95,9 @@ def square_sums(pairs, P, Q, weight=None, b=None):
     >>> square_sums(pairs, torch.tensor([[2.0]]), torch.tensor([[1.0], [3.0]]), b=torch.tensor([1.0]))
     tensor([58.])
     """
-    if kernels.serve(P):
+    if kernels.serve(pairs, P, Q, of_pairs=[weight], of_rows=[b]):
         found = P.new_empty(len(P))
-        kernels.call("squares", pairs, kernels.padded(P), kernels.padded(Q), b, weight, found)
+        kernels.call("squares", pairs, kernels.padded(P), kernels.padded(Q), (b, weight), [found])
         return found
     move = pairs.dots(P.contiguous(), Q.contiguous(), add_to=None if b is None else pairs.expand(b))
     return pairs.row_sums(move.square_() if weight is None else move.square_().mul_(weight))

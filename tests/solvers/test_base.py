@@ -9,7 +9,7 @@ from sk_torchmf import DivergenceError
 from sk_torchmf.solvers.base import Solver, copy_state, run, stalled
 from sk_torchmf.storage.packing import pack
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "each_kernels")
 
 
 class Scripted(Solver):

@@ -11,7 +11,7 @@ from rating_problems import ALPHA, MEAN, MODULES, WEIGHTED, K, Problem
 from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, Plan, squared_error
 from sk_torchmf.solvers.objective import POWER, Objective
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "each_kernels")
 
 
 def value_by_hand(problem, kind, loss):
