@@ -13,6 +13,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from sk_torchmf._forks import one_thread_if_forked
+from sk_torchmf._threads import threads_for
 from sk_torchmf._validation import MOST, as_array, as_python, check_memory, check_ratings, check_seed
 from sk_torchmf.estimators._saving import SavedEstimator
 from sk_torchmf.exceptions import DivergenceError
@@ -244,6 +245,10 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         """Some of the observations, ready to be trained on; a ``training.loop.Part``."""
         raise NotImplementedError
 
+    def _work(self, reading):
+        """How many multiplications a pass over the observations takes, about: torch gets threads by it."""
+        return np.inf
+
     def _default_scoring(self):
         """What ``scoring=None`` means: a scorer, or None for the loss."""
         return None
@@ -345,7 +350,8 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
             return self._as_fitted(reading.attributes() | attributes)
 
         max_iter = as_python(self.max_iter)
-        with np.errstate(all="ignore"):  # numbers out of range lead to a divergence, which has words
+        # numbers out of range lead to a divergence, which has words
+        with threads_for(self._work(reading)), np.errstate(all="ignore"):
             return reading.attributes() | loop.fit(part_of, phases, observers, fitted, max_iter=max_iter, **resumed)
 
     def _hold_out(self, given, seed):
@@ -368,6 +374,12 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         held = hold_out(data.user_ids, data.item_ids, self.validation_fraction, seed)
         X, y, weight = given.part(np.flatnonzero(held), own is not None)
         return np.flatnonzero(~held), Validation.of(self, X, y, weight, scoring)
+
+
+def work_of(reading, n_factors, has_matrices=False):
+    """The multiplications of a pass: each observation by a row, and each row by a matrix, which it may have for itself."""
+    n_factors = int(n_factors)  # a grid's may be of eight bits
+    return n_factors ** (2 if has_matrices else 1) * (len(reading.data) + n_factors * sum(reading.shape))
 
 
 def reading_of(estimator, pattern, ratings, weights):
@@ -431,21 +443,17 @@ def observed_attributes(pairs, values, weight, features=None):
     dict
         The fitted attributes ``seen_``, ``observed_``, ``pair_weights_`` and, with features, ``observed_features_``.
     """
-    observed = in_kept_order(pairs, values)
-    seen = sp.csr_array((np.ones(observed.nnz, dtype=bool), observed.indices, observed.indptr), shape=observed.shape)
+    values, weight = (None if part is None else part.cpu().numpy() for part in (values, weight))
+    columns, pointers = (part.cpu().numpy() for part in (pairs.columns, pairs.pointers))  # on the CPU the plan's own arrays
+    observed = sp.csr_array((values, columns, pointers), shape=pairs.shape)
+    seen = sp.csr_array((np.ones(observed.nnz, dtype=bool), columns, pointers), shape=pairs.shape)
     if seen.has_canonical_format:
-        seen.indices, seen.indptr = observed.indices, observed.indptr  # the same arrays, in a pickle too
+        for pattern in (seen, observed):
+            pattern.indices, pattern.indptr = columns, pointers  # the same arrays, in a pickle too
     else:
         seen = seen.copy()
         seen.sum_duplicates()
-    found = {"seen_": seen, "observed_": observed, "pair_weights_": None if weight is None else in_kept_order(pairs, weight).data}
+    found = {"seen_": seen, "observed_": observed, "pair_weights_": weight}
     if features is not None:
-        found["observed_features_"] = {name: in_kept_order(pairs, own).data for name, own in features.items()}
+        found["observed_features_"] = {name: own.cpu().numpy() for name, own in features.items()}
     return found
-
-
-def in_kept_order(pairs, values):
-    """Values of pairs, a user-major Tensor of shape (n_pairs,), as a CSR array: its entries are in the order of ``observed_``."""
-    columns, pointers = (part.cpu().numpy() for part in (pairs.T.columns, pairs.T.pointers))
-    by_item = values.index_select(0, pairs.T.order).cpu().numpy()
-    return sp.csc_array((by_item, columns, pointers), shape=pairs.shape).tocsr()  # a counting sort that keeps repeated pairs

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from sk_torchmf.model.factors import Factors
@@ -201,12 +200,11 @@ class Frame(NamedTuple):
         k, (S, E) = n_factors, _curvature(own, other, n_factors)
         M, N, L = diagonalise(own.covariance(), S)
         own.basis, own.curvature = M, L
-        M, E, width = M.numpy(), E.numpy(), len(L)  # matrices so small are NumPy's: torch's calls cost more than the work
-        pull = other.mean_covariance_over_ratings[:k, k:].numpy().sum(1)  # covariance of q with b_i
-        EM, vectors = E @ M, np.stack([L.numpy(), pull @ M[:k]])
-        every = np.concatenate([M, N.numpy(), EM, M.T, M.T @ EM], axis=1)
-        matrices, (L, pull) = (torch.from_numpy(part).to(own.rows) for part in (every, vectors))  # two copies, whatever the device
-        M, to_deviation, to_gradient, to_move = matrices.split([width, width, width, 2 * width], 1)
+        width, pull = len(L), other.mean_covariance_over_ratings[:k, k:].sum(1)  # covariance of q with b_i
+        EM, vectors = E @ M, torch.stack([L, pull @ M[:k]])
+        every = torch.cat([M, N, EM, M.T, M.T @ EM], 1)
+        every, (L, pull) = (part.to(own.rows) for part in (every, vectors))  # two copies, whatever the device
+        M, to_deviation, to_gradient, to_move = every.split([width, width, width, 2 * width], 1)
         return cls(M, N, L, to_deviation, to_gradient, to_move, pull)
 
     def gradient(self, side, slopes, slope, start, some):
@@ -245,11 +243,14 @@ def _curvature(own, other, n_factors):
 
 
 def diagonalise(T, S):
-    """M, N, L with M M' = T, N the inverse of M transposed, and M'S M = diag(L): float64, on the CPU."""
-    R = np.linalg.cholesky(T.numpy())
-    L, W = np.linalg.eigh(R.T @ S.numpy() @ R)
-    found = R @ W, solve_triangular(R, W, lower=True, trans=1, check_finite=False), L.clip(0)
-    return tuple(map(torch.from_numpy, found))
+    """M, N, L with M M' = T, N the inverse of M transposed, and M'S M = diag(L): float64, on the CPU.
+
+    Products and decompositions are torch's: those of NumPy and SciPy run on threads of their own, which no call of torch's limits,
+    and which on a busy machine take milliseconds where the work takes microseconds.
+    """
+    R = torch.linalg.cholesky(T)
+    L, W = torch.linalg.eigh(R.T @ S @ R)
+    return R @ W, torch.linalg.solve_triangular(R.T, W, upper=True), L.clamp_min(0)
 
 
 class Step(NamedTuple):
@@ -530,5 +531,4 @@ def _score_variance(users, items, n_factors, biased):
 
 
 def _sandwich(M, diagonal):
-    M = M.numpy()
-    return torch.from_numpy((M * diagonal.numpy()) @ M.T)
+    return (M * diagonal) @ M.T
