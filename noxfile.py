@@ -83,7 +83,8 @@ def lint(session):
 @nox.session(python=LOWEST_PYTHON)
 def lowest(session):
     """Run the tests on the oldest versions that pyproject.toml allows; the oldest torch too with: nox -s lowest -- --torch."""
-    needs = map(Requirement, PROJECT["project"]["dependencies"])
+    optional = PROJECT["project"]["optional-dependencies"]["files"]  # a newer pyarrow wants a newer NumPy
+    needs = map(Requirement, [*PROJECT["project"]["dependencies"], *optional])
     oldest = {need.name: next(bound.version for bound in need.specifier if bound.operator == ">=") for need in needs}
     torch = f"torch=={oldest.pop('torch')}"
     posargs = [argument for argument in session.posargs if argument != "--torch"]

@@ -65,6 +65,29 @@ def write(path, meta, arrays, *, temporary=None):
     OSError
         Where the folder does not exist or cannot be written to, or the path is a folder.
     """
+    with replacing(path, temporary=temporary) as place:
+        header = {"format": "sk_torchmf", "version": FORMAT, "written_by": __version__, "arrays": list(arrays), "meta": meta}
+        content = json.dumps(header, allow_nan=False).encode()
+        arrays = {_check_name(name): _check_array(name, values) for name, values in arrays.items()}
+        with open(place, "xb" if temporary is None else "wb") as file:
+            with zipfile.ZipFile(file, "w") as archive:
+                archive.writestr(zipfile.ZipInfo(META), content)  # a fixed date: the same model is the same file
+                for name, values in arrays.items():
+                    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, values, version=(1, 0), allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def replacing(path, *, temporary=None):
+    """Name a temporary file in the same folder, which takes the place of ``path`` when the block has written it without an error.
+
+    Yields
+    ------
+    str
+        Its path; nothing is there. See ``write`` for the parameters and errors.
+    """
     path = check_path(path)
     target = os.path.realpath(path)
     folder = os.path.dirname(target)
@@ -74,25 +97,13 @@ def write(path, meta, arrays, *, temporary=None):
         raise ValueError(f"{path} is there and no ordinary file. Give the name of a file.")
     if not os.path.isdir(folder):
         raise FileNotFoundError(errno.ENOENT, "The folder to save in does not exist; make it first", folder)
-    header = {"format": "sk_torchmf", "version": FORMAT, "written_by": __version__, "arrays": list(arrays), "meta": meta}
-    content = json.dumps(header, allow_nan=False).encode()
-    arrays = {_check_name(name): _check_array(name, values) for name, values in arrays.items()}
-
-    mode = "xb" if temporary is None else "wb"
-    temporary = os.path.join(folder, temporary or f".sk_torchmf-{secrets.token_hex(8)}.tmp")
+    place = os.path.join(folder, temporary or f".sk_torchmf-{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, mode) as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                archive.writestr(zipfile.ZipInfo(META), content)  # a fixed date: the same model is the same file
-                for name, values in arrays.items():
-                    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, values, version=(1, 0), allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        yield place
+        os.replace(place, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            os.remove(temporary)
+            os.remove(place)
         if isinstance(error, OSError) and error.errno:  # by the name that the caller knows
             raise OSError(error.errno, error.strerror, path) from None
         raise

@@ -1,0 +1,319 @@
+"""A data set on disk: ratings that do not fit in memory, in shards of whole users. Knows neither solvers nor processes."""
+
+from functools import cached_property
+
+import numpy as np
+
+from sk_torchmf._validation import check_count, check_flag
+from sk_torchmf.inputs.row_sources import ChunkRows, load_pyarrow, parquet_rows
+from sk_torchmf.inputs.shard_building import KIND, MOST_SHARDS, ROLES, build
+from sk_torchmf.storage.array_folder import ArrayFolder
+
+
+class UserBlock:
+    """Some users and all that they rated: a shard, or consecutive users of one.
+
+    Parameters
+    ----------
+    offset : int
+        The number of the first user among those of the whole data set.
+    users : callable
+        Returns the labels of the users.
+    pointers : ndarray of shape (n_users + 1,), int32 or int64
+        The ratings of user u, counted in the block, are those from ``pointers[u]`` to ``pointers[u + 1]``.
+    columns : ndarray of shape (n_ratings,), uint16 or int32
+        Positions in the labels of the items, ascending for each user.
+    codes : ndarray of shape (n_ratings,), uint8 or float32, optional
+        Ratings, or their numbers among the levels.
+    levels : ndarray of shape (n_levels,), float32, optional
+        The distinct ratings, ascending; None where ``codes`` are the ratings.
+    weights : ndarray of shape (n_ratings,), float32, optional
+        Greater than zero; None where all are one.
+    timestamps : ndarray of shape (n_ratings,), optional
+        Times as they came: int64, float64 or datetime64.
+
+    Attributes
+    ----------
+    offset : int
+    pointers, columns, codes, levels, weights, timestamps : ndarray or None
+        As the parameters. Memory is taken for the parts that are looked at.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_torchmf import UserBlock
+    >>> labels = np.array(["ann", "bob"], dtype=object)
+    >>> levels = np.array([1.0, 5.0], dtype=np.float32)
+    >>> block = UserBlock(0, lambda: labels, np.array([0, 2, 3]), np.array([0, 4, 4]), np.array([1, 0, 1]), levels)
+    >>> block, block.ratings
+    (<UserBlock (2 users x 3 ratings, from user 0)>, array([5., 1., 5.], dtype=float32))
+    >>> block.between(1, 2).users
+    array(['bob'], dtype=object)
+    """
+
+    def __init__(self, offset, users, pointers, columns, codes=None, levels=None, weights=None, timestamps=None):
+        self.offset, self._users, self.pointers, self.columns = offset, users, pointers, columns
+        self.codes, self.levels, self.weights, self.timestamps = codes, levels, weights, timestamps
+
+    def __repr__(self):
+        return f"<UserBlock ({self.n_users} users x {self.n_ratings} ratings, from user {self.offset})>"
+
+    def __len__(self):
+        return self.n_users
+
+    @property
+    def n_users(self):
+        """How many users there are; some may have no ratings."""
+        return len(self.pointers) - 1
+
+    @property
+    def n_ratings(self):
+        """How many ratings there are."""
+        return len(self.columns)
+
+    @property
+    def users(self):
+        """Labels of the users, ndarray of shape (n_users,), sorted within a shard; read when they are asked for."""
+        return self._users()
+
+    @property
+    def ratings(self):
+        """Ratings, ndarray of shape (n_ratings,), float32, made anew each time; None where the data have none."""
+        if self.codes is None:
+            return None
+        return np.asarray(self.codes) if self.levels is None else self.levels[self.codes]
+
+    def between(self, start, stop):
+        """Take consecutive users, on the same storage.
+
+        Parameters
+        ----------
+        start, stop : int
+            The first of the users, counted in this block, and the first after them.
+
+        Returns
+        -------
+        UserBlock
+            Its ``offset`` is the number of the first of them.
+        """
+        start, stop, _ = slice(start, stop).indices(self.n_users)
+        stop, users = max(start, stop), self._users
+        pointers = self.pointers[start : stop + 1]
+        span = slice(int(pointers[0]), int(pointers[-1]))
+        codes, weights, timestamps = (None if own is None else own[span] for own in (self.codes, self.weights, self.timestamps))
+        own, columns = pointers - pointers[0], self.columns[span]
+        return UserBlock(self.offset + start, lambda: users()[start:stop], own, columns, codes, self.levels, weights, timestamps)
+
+
+class Shards:
+    """A data set on disk, made by ``from_parquet`` or ``from_chunks``: a folder of shards, each with whole users.
+
+    A rating takes 3 to 9 bytes: two for its item where there are at most 65,536, else four; one for its value where there are at
+    most 256 distinct ones, else four; four for its weight where weights are not all one. Timestamps take eight more. Files are
+    mapped, so that opening reads nothing and memory is taken for the parts that are looked at.
+
+    Parameters
+    ----------
+    folder : str or os.PathLike
+        That of ``from_parquet`` or ``from_chunks``, wherever it was moved.
+
+    Attributes
+    ----------
+    folder : str
+    n_users, n_items, n_ratings : int
+        How many there are. Rows of weight zero are not among the ratings, though their users and items are known.
+    names : dict of str to str or int
+        The columns that were read, by role.
+    rating_range : tuple of float or None
+        The lowest and the highest rating; None where the data have none.
+    n_bytes : int
+        Size of the folder.
+    digest : str
+        One for the same data, in whatever order and files they came, and the same number of shards.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where there is no such folder.
+    ValueError
+        For a folder of something else or of a newer version, and one of which files are missing or truncated.
+
+    Notes
+    -----
+    Which shard a user is in, a stable hash of the label alone says: 17 and 17.0 are one label, 17 and "17" two. The same rows in
+    another order, or in other files, make the same shards, byte for byte: users are sorted by label within a shard, ratings by
+    user, item, rating, weight and timestamp. With a power of two of shards the first half of them are the first half of the
+    users for any such number.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from sk_torchmf import Shards
+    >>> rows = {"who": ["ann", "ann", "bob"], "what": [7, 3, 3], "stars": [5.0, 1.0, 4.5]}
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     folder = pathlib.Path(parent, "shards")
+    ...     shards = Shards.from_chunks([rows], folder, user="who", item="what", rating="stars", n_shards=2)
+    ...     shards
+    ...     for block in shards:
+    ...         print(block.users, block.pointers, block.columns, block.ratings)
+    <Shards (2 users x 2 items x 3 ratings in 2 shards)>
+    [] [0] [] []
+    ['ann' 'bob'] [0 2 3] [0 1 0] [1.  5.  4.5]
+    """
+
+    def __init__(self, folder):
+        self._files = ArrayFolder(folder, KIND)
+        self.folder, self.n_bytes, self.digest = self._files.path, self._files.n_bytes, self._files.digest
+        meta = self._files.meta
+        try:
+            self.names, self.n_items, self._sizes = dict(meta["names"]), int(meta["n_items"]), list(meta["shards"])
+            self.n_users, self.n_ratings = (sum(own[name] for own in self._sizes) for name in ("n_users", "n_ratings"))
+            self.rating_range = tuple(meta["rating_range"]) if "rating_range" in meta else None
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"The manifest of {self.folder} does not say what shards it has ({error!r}). Build it again."
+            ) from None
+        self._offsets = np.cumsum([0, *(own["n_users"] for own in self._sizes)]).tolist()
+        self._levels = np.array(self._files.array("levels")) if "levels" in self._files else None
+
+    @classmethod
+    def from_parquet(cls, source, folder, *, user, item, rating=None, weight=None, timestamp=None, n_shards=None, progress=False):
+        """Make a data set on disk of Parquet files that need not fit in memory.
+
+        The files are read twice, and what they hold is written twice, the second time sorted. Nothing is in the folder's place
+        before all of it is written.
+
+        Parameters
+        ----------
+        source : str, os.PathLike, list of these or pyarrow.dataset.Dataset
+            Files, and folders of files, also such as Spark and others write. Columns that are in the names of folders
+            (``year=2026``) are columns too. A Dataset with a filter, or of another format, takes some 200 MiB more while it is
+            read.
+        folder : str or os.PathLike
+            Where there must be nothing yet. Until it is written it takes some 7 to 15 bytes a rating, and the ids of users.
+        user, item : str or int
+            Columns of ids, by name or position: whole numbers or text. 17 and 17.0 are one id.
+        rating : str or int, optional
+            Column of ratings; without it, every row is a positive.
+        weight : str or int, optional
+            Column of weights >= 0. Rows of weight zero are left out.
+        timestamp : str or int, optional
+            Column of times: numbers in any unit, or dates.
+        n_shards : int, optional
+            Into how many parts users are divided, 1 to 4096. By default a power of two: 16, or more where parts would have more
+            than some two million ratings.
+        progress : bool, default=False
+            Show how far it is, on stderr: by tqdm where it is installed, else a line for every tenth.
+
+        Returns
+        -------
+        Shards
+            The folder, opened.
+
+        Raises
+        ------
+        FileExistsError
+            Where the folder is there already, or is being built.
+        OSError
+            Where it cannot be written, as on a full disk. Nothing is left.
+        ValueError
+            For a column that is missing, an id or rating that is missing or not finite, and data without rows: with the file and
+            the row.
+        TypeError
+            For ids that are booleans or mix numbers and text, and for ratings that are no numbers.
+        ImportError
+            Where pyarrow is not installed.
+        """
+        pyarrow = load_pyarrow("Shards.from_parquet")
+        keys = dict(zip(ROLES, (user, item, rating, weight, timestamp), strict=True))
+        return cls._build(parquet_rows(source, pyarrow), folder, keys, n_shards, progress, pyarrow)
+
+    @classmethod
+    def from_chunks(cls, chunks, folder, *, user, item, rating=None, weight=None, timestamp=None, n_shards=None, progress=False):
+        """Make a data set on disk of tables that come one after the other; see ``from_parquet``.
+
+        Parameters
+        ----------
+        chunks : callable or list
+            A function that makes an iterator of tables, called twice, or a list of tables. A table is a DataFrame of pandas or
+            polars, an Arrow table, a dict of arrays, or a tuple of arrays, whose columns have positions only.
+        folder : str or os.PathLike
+            Where there must be nothing yet.
+        user, item : str or int
+            Columns of ids, by name or position.
+        rating, weight, timestamp : str or int, optional
+            Columns of ratings, of weights and of times.
+        n_shards : int, optional
+            Into how many parts users are divided.
+        progress : bool, default=False
+            Show how far it is, on stderr.
+
+        Returns
+        -------
+        Shards
+            The folder, opened.
+        """
+        pyarrow = load_pyarrow("Shards.from_chunks")
+        keys = dict(zip(ROLES, (user, item, rating, weight, timestamp), strict=True))
+        return cls._build(ChunkRows(chunks, pyarrow), folder, keys, n_shards, progress, pyarrow)
+
+    @classmethod
+    def _build(cls, rows, folder, keys, n_shards, progress, pyarrow):
+        for role in ROLES[:2]:
+            if keys[role] is None:
+                raise TypeError(f"{role} must be a column's name or position. Got None.")
+        if n_shards is not None and check_count(n_shards, "n_shards") > MOST_SHARDS:
+            raise ValueError(f"n_shards must be at most {MOST_SHARDS}. Got {n_shards}.")
+        build(rows, folder, keys, n_shards=n_shards, progress=check_flag(progress, "progress"), pyarrow=pyarrow)
+        return cls(folder)
+
+    def __repr__(self):
+        what = "interactions" if self.rating_range is None else "ratings"
+        sizes = f"{self.n_users} users x {self.n_items} items x {self.n_ratings} {what}"
+        return f"<Shards ({sizes} in {len(self)} shards)>"
+
+    def __len__(self):
+        return len(self._sizes)
+
+    def __getitem__(self, at):
+        """Return a shard as a ``UserBlock``, by its number."""
+        at = range(len(self))[at]
+
+        def part(name):
+            name = f"{at:05}_{name}"
+            return self._files.array(name) if name in self._files or name.endswith(("pointers", "columns")) else None
+
+        pointers, columns, codes, weights, timestamps = map(part, ("pointers", "columns", "ratings", "weights", "timestamps"))
+        offset, levels = self._offsets[at], self._levels
+        return UserBlock(offset, lambda: self._labels(f"{at:05}_users"), pointers, columns, codes, levels, weights, timestamps)
+
+    def __iter__(self):
+        """Go through the shards, in order.
+
+        Yields
+        ------
+        UserBlock
+        """
+        return (self[at] for at in range(len(self)))
+
+    @cached_property
+    def items(self):
+        """Labels of the items, ndarray of shape (n_items,), sorted; text as objects. They are kept."""
+        return self._labels("items")
+
+    @property
+    def users(self):
+        """Labels of the users, ndarray of shape (n_users,), shard after shard; read when they are asked for."""
+        return np.concatenate([self._labels(f"{at:05}_users") for at in range(len(self))])
+
+    def verify(self):
+        """Read every byte, and raise ValueError for a file that is not what was written."""
+        self._files.verify()
+
+    def _labels(self, name):
+        if name in self._files:
+            return np.array(self._files.array(name))
+        data, ends = self._files.array(f"{name}_text").tobytes(), self._files.array(f"{name}_ends").tolist()
+        labels = np.empty(len(ends), dtype=object)
+        labels[:] = [data[start:stop].decode() for start, stop in zip([0, *ends], ends, strict=False)]
+        return labels
