@@ -67,6 +67,8 @@ def main():
     titles = read_titles(arguments.ratings)
     model = clone(search.best_estimator_).fit(X, y)
     recommend(model, user, X, y, titles)
+    if features is not None:
+        recommend_unrated(with_features(search), user, X, y, features, titles)
 
     heading(f"Pictures in {arguments.output}")
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -145,9 +147,8 @@ def compare(model, search, X_train, X_test, y_train, y_test, features):
         ("BiasedMatrixFactorization, tuned", search.predict(X_test), search.refit_time_),
     ]
     if features is not None:
-        own = {"user": "user", "item": "item", "item_encoder": FeatureEncoder(min_frequency=5)}  # ids as they are, no pipeline
         start = time.perf_counter()
-        hybrid = clone(search.best_estimator_[-1]).set_params(**own).fit(X_train, y_train, item_features=features)
+        hybrid = with_features(search).fit(X_train, y_train, item_features=features)
         seconds = time.perf_counter() - start
         rows.append(("the same with features of the items", hybrid.predict(X_test), seconds))
     heading(f"Test RMSE on {len(y_test):,} ratings that nothing was tuned on")
@@ -156,6 +157,11 @@ def compare(model, search, X_train, X_test, y_train, y_test, features):
         rmse = square.mean() ** 0.5
         print(f"{label:36} {rmse:.4f} +- {square.std() / (2 * rmse * len(square) ** 0.5):.4f}   fit {seconds:.2f} s")
     print("+- is the standard error that a test set of this size leaves.")
+
+
+def with_features(search):
+    """The tuned model, to be fitted with features of the items: it takes ids as they are, without the pipeline."""
+    return clone(search.best_estimator_[-1]).set_params(user="user", item="item", item_encoder=FeatureEncoder(min_frequency=5))
 
 
 def predict_by_biases(X, y, X_new):
@@ -195,12 +201,29 @@ def read_features(path, dtype):
     return items.set_axis(items.index.astype(dtype))
 
 
+def label(item, titles):
+    """An item's title, where there is one, and its id."""
+    return f"{titles[str(item)]} [{item}]" if str(item) in titles else item
+
+
+def recommend_unrated(model, user, X, y, features, titles):
+    """Print the best five for a user of items that the model has no ratings of, and what those were rated by all."""
+    items = np.intersect1d(X["item"], features.index)
+    held_out = np.random.default_rng(0).choice(items, max(1, len(items) // 10), replace=False)
+    cold = X["item"].isin(held_out).to_numpy()
+    if not (X["user"][~cold] == user).any():
+        return
+    model.fit(X[~cold], y[~cold], item_features=features)
+    heading(f"As if nobody had rated {len(held_out)} of the items: the best of these for user {user}, by their features alone")
+    found, scores = model.recommend(user, k=min(5, len(held_out)), items=held_out)
+    _, std = model.predict(np.full(len(found), user), found, return_std=True)
+    for item, score, spread in zip(found, scores, std, strict=True):
+        own = y[(X["item"] == item).to_numpy()]
+        print(f"  {score:5.2f} +- {spread:.2f}  {label(item, titles)}; was rated {own.mean():.2f} by {len(own)}")
+
+
 def recommend(model, user, X, y, titles):
     """Print what a user liked best and the ten items to show next; the model has seen all ratings."""
-
-    def label(item):
-        return f"{titles[str(item)]} [{item}]" if str(item) in titles else item
-
     encode, factorize = model
     codes, scores = factorize.recommend(np.searchsorted(encode.categories_[0], user), k=10)
     codes, scores = codes[codes >= 0], scores[codes >= 0]  # fewer than ten, where all others are rated
@@ -209,10 +232,10 @@ def recommend(model, user, X, y, titles):
     heading(f"User {user}, {own.sum()} ratings")
     print("Rated best:")
     for item, rating in zip(liked, np.sort(y[own])[::-1], strict=False):
-        print(f"  {rating:5.2f}  {label(item)}")
+        print(f"  {rating:5.2f}  {label(item, titles)}")
     print("Recommended, with the predicted rating:")
     for item, score in zip(encode.categories_[1][codes], scores, strict=True):
-        print(f"  {score:5.2f}  {label(item)}")
+        print(f"  {score:5.2f}  {label(item, titles)}")
 
 
 def draw_learning_curve(model, X, y, name, folder):

@@ -273,6 +273,11 @@ _WRITTEN = {
         seen_features : {"user", "item", "both"}
             Whose rows have what they were observed with among their features (SVD++): those of users, of items or both; None for
             nobody's. ``"both"`` usually predicts better, and takes a bit more than twice the time.
+        cold_average : {"macro", "micro"}
+            Over what the squared error of ids without ratings is averaged when it is decided where their rows are: over users or
+            items, each of which counts once (``"macro"``), or over ratings (``"micro"``), as in the RMSE of a test set. Items that
+            are liked get more ratings, so the two differ. None takes the row that is expected of an id, whatever its ratings. Of
+            users and items alike, with features and without; rows of ids with ratings stay as they are.
         effects : list
             Columns of a table X, by position or by a frame's column name, each value of which has a bias of its own, with a learned
             variance: a device, a weekday. ``("user", column)`` is a bias for each user and value, ``("item", column)`` likewise.

@@ -41,6 +41,7 @@ class RatingPredictor(RegressorMixin, Recommender):
     loss: str
     clip: bool
     solver: str
+    cold_average: str | None = None
     effects: list | None = None  # of an estimator that has no such parameters
     time: int | str | bool | None = None
     # what fit leaves
@@ -309,7 +310,8 @@ class RatingPredictor(RegressorMixin, Recommender):
             )
         if self.loss == "ordinal":
             self._cut_points().check_levels(data.ratings, "ratings")
-        return fold_in_ratings(data, self._factors, self._link(), features, leave_one_out=leave_one_out)
+        apart = self.cold_average is not None
+        return fold_in_ratings(data, self._factors, self._link(), features, cold_apart=apart, leave_one_out=leave_one_out)
 
     @documented()
     def predict_left_out(self, X, *, user_features=None):

@@ -21,6 +21,7 @@ from sk_torchmf.inputs.side_features import ROLES, features_of
 from sk_torchmf.model.cut_points import CutPoints, find_levels
 from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF, Plan, squared_error
 from sk_torchmf.solvers import RATING_SOLVERS
+from sk_torchmf.solvers.cold_rows import with_cold_rows
 from sk_torchmf.solvers.ordinal import OrdinalCuts, first_cuts, first_spread, ordinal_loss
 from sk_torchmf.solvers.scaling import standardise
 from sk_torchmf.training.callbacks import with_callbacks
@@ -107,9 +108,12 @@ class RatingPart(Part):
 
     def attributes(self, solver, last=False):
         factors = solver.solution()
-        factors = (factors.centred() if factors.biased else factors).in_units(self.scale)
         encoded = [None if side is None else side.encoded for side in self.described]
-        factors = factors.spread_over(self.known, self.counts, encoded)
+        if (average := self.params.cold_average) is not None:
+            factors = with_cold_rows(factors, self.pairs, self.weight, self.known, encoded, average)
+        elif factors.biased:
+            factors = factors.centred()
+        factors = factors.in_units(self.scale).spread_over(self.known, self.counts, encoded)
         noise = None if factors.noise is None or not self.loss.standardised else self.scale * factors.noise**0.5
         posteriors = (None if side.posterior is None else side.posterior.as_tuple() for side in (factors.users, factors.items))
         return (
@@ -138,6 +142,7 @@ class ExplicitFactorization(RatingPredictor):
         "learning_rate": [Interval(Real, SMALLEST, LARGEST, closed="both"), None],
         "batch_size": [Interval(Integral, 1, MOST, closed="both"), None],
         "clip": ["boolean"],
+        "cold_average": [StrOptions({"macro", "micro"}), None],
         "seen_features": [StrOptions({"user", "item", "both"}), None],
         "effects": ["array-like", None],
         "time": [Interval(Integral, 0, None, closed="left"), str, "boolean", None],
@@ -160,6 +165,7 @@ class ExplicitFactorization(RatingPredictor):
         user_encoder="auto",
         item_encoder="auto",
         seen_features=None,
+        cold_average=None,
         effects=None,
         time=None,
         early_stopping=False,
@@ -190,6 +196,7 @@ class ExplicitFactorization(RatingPredictor):
         self.user_encoder = user_encoder
         self.item_encoder = item_encoder
         self.seen_features = seen_features
+        self.cold_average = cold_average
         self.effects = effects
         self.time = time
         self.early_stopping = early_stopping
@@ -307,6 +314,7 @@ class MatrixFactorization(ExplicitFactorization):
     @user_encoder
     @item_encoder
     @seen_features
+    @cold_average
     @effects
     @time
     @early_stopping
@@ -329,6 +337,7 @@ class MatrixFactorization(ExplicitFactorization):
     ----------
     @user_factors_, item_factors_
     @mean_user_, mean_item_
+        With ``cold_average`` the row that it says is best.
     @users_, items_
     @n_users_, n_items_
     @seen_
@@ -421,6 +430,7 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     @user_encoder
     @item_encoder
     @seen_features
+    @cold_average
     @effects
     @time
     @early_stopping
@@ -443,10 +453,10 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     ----------
     @user_factors_, item_factors_
     user_biases_, item_biases_ : ndarray of shape (n_users,) and (n_items,)
-        Biases in rating units, with mean zero over the observed ids.
+        Biases in rating units, with mean zero over the observed ids; with ``cold_average`` zero is the bias of an unknown id.
     global_mean_ : float
         The constant: what is predicted for an unknown user and an unknown item. Each known user and item counts once in it, so it
-        differs from the mean of the ratings.
+        differs from the mean of the ratings, unless ``cold_average="micro"``, which brings it close.
     @mean_user_, mean_item_
         Here it is zero.
     @users_, items_

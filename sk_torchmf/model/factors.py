@@ -240,12 +240,10 @@ class Factors:
         for side in (self.users, self.items):
             kind = side.factors.dtype.type
             factors, biases = side.factors * kind(root), None if side.biases is None else side.biases * kind(scale)
-            zero = not side.mean.any()  # a mean that is zero stays so, whatever rounding makes of the rows' own
-            mean = side.mean if zero else factors.mean(axis=0)
             weights = side.weights
             if weights is not None:
                 weights = weights.scaled(np.append(np.full(self.n_factors, root), [scale] * self.biased))
-            sides.append(replace(side, factors=factors, biases=biases, mean=mean, weights=weights))
+            sides.append(replace(side, factors=factors, biases=biases, mean=side.mean * kind(root), weights=weights))
         effects = [(biases * scale, variances * scale**2, prior * scale**2) for biases, variances, prior in self.effects]
         return replace(self, users=sides[0], items=sides[1], constant=self.constant * scale, scale=scale, effects=effects)
 
@@ -272,15 +270,21 @@ class Factors:
         (users, of_users), (items, of_items) = (side.with_centred_biases() for side in (self.users, self.items))
         return replace(self, users=users, items=items, constant=self.constant + of_users + of_items)
 
-    def centred(self):
-        r"""The same biased model with factors and biases of mean zero on both sides.
+    def centred(self, at=None):
+        r"""The same biased model with factors and biases of mean zero on both sides, or zero at given rows.
 
         With :math:`p = p' + \bar p` and :math:`q = q' + \bar q` the cross terms go into the biases and the constant; the scores
-        stay. An unknown id then has no factor and no bias: it scores as the known ones do on average.
+        stay. An unknown id then has no factor and no bias: it scores as the known ones do on average, or as the given row does.
+
+        Parameters
+        ----------
+        at : sequence of two ndarray of shape (n_factors + 1,), float64, optional
+            Factors and bias of an unknown user and of an unknown item; by default the means.
         """
-        p_mean, q_mean = (side.factors.mean(0, dtype=np.float64) for side in (self.users, self.items))
-        users, to_users, shift = _centre(self.users, p_mean, q_mean)
-        items, _, constant = _centre(self.items, q_mean, p_mean)
+        of_user, of_item = map(_mean_row, (self.users, self.items)) if at is None else at
+        p_mean, q_mean = of_user[:-1], of_item[:-1]
+        users, to_users, shift = _centre(self.users, of_user, q_mean)
+        items, _, constant = _centre(self.items, of_item, p_mean)
         prior = self.prior
         if prior is not None:
             back = np.linalg.inv(to_users)  # old coordinates from new
@@ -410,12 +414,17 @@ def _spread(rows, known, n, fill):
     return full
 
 
-def _centre(side, mean, other_mean):
-    """Rows (p, b) to (p - mean, b + (p - mean) . other_mean - constant): the new side, the matrix and shift of that map."""
+def _mean_row(side):
+    """The mean of factors and of biases, (n_factors + 1,), float64."""
+    return np.append(side.factors.mean(0, dtype=np.float64), side.biases.mean(dtype=np.float64))
+
+
+def _centre(side, row, other_mean):
+    """Rows (p, b) to (p - mean, b + (p - mean) . other_mean - level), zero at (mean, level): side, matrix and shift of that map."""
     rows = np.column_stack([side.factors, side.biases])
     matrix = np.eye(rows.shape[1])
     matrix[-1, :-1] = other_mean
-    shift = -np.append(mean, mean @ other_mean + rows[:, -1].mean(dtype=np.float64))
+    shift = -np.append(row[:-1], row[:-1] @ other_mean + row[-1])
     moved = (rows @ matrix.T + shift).astype(rows.dtype)
     posterior = side.posterior
     if posterior is not None:

@@ -14,7 +14,7 @@ from sk_torchmf.solvers.ranking_descent import Descent, RankingObjective, free_c
 STEPS = 20  # of what has no closed form
 
 
-def fold_in_ratings(data, factors, loss, features=None, *, leave_one_out=False):
+def fold_in_ratings(data, factors, loss, features=None, *, cold_apart=False, leave_one_out=False):
     """Fit users' rows to their ratings of fixed items, in closed form for the squared error.
 
     Parameters
@@ -26,6 +26,8 @@ def fold_in_ratings(data, factors, loss, features=None, *, leave_one_out=False):
     loss : PointwiseLoss
     features : EncodedFeatures, optional
         Of the new users; by default nothing is known of them.
+    cold_apart : bool, default=False
+        Whether the row of an unknown user is another than the prior's mean.
     leave_one_out : bool, default=False
         Whether to return the held-out scores too.
 
@@ -64,7 +66,7 @@ def fold_in_ratings(data, factors, loss, features=None, *, leave_one_out=False):
         raise ValueError("New users could not be folded in: their ratings are out of proportion to those that fit saw.")
     solved = found[0] * units
     held_out = found[-1] * scale
-    if moves is not None:  # without ratings nothing is known of what was seen
+    if moves is not None or cold_apart:  # without ratings nothing is known of what was seen
         cold, n_ratings = factors.users.expected(features, data.num_users), np.diff(pointers)
         solved[n_ratings == 0] = cold[n_ratings == 0]
         if leave_one_out:
