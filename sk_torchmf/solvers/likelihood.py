@@ -39,6 +39,38 @@ class Observed:
         return Observed(self.pairs.T, values, weight, codes)
 
 
+class ObservedBlocks:
+    """What is observed in the blocks of a plan, by users and by items, made anew each time that it is gone through.
+
+    Parameters
+    ----------
+    plan : Plan
+    values, weight, codes
+        Of all pairs, user-major, see ``Observed``; ``[span]`` gives those of a block.
+    """
+
+    def __init__(self, plan, values, weight, codes=()):
+        self.plan, self.values, self.weight, self.codes = plan, values, weight, codes
+
+    def __iter__(self):
+        for rows, span, block in self.plan:
+            weight = None if self.weight is None else self.weight[span]
+            by_user = Observed(block, self.values[span], weight, [code[span] for code in self.codes])
+            yield rows, by_user, by_user.transposed()
+
+
+def observed_blocks(plan, values, weight, codes=()):
+    """The ``ObservedBlocks`` of a plan: all at once as a list where the plan keeps its blocks, else one at a time.
+
+    Returns
+    -------
+    iterable of (slice, Observed, Observed)
+        The users of a block, what is observed with users first, and with items first. It can be gone through any number of times.
+    """
+    blocks = ObservedBlocks(plan, values, weight, codes)
+    return list(blocks) if plan.keeps_blocks else blocks
+
+
 class Likelihood:
     r"""The likelihood of what is observed, given rows, cut points and effects.
 

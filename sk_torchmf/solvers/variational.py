@@ -16,7 +16,7 @@ from sk_torchmf.solvers.base import Solver
 from sk_torchmf.solvers.design import SEEN, SideFeatures
 from sk_torchmf.solvers.effects import EffectBiases
 from sk_torchmf.solvers.feature_prior import FeaturePrior, floored
-from sk_torchmf.solvers.likelihood import Likelihood, Observed
+from sk_torchmf.solvers.likelihood import Likelihood, observed_blocks
 from sk_torchmf.solvers.prior_means import to_array
 
 START_NOISE = 0.5  # of the ratings' variance
@@ -299,9 +299,9 @@ class Variational(Solver):
     plan : Plan
         Every user and item has at least one rating.
     rating : Tensor of shape (n_pairs,)
-        Standardised ratings, user-major.
+        Standardised ratings, user-major. Of a plan that does not keep its blocks, whatever gives the tensor of a block by its span.
     weight : Tensor of shape (n_pairs,) or None
-        Observation weights > 0, user-major.
+        Observation weights > 0, user-major; likewise.
     loss : PointwiseLoss
     features : SideFeatures, optional
         Of the users and items that the module has.
@@ -333,15 +333,11 @@ class Variational(Solver):
         constant = float(module.global_mean) if self.biased else 0.0
         self.likelihood = Likelihood(loss, self.n_factors, self.effects, cuts, constant)
         values, codes = rating if cuts is None else cuts.place, [code for code, _ in effects]
-        self.blocks = [
-            (rows, Observed(block, values[span], None if weight is None else weight[span], [code[span] for code in codes]))
-            for rows, span, block in self.plan
-        ]
-        self.blocks = [(rows, by_user, by_user.transposed()) for rows, by_user in self.blocks]
-        self.sides = self._start(rating, weight)
+        self.blocks = observed_blocks(self.plan, values, weight, codes)
+        self.sides = self._start(weight)
         self.noise = START_NOISE if loss.standardised else 0.5
 
-    def _start(self, like, weight):
+    def _start(self, weight):
         """Both sides at the module's parameters, with a guess of the uncertainty: what n ratings can tell of so many numbers."""
         k, plan = self.n_factors, self.plan
         counts = plan.sums(weight)
@@ -355,7 +351,7 @@ class Variational(Solver):
         (of_users,) = plan.total_over_users(lambda some: [rows[0][some].sum(0)])
         means = of_users / plan.n_users, rows[1].mean(0)
         sides = []
-        for at, design in enumerate(self.features.designs(plan, like)):
+        for at, design in enumerate(self.features.designs(plan, factors[0])):
             guess = torch.full((k + self.biased,), informed / k**0.5, dtype=torch.float64, device="cpu")
             across = means[1 - at][:k]  # where the other side's rows point, a row is its bias
             guess[k if self.biased else int(across.abs().argmax())] = START_BIAS
