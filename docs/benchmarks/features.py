@@ -1,4 +1,4 @@
-"""What attributes and what was seen (SVD++) give the default solver, and what they cost; myFM and LightFM beside it.
+"""What attributes, what was seen (SVD++), time and ordinal ratings give the default solver, and what they cost; peers beside it.
 
 Run it with one of::
 
@@ -6,10 +6,10 @@ Run it with one of::
     OMP_NUM_THREADS=1 python docs/benchmarks/features.py --part rmse cold     # these parts anew, the others kept
 
 ``FOLDER`` is what ``datasets.fetch_movielens(features=True)`` takes; ``ml100k_folds.npz`` and the sets of ``SETS`` take part where
-they are there, myFM and LightFM where they are installed (``pip install myfm lightfm-next "setuptools<81"``; myFM imports
-``pkg_resources``, which newer ones have no longer).
+they are there, myFM, LightFM and cmfrec where they are installed (``pip install myfm lightfm-next cmfrec "setuptools<81"``; myFM
+imports ``pkg_resources``, which newer ones have no longer).
 
-There is one setting for MovieLens-100K and one for MovieLens-1M (``SIZES``), fixed beforehand; nothing is chosen on a test part.
+There is one size for each set (``SIZES``, and ``SMALL`` of those with graphs), fixed beforehand; nothing is chosen on a test part.
 RMSE is of predictions clipped to the range of the ratings. Seconds are of the processor with one thread, so that they mean
 something on a machine that does other work too. Records go to ``results/features.json``, tables made of them to
 ``results/features.md``.
@@ -19,117 +19,60 @@ import argparse
 import json
 import os
 import statistics
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 import torch
+from features_peers import SWEEPS, by_myfm, epoch_of_lightfm, optional, quality, sweep_of_myfm
+from features_sets import SETTINGS, SIZES, TIMELESS, Monti, MovieLens, errors_of, load_set, rmse, split, split_by_time, timed
 
-from sk_torchmf import BiasedMatrixFactorization, FeatureEncoder, Interactions, datasets
+from sk_torchmf import BiasedMatrixFactorization
 from sk_torchmf.model_selection import ColdItemSplit, ColdUserSplit
 
 RESULTS = Path(__file__).parent / "results"
-SIZES = {"100k": {"n_factors": 32, "max_iter": 15}, "1m": {"n_factors": 64, "max_iter": 20}}
-SETTINGS = {  # seen_features, and whether the tables of attributes are given
-    "plain": (None, False),
-    "side": (None, True),
-    "both": ("both", False),
-    "side + both": ("both", True),
-}
 SETS = "ml100k", "ml1m", "hin_amazon", "douban_monti", "flixster_monti", "yahoo_music_monti"
-AGES = [0, 18, 25, 35, 45, 50, 56, 200]  # MovieLens-1M's brackets, for the years of MovieLens-100K
+CHOICES = [name for name, setting in SETTINGS.items() if "loss" in setting.params]
+OF_GRAPHS = *TIMELESS, "side + both, ordinal"
+OF_MYFM = [name for name in SETTINGS if name.startswith("all")]  # on the fold of its example
 WITHIN = 1.2816  # standard deviations about the mean: 80 % of a normal distribution
 DAMPING = 5  # of a bias: as many ratings of nought
-SWEEPS = 100  # of myFM, where its RMSE is asked for
-
-
-@dataclass(frozen=True)
-class MovieLens:
-    """Ratings, ids from 0, and the tables of attributes with a row for each position."""
-
-    name: str
-    data: Interactions
-    tables: dict
-
-    @classmethod
-    def load(cls, name, folder):
-        """Gender, age and occupation of users; genres and year of films, the year in categories of three."""
-        bunch = datasets.fetch_movielens(name, data_home=folder, features=True)
-        users = bunch.user_features.loc[bunch.user_labels, ["gender", "age", "occupation"]].reset_index(drop=True)
-        if name == "100k":
-            users["age"] = pd.cut(users["age"], AGES, right=False)
-        users["age"] = users["age"].astype(str)
-        items = bunch.item_features.loc[bunch.item_labels, ["genres", "year"]].reset_index(drop=True)
-        years = items["year"].clip(1930, 2000) // 3
-        items["year"] = years.astype("Int64").astype(str).where(years.notna(), None)
-        return cls(name, bunch.interactions, {"user_features": users, "item_features": items})
-
-    def fit(self, train, setting, tables=None, **params):
-        """Fit by a key of ``SETTINGS`` with the set's size."""
-        seen, described = SETTINGS[setting]
-        model = BiasedMatrixFactorization(seen_features=seen, random_state=0, **SIZES[self.name] | params)
-        return model.fit(train, **(self.tables if described else {}) | (tables or {}))
-
-
-def split(data, seed):
-    """Nine tenths and a tenth, at random."""
-    held_out, rest = np.split(np.random.default_rng(seed).permutation(len(data)), [len(data) // 10])
-    return data[rest], data[held_out]
-
-
-def split_by_time(data):
-    """All but the last tenth, and that."""
-    order = np.argsort(data.timestamps, kind="stable")
-    return data[order[: -(len(order) // 10)]], data[order[-(len(order) // 10) :]]
-
-
-def rmse(predicted, test):
-    """The error of some predictions."""
-    return float(np.sqrt(np.mean((predicted - test.ratings) ** 2)))
-
-
-def timed(call, *args, **params):
-    """What a call returns, and seconds of the processor that it takes."""
-    start = time.process_time()
-    result = call(*args, **params)
-    return result, time.process_time() - start
 
 
 def errors(folder):
-    """RMSE with and without attributes and what was seen, and seconds of a fit."""
+    """RMSE by setting and, of ordinal ones, the log loss; seconds of a fit."""
     for name in SIZES:
-        movielens = MovieLens.load(name, folder)
-        splits = {f"random {seed}": split(movielens.data, seed) for seed in (0, 1)}
-        if name == "100k" and (folder / "ml100k_folds.npz").exists():
-            splits |= published_folds(folder)
-        for setting in SETTINGS:
-            for at, (train, test) in splits.items():
-                model, seconds = timed(movielens.fit, train, setting)
-                error = rmse(model.predict(test, clip=True), test)
-                yield {"data": name, "split": at, "setting": setting, "RMSE": error, "seconds": seconds}
-        if name == "100k" and (myfm := optional("myfm")):
-            for setting in ("plain", "side", "side + both"):
-                train, test = splits["random 0"]
-                predicted, seconds = by_myfm(myfm, movielens, train, test, setting, SWEEPS)
-                label = f"myFM, {setting}, {SWEEPS} sweeps"
-                yield {"data": name, "split": "random 0", "setting": label, "RMSE": rmse(predicted, test), "seconds": seconds}
+        yield from errors_on(MovieLens.load(name, folder), folder, SETTINGS)
 
 
-def published_folds(folder):
-    """MovieLens-100K's own folds."""
-    with np.load(folder / "ml100k_folds.npz") as file:
-        return {
-            f"u{k}": tuple(
-                Interactions(
-                    *(file[f"u{k}_{part}_{name}"] for name in ("user_ids", "item_ids", "ratings")), num_users=943, num_items=1682
-                )
-                for part in ("train", "test")
-            )
-            for k in range(1, 6)
-        }
+def graphs(folder):
+    """The published splits of three sets with their graphs: side is a row's neighbours, or its neighbours and theirs, two hops."""
+    for name in ("douban", "flixster", "yahoo_music"):
+        if (folder / f"{name}_monti.npz").exists():
+            yield from errors_on(Monti.load(name, folder), folder, OF_GRAPHS)
+            described = [setting for setting in OF_GRAPHS if SETTINGS[setting].described]
+            for row in errors_on(Monti.load(name, folder, two_hops=True), folder, described):
+                yield row | {"setting": row["setting"].replace("side", "two hops")}
+
+
+def errors_on(rated, folder, settings):
+    """Every setting on every split of a set."""
+    splits = rated.splits(folder)
+    for setting in settings:
+        for at, (train, test) in splits.items():
+            if "myFM" not in at or setting in OF_MYFM:
+                model, seconds = timed(rated.fit, train, setting)
+                yield {"data": rated.name, "split": at, "setting": setting, **errors_of(model, test), "seconds": seconds}
+
+
+def choices(folder):
+    """Which ordinal setting for u1 to u5 of MovieLens-100K: a random tenth of each training fold is predicted from the rest."""
+    movielens = MovieLens.load("100k", folder)
+    folds = {at: train for at, (train, _) in movielens.splits(folder).items() if at.startswith("u")}
+    for setting in CHOICES:
+        for at, fold in folds.items():
+            train, validation = split(fold, 0)
+            yield {"data": "100k", "split": at, "setting": setting, **errors_of(movielens.fit(train, setting), validation)}
 
 
 def epochs(folder, turns=5):
@@ -137,7 +80,7 @@ def epochs(folder, turns=5):
     movielens = MovieLens.load("1m", folder)
     train, _ = split(movielens.data, 0)
     movielens.fit(train, "side + both", max_iter=1)  # what happens once a process
-    spent = {setting: [] for setting in SETTINGS}
+    spent = {setting: [] for setting in TIMELESS}
     for _ in range(turns):
         for setting, seconds in spent.items():
             fits = [timed(movielens.fit, train, setting, max_iter=n)[1] for n in (2, 10)]
@@ -157,51 +100,6 @@ def epochs(folder, turns=5):
                 seconds = measure(module, movielens, train, setting)
                 ratios = {"times plain": seconds / ours["plain"], "times ours": seconds / ours[setting]}
                 yield {"system": system, "features": setting, "seconds": seconds, **ratios}
-
-
-def sweep_of_myfm(myfm, movielens, train, setting):
-    """Seconds of a Gibbs sweep with the attributes in relation blocks, by the difference of fits of three and of one."""
-    few, more = (by_myfm(myfm, movielens, train, train[:1], setting, n)[1] for n in (1, 3))
-    return (more - few) / 2
-
-
-def epoch_of_lightfm(lightfm, movielens, train, setting, share=50):
-    """Seconds of an epoch with the logistic loss: each rating has its cost, so it is that of a fiftieth of them, times fifty."""
-    part = train[np.random.default_rng(0).permutation(len(train))[: len(train) // share]]
-    liked = sp.coo_matrix((np.where(part.ratings >= 4, 1, -1), (part.user_ids, part.item_ids)), (train.num_users, train.num_items))
-    users, items = (sp.csr_matrix(sp.hstack(parts), dtype=np.float32) for parts in matrices(movielens, train, setting))
-    model = lightfm.LightFM(no_components=SIZES[movielens.name]["n_factors"], loss="logistic", random_state=0)
-    model.fit_partial(liked.tocsr()[:1].tocoo(), users[:1], items)  # the first call makes the rows
-    return share * timed(model.fit_partial, liked, users, items)[1]
-
-
-def matrices(movielens, train, setting):
-    """Of users and of items: an indicator of each, their encoded attributes, and what they were seen with, as in SVD++."""
-    seen, described = SETTINGS[setting]
-    entries = sp.csr_matrix((np.ones(len(train)), (train.user_ids, train.item_ids)), (train.num_users, train.num_items))
-    for table, own in zip(movielens.tables.values(), (entries, entries.T.tocsr()), strict=True):
-        parts = [sp.eye(own.shape[0], format="csr")]
-        if described:
-            parts.append(sp.csr_matrix(FeatureEncoder().fit_transform(table)))
-        if seen:
-            parts.append(sp.diags(np.maximum(own.sum(1).A1, 1) ** -0.5) @ own)
-        yield parts
-
-
-def by_myfm(myfm, movielens, train, test, setting, n_sweeps):
-    """Predictions of myFM's regression, clipped, and seconds of its fit."""
-    sides = list(matrices(movielens, train, setting))
-    stacked = [sp.csr_matrix(sp.hstack(parts)) for parts in sides]
-
-    def blocks(part):
-        return [myfm.RelationBlock(ids.tolist(), rows) for ids, rows in zip((part.user_ids, part.item_ids), stacked, strict=True)]
-
-    model = myfm.MyFMRegressor(rank=SIZES[movielens.name]["n_factors"], random_seed=0)
-    options = {"n_iter": n_sweeps, "n_kept_samples": max(1, n_sweeps * 4 // 5)}
-    groups = [part.shape[1] for parts in sides for part in parts]
-    nothing = [sp.csr_matrix((len(part), 0)) for part in (train, test)]  # beside the blocks
-    _, seconds = timed(model.fit, nothing[0], train.ratings.astype(np.float64), X_rel=blocks(train), group_shapes=groups, **options)
-    return model.predict(nothing[1], blocks(test), n_workers=1).clip(1, 5), seconds
 
 
 def noise(folder, n_columns=10_000):
@@ -241,7 +139,7 @@ def cold(folder):
             train, test = (movielens.data[part] for part in next(splitter(1, test_size=0.2, random_state=0).split(movielens.data)))
             ids = getattr(test, f"{role}_ids")
             own = {"data": name, "cold": role}
-            for setting in SETTINGS:
+            for setting in TIMELESS:
                 model = movielens.fit(train, setting)
                 predicted, std = model.predict(test, return_std=True)
                 covered = float(np.mean(np.abs(predicted - test.ratings) <= WITHIN * std))
@@ -249,8 +147,8 @@ def cold(folder):
                 yield {**own, "by": label, **by_row(predicted.clip(1, 5), test, ids), "covered": covered}
             yield {**own, "by": "biases of the other side", **by_row(other_biases(train, test, role), test, ids)}
             if name == "100k" and (myfm := optional("myfm")):
-                predicted, _ = by_myfm(myfm, movielens, train, test, "side", SWEEPS)
-                yield {**own, "by": f"myFM, side, {SWEEPS} sweeps", **by_row(predicted, test, ids)}
+                predicted, _ = by_myfm(myfm, movielens, train, test, "side", SWEEPS[name])
+                yield {**own, "by": f"myFM, side, {SWEEPS[name]} sweeps", **by_row(predicted, test, ids)}
 
 
 def by_row(predicted, test, ids):
@@ -289,29 +187,16 @@ def seen(folder):
             yield {"data": name, "split": at, "None": plain, "both": both, "change": change, "times the seconds": more / seconds}
 
 
-def load_set(path):
-    """All ratings of a set, and its published split, or None."""
-    with np.load(path) as file:
-        arrays = {name: file[name] for name in file if name.endswith(("user_ids", "item_ids", "ratings", "timestamps"))}
-    if "ratings" in arrays:
-        return Interactions(arrays["user_ids"], arrays["item_ids"], arrays["ratings"], timestamps=arrays["timestamps"]), None
-    names = "user_ids", "item_ids", "ratings"
-    parts = [[arrays[f"{part}_{name}"] for name in names] for part in ("train", "test")]
-    joined = [np.concatenate(pair) for pair in zip(*parts, strict=True)]
-    sizes = {"num_users": int(joined[0].max()) + 1, "num_items": int(joined[1].max()) + 1}
-    return Interactions(*joined, **sizes), tuple(Interactions(*part, **sizes) for part in parts)
-
-
-def optional(name):
-    """A module, or None where it is not installed."""
-    try:
-        return __import__(name)
-    except ImportError:
-        print(f"{name} is not installed: left out")
-        return None
-
-
-PARTS = {"rmse": errors, "epochs": epochs, "noise": noise, "cold": cold, "seen": seen}
+PARTS = {
+    "rmse": errors,
+    "choices": choices,
+    "graphs": graphs,
+    "epochs": epochs,
+    "quality": quality,
+    "noise": noise,
+    "cold": cold,
+    "seen": seen,
+}
 
 
 def averaged(rows):
@@ -347,7 +232,7 @@ def shown(column, value):
         return value
     if column in ("change", "standard error"):
         return f"{100 * value:{'+' if column == 'change' else ''}.2f} %"
-    digits = 2 if column.startswith("times") else 3 if column in ("seconds", "covered") else 4
+    digits = 2 if column.startswith("times") else 3 if "seconds" in column or column == "covered" else 4
     return f"{value:.{digits}f}"
 
 
@@ -366,8 +251,8 @@ def main():
         for row in PARTS[part](folder):
             rows.append(row)
             print(*(f"{column}: {shown(column, value)}" for column, value in row.items()), sep="  ", flush=True)
-        results = (json.loads(path.read_text()) if path.exists() else {}) | {part: rows}
-        path.write_text(json.dumps(results, indent=1) + "\n")
+            results = (json.loads(path.read_text()) if path.exists() else {}) | {part: rows}
+            path.write_text(json.dumps(results, indent=1) + "\n")  # at once: a run that is broken off has its rows
     results = json.loads(path.read_text())
     sections = [
         f"## {part}\n\n{PARTS[part].__doc__}\n\n{table(list(averaged(results[part])))}\n" for part in PARTS if part in results

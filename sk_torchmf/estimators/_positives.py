@@ -66,12 +66,10 @@ class PositivesPredictor(Recommender):
             informed &= np.count_nonzero(share) > seen @ (share > 0).astype(np.float64)
         if informed.any():
             known = seen[np.flatnonzero(informed)]
-            if self.loss == "ials":
-                means = None if users.weights is None else users.weights.prior_means(data.num_users, features)[informed]
-                rows[informed] = self._fold_in_ials(known, share, means)
-            else:
-                solve = self._fold_in_ranking if self.temperature is None else self._fold_in_cosine
-                rows[informed] = solve(known, share)
+            means = None if users.weights is None else users.weights.prior_means(data.num_users, features)[informed]
+            solve = self._fold_in_ials if self.loss == "ials" else self._fold_in_ranking
+            solve = solve if self.temperature is None else self._fold_in_cosine
+            rows[informed] = solve(known, share, means)
         return rows
 
     def _has_biases(self):
@@ -113,7 +111,7 @@ class PositivesPredictor(Recommender):
         rows = fold_in_ials(pointers, columns, gain, features, offset, **options)
         return np.column_stack([rows.numpy(), np.zeros(len(rows))]) if self._factors.biased else rows.numpy()
 
-    def _fold_in_cosine(self, seen, share):
+    def _fold_in_cosine(self, seen, share, _means):
         k, items = self.item_factors_.shape[1], torch.tensor(self._item_rows(), dtype=getattr(torch, self.dtype), device="cpu")
         n_unobserved = np.count_nonzero(share) - seen @ (share > 0).astype(np.float64)
         known = (torch.from_numpy(values).to(items) for values in (share, share.sum() - seen @ share, n_unobserved))
@@ -126,18 +124,21 @@ class PositivesPredictor(Recommender):
             return self.item_factors_
         return np.column_stack([self.item_factors_, np.ones(self.n_items_), self.item_biases_ + self.global_mean_])
 
-    def _fold_in_ranking(self, seen, share):
+    def _fold_in_ranking(self, seen, share, means):
         k, dtype = self.item_factors_.shape[1], getattr(torch, self.dtype)
-        items, start = self._item_rows(), self.mean_user_
-        if self._factors.biased:
-            start = np.append(start, [0.0, 1.0])
         kind = BiasedMF if self._factors.biased else PlainMF
         centre = kind(1, 1, k, generator=torch.Generator("cpu"), dtype=dtype).mean_rows(0.0)[0]
+        if means is None:
+            start = self.mean_user_
+            start = np.tile(np.append(start, [0.0, 1.0]) if self._factors.biased else start, (seen.shape[0], 1))
+        else:
+            start = np.column_stack([means, np.ones(len(means))]) if self._factors.biased else means
+            centre = torch.from_numpy(start).to(dtype)
         unit = self._unit()
         rows = fold_in_ranking(
             _plan(seen),
-            torch.from_numpy(np.tile(start, (seen.shape[0], 1))).to(dtype),
-            torch.tensor(items, dtype=dtype, device="cpu"),
+            torch.from_numpy(start).to(dtype, copy=True),
+            torch.tensor(self._item_rows(), dtype=dtype, device="cpu"),
             centre,
             RANKING[self.loss],
             alpha=self._alpha(),

@@ -84,11 +84,12 @@ class PositivesPart(Part):
             max_iter=params.max_iter,
             generator=generator,
             begun=begun if self.start is not None and self.start.factors.biased else None,
+            features=self.features,
         )
 
     def attributes(self, solver, last=False):
         factors = solver.solution()
-        if self.params.loss != "ials":  # whose rows shrink to what features say
+        if self.params.temperature is not None:  # there is no ridge that could draw rows to what features say
             factors = with_regressed_weights(factors, self.features, self.plan)
         if factors.biased:
             factors = factors.with_centred_biases()
@@ -211,13 +212,13 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     losses are in ``sk_torchmf.nn``: ``bpr`` is :math:`-\log \sigma(s_{ui} - s_{uj})` [3]_. A user who has every item has nothing to
     be ranked below, and is left out of them.
 
-    Features of users and items enter ``ials`` as what rows shrink to: a row is its own part and a linear map of its features, and
-    the ridge is that of its own part and of the map's coefficients. The other losses are fitted without them; the finished rows of
-    a side are then regressed on their features, by a ridge regression. Either way a user or item without positives is what its
-    features say.
+    Features of users and items say what rows shrink to: a row is its own part and a linear map of its features, and the ridge is
+    that of its own part and of the map's coefficients. A user or item without positives is what its features say, by a regression
+    of the finished rows on them.
 
     With a ``temperature`` there is no ridge, and :math:`s_{ui}` is the cosine of the rows over the temperature [4]_. Each step
-    takes 128 users, the items that these have and 2048 others, which stand for all that are left.
+    takes 128 users, the items that these have and 2048 others, which stand for all that are left. Features have no part in that
+    fit: they serve users and items without positives alone.
 
     References
     ----------

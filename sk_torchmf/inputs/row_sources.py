@@ -234,7 +234,7 @@ def parquet_rows(source, pyarrow):
         raise TypeError(
             f"source must be the path of a Parquet file or of a folder of such, a list of paths, or a Dataset. Got {got}."
         )
-    files = []
+    files: list[tuple] = []
     for path in map(os.fspath, paths):
         if os.path.isfile(path):
             files.append((path, None, {}))

@@ -89,7 +89,8 @@ def _default_n_shards(n_rows):
 def _survey(rows, columns, bar):
     items, n, low, high = LabelSet(columns, "item"), 0, np.inf, -np.inf
     levels: np.ndarray | None = np.empty(0, dtype=np.float32)
-    heaviest, weighted, times, rated = 0.0, False, [], False
+    heaviest, weighted, rated = 0.0, False, False
+    times: set[np.dtype] = set()
     for batch, place in rows.batches():
         if not len(batch["item"]):
             continue
@@ -106,7 +107,7 @@ def _survey(rows, columns, bar):
                 levels = np.unique(np.concatenate([levels, columns.unique(rating)[0]]))
                 levels = levels if len(levels) <= MOST_LEVELS else None
         if "timestamp" in batch:
-            times.append(columns.times(batch["timestamp"], place).dtype)
+            times.add(columns.times(batch["timestamp"], place).dtype)
         bar.update(len(batch["item"]))
     if n == 0:
         raise ValueError("The data have no rows, while a minimum of 1 is required.")
@@ -124,7 +125,7 @@ def _common_type(times):
         return None
     if len({kind.kind == "M" for kind in times}) > 1:
         raise TypeError("The timestamps are numbers in some of the data and dates in others. Cast one to the other's type.")
-    return np.result_type(*set(times))
+    return np.result_type(*times)
 
 
 @dataclass(frozen=True)

@@ -223,22 +223,25 @@ def regress(design, B, excess, weight, precision, n_steps):
     Returns
     -------
     change : Tensor of shape (n_columns, width)
+    of_rows : Tensor of shape (n_rows, width)
+        What it adds to the products of the rows' features with the coefficients.
     variance : Tensor of shape (n_columns, width)
         The coefficients' posterior variances, each as if the others were known.
     """
     left = design.tdot(excess) - precision * B
     diagonal = design.tdot(weight, square=True) + precision
-    change, direction, old = torch.zeros_like(B), torch.zeros_like(B), None
+    change, of_rows, direction, old = torch.zeros_like(B), torch.zeros_like(excess), torch.zeros_like(B), torch.ones_like(B[0])
     for number in range(n_steps):
         towards = left / diagonal
         new = (left * towards).sum(0)
-        direction = towards if old is None else torch.addcmul(towards, new / old.clamp_min(TINY), direction)
+        direction = torch.addcmul(towards, new / old.clamp_min(TINY), direction)
         old, image = new, design.dot(direction)
         weighted = weight * image
         square = weighted * image
         (bend,) = design.total(lambda some, square=square: [square[some].sum(0)])
         length = new / (bend + (precision * direction.square()).sum(0)).clamp_min(TINY)
         change.addcmul_(length, direction)
+        of_rows.addcmul_(length, image)
         if number + 1 < n_steps:
             left = left - length * (design.tdot(weighted) + precision * direction)
-    return change, 1 / diagonal
+    return change, of_rows, 1 / diagonal

@@ -35,10 +35,7 @@ class EffectBiases:
         self.average = 0.0
 
     def improve(self, plan, parts, noise):
-        r"""Improve the biases and their prior variance.
-
-        With variances v the new prior variance is :math:`\tau = \sum e^2 / \sum (1 - v / \tau)` [1]_. It comes to rest where EM's
-        does, and sooner: by EM an effect that says nothing has much of its prior variance left after ten epochs.
+        """Improve the biases, and their prior variance by a step of EM.
 
         Parameters
         ----------
@@ -55,9 +52,11 @@ class EffectBiases:
         variance : float
             The biases' posterior variance, averaged over the ratings.
 
-        References
-        ----------
-        .. [1] MacKay, Bayesian Interpolation, Neural Computation 4, 1992.
+        Notes
+        -----
+        The prior variance of an effect that says nothing falls slowly from where it starts. A fixed point that falls faster
+        (MacKay, Bayesian Interpolation, 1992) takes the harm of shuffled times on MovieLens-100K from 0.5 to 0.1 % of RMSE, but
+        takes as much from what true times gain: on MovieLens-1M, all tables given, 0.4 % at random and 0.2 % by time.
         """
         old = self.biases
         for code, slope, bend in parts:
@@ -70,9 +69,7 @@ class EffectBiases:
         move = self.biases - old
         change = float((move * (2 * slopes + count * move)).sum(dtype=torch.float64))
         known, count = count > 0, count.double()
-        n_determined = float((1 - self.variances[known].double() / self.prior_variance).sum())
-        square = float(self.biases[known].square().sum(dtype=torch.float64))
-        self.prior_variance = max(square / max(n_determined, LEAST), LEAST)
+        self.prior_variance = max(float((self.biases.square() + self.variances)[known].mean(dtype=torch.float64)), LEAST)
         self.average, variance = (float(count @ part.double() / count.sum()) for part in (self.biases, self.variances))
         return change, variance
 

@@ -64,11 +64,11 @@ class FeaturePrior(PriorMeans):
         precision = torch.full_like(B, CONSTANT_PRECISION)
         for name, group in self.design.slices.items():
             precision[group] = (1 / (N * (self.covariances[name] @ N)).sum(0).clamp_min(1e-8)).to(B)
-        change, self.variance = regress(self.design, B, excess, weight, precision, n_steps)
+        change, of_rows, self.variance = regress(self.design, B, excess, weight, precision, n_steps)
         self.variance[0] = 0  # with a flat prior that of the constant would be all there is, where little is known
         B = B + change
         self.coefficients = B @ back
-        self.refresh()
+        self.rows = self.rows + of_rows @ back
         for name, group in self.design.slices.items():
             self.covariances[name] = self._covariance(M, B[group], self.variance[group], self.coefficients[group])
 

@@ -1,5 +1,7 @@
 """New users against fixed items: of each kind of model the row that its fit would give them. Knows no estimator."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -130,8 +132,8 @@ def fold_in_ranking(pairs, users, items, centre, loss, *, alpha, n_factors, n_ne
         Where to start.
     items : Tensor of shape (n_items, width)
         Rows as the module lays them out.
-    centre : Tensor of shape (width,)
-        The row that users shrink to.
+    centre : Tensor of shape (width,) or (n_rows, width)
+        The row that users shrink to; each their own where they have features.
     loss, alpha, n_factors, n_negatives
         As in ``ranking_solver``; the expectation is exact where the loss has it.
     seen : CSR array of shape (n_rows, n_items)
@@ -165,7 +167,7 @@ def fold_in_ranking(pairs, users, items, centre, loss, *, alpha, n_factors, n_ne
         Plan(pairs),
         weight,
         loss,
-        (centre, items[0]),
+        (items.new_zeros(items.shape[1]), items[0]),
         alpha=alpha,
         n_factors=n_factors,
         n_negatives=n_negatives,
@@ -175,6 +177,7 @@ def fold_in_ranking(pairs, users, items, centre, loss, *, alpha, n_factors, n_ne
         n_unobserved=known.sum() - seen @ known,
         typical=typical,
     )
+    objective = replace(objective, ridges=(replace(objective.ridges[0], mean=centre), objective.ridges[1]))
     columns = free_columns(n_factors, items.shape[1] > n_factors, loss)[0]
     counts = pairs.sums(weight)[0], torch.from_numpy(item_count).to(items.device)
     descent = Descent(objective, (users, columns), (items, []), max_iter=STEPS, counts=counts, adaptive=False)

@@ -58,10 +58,8 @@ class ImplicitLeastSquares(Solver):
         with torch.no_grad():
             self.rows = tuple(rows.clone() for rows in module.rows())  # (n_users, width), (n_items, width)
         self.n_factors, width = module.user_factors.shape[1], self.rows[0].shape[1]
-        k = self.n_factors
-        self.free = list(range(k)), list(range(k))  # of a user's and of an item's columns
-        if width > k:  # [P, 0, 1] and [Q, 1, b_i]
-            self.free[1].append(k + 1)
+        k = self.n_factors  # which of a user's and of an item's columns are free: all, or of [P, 0, 1] and [Q, 1, b_i] some
+        self.free = (slice(None), slice(None)) if width == k else (list(range(k)), [*range(k), k + 1])
         self.plan, self.gain, self.alpha = plan, gain, alpha
         of_users = []
         for _, span, block in plan:

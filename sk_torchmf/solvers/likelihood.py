@@ -32,11 +32,9 @@ class Observed:
 
     def transposed(self):
         """The same with the rows of the other side first."""
-        order = self.pairs.T.order
-        values, weight, *codes = (
-            None if part is None else part.index_select(0, order) for part in (self.values, self.weight, *self.codes)
-        )
-        return Observed(self.pairs.T, values, weight, codes)
+        order, weight = self.pairs.T.order, self.weight
+        values, *codes = (part.index_select(0, order) for part in (self.values, *self.codes))
+        return Observed(self.pairs.T, values, None if weight is None else weight.index_select(0, order), codes)
 
 
 class ObservedBlocks:

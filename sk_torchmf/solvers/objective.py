@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sk_torchmf.model.factors import Factors
 from sk_torchmf.nn import Plan
-from sk_torchmf.solvers.row_regression import RowRegression, regressions_of, with_weights
+from sk_torchmf.solvers.row_regression import RowRegression, about_features, regressions_of, with_weights
 
 POWER = 0.75  # how a row's ridge grows with its number of ratings: between constant (0) and the weighted-lambda rule (1)
 FACTOR_OFFSET = 10.0  # a factor row's ridge at zero ratings, in alpha
@@ -137,13 +137,9 @@ class Objective:
         """Gather the parts for a built-in module whose scores start at ``mean``; ``features`` are SideFeatures or None."""
         n_factors = module.user_factors.shape[1]
         means = [row.detach() for row in module.mean_rows(mean)]
-        users, items = Ridge.of_sides(plan, weight, means, alpha, n_factors)
-        regressions = regressions_of(features, plan, (users, items))
-        if "user" in regressions:
-            users = regressions["user"].ridge
-        if "item" in regressions:
-            items = regressions["item"].ridge
-        return cls(plan, rating, weight, loss, (users, items), regressions)
+        ridges = Ridge.of_sides(plan, weight, means, alpha, n_factors)
+        regressions = regressions_of(features, plan, ridges)
+        return cls(plan, rating, weight, loss, about_features(ridges, regressions), regressions)
 
     def __call__(self, module):
         for part, rows, span, block in self.parts(module):

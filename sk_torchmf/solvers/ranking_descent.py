@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +15,7 @@ from sk_torchmf.nn import NegativeSampler, Pairs, Plan, RankingLoss, pair_dot
 from sk_torchmf.solvers.base import PATIENCE, Solver, copy_state
 from sk_torchmf.solvers.cosine_softmax import CosineSoftmax
 from sk_torchmf.solvers.objective import Ridge
+from sk_torchmf.solvers.row_regression import RowRegression, about_features, regressions_of, with_weights
 
 BLOCK = 2**20  # scores of all items held at once
 EXACT = 2**28  # users times items up to which the expectation is exact where a loss has one
@@ -26,6 +27,7 @@ GROWTH = 1.2  # of steps, while the objective falls
 RISE = 1.01  # a step after which the objective is that many times its lowest is taken back
 LONGEST = 1.0  # change of a row's scores in a step
 NOISE = 3.0  # standard errors by which a drawn objective may seem to rise
+ROLES = "user", "item"
 COURSE = ("iteration", "length", "last", "lowest", "falls")  # of a descent: what steers its steps
 
 
@@ -36,7 +38,8 @@ class RankingObjective:
     .. math:: \sum_{ui \in R} w_{ui} \, E_j \, \ell(s_{ui}, s_{uj}) + \mathrm{ridge}(X) + \mathrm{ridge}(Y)
 
     with items j that user u has not. Call it with the rows of both sides; it returns the value, its standard error and the
-    gradients.
+    gradients. The rows of a side that has features shrink to what these say, and the ridge is that of the coefficients too, see
+    ``RowRegression``; for the gradients these are constants.
 
     Attributes
     ----------
@@ -57,6 +60,8 @@ class RankingObjective:
         The sum of that over what a user has not; > 0.
     n_unobserved : Tensor of shape (n_users,)
         How many items a user has not.
+    regressions : dict of str to RowRegression
+        Those of the sides that have features, by ``"user"`` and ``"item"``.
     """
 
     plan: Plan
@@ -68,13 +73,36 @@ class RankingObjective:
     share: Tensor
     total: Tensor
     n_unobserved: Tensor
+    regressions: dict[str, RowRegression] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, plan, weight, loss, means, *, alpha, n_factors, n_negatives, draw, share, total, n_unobserved, typical=None):
-        """Gather the parts; ``means`` are the rows that users and items shrink to, the rest NumPy or as the attributes."""
+    def build(
+        cls,
+        plan,
+        weight,
+        loss,
+        means,
+        *,
+        alpha,
+        n_factors,
+        n_negatives,
+        draw,
+        share,
+        total,
+        n_unobserved,
+        typical=None,
+        features=None,
+    ):
+        """Gather the parts.
+
+        ``means`` are the rows that users and items without features shrink to, ``features`` are SideFeatures or None, the rest is
+        NumPy or as the attributes.
+        """
         ridges = Ridge.of_sides(plan, weight, means, alpha, n_factors, typical)
-        known = (torch.from_numpy(np.asarray(values)).to(weight) for values in (share, total, n_unobserved))
-        return cls(plan, weight, loss, ridges, n_negatives, draw, *known)
+        regressions = regressions_of(features, plan, ridges)
+        share, total, n_unobserved = (torch.from_numpy(np.asarray(values)).to(weight) for values in (share, total, n_unobserved))
+        ridges = about_features(ridges, regressions)
+        return cls(plan, weight, loss, ridges, n_negatives, draw, share, total, n_unobserved, regressions)
 
     def __call__(self, users, items, *, frozen=False):
         """Value and standard error, floats, and the gradients of the users and, unless they are frozen, of the items."""
@@ -92,7 +120,8 @@ class RankingObjective:
         if frozen:
             return float(value + of_users), error, (to_users,)
         of_items, to_items = self.ridges[1].differentiate(items)
-        return float(value + (of_users + of_items)), error, (to_users, sums[0] + to_items)
+        value = value + (of_users + of_items) + sum(own.penalty() for own in self.regressions.values())
+        return float(value), error, (to_users, sums[0] + to_items)
 
     def _add_drawn(self, negatives, users, items, to_users, frozen):
         """The loss with drawn negatives, its standard error and the items' gradient; the users' is added to the one given."""
@@ -218,7 +247,7 @@ class Descent(Solver):
         self.roots = (user_count / total).sqrt(), (item_count / item_count.sum()).sqrt()  # of how often a row occurs
         self.iteration, self.length = 0, 1.0
         self.last, self.lowest = math.inf, math.inf
-        self.kept = None  # rows and gradients of the last step that was not taken back
+        self.kept = None  # rows and gradients of the last step that was not taken back, and coefficients of features
         self.falls: list[float] = []  # by how much of itself the objective fell in the latest steps, none of which raised it
 
     def step(self):
@@ -231,6 +260,8 @@ class Descent(Solver):
             side.step(gradient, shared, curvature, cooled)
         for side in self.sides:
             side.move()
+        for role, own in self.objective.regressions.items():
+            own.improve(self.rows[ROLES.index(role)])
         self.iteration += 1
         return {"loss": value}
 
@@ -254,25 +285,30 @@ class Descent(Solver):
             for side, rows in zip(self.sides, self.kept[0], strict=True):
                 side.rows.copy_(rows)
                 side.velocity.zero_()
+            for role, coefficients in self.kept[2].items():
+                self.objective.regressions[role].restore(coefficients)
             self.length, self.falls = self.length / 4, []
             return self.last, self.kept[1]
         self.length = min(GROWTH * self.length, 1.0) if value <= self.last + NOISE * error else self.length / 2
         self.falls = [*self.falls[1 - PATIENCE :], (self.last - value) / value if value else 0.0] if value <= self.last else []
         self.last, self.lowest = value, min(self.lowest, value)
-        self.kept = [side.rows.clone() for side in self.sides], list(gradients)
+        coefficients = {role: own.coefficients.clone() for role, own in self.objective.regressions.items()}
+        self.kept = [side.rows.clone() for side in self.sides], list(gradients), coefficients
         return value, gradients
 
     def solution(self):
-        return Factors.from_rows(*self.rows, self.n_factors)
+        factors = Factors.from_rows(*self.rows, self.n_factors)
+        return with_weights(factors, self.objective.regressions, *self.rows, self.objective.plan)
 
     def state(self):
         state: dict[str, dict] = {"user": {}, "item": {}, "rest": {name: getattr(self, name) for name in COURSE}}
-        for at, (role, side) in enumerate(
-            zip(("user", "item"), self.sides, strict=False)
-        ):  # items that are held fixed have no state
+        for at, (role, side) in enumerate(zip(ROLES, self.sides, strict=False)):  # items that are held fixed have no state
             state[role] = {"rows": side.rows, "velocity": side.velocity}
             if self.kept is not None:
                 state[role] |= {"kept_rows": self.kept[0][at], "kept_gradient": self.kept[1][at]}
+        if self.objective.regressions:
+            state["rest"]["coefficients"] = {role: own.coefficients for role, own in self.objective.regressions.items()}
+            state["rest"]["kept_coefficients"] = {} if self.kept is None else self.kept[2]
         if self.generator is not None:
             state["rest"]["generator"] = self.generator.get_state()
         return state
@@ -280,13 +316,15 @@ class Descent(Solver):
     def restore(self, state):
         state = copy_state(state)
         kept = []
-        for role, side in zip(("user", "item"), self.sides, strict=False):
+        for role, side in zip(ROLES, self.sides, strict=False):
             side.rows.copy_(state[role]["rows"])
             side.velocity.copy_(state[role]["velocity"])
             if "kept_rows" in state[role]:
                 kept.append([state[role][name].to(side.rows) for name in ("kept_rows", "kept_gradient")])
         rows, gradients = ([pair[at] for pair in kept] for at in (0, 1))
-        self.kept = (rows, gradients) if kept else None
+        for role, own in self.objective.regressions.items():
+            own.restore(state["rest"]["coefficients"][role])
+        self.kept = (rows, gradients, state["rest"].get("kept_coefficients", {})) if kept else None
         for name in COURSE:
             setattr(self, name, state["rest"][name])
         if self.generator is not None:
@@ -314,6 +352,7 @@ def ranking_solver(
     max_iter=None,
     generator=None,
     begun=None,
+    features=None,
 ):
     """Make the solver that fits positives above what users have not.
 
@@ -343,6 +382,8 @@ def ranking_solver(
         A CPU generator: draws the negatives.
     begun : Tensor of shape (n_items,), bool, optional
         Which items' biases start where the module has them.
+    features : SideFeatures, optional
+        Of the users and items that the module has; the softmax of cosines has no ridge and no use for them.
 
     Returns
     -------
@@ -382,6 +423,7 @@ def ranking_solver(
         n_factors=k,
         n_negatives=n_negatives,
         draw=None if exact else lambda: sampler.draw(user, n_negatives),
+        features=features,
         **known,
     )
     return Descent(objective, (users, columns[0]), (items, columns[1]), max_iter=max_iter, n_factors=k, generator=generator)

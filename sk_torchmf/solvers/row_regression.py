@@ -36,15 +36,19 @@ class RowRegression(PriorMeans):
     ----------
     ridge : Ridge
         Of the rows about their prior means, which ``improve`` changes in place: those of blocks are views of them.
-    precision : Tensor of shape (n_columns, width)
+    weight : Tensor of shape (n_rows, width) or (n_rows, 1)
+        :math:`\Lambda`; one column where all have the same ridge.
+    precision : Tensor of shape (n_columns, width) or (n_columns, 1)
         :math:`\rho`.
     """
 
     def __init__(self, design, ridge):
         super().__init__(design, ridge.mean)
         self.ridge = replace(ridge, mean=self.rows)
-        self.precision = torch.full_like(self.coefficients, FIXED)
-        n, weight = self.n_in_all, ridge.weight()
+        alike = all((one == one[0]).all() for one in (ridge.constant, ridge.growth))
+        self.weight = weight = ridge.weight()[:, :1].clone() if alike else ridge.weight()
+        self.precision = weight.new_full((design.n_columns, weight.shape[1]), FIXED)
+        n = self.n_in_all
         for name, group in design.groups.items():
             square = group.dot(weight.new_ones(group.n_columns, 1), square=True)  # (n_rows, 1)
             penalty = self.mean(square * weight) * max(SHARED * n / max(group.n_columns, 1), ALONE)
@@ -56,10 +60,11 @@ class RowRegression(PriorMeans):
 
     def improve(self, rows):
         """Go some steps towards the best coefficients for rows (n_rows, width): never does the ridge of both rise."""
-        B, weight = self.coefficients.clone(), self.ridge.weight()
+        B, weight = self.coefficients.clone(), self.weight
         B[0] = 0  # the constant is not drawn to zero
-        change, _ = regress(self.design, B, weight * (rows - self.rows), weight, self.precision, N_STEPS)
-        self.restore(torch.cat([self.coefficients[:1], self.coefficients[1:] + change[1:]]))
+        change, *_ = regress(self.design, B, weight * (rows - self.rows), weight, self.precision, N_STEPS)
+        change[0] = 0
+        self.restore(self.coefficients + change)
 
     def restore(self, coefficients):
         """Take over coefficients (n_columns, width); the rows' prior means follow from them, to the last bit."""
@@ -82,7 +87,7 @@ class RowRegression(PriorMeans):
         The objective leaves a part of what features say to the rows' own deviations. A row without observations has none, so what
         it is expected to be is a regression of the finished rows, on features other than what was seen.
         """
-        prior, cold = self.coefficients[:, own], regress_finished(self.design, rows, self.ridge.weight())
+        prior, cold = self.coefficients[:, own], regress_finished(self.design, rows, self.weight)
         without_seen, unexplained = self.average({SEEN}), self.covariance_of(rows - self.rows)
         return FeatureWeights(
             constant=to_array(cold.coefficients[0, own]),
@@ -98,7 +103,7 @@ class RowRegression(PriorMeans):
 def regress_finished(design, rows, weight):
     """Where rows without observations are expected: a ridge regression of finished rows on all features but what was seen.
 
-    The constant is free, and a coefficient has the ridge of one row.
+    The constant is free, and a coefficient has the ridge of one row. Rows all count alike where none has a weight.
 
     Parameters
     ----------
@@ -113,6 +118,7 @@ def regress_finished(design, rows, weight):
     cold.coefficients[0] = cold.mean(rows)
     cold.refresh()
     if cold.design.groups:
+        weight = weight if (weight > 0).any() else torch.ones_like(weight)
         precision = cold.mean(weight).clamp_min(LEAST).repeat(cold.design.n_columns, 1)
         precision[0] = LEAST
         excess, nothing = weight * (rows - cold.rows), torch.zeros_like(cold.coefficients)
@@ -134,6 +140,15 @@ def regressions_of(features, plan, ridges):
     designs = features.designs(plan, ridges[0].mean)
     sides = zip(("user", "item"), designs, ridges, strict=True)
     return {role: RowRegression(design, ridge) for role, design, ridge in sides if design.groups}
+
+
+def about_features(ridges, regressions):
+    """The ridges of users and items, about what features say on the sides that have any."""
+    users, items = ridges
+    return (
+        regressions["user"].ridge if "user" in regressions else users,
+        regressions["item"].ridge if "item" in regressions else items,
+    )
 
 
 def with_weights(factors, regressions, users, items, plan):

@@ -205,8 +205,8 @@ class Frame(NamedTuple):
         pull = other.mean_covariance_over_ratings[:k, k:].numpy().sum(1)  # covariance of q with b_i
         EM, vectors = E @ M, np.stack([L.numpy(), pull @ M[:k]])
         every = np.concatenate([M, N.numpy(), EM, M.T, M.T @ EM], axis=1)
-        every, (L, pull) = (torch.from_numpy(part).to(own.rows) for part in (every, vectors))  # two copies, whatever the device
-        M, to_deviation, to_gradient, to_move = every.split([width, width, width, 2 * width], 1)
+        matrices, (L, pull) = (torch.from_numpy(part).to(own.rows) for part in (every, vectors))  # two copies, whatever the device
+        M, to_deviation, to_gradient, to_move = matrices.split([width, width, width, 2 * width], 1)
         return cls(M, N, L, to_deviation, to_gradient, to_move, pull)
 
     def gradient(self, side, slopes, slope, start, some):
@@ -365,13 +365,13 @@ class Variational(Solver):
         loss = dispersion = self._move_items(*self._move_users())
         unknown = _score_variance(users, items, self.n_factors, self.biased)
         for number, effect in enumerate(self.effects):
-            scores = (self._scores(*block) for block in self.blocks)
+            scores = (self._scores(rows, by_user) for rows, by_user, _ in self.blocks)
             parts = ((by_user.codes[number], *self.likelihood.slopes(by_user, score)) for _, by_user, score in scores)
             change, variance = effect.improve(self.plan, parts, self.noise)
             unknown += variance
             loss = dispersion = loss + change
         if self.cuts is not None:
-            self.cuts.learn((self._scores(*block) for block in self.blocks), unknown)
+            self.cuts.learn((self._scores(rows, by_user) for rows, by_user, _ in self.blocks), unknown)
         if not self.likelihood.is_squared_error:
             loss, dispersion = self._losses()
         if self.loss.dispersion is not None:
@@ -436,13 +436,13 @@ class Variational(Solver):
             turn.addcmul_(slope, step.move[:, self.n_factors])
         return float((last.double() + length * (length * squares - 2 * turn)).sum())
 
-    def _scores(self, rows, by_user, _):
+    def _scores(self, rows, by_user):
         """A block's users, what was observed of them, and the scores there."""
         return rows, by_user, self.likelihood.scores(by_user, self.sides[0].rows[rows], self.sides[1].rows)
 
     def _losses(self):
         """The losses of all pairs, and what they say of the noise, summed."""
-        for _, by_user, score in (self._scores(*block) for block in self.blocks):
+        for _, by_user, score in (self._scores(rows, by_user) for rows, by_user, _ in self.blocks):
             self.plan.add(*self.likelihood.losses(by_user, score, self.noise))
         return self.plan.total()
 
@@ -471,6 +471,8 @@ class Variational(Solver):
         state = {"rest": {"noise": self.noise, "effects": [effect.state() for effect in self.effects]}}
         for role, side in zip(("user", "item"), self.sides, strict=True):
             state[role] = {"rows": side.rows, "count": side.count}
+            if side.prior.design.groups:  # which its coefficients give to rounding, and not to the last bit
+                state[role]["prior_means"] = side.prior.rows
             state["rest"] |= {f"{role}_{name}": getattr(side, name) for name in LEARNED}
             state["rest"][f"{role}_prior"] = side.prior.state()
         if self.cuts is not None:
@@ -485,6 +487,8 @@ class Variational(Solver):
             for name, value in known.items():
                 setattr(side, name, value.to(getattr(side, name), copy=True))  # not in place: at the start two names are one tensor
             side.prior.restore(rest[f"{role}_prior"])
+            if side.prior.design.groups:
+                side.prior.rows = state[role]["prior_means"].to(side.rows, copy=True)
         for effect, own in zip(self.effects, rest["effects"], strict=True):
             effect.restore(own)
         if self.cuts is not None:

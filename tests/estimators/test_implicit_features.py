@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from communities import LOSSES, every_kind_of_loss, every_loss, ndcg_by_hand, precise, scores_of, with_or_without_biases
 from killed_fits import killed_and_resumed
 from numpy.testing import assert_allclose, assert_array_equal
@@ -14,6 +15,8 @@ from sklearn.preprocessing import FunctionTransformer
 from sk_torchmf import Features, ImplicitMatrixFactorization, Interactions
 from sk_torchmf.metrics import evaluate
 from sk_torchmf.model_selection import ColdItemSplit, ranking_scorer
+from sk_torchmf.nn import RANKING
+from sk_torchmf.solvers.ranking_descent import user_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ranking_kinds = pytest.mark.parametrize("loss", ["logistic", "softmax", "bpr"])
@@ -139,25 +142,41 @@ def test_attributes_that_say_nothing_do_no_harm():
 
 @ranking_kinds
 @with_or_without_biases
-def test_warm_rows_of_a_ranking_loss_are_as_without_attributes_and_cold_ones_regressed_on_them(loss, biased):
-    plain, model = (precise(loss, biased=biased).fit(TRAIN, **more) for more in ({}, {"item_features": ITEMS}))
-    warm = ~IS_COLD
-    assert_array_equal(as_rows(model, "item", warm), as_rows(plain, "item", warm))
-    assert_array_equal(as_rows(model, "user"), as_rows(plain, "user"))
-    columns = ITEMS / np.sqrt((ITEMS[warm] ** 2).sum(1).mean())
-    count = LIKES[:, warm].sum(0)
-    weight = np.tile((10 + count**0.75 * count.mean() ** 0.25)[:, None], (1, 3))
+def test_cold_rows_of_a_ranking_loss_are_the_finished_ones_regressed_on_attributes(loss, biased):
+    model = precise(loss, biased=biased).fit(TRAIN, item_features=ITEMS)
+    has = LIKES[:, ~IS_COLD]
+    count = (has * user_weights(torch.from_numpy(has.sum(1) * 1.0), has.sum() / has.any(1).sum()).numpy()[:, None]).sum(0)
+    weight = np.tile((10 + count**0.75 * count[count > 0].mean() ** 0.25)[:, None], (1, 3))
     if biased:
-        weight = np.column_stack([weight, np.full(warm.sum(), 30.0)])
-    for at, rows in enumerate(as_rows(model, "item").T):
-        A, w = np.column_stack([np.ones(N_ITEMS), columns]), weight[:, at]
+        weight = np.column_stack([weight, np.full(len(weight), 30.0)])
+    by_hand = regressed_by_hand(model, RANKING[loss].alpha * weight)
+    assert_allclose(as_rows(model, "item", IS_COLD), by_hand, rtol=1e-6, atol=1e-9)  # the solver's own tolerance
+
+
+def test_warm_rows_of_cosines_are_as_without_attributes_and_cold_ones_regressed_on_them():
+    plain, model = (precise("softmax", biased=False, temperature=0.2).fit(TRAIN, **more) for more in ({}, {"item_features": ITEMS}))
+    assert_array_equal(as_rows(model, "item", ~IS_COLD), as_rows(plain, "item", ~IS_COLD))
+    assert_array_equal(as_rows(model, "user"), as_rows(plain, "user"))
+    count = LIKES[:, ~IS_COLD].sum(0)
+    weight = np.tile((10 + count**0.75 * count.mean() ** 0.25)[:, None], (1, 3))
+    assert_allclose(as_rows(model, "item", IS_COLD), regressed_by_hand(model, weight), rtol=1e-6, atol=1e-9)
+
+
+def regressed_by_hand(model, weight):
+    """Where the cold items are expected: a ridge regression of the others with weights (n, width)."""
+    warm, found = ~IS_COLD, []
+    columns = ITEMS / np.sqrt((ITEMS[warm] ** 2).sum(1).mean())
+    for rows, w in zip(as_rows(model, "item").T, weight.T, strict=True):
+        A = np.column_stack([np.ones(N_ITEMS), columns])
         centre = rows[warm].mean()  # the constant is all but free about it, the others have the ridge of a row
         ridge = np.diag([1e-6, *[w.mean()] * ITEMS.shape[1]])
         by_hand = np.linalg.solve(A[warm].T @ (w[:, None] * A[warm]) + ridge, A[warm].T @ (w * (rows[warm] - centre)))
-        assert_allclose(rows[IS_COLD], centre + A[IS_COLD] @ by_hand, rtol=1e-6, atol=1e-9)  # float32's, and the solver's own
+        found.append(centre + A[IS_COLD] @ by_hand)
+    return np.array(found).T
 
 
-def test_rows_of_ials_shrink_to_what_attributes_say():
+@pytest.mark.parametrize("loss", LOSSES)
+def test_rows_shrink_to_what_attributes_say(loss):
     """Films of a genre come closer to each other, in proportion to how far all are apart."""
 
     def spread(model):
@@ -165,8 +184,16 @@ def test_rows_of_ials_shrink_to_what_attributes_say():
         within = sum(np.square(rows - rows.mean(0)).sum() for rows in genres)
         return within / np.square(np.concatenate(genres) - np.concatenate(genres).mean(0)).sum()
 
-    plain, described = (small(alpha=0.1).fit(TRAIN, item_features=table) for table in (None, ITEMS))
-    assert spread(described) < 0.8 * spread(plain)
+    alpha = 0.1 if loss == "ials" else 3 * RANKING[loss].alpha
+    plain, described = (small(loss, alpha=alpha).fit(TRAIN, item_features=table) for table in (None, ITEMS))
+    assert spread(described) < 0.95 * spread(plain)
+
+
+@ranking_kinds
+def test_without_regularisation_cold_rows_still_follow_attributes(loss):
+    model = small(loss, alpha=0.0).fit(TRAIN, item_features=ITEMS)
+    assert np.isfinite(model.item_factors_).all()
+    assert COLD_AUC(model, ALL) > 0.8
 
 
 def test_an_id_without_attributes_is_as_the_average():
@@ -182,6 +209,19 @@ def test_an_id_without_attributes_is_as_the_average():
 
 
 # new users
+
+
+@pytest.mark.parametrize("loss", ["logistic", "softmax"])
+@with_or_without_biases
+def test_fold_in_by_a_ranking_loss_is_near_the_fitted_row_when_attributes_are_told(loss, biased):
+    """The objective of a user's row is that of its fold-in, which takes twenty steps; without attributes it is another."""
+    model = small(loss, biased=biased, dtype="float64", max_iter=200, tol=0.0).fit(TRAIN, user_features=USERS)
+    some = (LIKES & ~IS_COLD).any(1)
+    fitted = as_rows(model, "user", some)[:, :6]
+    told, untold = (model.fold_in(TRAIN.tocsr(), user_features=table)[some, :6] for table in (USERS, None))
+    far = np.square(fitted - fitted.mean(0)).sum()
+    assert np.square(told - fitted).sum() < 0.05 * far
+    assert np.square(told - fitted).sum() < 0.5 * np.square(untold - fitted).sum()
 
 
 @with_or_without_biases

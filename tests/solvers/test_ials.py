@@ -189,7 +189,7 @@ def test_with_features_no_step_raises_the_objective_and_it_ends_at_a_minimum(kin
         own = solver.regressions[role]
         F = own.design.dot(torch.eye(own.design.n_columns, dtype=torch.float64)).numpy()[:, 1:]
         for d in free:
-            G = (F.T * (ALPHA * mass)) @ F + np.diag(own.precision[1:, d].numpy())
+            G = (F.T * (ALPHA * mass)) @ F + np.diag(own.precision.expand_as(own.coefficients)[1:, d].numpy())
             expected = np.linalg.solve(G, (F.T * (ALPHA * mass)) @ rows[:, d].numpy())
             assert_allclose(own.coefficients[1:, d], expected, rtol=1e-3, atol=1e-5)
 

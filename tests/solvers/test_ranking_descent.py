@@ -14,8 +14,10 @@ from solving import descend, fit_ranking
 from sk_torchmf import DivergenceError
 from sk_torchmf.nn import RANKING, BiasedMF, NegativeSampler, Pairs, PlainMF, Plan
 from sk_torchmf.solvers import ranking_descent as descent
+from sk_torchmf.solvers.base import copy_state
+from sk_torchmf.solvers.design import SideFeatures
 from sk_torchmf.solvers.objective import Ridge
-from sk_torchmf.solvers.ranking_descent import RankingObjective, free_columns, popularity_biases, user_weights
+from sk_torchmf.solvers.ranking_descent import Descent, RankingObjective, free_columns, popularity_biases, user_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MANY = 50  # negatives, where a mean over draws is wanted
@@ -29,7 +31,7 @@ def random_like(tensors, seed=5):
 # the ranking objective
 
 
-def build(name, pairs, weight, means, *, popularity=False, n_negatives=2, draw=None):
+def build(name, pairs, weight, means, *, popularity=False, n_negatives=2, draw=None, features=None):
     sampler = NegativeSampler(pairs.tocsr(), popularity=popularity)
     return RankingObjective.build(
         Plan(pairs),
@@ -43,6 +45,7 @@ def build(name, pairs, weight, means, *, popularity=False, n_negatives=2, draw=N
         share=sampler.share,
         total=sampler.total,
         n_unobserved=sampler.n_unobserved,
+        features=features,
     )
 
 
@@ -108,6 +111,54 @@ def test_the_expected_objective_is_a_plain_loop_and_its_gradient_its_differences
     assert frozen[0] == pytest.approx(expected + ridge_by_hand((users,), counts, means), rel=1e-10)  # of the users alone
     assert len(frozen[2]) == 1
     assert_allclose(frozen[2][0], gradients[0], rtol=1e-10)
+
+
+@kinds
+@every_exact_loss
+def test_rows_with_features_shrink_to_what_these_say(kind, name):
+    """Beside the objective without features: the ridge about other means, and that of the coefficients."""
+    _, pairs, weight = positives()
+    module, rng = start(kind, pairs), np.random.default_rng(7)
+    rows, means = random_like(module.rows()), module.mean_rows(0.0)
+    tags = rng.normal(size=(pairs.shape[1], 2))
+    objective = build(name, pairs, weight, means, features=SideFeatures(items={"tags": sp.csr_array(tags)}))
+    assert objective.regressions.keys() == {"item"}
+    A = rng.normal(size=(3, rows[1].shape[1]))
+    A[0] = means[1].detach()
+    objective.regressions["item"].restore(torch.from_numpy(A))
+    columns, items = tags / np.sqrt((tags**2).sum(1).mean()), rows[1].numpy()
+    count = dense(pairs, weight).sum(0)
+    ridge = np.full(items.shape, 30 * ALPHA)
+    ridge[:, :K] = ALPHA * (10 + count**0.75 * count.mean() ** 0.25)[:, None]
+    moved = ridge * (np.square(items - A[0] - columns @ A[1:]) - np.square(items - A[0]))
+    penalty = ((columns**2).sum(1)[:, None] * ridge).mean(0) * 15  # which is more than 2 n / 2
+    value, _, gradients = objective(*rows)
+    expected = build(name, pairs, weight, means)(*rows)[0] + moved.sum() + (penalty * A[1:] ** 2).sum()
+    assert value == pytest.approx(expected, rel=1e-10)
+    check_finite_differences(lambda *rows: objective(*rows)[0], rows, gradients)
+
+
+@every_exact_loss
+def test_a_descent_with_features_ends_lower_and_goes_on_from_its_state(name):
+    _, pairs, weight = positives()
+    module = start(PlainMF, pairs)
+    features = SideFeatures(*({"same": sp.csr_array(np.eye(3)[np.arange(n) % 3])} for n in pairs.shape))
+
+    def solver(features):
+        objective = build(name, pairs, weight, module.mean_rows(0.0), features=features)
+        sides = [(side.detach().clone(), list(range(K))) for side in module.rows()]
+        return Descent(objective, *sides, max_iter=60)
+
+    plain, described, other = solver(None), solver(features), solver(features)
+    for _ in range(30):
+        losses = plain.step()["loss"], described.step()["loss"]
+    assert losses[1] < 0.999 * losses[0]  # by the coefficients that are chosen too
+    other.restore(copy_state(described.state()))
+    assert [other.step() for _ in range(3)] == [described.step() for _ in range(3)]
+    weights = described.solution().items.weights
+    own = described.objective.regressions["item"]
+    encoded = features.items["same"].toarray()
+    assert_allclose(weights.own_constant + encoded @ weights.own_weights, own.rows, rtol=1e-10, atol=1e-12)
 
 
 def dense_loss(name, users, items, pairs, weight, negatives, n_unobserved):
@@ -299,6 +350,7 @@ class Bowl:
     """A quadratic with a curvature that the loss does not admit to: steps of its length overshoot."""
 
     draw = None
+    regressions: dict = {}
 
     def __init__(self, bend, n=6):
         self.plan = Plan(Pairs(np.arange(n), np.arange(n), n, n))
