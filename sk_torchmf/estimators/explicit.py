@@ -279,8 +279,13 @@ class ExplicitFactorization(RatingPredictor):
         Parameters
         ----------
         @X
+            Or ``Shards``, a data set on disk, with the solver ``variational``: the model is that of its rows as a table, and memory
+            does not grow with them. Its ratings and weights are columns of it, named when it was made, as were those of the ids:
+            ``user`` and ``item`` then are for tables that ``predict`` and its like take.
         @y
+            None for ``Shards``.
         @sample_weight
+            None for ``Shards``.
         @X_val
             These are ratings of known users, or a sparse matrix of new users' ratings, each of which is predicted from the others
             of its row.

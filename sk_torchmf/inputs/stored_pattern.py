@@ -1,9 +1,12 @@
 """Which pairs a fit saw, where they are a data set on disk. Knows files, and no estimator."""
 
+import os
+
 import numpy as np
 import scipy.sparse as sp
 
 from sk_torchmf.inputs.shards import Shards
+from sk_torchmf.storage.archive import check_path
 
 
 class StoredPattern:
@@ -13,8 +16,8 @@ class StoredPattern:
 
     Parameters
     ----------
-    folder : str
-        That of the data set. May be set, where it was moved.
+    folder : str or os.PathLike
+        That of the data set. May be set, where it was moved; what is read is its absolute path.
     digest : str
         Of the data set, see ``Shards``.
     number : ndarray of shape (n_users,), int
@@ -37,7 +40,14 @@ class StoredPattern:
 
     def __init__(self, folder, digest, number, place, n_items):
         self.folder, self.digest, self.number, self.place, self.n_items = folder, digest, number, place, n_items
-        self._opened = None
+
+    @property
+    def folder(self):
+        return self._folder
+
+    @folder.setter
+    def folder(self, folder):
+        self._folder, self._opened = os.path.abspath(check_path(folder)), None
 
     @property
     def shape(self):
@@ -52,11 +62,11 @@ class StoredPattern:
 
     def state(self):
         """The parameters by name."""
-        return {name: value for name, value in vars(self).items() if name != "_opened"}
+        return {name: getattr(self, name) for name in ("folder", "digest", "number", "place", "n_items")}
 
     def __getitem__(self, rows):
         """Rows by number, an ndarray or list, as a CSR array."""
-        pointers, columns = self.select(np.asarray(rows))
+        pointers, columns = self.select(np.asarray(rows, dtype=np.int64))
         found = sp.csr_array((np.ones(len(columns), dtype=bool), columns, pointers), shape=(len(rows), self.n_items))
         found.sum_duplicates()
         return found
@@ -101,7 +111,7 @@ class StoredPattern:
         return StoredPattern(self.folder, self.digest, number, place.astype(np.int32), shape[1])
 
     def _open(self):
-        if self._opened is None or self._opened.folder != self.folder:
+        if self._opened is None:
             cure = (
                 "Put it back, say where it is now by model.seen_.folder = PATH, or leave out what needs it: "
                 "recommend(exclude_seen=False)."
