@@ -12,7 +12,7 @@ from sklearn.utils.validation import _get_feature_names, _num_features, check_ar
 from sk_torchmf._validation import as_array, check_finite, check_n_positions, check_ratings, check_size, check_weights, raise_tiny
 from sk_torchmf.inputs.id_types import as_table
 from sk_torchmf.inputs.labels import column, encode, is_frame, merge
-from sk_torchmf.inputs.shards import Shards
+from sk_torchmf.inputs.shards import Shards, UserBlock
 from sk_torchmf.inputs.suspicions import warn_of_a_matrix, warn_of_an_index
 from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
 
@@ -153,6 +153,11 @@ def form_of(X):
         raise TypeError(
             "X is a data set on disk, Shards, which nothing but fit of MatrixFactorization and BiasedMatrixFactorization takes. "
             "Pass a table, Interactions or a sparse matrix; sk_torchmf.parquet predicts and recommends for what is on disk."
+        )
+    if isinstance(X, UserBlock) or (isinstance(X, list) and X and isinstance(X[0], UserBlock)):
+        raise TypeError(
+            "X is a part of a data set on disk, and only the whole is fitted: a search or cross-validation cannot split Shards. "
+            "Make Shards of each part, or pass a table, Interactions or a sparse matrix."
         )
     if isinstance(X, str | os.PathLike) or type(X).__module__.startswith(("pyarrow.dataset", "pyarrow._dataset")):
         raise TypeError(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +18,8 @@ class Observed:
     Attributes
     ----------
     pairs : Pairs
-    values : Tensor of shape (n_pairs,)
-        Standardised ratings or, where these are levels, ``OrdinalCuts.place``.
+    values : Tensor of shape (n_pairs,) or None
+        Standardised ratings or, where these are levels, ``OrdinalCuts.place``; None where nobody asks for them.
     weight : Tensor of shape (n_pairs,) or None
         > 0.
     codes : list of Tensor of shape (n_pairs,), int
@@ -26,15 +27,15 @@ class Observed:
     """
 
     pairs: Pairs
-    values: Tensor
+    values: Any
     weight: Tensor | None
     codes: list[Tensor] = field(default_factory=list)
 
     def transposed(self):
         """The same with the rows of the other side first."""
-        order, weight = self.pairs.T.order, self.weight
-        values, *codes = (part.index_select(0, order) for part in (self.values, *self.codes))
-        return Observed(self.pairs.T, values, None if weight is None else weight.index_select(0, order), codes)
+        order = self.pairs.T.order
+        values, weight = (None if part is None else part.index_select(0, order) for part in (self.values, self.weight))
+        return Observed(self.pairs.T, values, weight, [code.index_select(0, order) for code in self.codes])
 
 
 class ObservedBlocks:
@@ -44,7 +45,7 @@ class ObservedBlocks:
     ----------
     plan : Plan
     values, weight, codes
-        Of all pairs, user-major, see ``Observed``; ``[span]`` gives those of a block.
+        Of all pairs, user-major, see ``Observed``; ``[span]`` gives those of a block. ``values`` may be None where nobody asks.
     """
 
     def __init__(self, plan, values, weight, codes=()):
@@ -52,8 +53,8 @@ class ObservedBlocks:
 
     def __iter__(self):
         for rows, span, block in self.plan:
-            weight = None if self.weight is None else self.weight[span]
-            by_user = Observed(block, self.values[span], weight, [code[span] for code in self.codes])
+            values, weight = (None if part is None else part[span] for part in (self.values, self.weight))
+            by_user = Observed(block, values, weight, [code[span] for code in self.codes])
             yield rows, by_user, by_user.transposed()
 
 

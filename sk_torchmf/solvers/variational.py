@@ -333,7 +333,9 @@ class Variational(Solver):
         constant = float(module.global_mean) if self.biased else 0.0
         self.likelihood = Likelihood(loss, self.n_factors, self.effects, cuts, constant)
         values, codes = rating if cuts is None else cuts.place, [code for code, _ in effects]
-        self.blocks = observed_blocks(self.plan, values, weight, codes)
+        self.blocks = self.curved = observed_blocks(self.plan, values, weight, codes)
+        if self.likelihood.is_squared_error and not self.plan.keeps_blocks:
+            self.curved = observed_blocks(self.plan, None, weight, codes)  # how it bends no rating says: none is read
         self.sides = self._start(weight)
         self.noise = START_NOISE if loss.standardised else 0.5
 
@@ -423,7 +425,7 @@ class Variational(Solver):
         if own.prior.design.groups:
             own.improve_prior(frame, gradient_of(slice(0, len(own.rows))), noise)
         step = own.step(frame, gradient_of, noise)
-        for rows, _, by_item in self.blocks:
+        for rows, _, by_item in self.curved:
             bend = likelihood.bend(by_item, own.rows, other.rows[rows])
             plan.add(likelihood.squares(by_item, other.rows[rows], step.move, bend))
         (squares,) = plan.total()

@@ -14,6 +14,7 @@ from killed_fits import killed_and_resumed
 from numpy.testing import assert_allclose, assert_array_equal
 from parquet import write
 from scipy.sparse import csr_array
+from sklearn.model_selection import cross_validate
 
 from sk_torchmf import (
     BiasedMatrixFactorization,
@@ -392,6 +393,14 @@ def test_other_estimators_validation_data_and_partial_fit_take_none(data, model,
     for estimator in (make(), model):
         with pytest.raises(TypeError, match="partial_fit takes no Shards: it keeps all ratings in memory"):
             estimator.partial_fit(shards)
+
+
+def test_a_search_cannot_split_shards(shards):
+    words = "a search or cross-validation cannot split Shards"
+    with pytest.raises(TypeError, match=words):
+        cross_validate(make(), shards, cv=2, error_score="raise")
+    with pytest.raises(TypeError, match=words):
+        make().fit(shards[0])
 
 
 @pytest.mark.parametrize("estimator", [MatrixFactorization(), ImplicitMatrixFactorization(), TorchFactorization(nn.PlainMF)])
