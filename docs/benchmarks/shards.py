@@ -1,15 +1,18 @@
-"""A data set on disk: seconds, memory and bytes a rating to build it from Parquet and to read it.
+"""A data set on disk: seconds, memory and bytes a rating to build it from Parquet, to read it, and to fit it or the same in memory.
 
 Run it with one of::
 
     python docs/benchmarks/shards.py                                # 20 million ratings, 138,000 users x 27,000 items
     python docs/benchmarks/shards.py --ratings 100_000_000 --address-limit 1.5 --json FILE
 
-Options: ``--users --items --ids int|text --weights --folder FOLDER`` (for the files; a temporary one by default), ``--keep``.
+Options: ``--users --items --ids int|text --weights --folder FOLDER`` (for the files; a temporary one by default), ``--keep``,
+``--factors 32 --epochs 3 --rounds 3 --only STEP [STEP ...]``.
 
-Three processes, one after the other, so that each one's peak is its own: one generates the Parquet file, in pieces; one builds; one
-reads all shards and adds them up. ``--address-limit`` holds the builder and the reader to so many GiB of addresses (``ulimit -v``),
-imports included. What is printed as *above imports* is the peak of resident memory less what the process had after its imports.
+Processes one after the other, so that each one's peak is its own: one generates the Parquet file, in pieces; one builds; one
+reads all shards and adds them up; one fits ``BiasedMatrixFactorization`` to the shards, one to the same ratings as a DataFrame.
+The two fits take turns for some rounds, and the medians of seconds an epoch are over all of these. ``--address-limit`` holds all
+but the generator and the fit in memory to so many GiB of addresses (``ulimit -v``), imports included. What is printed as *above
+imports* is the peak of resident memory less what the process had after its imports.
 """
 
 import argparse
@@ -101,7 +104,54 @@ def read(path, folder, options):
     return {"read_s": seconds, "mean": total / n, "read_peak_above_imports_MiB": peak() - before}
 
 
-STEPS = {"generate": lambda path, folder, options: generate(path, options), "build": build, "read": read}
+def fit(name, X, y, options):
+    """Fit the default model for some epochs; what that took."""
+    from sk_torchmf import BiasedMatrixFactorization
+
+    start, cpu = time.perf_counter(), time.process_time()
+    model = BiasedMatrixFactorization(options.factors, max_iter=options.epochs, user="user", item="item", random_state=0).fit(X, y)
+    cpu, seconds = time.process_time() - cpu, time.perf_counter() - start
+    return {f"{name}_epochs_s": model.history_["seconds"], f"{name}_fit_s": seconds, f"{name}_fit_cpu_s": cpu, "kernels": kernels()}
+
+
+def kernels():
+    """Which kernels are in use."""
+    from sk_torchmf.nn import kernels_in_use
+
+    return kernels_in_use()
+
+
+def fit_disk(path, folder, options):
+    """Fit to the shards."""
+    from sk_torchmf import Shards
+
+    before, kernels_found = peak(), kernels()
+    found = fit("disk", Shards(folder), None, options)
+    return found | {"disk_peak_above_imports_MiB": peak() - before, "kernels": kernels_found}
+
+
+def fit_memory(path, folder, options):
+    """Fit to the same ratings as a DataFrame."""
+    import pandas as pd
+    import pyarrow.parquet  # noqa: F401  (an import, not memory of the fit)
+
+    import sk_torchmf  # noqa: F401
+
+    before = peak()
+    frame = pd.read_parquet(path, columns=["user", "item", "rating"])
+    table = peak() - before
+    found = fit("memory", frame[["user", "item"]], frame["rating"], options)
+    return found | {"memory_peak_of_table_MiB": table, "memory_peak_above_imports_MiB": peak() - before}
+
+
+STEPS = {
+    "generate": lambda path, folder, options: generate(path, options),
+    "build": build,
+    "read": read,
+    "fit_disk": fit_disk,
+    "fit_memory": fit_memory,
+}
+UNLIMITED = "generate", "fit_memory"
 
 
 def main():
@@ -116,12 +166,16 @@ def main():
     parser.add_argument("--address-limit", type=float, help="GiB")
     parser.add_argument("--folder", help="where the files go; a temporary one by default")
     parser.add_argument("--keep", action="store_true", help="leave the Parquet file for the next run")
+    parser.add_argument("--factors", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--json")
     for name in ("--step", "--parquet"):  # of the three processes
         parser.add_argument(name, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
-        if options.address_limit and options.step != "generate":
+        if options.address_limit and options.step not in UNLIMITED:
             limit = int(options.address_limit * 2**30)
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         print(json.dumps(STEPS[options.step](options.parquet, os.path.join(options.folder, "shards"), options)))
@@ -129,12 +183,18 @@ def main():
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         parquet = os.path.join(options.folder if options.keep and options.folder else temporary, "ratings.parquet")
         found = {"machine": f"{platform.processor() or platform.machine()}, load {os.getloadavg()[0]:.1f} before"}
-        for step in STEPS:
+        fits = [step for step in options.only if step.startswith("fit")]
+        for step in [*(step for step in options.only if step not in fits), *fits * options.rounds]:
             if step == "generate" and os.path.exists(parquet):
                 continue
             run = [sys.executable, __file__, *sys.argv[1:], "--folder", temporary, "--parquet", parquet, "--step", step]
             out = subprocess.run(run, check=True, stdout=subprocess.PIPE, text=True).stdout
-            found |= json.loads(out.splitlines()[-1]) or {}
+            for name, value in (json.loads(out.splitlines()[-1]) or {}).items():
+                known = found.get(name)
+                found[name] = value if known is None or not isinstance(value, list) else known + value
+        for name in [name for name in found if name.endswith("_epochs_s")]:
+            found[f"{name.removesuffix('_epochs_s')}_epoch_median_s"] = float(np.median(found[name]))
+        found["machine"] += f", {os.getloadavg()[0]:.1f} after"
     for name, value in found.items():
         print(f"{name:32} {value:,.2f}" if isinstance(value, float) else f"{name:32} {value}")
     if options.json:

@@ -301,6 +301,12 @@ _WRITTEN = {
         noise_std_ : float or None
             Standard deviation of a rating about its expectation, in rating units; None where the solver does not learn it, and for
             losses that say it themselves.
+        @seen_
+            After a fit to ``Shards`` it reads the rows that are asked of it from their folder.
+        @observed_
+            Not after a fit to ``Shards``, and neither is ``pair_weights_``.
+        @form_
+            ``"shards"`` after a fit to ``Shards``, which takes tables again.
         rating_range_ : ndarray of shape (2,)
             Lowest and highest rating.
         rating_scale_ : float

@@ -18,7 +18,7 @@ from sk_torchmf._validation import MOST, as_array, as_python, check_memory, chec
 from sk_torchmf.estimators._saving import SavedEstimator
 from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.inputs.features import EncodedFeatures
-from sk_torchmf.inputs.forms import INTERACTIONS, TABLE, Reading
+from sk_torchmf.inputs.forms import INTERACTIONS, LABELLED, SHARDS, TABLE, Reading
 from sk_torchmf.inputs.holdout import hold_out
 from sk_torchmf.inputs.labels import lookup
 from sk_torchmf.inputs.queries import check_goes_on
@@ -87,7 +87,8 @@ class FitArguments:
             validation = (*parts, self.y_val)
         matrices = (side.encoded.matrix for side in self.reading.described.values())
         beside = [*self.reading.features.values(), *(part for own in matrices for part in (own.indices, own.data))]
-        return digest_of(data.user_ids, data.item_ids, data.ratings, data.weights, *beside, *validation)
+        rated = (data.shards.digest,) if self.reading.form == SHARDS else (data.ratings, data.weights)
+        return digest_of(data.user_ids, data.item_ids, *rated, *beside, *validation)
 
     def part(self, index, ranking):
         """Some of the observations as a table or container with its target and weights: what ``score`` takes."""
@@ -103,7 +104,7 @@ class FitArguments:
     def for_callbacks(self):
         """What scikit-learn's callbacks may ask for, when they do: entries of known users where X is a sparse matrix."""
         data = self.reading.data
-        if self.X is None:
+        if self.X is None or self.reading.form == SHARDS:
             return {}
 
         def y():
@@ -292,8 +293,8 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         if name not in vars(self):
             raise ValueError(
                 f"partial_fit goes on with all observations so far, and this {type(self).__name__} has not kept them: it was saved "
-                "with ratings=False or by an earlier version, taken over without its training data, or fitted on batches. Use fit "
-                "on all of them."
+                "with ratings=False or by an earlier version, taken over without its training data, or fitted on batches or on "
+                "Shards. Use fit on all of them."
             )
         return getattr(self, name)
 
@@ -370,6 +371,8 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
                 X = as_interactions(X)
                 y, weight = X.ratings if y is None and own is None else y, X.weights
             return None, Validation.of(self, X, y, weight, scoring)
+        if given.reading.form == SHARDS:
+            raise ValueError("early_stopping of a fit to Shards needs X_val: nothing is held out of them. Pass X_val and y_val.")
         data = given.reading.data
         held = hold_out(data.user_ids, data.item_ids, self.validation_fraction, seed)
         X, y, weight = given.part(np.flatnonzero(held), own is not None)
@@ -419,7 +422,7 @@ def with_more_ids(estimator, features):
     earlier = {role: described_of(state, role) for role in ROLES if f"{role}_features_" in state}
     nothing = np.empty(0, dtype=np.int64)
     data = Interactions(nothing, nothing, num_users=len(ids[0]), num_items=len(ids[1]))
-    form = TABLE if estimator.form_ == TABLE else INTERACTIONS  # whose positions may go on
+    form = TABLE if estimator.form_ in LABELLED else INTERACTIONS  # whose positions may go on
     reading = Reading(data, *ids, form, estimator.n_features_in_, described=earlier)
     reading = describe(reading, features, estimator, earlier=earlier)
     return reading, (lookup(ids[0], reading.users, "user"), lookup(ids[1], reading.items, "item"))

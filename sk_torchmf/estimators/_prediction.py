@@ -17,6 +17,7 @@ from sk_torchmf.estimators._saving import is_fitted_attribute
 from sk_torchmf.inputs.forms import INTERACTIONS, SPARSE, Reading, form_of
 from sk_torchmf.inputs.queries import check_known, read_ids, read_new_users, read_query
 from sk_torchmf.inputs.side_features import ROLES, of_new_users
+from sk_torchmf.inputs.stored_pattern import StoredPattern
 from sk_torchmf.interactions import Interactions, as_interactions
 from sk_torchmf.model.cut_points import CutPoints
 from sk_torchmf.model.factors import Factors, Side
@@ -422,7 +423,9 @@ def extended(estimator, features):
 
 
 def spread_pattern(matrix, places, shape):
-    """A CSR array with its rows and columns at new places, in their order, among more."""
+    """A CSR array or StoredPattern with its rows and columns at new places, in their order, among more."""
+    if isinstance(matrix, StoredPattern):
+        return matrix.spread_over(places, shape)
     lengths = np.zeros(shape[0], dtype=matrix.indptr.dtype)
     lengths[places[0]] = np.diff(matrix.indptr)
     pointers = np.concatenate([[0], np.cumsum(lengths)]).astype(matrix.indptr.dtype)

@@ -15,6 +15,7 @@ from sk_torchmf.estimators._prediction import FactorPredictor, check_pairs_known
 from sk_torchmf.inputs.labels import label
 from sk_torchmf.inputs.queries import is_scalar, read_candidates, read_labels, read_query, read_users
 from sk_torchmf.inputs.side_features import ROLES
+from sk_torchmf.inputs.stored_pattern import StoredPattern
 from sk_torchmf.model.explanation import split_scores
 from sk_torchmf.nn import Response
 from sk_torchmf.nn.top_k import rank
@@ -49,21 +50,19 @@ class Recommender(FactorPredictor):
         """See ``recommend``; with a random generator the rows of both sides are drawn from their posteriors."""
         k, model = check_count(k, "k"), self._factors
         if sp.issparse(users):
-            code, seen = None, sp.csr_array(users)
+            code, seen = None, sp.csr_array(users) if exclude_seen else None
             factors, constant = model.split(self.fold_in(users, user_features=user_features))
         else:
             code = read_users(self, users, "pass its ratings as sparse")
             factors, constant = model.users.at(code) if rng is None else model.draw(rng, "user", code)
-            seen = select_rows(self.seen_, code)
+            seen = select_rows(self.seen_, code) if exclude_seen else None
         candidates = read_candidates(self, items)
         user_rows = torch.from_numpy(np.column_stack([factors, np.ones(len(factors))]))
         if rng is not None:
             item_rows = torch.from_numpy(np.column_stack(model.draw(rng, "item", candidates)))
         else:
             item_rows = model.items.rows(None if items is None else candidates)
-        found, scores = best_candidates(
-            lambda block: user_rows[block] @ item_rows.T, len(user_rows), candidates, k, seen if exclude_seen else None, progress
-        )
+        found, scores = best_candidates(lambda block: user_rows[block] @ item_rows.T, len(user_rows), candidates, k, seen, progress)
         scores, remain = scores + (constant + model.constant)[:, None], found >= 0
         of_scores = None if code is None else np.broadcast_to(code[:, None], scores.shape)[remain]
         scores[remain] = self._respond(scores[remain], user=of_scores)
@@ -289,7 +288,10 @@ def best_candidates(score, n_users, candidates, k, seen, progress=False):
 
 
 def select_rows(matrix, code):
-    """Rows of a CSR array by number, an empty row for -1: what SciPy's own indexing takes a tenth of a millisecond for."""
+    """Rows of a CSR array or StoredPattern by number, an empty row for -1: SciPy's own indexing takes a tenth of a millisecond."""
+    if isinstance(matrix, StoredPattern):
+        pointers, columns = matrix.select(code)
+        return SelectedRows(np.ones(len(columns), dtype=bool), columns, pointers, (len(code), matrix.shape[1]))
     known = code >= 0
     starts = matrix.indptr[code]  # of -1 it is the last, which is not used
     lengths = np.where(known, matrix.indptr[np.where(known, code + 1, 0)] - starts, 0)

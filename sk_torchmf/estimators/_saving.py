@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.inputs.effects import Effect
 from sk_torchmf.inputs.encoders import FeatureEncoder, Passthrough
+from sk_torchmf.inputs.stored_pattern import StoredPattern
 from sk_torchmf.metrics._scorer import RankingScorer, ranking_scorer
 from sk_torchmf.storage.archive import check_path, naming, read, write
 from sk_torchmf.storage.packing import pack, unpack
@@ -220,11 +221,13 @@ def _is_free(cls, attribute):
 
 
 def _folded(state):
-    """The state with effects as plain values, and with the ratings as small integers where they are such, without their places
-    where ``seen_`` has these.
+    """The state with effects and what is on disk as plain values, and with the ratings as small integers where they are such,
+    without their places where ``seen_`` has these.
     """
     if "effects_" in state:
         state = state | {"effects_": [effect.state() for effect in state["effects_"]]}
+    if isinstance(state.get("seen_"), StoredPattern):
+        state = state | {"seen_": state["seen_"].state()}
     if state.get("observed_") is None:
         return state
     observed, seen = state["observed_"], state["seen_"]
@@ -242,6 +245,8 @@ def _unfolded(state):
     """The state that ``_folded`` was given."""
     if "effects_" in state:
         state = state | {"effects_": [Effect.from_state(one) for one in state["effects_"]]}
+    if isinstance(state.get("seen_"), dict):
+        state = state | {"seen_": StoredPattern(**state["seen_"])}
     if state.get("observed_") is None:
         return state
     values, dtype, seen = state["observed_"]["values"], state["observed_"]["dtype"], state["seen_"]

@@ -16,17 +16,28 @@ from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS,
 from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.estimators._ratings import RatingPredictor
 from sk_torchmf.inputs import context
-from sk_torchmf.inputs.forms import read_rated
+from sk_torchmf.inputs.forms import SHARDS, read_rated
+from sk_torchmf.inputs.shards import Shards
 from sk_torchmf.inputs.side_features import ROLES, features_of
+from sk_torchmf.inputs.stored_pairs import StoredPairs, StoredPlan, StoredValues
+from sk_torchmf.inputs.stored_pattern import StoredPattern
+from sk_torchmf.inputs.stored_ratings import read_shards, survey
 from sk_torchmf.model.cut_points import CutPoints, find_levels
 from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF, Plan, squared_error
 from sk_torchmf.solvers import RATING_SOLVERS
+from sk_torchmf.solvers.base import by_side
 from sk_torchmf.solvers.cold_rows import with_cold_rows
 from sk_torchmf.solvers.ordinal import OrdinalCuts, first_cuts, first_spread, ordinal_loss
 from sk_torchmf.solvers.scaling import standardise
 from sk_torchmf.training.callbacks import with_callbacks
 from sk_torchmf.training.loop import Part
 
+UNSTORED = {  # parameters, and why a fit to a data set on disk has no use for them
+    "seen_features": "since what a row was observed with must be at hand",
+    "cold_average": "since it needs all pairs at once",
+    "effects": "which have no further columns",
+    "time": "which have no further columns",
+}
 LOSSES: ChainMap[str, Any] = ChainMap({"ordinal": None}, POINTWISE)  # ordinal has cut points to learn
 
 
@@ -81,15 +92,22 @@ class RatingPart(Part):
         common, spread = (None if part is None else torch.from_numpy(part) for part in (points.common, points.spread))
         return {"cuts": OrdinalCuts(plan, self.code, common, spread, dtype=self.rating.dtype, levels=points.levels)}
 
+    def _plan(self):
+        return Plan(self.pairs)
+
+    def _arrange(self, module):
+        """Put the random rows of a module, drawn for users in the order of their labels, into that of the pairs."""
+
     def make_solver(self):
         params, row = self.params, RATING_SOLVERS[self.params.solver]
         mean = float(self.loss.link(torch.tensor(self.location / self.scale, dtype=torch.float64, device="cpu")))
         generator = torch.Generator("cpu").manual_seed(self.seed)
         options = {"init_std": row.init_std, "generator": generator, "dtype": self.rating.dtype}
         module = params._module(*self.pairs.shape, params.n_factors, mean=mean, **options)
+        self._arrange(module)
         if self.start is not None:
             self.start.fill(module, self.known, mean, self.scale)
-        plan = Plan(self.pairs)
+        plan = self._plan()
         return row.build(
             module.to(self.device),
             plan,
@@ -127,6 +145,44 @@ class RatingPart(Part):
                 **dict(zip(("user_posterior_", "item_posterior_"), posteriors, strict=True)),
             }
         )
+
+
+class StoredPart(RatingPart):
+    """The ratings of a data set on disk, whose users are in its own order; the numbers of what it keeps are those of labels."""
+
+    def __init__(self, params, reading, device, seed, start):
+        self.params, self.device, self.seed, self.start = params, device, seed, start
+        data, self.cut_points, self.effects, self.codes = reading.data, None, [], []
+        self.loss, dtype = POINTWISE[params.loss], getattr(torch, params.dtype)
+        found = survey(data.shards, self.loss, params.dtype)
+        self.location, self.scale = found.location, found.scale
+        places = data.user_ids, data.item_ids
+        self.pairs = StoredPairs(data.shards, found.counts[1] > 0, device)
+        self.rating = StoredValues(self.pairs, "codes", dtype, found.decode)
+        self.weight = StoredValues(self.pairs, "weights", dtype) if found.weighted else None
+        self.known = [place[own] for place, own in zip(places, (self.pairs.users, self.pairs.items), strict=True)]
+        self.described = [reading.described.get(role) for role in ROLES]
+        self.counts = tuple(map(np.zeros, reading.shape))
+        for count, place, own in zip(self.counts, places, found.counts, strict=True):
+            count[place] = own
+        number = np.full(reading.shape[0], -1, dtype=np.int32)
+        number[places[0]] = np.arange(len(places[0]))
+        alike = np.array_equal(places[1], np.arange(reading.shape[1]))
+        pattern = data.shards.folder, data.shards.digest, number, None if alike else places[1].astype(np.int32), reading.shape[1]
+        self.observed = {
+            "seen_": StoredPattern(*pattern),
+            "rating_range_": np.array(found.limits),
+            **dict(zip(("user_counts_", "item_counts_"), self.counts, strict=True)),
+        }
+
+    def _plan(self):
+        return StoredPlan(self.pairs)
+
+    def _arrange(self, module):
+        rank = torch.from_numpy(np.argsort(np.argsort(self.known[0])))
+        with torch.no_grad():
+            for values in by_side(dict(module.named_parameters()))["user"].values():
+                values.copy_(values[rank])
 
 
 class ExplicitFactorization(RatingPredictor):
@@ -223,8 +279,13 @@ class ExplicitFactorization(RatingPredictor):
         Parameters
         ----------
         @X
+            Or ``Shards``, a data set on disk, with the solver ``variational``: the model is that of its rows as a table, and memory
+            does not grow with them. Its ratings and weights are columns of it, named when it was made, as were those of the ids:
+            ``user`` and ``item`` then are for tables that ``predict`` and its like take.
         @y
+            None for ``Shards``.
         @sample_weight
+            None for ``Shards``.
         @X_val
             These are ratings of known users, or a sparse matrix of new users' ratings, each of which is predicted from the others
             of its row.
@@ -267,6 +328,10 @@ class ExplicitFactorization(RatingPredictor):
         The result is close to that of a fit to all ratings at once. A call takes as long as a ``fit`` to all ratings so far with
         ``warm_start``, so give it many at a time. For a few new users there is ``fold_in``.
         """
+        if isinstance(X, Shards):
+            raise TypeError(
+                "partial_fit takes no Shards: it keeps all ratings in memory. Use fit, with warm_start=True to go on from the rows."
+            )
         return self._partial_fit(X, y, sample_weight, user=user_features, item=item_features)
 
     def _has_biases(self):
@@ -285,11 +350,28 @@ class ExplicitFactorization(RatingPredictor):
         return check_device(self.device)
 
     def _read(self, X, y, sample_weight):
+        if isinstance(X, Shards):
+            self._check_takes_shards()
+            return read_shards(X, y, sample_weight, type(self).__name__)
         reading = read_rated(X, y, sample_weight, self.user, self.item, type(self).__name__)
         return replace(reading, features=context.read(X, self.effects, self.time))
 
+    def _check_takes_shards(self):
+        """Refuse what a fit to a data set on disk does not do."""
+        if not RATING_SOLVERS[self.solver].takes_shards:
+            able = " or ".join(f'"{name}"' for name, row in RATING_SOLVERS.items() if row.takes_shards)
+            raise ValueError(f'A fit to Shards needs solver={able}, which reads them block by block. Got solver="{self.solver}".')
+        if self.loss == "ordinal":
+            raise ValueError(
+                'A fit to Shards takes no loss="ordinal", whose cut points need all ratings at hand. Use another loss.'
+            )
+        for name, why in UNSTORED.items():
+            value = getattr(self, name)
+            if value is not None and value is not False:
+                raise ValueError(f"{name} must be None in a fit to Shards, {why}. Got {value!r}. Use a table.")
+
     def _part(self, reading, device, seed, start):
-        return RatingPart(self, reading, device, seed, start)
+        return (StoredPart if reading.form == SHARDS else RatingPart)(self, reading, device, seed, start)
 
     def _work(self, reading):
         return work_of(reading, self.n_factors, RATING_SOLVERS[self.solver].has_matrices)

@@ -1,7 +1,9 @@
-"""The three input forms of ``fit``, read by one rule: whatever X is, a Reading comes out. Touches no estimator."""
+"""The input forms of ``fit`` that are in memory, read by one rule: whatever X is, a Reading comes out. Touches no estimator."""
 
 import copy
+import os
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,10 +12,12 @@ from sklearn.utils.validation import _get_feature_names, _num_features, check_ar
 from sk_torchmf._validation import as_array, check_finite, check_n_positions, check_ratings, check_size, check_weights, raise_tiny
 from sk_torchmf.inputs.id_types import as_table
 from sk_torchmf.inputs.labels import column, encode, is_frame, merge
+from sk_torchmf.inputs.shards import Shards, UserBlock
 from sk_torchmf.inputs.suspicions import warn_of_a_matrix, warn_of_an_index
 from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
 
-SPARSE, TABLE, INTERACTIONS = "sparse", "table", "interactions"
+SPARSE, TABLE, INTERACTIONS, SHARDS = "sparse", "table", "interactions", "shards"
+LABELLED = TABLE, SHARDS  # whose ids are labels
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,12 @@ class Reading:
 
     Attributes
     ----------
-    data : Interactions
+    data : Interactions or, of Shards, StoredRatings
         The observations; ids are row numbers of ``users`` and ``items``. ``ratings`` are finite, or None where there are none;
         ``weights`` are checked, or None.
     users, items : ndarray of shape (n_users,) and (n_items,)
         The caller's ids, sorted.
-    form : {"sparse", "table", "interactions"}
+    form : {"sparse", "table", "interactions", "shards"}
     n_features : int
         Columns of X, as scikit-learn counts them: 2 for a container.
     names : ndarray of str objects or None
@@ -41,7 +45,7 @@ class Reading:
         Attributes of users and of items, under ``"user"`` and ``"item"`` where there are such.
     """
 
-    data: Interactions
+    data: Any
     users: np.ndarray
     items: np.ndarray
     form: str
@@ -142,12 +146,31 @@ def _inverse(place, n):
 
 
 def form_of(X):
-    """Which of the three forms X has; anything that is neither sparse nor a container is taken for a table."""
+    """Which of the forms in memory X has; anything that is neither sparse nor a container is taken for a table."""
     if type(X).__name__ == "LazyFrame":  # of polars; the very question for its columns makes it warn
         raise TypeError("X must hold its rows, and a LazyFrame has none yet. Pass X.collect().")
+    if isinstance(X, Shards):
+        raise TypeError(
+            "X is a data set on disk, Shards, which nothing but fit of MatrixFactorization and BiasedMatrixFactorization takes. "
+            "Pass a table, Interactions or a sparse matrix; sk_torchmf.parquet predicts and recommends for what is on disk."
+        )
+    if isinstance(X, UserBlock) or (isinstance(X, list) and X and isinstance(X[0], UserBlock)):
+        raise TypeError(
+            "X is a part of a data set on disk, and only the whole is fitted: a search or cross-validation cannot split Shards. "
+            "Make Shards of each part, or pass a table, Interactions or a sparse matrix."
+        )
+    if isinstance(X, str | os.PathLike) or type(X).__module__.startswith(("pyarrow.dataset", "pyarrow._dataset")):
+        raise TypeError(
+            f"X must be data, and it is {_named(X)}. Read it into a table or, where it does not fit in memory, make a data set on "
+            "disk of it: fit(Shards.from_parquet(source, folder, user=..., item=..., rating=...)); Shards(folder) opens it again."
+        )
     if sp.issparse(X):
         return SPARSE
     return INTERACTIONS if is_interactions(X) else TABLE
+
+
+def _named(X):
+    return "a pyarrow Dataset" if not isinstance(X, str | os.PathLike) else f"a path, {str(X)!r}"
 
 
 def read(X, y, sample_weight, user, item, *, is_part=False):

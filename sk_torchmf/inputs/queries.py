@@ -6,15 +6,16 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import validate_data
 
 from sk_torchmf._validation import as_array, check_ratings, check_weights
-from sk_torchmf.inputs.forms import INTERACTIONS, SPARSE, TABLE, as_weights, check_table, form_of, read_matrix
+from sk_torchmf.inputs.forms import INTERACTIONS, LABELLED, SPARSE, TABLE, as_weights, check_table, form_of, read_matrix
 from sk_torchmf.inputs.id_types import as_ids
 from sk_torchmf.inputs.labels import column, is_frame, is_range, lookup
+from sk_torchmf.inputs.shards import Shards
 from sk_torchmf.interactions import as_interactions, is_interactions
 
 
 def is_structured(X):
-    """Whether X is a matrix, container or frame, rather than an array or scalar."""
-    return sp.issparse(X) or is_interactions(X) or is_frame(X)
+    """Whether X is a matrix, container, frame or data set, rather than an array or scalar."""
+    return sp.issparse(X) or is_interactions(X) or is_frame(X) or isinstance(X, Shards)
 
 
 def is_scalar(ids):
@@ -173,7 +174,7 @@ def select_positives(X, y, sample_weight):
 def check_goes_on(estimator, X):
     """Refuse what ``partial_fit`` of a fitted estimator cannot join to what it knows."""
     form = form_of(X)
-    if (form == TABLE) != (estimator.form_ == TABLE):
+    if (form == TABLE) != (estimator.form_ in LABELLED):
         raise ValueError(
             f"partial_fit takes ids of the kind that fit saw, which was {estimator.form_}. Got {form}. Pass a table after a table, "
             "and Interactions or a sparse matrix after either of these."

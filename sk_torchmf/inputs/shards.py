@@ -122,6 +122,8 @@ class Shards:
     folder : str
     n_users, n_items, n_ratings : int
         How many there are. Rows of weight zero are not among the ratings, though their users and items are known.
+    offsets : ndarray of shape (n_shards + 1,), int64
+        The users of a shard are those from ``offsets[at]`` to ``offsets[at + 1]``.
     names : dict of str to str or int
         The columns that were read, by role.
     rating_range : tuple of float or None
@@ -173,7 +175,7 @@ class Shards:
             raise ValueError(
                 f"The manifest of {self.folder} does not say what shards it has ({error!r}). Build it again."
             ) from None
-        self._offsets = np.cumsum([0, *(own["n_users"] for own in self._sizes)]).tolist()
+        self.offsets = np.cumsum([0, *(own["n_users"] for own in self._sizes)])
         self._levels = np.array(self._files.array("levels")) if "levels" in self._files else None
 
     @classmethod
@@ -284,7 +286,7 @@ class Shards:
             return self._files.array(name) if name in self._files or name.endswith(("pointers", "columns")) else None
 
         pointers, columns, codes, weights, timestamps = map(part, ("pointers", "columns", "ratings", "weights", "timestamps"))
-        offset, levels = self._offsets[at], self._levels
+        offset, levels = int(self.offsets[at]), self._levels
         return UserBlock(offset, lambda: self._labels(f"{at:05}_users"), pointers, columns, codes, levels, weights, timestamps)
 
     def __iter__(self):

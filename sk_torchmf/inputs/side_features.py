@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sk_torchmf.inputs.features import EncodedFeatures, encode, fit_encoder, read_table
-from sk_torchmf.inputs.forms import SPARSE
+from sk_torchmf.inputs.forms import LABELLED, SPARSE, TABLE
 from sk_torchmf.inputs.labels import lookup
 from sk_torchmf.solvers.design import SideFeatures
 
@@ -51,6 +51,7 @@ def describe(reading, features, estimator, earlier=None):
         Of all ids: those that only a table has come in, without observations.
     """
     n_rows = reading.shape[0] if reading.form == SPARSE else len(reading.data)  # of X
+    form = TABLE if reading.form in LABELLED else reading.form
     for role in ROLES:
         if features.get(role) is None:
             continue
@@ -58,7 +59,7 @@ def describe(reading, features, estimator, earlier=None):
             raise ValueError(
                 f"{role}_features were not there in fit, so their weights are not known. Fit again, on all observations, with them."
             )
-        table = read_table(features[role], role, getattr(estimator, role), reading.form, n_rows)
+        table = read_table(features[role], role, getattr(estimator, role), form, n_rows)
         if earlier is None:
             _check_describes(table, reading.users if role == "user" else reading.items)
         encoder = fit_encoder(getattr(estimator, f"{role}_encoder"), table, role) if earlier is None else earlier[role].encoder

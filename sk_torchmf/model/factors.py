@@ -406,7 +406,7 @@ class Factors:
 
 def _spread(rows, known, n, fill):
     """Rows of the known ids among n, ``fill`` elsewhere."""
-    if len(known) == n:
+    if len(known) == n and np.array_equal(known, np.arange(n)):
         return rows
     full = np.empty((n, *rows.shape[1:]), dtype=rows.dtype)
     full[:] = fill

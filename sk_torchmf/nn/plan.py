@@ -34,6 +34,8 @@ class Plan:
         How many items there are.
     device : torch.device
         That of the pairs.
+    keeps_blocks : bool
+        Whether blocks stay in memory. If not, each iteration makes them anew.
 
     Examples
     --------
@@ -51,6 +53,8 @@ class Plan:
     (tensor([4.]), tensor([[ 1.],
             [21.]]))
     """
+
+    keeps_blocks = True
 
     def __init__(self, pairs, *, max_pairs=None, max_users=None):
         self.pairs, self.device, self.n_items = pairs, pairs.device, pairs.shape[1]
@@ -88,6 +92,10 @@ class Plan:
         if len(cuts) <= 2:
             return [(slice(0, n_users), slice(0, pairs.n_pairs), pairs)]
         return [(slice(start, stop), *pairs.between(start, stop)) for start, stop in zip(cuts[:-1], cuts[1:], strict=True)]
+
+    def _rows(self):
+        """The users of each block, for sums that need no pairs."""
+        return [rows for rows, _, _ in self._blocks]
 
     def cut(self, *, max_pairs=None, max_users=None):
         """Make the plan of the same pairs in smaller blocks.
@@ -145,7 +153,7 @@ class Plan:
         list of Tensor or number
             The sums.
         """
-        for rows, _, _ in self:
+        for rows in self._rows():
             for some in cut_rows(rows.start, rows.stop):
                 self.add(*function(some))
         return self.total()

@@ -35,7 +35,12 @@ def standardise(rating, weight, loss):
         for _ in range(20):  # reweighted least squares
             influence = 1 / np.maximum(np.abs(rating - location) / scale, HUBER_DELTA)
             location = float(np.average(rating, weights=influence if weight is None else influence * weight))
-    return location, scale if scale > 1e-6 * abs(location) else size
+    return location, scale_of(location, scale, size)
+
+
+def scale_of(location, spread, size):
+    """What to divide ratings by, given where they lie, their spread and the largest: that, where they are all alike."""
+    return spread if spread > 1e-6 * abs(location) else size
 
 
 def _median(values, weight):

@@ -27,6 +27,9 @@ class RatingSolver:
         Whether it learns from the rows how much they differ, so that directions in which they do not are lost to it.
     takes_effects : bool
         Whether it learns biases of the context of ratings; ``build`` then takes ``effects``, see ``Variational``.
+    takes_shards : bool
+        Whether it goes through the blocks of a plan one at a time, so that these may be on disk: ``rating`` and ``weight`` of
+        ``build`` then give a block's by its span.
     takes_cuts : bool
         Whether it learns the cut points between ratings that are levels: ``build`` then takes ``cuts``, an OrdinalCuts, too.
     has_matrices : bool
@@ -38,6 +41,7 @@ class RatingSolver:
     takes_batches: bool = False
     learns_prior: bool = False
     takes_effects: bool = False
+    takes_shards: bool = False
     takes_cuts: bool = False
     has_matrices: bool = False
 
@@ -60,7 +64,9 @@ def _minimiser(name):
 
 
 RATING_SOLVERS = {
-    "variational": RatingSolver(_variational, init_std=1.0, learns_prior=True, takes_effects=True, takes_cuts=True),
+    "variational": RatingSolver(
+        _variational, init_std=1.0, learns_prior=True, takes_effects=True, takes_shards=True, takes_cuts=True
+    ),
     "als": RatingSolver(_als, has_matrices=True),
     **{name: _minimiser(name) for name in OPTIMIZERS},
 }

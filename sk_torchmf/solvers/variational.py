@@ -15,7 +15,7 @@ from sk_torchmf.solvers.base import Solver
 from sk_torchmf.solvers.design import SEEN, SideFeatures
 from sk_torchmf.solvers.effects import EffectBiases
 from sk_torchmf.solvers.feature_prior import FeaturePrior, floored
-from sk_torchmf.solvers.likelihood import Likelihood, Observed
+from sk_torchmf.solvers.likelihood import Likelihood, observed_blocks
 from sk_torchmf.solvers.prior_means import to_array
 
 START_NOISE = 0.5  # of the ratings' variance
@@ -300,9 +300,9 @@ class Variational(Solver):
     plan : Plan
         Every user and item has at least one rating.
     rating : Tensor of shape (n_pairs,)
-        Standardised ratings, user-major.
+        Standardised ratings, user-major. Of a plan that does not keep its blocks, whatever gives the tensor of a block by its span.
     weight : Tensor of shape (n_pairs,) or None
-        Observation weights > 0, user-major.
+        Observation weights > 0, user-major; likewise.
     loss : PointwiseLoss
     features : SideFeatures, optional
         Of the users and items that the module has.
@@ -334,14 +334,13 @@ class Variational(Solver):
         constant = float(module.global_mean) if self.biased else 0.0
         self.likelihood = Likelihood(loss, self.n_factors, self.effects, cuts, constant)
         values, codes = rating if cuts is None else cuts.place, [code for code, _ in effects]
-        self.blocks = []  # of each its users, and what is observed by user and by item
-        for rows, span, block in self.plan:
-            own = Observed(block, values[span], None if weight is None else weight[span], [code[span] for code in codes])
-            self.blocks.append((rows, own, own.transposed()))
-        self.sides = self._start(rating, weight)
+        self.blocks = self.curved = observed_blocks(self.plan, values, weight, codes)
+        if self.likelihood.is_squared_error and not self.plan.keeps_blocks:
+            self.curved = observed_blocks(self.plan, None, weight, codes)  # how it bends no rating says: none is read
+        self.sides = self._start(weight)
         self.noise = START_NOISE if loss.standardised else 0.5
 
-    def _start(self, like, weight):
+    def _start(self, weight):
         """Both sides at the module's parameters, with a guess of the uncertainty: what n ratings can tell of so many numbers."""
         k, plan = self.n_factors, self.plan
         counts = plan.sums(weight)
@@ -355,7 +354,7 @@ class Variational(Solver):
         (of_users,) = plan.total_over_users(lambda some: [rows[0][some].sum(0)])
         means = of_users / plan.n_users, rows[1].mean(0)
         sides = []
-        for at, design in enumerate(self.features.designs(plan, like)):
+        for at, design in enumerate(self.features.designs(plan, factors[0])):
             guess = torch.full((k + self.biased,), informed / k**0.5, dtype=torch.float64, device="cpu")
             across = means[1 - at][:k]  # where the other side's rows point, a row is its bias
             guess[k if self.biased else int(across.abs().argmax())] = START_BIAS
@@ -427,7 +426,7 @@ class Variational(Solver):
         if own.prior.design.groups:
             own.improve_prior(frame, gradient_of(slice(0, len(own.rows))), noise)
         step = own.step(frame, gradient_of, noise)
-        for rows, _, by_item in self.blocks:
+        for rows, _, by_item in self.curved:
             bend = likelihood.bend(by_item, own.rows, other.rows[rows])
             plan.add(likelihood.squares(by_item, other.rows[rows], step.move, bend))
         (squares,) = plan.total()
