@@ -1,6 +1,6 @@
 """A fitted factorization as one value: what every built-in solver returns, and what all predictions are made from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,11 @@ from sk_torchmf.nn import BiasedMF, PlainMF
 from sk_torchmf.nn.top_k import rank_rows
 
 BLOCK = 2**12  # pairs scored at once: their factors stay in the cache
+
+
+def mean_of_rows(rows):
+    """The mean of rows (n, ...) in float64."""
+    return rows.mean(0, dtype=np.float64)
 
 
 @dataclass(slots=True)  # not frozen: that would double the time of a single prediction
@@ -36,6 +41,9 @@ class Side:
         Where the rows have features.
     described : ndarray of shape (n,), bool, or None
         Whose features are known, so that a row without observations is what they say; None for nobody's.
+    mean_of : callable
+        The mean (...) over the rows of the side, float64, of numbers for each (n, ...); where other processes have rows of it, over
+        theirs too.
     """
 
     factors: np.ndarray
@@ -45,11 +53,12 @@ class Side:
     posterior: Posterior | None = None
     weights: Any = None
     described: Any = None
+    mean_of: Callable = mean_of_rows
 
     @classmethod
-    def of(cls, factors, biases=None, posterior=None):
+    def of(cls, factors, biases=None, posterior=None, mean_of=mean_of_rows):
         """A side whose unknown ids are as its rows on average."""
-        return cls(factors, biases, factors.mean(axis=0), posterior=posterior)
+        return cls(factors, biases, mean_of(factors).astype(factors.dtype), posterior=posterior, mean_of=mean_of)
 
     def __len__(self):
         return len(self.factors)
@@ -199,12 +208,12 @@ class Factors:
     cut_points: CutPoints | None = None
 
     @classmethod
-    def from_module(cls, module, prior=None, posteriors=(None, None), noise=None):
+    def from_module(cls, module, prior=None, posteriors=(None, None), noise=None, mean_of_users=mean_of_rows):
         """Take over the parameters of a PlainMF or BiasedMF."""
         state = {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
         users, items = (
-            Side.of(state[f"{role}_factors"], state.get(f"{role}_biases"), posterior)
-            for role, posterior in zip(("user", "item"), posteriors, strict=True)
+            Side.of(state[f"{role}_factors"], state.get(f"{role}_biases"), posterior, mean_of)
+            for role, posterior, mean_of in zip(("user", "item"), posteriors, (mean_of_users, mean_of_rows), strict=True)
         )
         return cls(users, items, float(state.get("global_mean", 0.0)), prior, noise)
 
@@ -241,7 +250,7 @@ class Factors:
             kind = side.factors.dtype.type
             factors, biases = side.factors * kind(root), None if side.biases is None else side.biases * kind(scale)
             zero = not side.mean.any()  # a mean that is zero stays so, whatever rounding makes of the rows' own
-            mean = side.mean if zero else factors.mean(axis=0)
+            mean = side.mean if zero else side.mean_of(factors).astype(factors.dtype)
             weights = side.weights
             if weights is not None:
                 weights = weights.scaled(np.append(np.full(self.n_factors, root), [scale] * self.biased))
@@ -278,7 +287,7 @@ class Factors:
         With :math:`p = p' + \bar p` and :math:`q = q' + \bar q` the cross terms go into the biases and the constant; the scores
         stay. An unknown id then has no factor and no bias: it scores as the known ones do on average.
         """
-        p_mean, q_mean = (side.factors.mean(0, dtype=np.float64) for side in (self.users, self.items))
+        p_mean, q_mean = (side.mean_of(side.factors) for side in (self.users, self.items))
         users, to_users, shift = _centre(self.users, p_mean, q_mean)
         items, _, constant = _centre(self.items, q_mean, p_mean)
         prior = self.prior
@@ -415,12 +424,12 @@ def _centre(side, mean, other_mean):
     rows = np.column_stack([side.factors, side.biases])
     matrix = np.eye(rows.shape[1])
     matrix[-1, :-1] = other_mean
-    shift = -np.append(mean, mean @ other_mean + rows[:, -1].mean(dtype=np.float64))
+    shift = -np.append(mean, mean @ other_mean + side.mean_of(rows[:, -1]))
     moved = (rows @ matrix.T + shift).astype(rows.dtype)
     posterior = side.posterior
     if posterior is not None:
         posterior = replace(posterior, basis=matrix @ posterior.basis)
-    parts = {"factors": moved[:, :-1], "biases": moved[:, -1], "mean": np.zeros_like(moved[0, :-1])}
+    parts = {"factors": moved[:, :-1], "biases": moved[:, -1], "mean": np.zeros(len(mean), dtype=moved.dtype)}
     weights = None if side.weights is None else side.weights.mapped(matrix, shift)
     centred = replace(side, **parts, posterior=posterior, weights=weights)
     return centred, matrix, shift
