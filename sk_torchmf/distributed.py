@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from sk_torchmf.exceptions import DistributedError
+from sk_torchmf.exceptions import DistributedError, DivergenceError
 
 HEAD = 1024  # bytes of the message with which every call begins; what is short goes over in it
 SHORT = 512  # bytes of sums that do
@@ -21,7 +21,8 @@ class Communicator:
     """The processes of one fit, seen from one of them; this class is that of a process alone, whose sums are its own.
 
     All processes make the same calls in the same order, inside ``with communicator:``. An exception that leaves the ``with`` in one
-    of them raises DistributedError in the others, at their next call or at the end of their ``with``. One object serves one fit.
+    of them raises DistributedError in the others, at their next call or at the end of their ``with``; of a DivergenceError all
+    raise one. One object serves one fit.
 
     Attributes
     ----------
@@ -158,8 +159,8 @@ class DefaultGroup(Communicator):
         if error is None:
             self._tell(END)
             return
-        with suppress(DistributedError):  # this process's own error says more
-            self._tell(FAILED, "".join(format_exception_only(error)).strip())
+        with suppress(DistributedError, DivergenceError):  # this process's own error says more
+            self._tell(FAILED, ("".join(format_exception_only(error)).strip(), isinstance(error, DivergenceError)))
 
     def all_reduce(self, parts):
         kinds = [_kind(part) for part in parts]
@@ -271,9 +272,9 @@ class DefaultGroup(Communicator):
         failed = [(rank, content) for rank, (own, content) in enumerate(told) if own == FAILED]
         if failed:
             self._is_over = True
-            rank, text = failed[0]
+            rank, (text, diverged) = failed[0]
             if operation != FAILED:
-                raise DistributedError(
+                raise (DivergenceError if diverged else DistributedError)(
                     f"Rank {rank} of {self.size} has failed, and with it the fit on every rank. It raised {text}"
                 )
             return

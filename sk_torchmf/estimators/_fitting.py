@@ -15,8 +15,10 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sk_torchmf._forks import one_thread_if_forked
 from sk_torchmf._threads import threads_for
 from sk_torchmf._validation import MOST, as_array, as_python, check_memory, check_ratings, check_seed
+from sk_torchmf.distributed import ALONE, communicator
 from sk_torchmf.estimators._saving import SavedEstimator
 from sk_torchmf.exceptions import DivergenceError
+from sk_torchmf.inputs.exchange import exchange
 from sk_torchmf.inputs.features import EncodedFeatures
 from sk_torchmf.inputs.forms import INTERACTIONS, LABELLED, SHARDS, TABLE, Reading
 from sk_torchmf.inputs.holdout import hold_out
@@ -210,6 +212,7 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
     warm_start: bool
     random_state: object
     verbose: object
+    distributed: bool = False  # of an estimator that has no such parameter
     # what fit leaves
     history_: dict
     n_iter_: int
@@ -222,8 +225,12 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         """Refuse what cannot be combined; the device."""
         raise NotImplementedError
 
+    def _check_shared(self, processes, **given):
+        """Refuse what several processes cannot share, and what differs between them; asked for with ``distributed`` only."""
+        raise NotImplementedError
+
     def _read(self, X, y, sample_weight):
-        """Read the arguments of ``fit``; a Reading."""
+        """Read the arguments of ``fit``, of which others may have other parts with ``distributed``; a Reading."""
         raise NotImplementedError
 
     def _read_more(self, X, y, sample_weight):
@@ -255,14 +262,19 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         return None
 
     def _fit(self, X, y, sample_weight, X_val=None, y_val=None, **features):
-        device = self._check()
-        reading = describe(self._read(X, y, sample_weight), features, self)
-        given = FitArguments(X, X_val, y_val, *reading.observed())
-        start = None
-        if self.warm_start and self.__sklearn_is_fitted__():
-            users, items = lookup(given.reading.users, self.users_, "user"), lookup(given.reading.items, self.items_, "item")
-            start = self._start_from(Codes(users, items, (self.n_users_, self.n_items_)))
-        self._publish(self._train(given, device, start))
+        with communicator(self.distributed) as processes:
+            if self.distributed:
+                named = {f"{role}_features": table for role, table in features.items()}
+                self._check_shared(processes, X_val=X_val, y_val=y_val, **named)
+            device = self._check()
+            reading = describe(exchange(self._read(X, y, sample_weight), processes), features, self)
+            given = FitArguments(X if processes.size == 1 else None, X_val, y_val, *reading.observed())
+            start = None
+            if self.warm_start and self.__sklearn_is_fitted__():
+                users, items = lookup(given.reading.users, self.users_, "user"), lookup(given.reading.items, self.items_, "item")
+                start = self._start_from(Codes(users, items, (self.n_users_, self.n_items_)))
+            attributes = self._train(given, device, start)
+        self._publish(attributes)
         return self
 
     def _partial_fit(self, X, y, sample_weight, **features):
@@ -271,6 +283,11 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
             raise ValueError(
                 "partial_fit takes neither early_stopping nor checkpoint: both are about a fit to all ratings at once. Use "
                 "early_stopping=False and checkpoint=None, or fit."
+            )
+        if self.distributed:
+            raise ValueError(
+                "partial_fit is for one process, and distributed=True was passed. Go on with the estimator that gather() returns, "
+                "or fit all of the data again."
             )
         if not self.__sklearn_is_fitted__():
             return self._fit(X, y, sample_weight, **features)
@@ -314,7 +331,8 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
             f"A model of {n_users} users and {n_items} items with {n_factors} factors each",
             "Lower n_factors, or pass labels in a table, of which only those that occur take a row.",
         )
-        seed, checkpoint, progress, restore = check_seed(self.random_state), None, None, None
+        processes = given.reading.processes
+        seed, checkpoint, progress, restore = processes.broadcast(check_seed(self.random_state)), None, None, None
         if self.checkpoint is not None:
             checkpoint = Checkpoint(self.checkpoint, fingerprint_of(self, seed, given.digest()))
             saved_seed, progress, restore = loop.resume(checkpoint)
@@ -325,7 +343,8 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         )
         judging = [] if validation is None else [loop.Judge(validation, params.tol, params.n_iter_no_change)]
         keeping = [] if checkpoint is None else [loop.Keeper(checkpoint, seed)]  # last: it holds what the others decided
-        observers = [*judging, *self._showing(phases, given.for_callbacks()), *keeping]
+        agreeing = [loop.Agreement(processes)] if processes.size > 1 else []
+        observers = [*judging, *self._showing(phases, given.for_callbacks(), processes), *keeping, *agreeing]
         reading = given.reading
 
         def part_of(rows):
@@ -338,9 +357,9 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
                 checkpoint.remove()  # it would diverge again
             raise
 
-    def _showing(self, phases, for_callbacks):
-        """The observers that tell how far training is."""
-        printing = [loop.Printer(type(self).__name__, self._epoch)] if self.verbose else []
+    def _showing(self, phases, for_callbacks, processes=ALONE):
+        """The observers that tell how far training is; of several processes the first one prints."""
+        printing = [loop.Printer(type(self).__name__, self._epoch)] if self.verbose and processes.rank == 0 else []
         return [*printing, loop.Caller(self, for_callbacks, phases)]
 
     @one_thread_if_forked
@@ -449,14 +468,20 @@ def observed_attributes(pairs, values, weight, features=None):
     values, weight = (None if part is None else part.cpu().numpy() for part in (values, weight))
     columns, pointers = (part.cpu().numpy() for part in (pairs.columns, pairs.pointers))  # on the CPU the plan's own arrays
     observed = sp.csr_array((values, columns, pointers), shape=pairs.shape)
-    seen = sp.csr_array((np.ones(observed.nnz, dtype=bool), columns, pointers), shape=pairs.shape)
+    observed.indices, observed.indptr = columns, pointers
+    found = {"seen_": seen_in(observed), "observed_": observed, "pair_weights_": weight}
+    if features is not None:
+        found["observed_features_"] = {name: own.cpu().numpy() for name, own in features.items()}
+    return found
+
+
+def seen_in(observed):
+    """The pairs of a CSR array ``observed_``, each once, as one of bools: on the same arrays where none is there twice."""
+    seen = sp.csr_array((np.ones(observed.nnz, dtype=bool), observed.indices, observed.indptr), shape=observed.shape)
     if seen.has_canonical_format:
         for pattern in (seen, observed):
             pattern.indices, pattern.indptr = columns, pointers  # the same arrays, in a pickle too
     else:
         seen = seen.copy()
         seen.sum_duplicates()
-    found = {"seen_": seen, "observed_": observed, "pair_weights_": weight}
-    if features is not None:
-        found["observed_features_"] = {name: own.cpu().numpy() for name, own in features.items()}
-    return found
+    return seen

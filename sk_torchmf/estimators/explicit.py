@@ -1,5 +1,6 @@
 """Matrix factorization of explicit ratings, plain and biased, as two regressors."""
 
+import copy
 from collections import ChainMap
 from dataclasses import replace
 from numbers import Integral, Real
@@ -9,12 +10,16 @@ import numpy as np
 import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._validation import LARGEST, MOST, SMALLEST, check_device
+from sk_torchmf.distributed import communicator
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, observed_attributes, work_of
 from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.estimators._ratings import RatingPredictor
+from sk_torchmf.estimators._saving import is_fitted_attribute
+from sk_torchmf.estimators._sharing import check_shareable, joined
 from sk_torchmf.inputs import context
 from sk_torchmf.inputs.forms import SHARDS, read_rated
 from sk_torchmf.inputs.shards import Shards
@@ -22,6 +27,7 @@ from sk_torchmf.inputs.side_features import ROLES, features_of
 from sk_torchmf.inputs.stored_pairs import StoredPairs, StoredPlan, StoredValues
 from sk_torchmf.inputs.stored_pattern import StoredPattern
 from sk_torchmf.inputs.stored_ratings import read_shards, survey
+from sk_torchmf.inputs.stable_hash import normal_rows, stable_hash
 from sk_torchmf.model.cut_points import CutPoints, find_levels
 from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF, Plan, squared_error
 from sk_torchmf.solvers import RATING_SOLVERS
@@ -46,13 +52,13 @@ class RatingPart(Part):
 
     def __init__(self, params, reading, device, seed, start):
         self.params, self.device, self.seed, self.start = params, device, seed, start
-        data = reading.data
+        data, self.processes = reading.data, reading.processes
         rating, self.cut_points = np.asarray(data.ratings, dtype=np.float64), None
         if params.loss == "ordinal":
             self.cut_points, code = self._first_cut_points(rating, data.weights)
         self.loss = POINTWISE[params.loss] if self.cut_points is None else ordinal_loss(self.cut_points)
-        rating = self.loss.check(rating)
-        self.location, self.scale = standardise(rating, data.weights, self.loss)
+        rating, limits = self._coded(rating)
+        self.location, self.scale = standardise(rating, data.weights, self.loss, self.processes)
         n_users, n_items = reading.shape
         pairs = Pairs(data.user_ids, data.item_ids, n_users, n_items, device)
 
@@ -63,21 +69,33 @@ class RatingPart(Part):
         self.rating, self.weight = to_pairs(rating), None if data.weights is None else to_pairs(data.weights)
         self.effects, codes = context.fit(params.effects, data.user_ids, data.item_ids, reading.features)
         self.codes = [torch.from_numpy(code).to(device).index_select(0, pairs.order) for code in codes]
-        self.pairs, *self.known = pairs.compressed()
+        self.counts = tuple(count.cpu().numpy() for count in Plan(pairs, processes=self.processes).sums(self.weight))
+        self.pairs, *self.known = pairs.compressed(np.flatnonzero(self.counts[1]))
+        self.users = reading.users
         self.described = [reading.described.get(role) for role in ROLES]
-        self.counts = tuple(count.cpu().numpy() for count in pairs.sums(self.weight))
         self.observed = observed_attributes(pairs, self.rating, self.weight) | {
-            "rating_range_": np.array([rating.min(), rating.max()], dtype=np.float64),
+            "rating_range_": limits,
             **dict(zip(("user_counts_", "item_counts_"), self.counts, strict=True)),
         }
         if self.effects:
             rows = pairs.order.cpu().numpy()
             self.observed["observed_features_"] = {name: own[rows] for name, own in reading.features.items()}
 
+    def _coded(self, rating):
+        """The ratings as the loss codes them, by all that there are; the lowest and the highest of these."""
+        if self.processes.size == 1:
+            rating = self.loss.check(rating)
+            return rating, np.array([rating.min(), rating.max()], dtype=np.float64)
+        largest = self.processes.largest
+        limits = -largest(-rating.min(initial=np.inf)), largest(rating.max(initial=-np.inf))
+        coded = self.loss.check(np.append(rating, limits))  # which may be of another process
+        return coded[:-2], coded[-2:].copy()
+
     def _first_cut_points(self, rating, weight):
         """The cut points to start from, those of the factorization to go on from where levels are the same; the ratings' levels."""
-        levels, code = find_levels(rating.astype(self.params.dtype))  # as partial_fit gets back those that were kept
-        location, scale = standardise(rating, weight, squared_error)
+        kept = rating.astype(self.params.dtype)  # as partial_fit gets them back
+        levels, code = find_levels(kept, self.processes)
+        location, scale = standardise(rating, weight, squared_error, self.processes)
         common, spread = first_cuts((levels - location) / scale).numpy(), first_spread(len(levels)).numpy()
         earlier = None if self.start is None else self.start.factors.cut_points
         if earlier is not None and np.array_equal(earlier.levels, levels):
@@ -93,7 +111,7 @@ class RatingPart(Part):
         return {"cuts": OrdinalCuts(plan, self.code, common, spread, dtype=self.rating.dtype, levels=points.levels)}
 
     def _plan(self):
-        return Plan(self.pairs)
+        return Plan(self.pairs, processes=self.processes)
 
     def _arrange(self, module):
         """Put the random rows of a module, drawn for users in the order of their labels, into that of the pairs."""
@@ -102,9 +120,11 @@ class RatingPart(Part):
         params, row = self.params, RATING_SOLVERS[self.params.solver]
         mean = float(self.loss.link(torch.tensor(self.location / self.scale, dtype=torch.float64, device="cpu")))
         generator = torch.Generator("cpu").manual_seed(self.seed)
-        options = {"init_std": row.init_std, "generator": generator, "dtype": self.rating.dtype}
+        options = {"init_std": 0.0 if params.distributed else row.init_std, "generator": generator, "dtype": self.rating.dtype}
         module = params._module(*self.pairs.shape, params.n_factors, mean=mean, **options)
         self._arrange(module)
+        if params.distributed:
+            self._scatter(module, row.init_std / params.n_factors**0.5)
         if self.start is not None:
             self.start.fill(module, self.known, mean, self.scale)
         plan = self._plan()
@@ -123,6 +143,14 @@ class RatingPart(Part):
             effects=[(code, effect.n_codes) for code, effect in zip(self.codes, self.effects, strict=True)],
             **self._cuts(plan),
         )
+
+    def _scatter(self, module, std):
+        """Give a module random rows, in place, that are the same whichever process has a user and however many there are."""
+        labels = self.users[self.known[0]], np.arange(len(self.known[1]))  # the items' numbers are the same in all
+        with torch.no_grad():
+            for at, (role, rows) in enumerate(zip(ROLES, (module.user_factors, module.item_factors), strict=True)):
+                drawn = normal_rows(stable_hash(labels[at], role), rows.shape[1], 2 * self.seed + at, self.params.dtype)
+                rows += std * torch.from_numpy(drawn)
 
     def attributes(self, solver, last=False):
         factors = solver.solution()
@@ -152,7 +180,8 @@ class StoredPart(RatingPart):
 
     def __init__(self, params, reading, device, seed, start):
         self.params, self.device, self.seed, self.start = params, device, seed, start
-        data, self.cut_points, self.effects, self.codes = reading.data, None, [], []
+        self.processes, data = reading.processes, reading.data
+        self.cut_points, self.effects, self.codes = None, [], []
         self.loss, dtype = POINTWISE[params.loss], getattr(torch, params.dtype)
         found = survey(data.shards, self.loss, params.dtype)
         self.location, self.scale = found.location, found.scale
@@ -202,6 +231,7 @@ class ExplicitFactorization(RatingPredictor):
         "seen_features": [StrOptions({"user", "item", "both"}), None],
         "effects": ["array-like", None],
         "time": [Interval(Integral, 0, None, closed="left"), str, "boolean", None],
+        "distributed": ["boolean"],
         **ENCODER_CONSTRAINTS,
         **FIT_CONSTRAINTS,
     }
@@ -237,6 +267,7 @@ class ExplicitFactorization(RatingPredictor):
         dtype="float32",
         device=None,
         warm_start=False,
+        distributed=False,
         random_state=None,
         verbose=0,
     ):
@@ -268,6 +299,7 @@ class ExplicitFactorization(RatingPredictor):
         self.dtype = dtype
         self.device = device
         self.warm_start = warm_start
+        self.distributed = distributed
         self.random_state = random_state
         self.verbose = verbose
 
@@ -334,6 +366,42 @@ class ExplicitFactorization(RatingPredictor):
             )
         return self._partial_fit(X, y, sample_weight, user=user_features, item=item_features)
 
+    def gather(self):
+        """Put the parts of a fit with ``distributed`` together: an estimator with the users of all processes.
+
+        After such a fit a process knows its own users only. All processes call this at once, and each must have the memory for all
+        users and ratings.
+
+        Returns
+        -------
+        estimator
+            Of this class, with ``distributed=False``: what one process would have fitted to all the data, on every process. Of an
+            estimator that is not distributed, a copy.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        ValueError
+            Where these are not all processes of the fit, or not its processes alone.
+        DistributedError
+            Where another process fails or is lost.
+
+        Examples
+        --------
+        >>> from sk_torchmf import BiasedMatrixFactorization, datasets
+        >>> X = datasets.make_ratings(n_users=50, n_items=20, n_ratings=500, random_state=0).interactions
+        >>> whole = BiasedMatrixFactorization(n_factors=2, random_state=0).fit(X).gather()
+        >>> whole.n_users_
+        50
+        """
+        check_is_fitted(self)
+        attributes = {name: value for name, value in vars(self).items() if is_fitted_attribute(name)}
+        if self.distributed:
+            with communicator(True) as processes:
+                attributes = joined(attributes, processes)
+        return copy.copy(self)._publish(attributes).set_params(distributed=False)
+
     def _has_biases(self):
         return self._module.biased
 
@@ -349,11 +417,15 @@ class ExplicitFactorization(RatingPredictor):
             raise ValueError(f'effects and time need solver="variational", which learns how much they vary. Got "{self.solver}".')
         return check_device(self.device)
 
+    def _check_shared(self, processes, **given):
+        check_shareable(self, processes, **given)
+
     def _read(self, X, y, sample_weight):
+        name = type(self).__name__
         if isinstance(X, Shards):
             self._check_takes_shards()
-            return read_shards(X, y, sample_weight, type(self).__name__)
-        reading = read_rated(X, y, sample_weight, self.user, self.item, type(self).__name__)
+            return read_shards(X, y, sample_weight, name)
+        reading = read_rated(X, y, sample_weight, self.user, self.item, name, is_part=self.distributed)
         return replace(reading, features=context.read(X, self.effects, self.time))
 
     def _check_takes_shards(self):
@@ -361,6 +433,8 @@ class ExplicitFactorization(RatingPredictor):
         if not RATING_SOLVERS[self.solver].takes_shards:
             able = " or ".join(f'"{name}"' for name, row in RATING_SOLVERS.items() if row.takes_shards)
             raise ValueError(f'A fit to Shards needs solver={able}, which reads them block by block. Got solver="{self.solver}".')
+        if self.distributed:
+            raise ValueError("distributed must be False in a fit to Shards, which one process reads. Got True. Give each a table.")
         if self.loss == "ordinal":
             raise ValueError(
                 'A fit to Shards takes no loss="ordinal", whose cut points need all ratings at hand. Use another loss.'
@@ -415,6 +489,7 @@ class MatrixFactorization(ExplicitFactorization):
     @dtype
     @device
     @warm_start
+    @distributed
     @random_state
     @verbose
 
@@ -531,6 +606,7 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     @dtype
     @device
     @warm_start
+    @distributed
     @random_state
     @verbose
 

@@ -50,7 +50,7 @@ def exchange(reading, processes):
         raise ValueError("X has no observations on any rank, while a minimum of 1 is required.")
     dtypes = _agree_on_columns(told)
     items, item_code = _agree(reading.items, "item", told, processes)
-    agreed = replace(reading, n_features=givers[0]["n_features"], names=givers[0]["names"], items=items)
+    agreed = replace(reading, n_features=givers[0]["n_features"], names=givers[0]["names"], items=items, processes=processes)
     if reading.form == SPARSE:
         first = sum(own["n_users"] for own in told[: processes.rank])
         users, user, item = np.arange(first, first + len(reading.users)), reading.data.user_ids, reading.data.item_ids

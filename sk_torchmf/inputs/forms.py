@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from sklearn.utils.validation import _get_feature_names, _num_features, check_array
 
 from sk_torchmf._validation import as_array, check_finite, check_n_positions, check_ratings, check_size, check_weights, raise_tiny
+from sk_torchmf.distributed import ALONE, Communicator
 from sk_torchmf.inputs.id_types import as_table
 from sk_torchmf.inputs.labels import column, encode, is_frame, merge
 from sk_torchmf.inputs.shards import Shards, UserBlock
@@ -43,6 +44,8 @@ class Reading:
         The sorted vocabulary of each that is categorical.
     described : dict of str to Described
         Attributes of users and of items, under ``"user"`` and ``"item"`` where there are such.
+    processes : Communicator
+        Those that have the other users of the data, and all its items; this one alone where it has them all.
     """
 
     data: Any
@@ -54,6 +57,7 @@ class Reading:
     features: dict = field(default_factory=dict)
     categories: dict = field(default_factory=dict)
     described: dict = field(default_factory=dict)
+    processes: Communicator = ALONE
 
     @property
     def shape(self):

@@ -1,12 +1,16 @@
-"""A hash of labels that no version, platform, process or order of the data changes; knows neither shards nor processes."""
+"""A hash of labels that no version, platform, process or order of the data changes, and draws by it; knows no processes."""
 
 import hashlib
 from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
+from scipy.special import ndtri
 
 from sk_torchmf.inputs.id_types import BOOLEAN, NUMBER, TEXT, type_of
+
+GOLDEN = 0x9E3779B97F4A7C15
+BLOCK = 2**14  # labels whose rows are drawn at once
 
 
 def stable_hash(labels, role):
@@ -85,9 +89,46 @@ def shares(hashed, n_shares):
     return ((hashed >> np.uint64(32)) * np.uint64(n_shares) >> np.uint64(32)).astype(np.int64)
 
 
+def normal_rows(hashed, width, seed, dtype):
+    """Draw a row for each label, by the label and the seed alone: whoever has it draws the same, among however many others.
+
+    Parameters
+    ----------
+    hashed : ndarray of shape (n,), uint64
+        See ``stable_hash``.
+    width : int
+    seed : int
+        At least zero.
+    dtype : dtype
+
+    Returns
+    -------
+    ndarray of shape (n, width)
+        Standard normal: of a label's hash and the seed a stream of splitmix64 begins, and its uniform numbers go through the
+        inverse of the normal distribution function.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_torchmf.inputs.stable_hash import normal_rows, stable_hash
+    >>> hashed = stable_hash(np.array(["ann", "bob", "eve"]), "user")
+    >>> rows = normal_rows(hashed, 2, seed=0, dtype=np.float64)
+    >>> np.array_equal(normal_rows(hashed[2:], 2, seed=0, dtype=np.float64), rows[2:])
+    True
+    """
+    rows = np.empty((len(hashed), width), dtype=dtype)
+    starts = _mixed(hashed ^ _mixed(np.array([seed], dtype=np.uint64)))
+    steps = np.arange(width, dtype=np.uint64) * np.uint64(GOLDEN)
+    for first in range(0, len(rows), BLOCK):
+        some = slice(first, first + BLOCK)
+        uniform = ((_mixed(starts[some, None] + steps) >> np.uint64(11)) + 0.5) * 2.0**-53
+        rows[some] = ndtri(uniform)
+    return rows
+
+
 def _mixed(x):
     """Splitmix64 of the counters x, in arithmetic modulo 2**64."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = x + np.uint64(GOLDEN)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import expit
 
+from sk_torchmf.distributed import ALONE
 from sk_torchmf.nn.ordinal_loss import MOST_LEVELS
 
 SLOPE = math.pi / math.sqrt(3 * 0.6)  # logits a unit of score: logistic noise of 0.6 of the ratings' variance, as other fits begin
@@ -17,13 +18,15 @@ def softening(variance):
     return 1 / np.sqrt(1 + math.pi / 8 * SLOPE**2 * variance)
 
 
-def find_levels(rating):
+def find_levels(rating, processes=ALONE):
     """Number the distinct ratings.
 
     Parameters
     ----------
     rating : ndarray of shape (n_ratings,)
-        Finite, float32 or float64.
+        Finite, float32 or float64. Of this process, which may have none where another has some.
+    processes : Communicator
+        Those whose ratings are numbered together; the levels are the same in all.
 
     Returns
     -------
@@ -37,17 +40,20 @@ def find_levels(rating):
     ValueError
         Where there are fewer than two levels, or more than 1000.
     """
-    levels, code = np.unique(np.asarray(rating), return_inverse=True)
-    levels = levels.astype(str).astype(np.float64)
+    own, code = np.unique(np.asarray(rating), return_inverse=True)
+    told = processes.all_gather((own[: MOST_LEVELS + 1], len(own), len(code)))  # more than are allowed are not sent
+    distinct = np.unique(np.concatenate([first for first, _, _ in told])) if processes.size > 1 else own
+    n_levels, n_ratings = max(len(distinct), *(n for _, n, _ in told)), sum(n for *_, n in told)
+    levels = distinct[: MOST_LEVELS + 1].astype(str).astype(np.float64)
     if len(levels) < 2:
-        got = f"All are {levels[0]:g} (n_samples = {len(code)})" if len(levels) else "There are none"
+        got = f"All are {levels[0]:g} (n_samples = {n_ratings})" if len(levels) else "There are none"
         raise ValueError(f'loss="ordinal" needs ratings of at least two levels. {got}; use loss="squared_error".')
     if len(levels) > MOST_LEVELS:
         raise ValueError(
-            f'loss="ordinal" takes at most {MOST_LEVELS} levels, which are the distinct ratings. Got {len(levels)} of them in '
-            f'{len(code)} ratings. Round the ratings, or use loss="squared_error".'
+            f'loss="ordinal" takes at most {MOST_LEVELS} levels, which are the distinct ratings. Got {n_levels} of them in '
+            f'{n_ratings} ratings. Round the ratings, or use loss="squared_error".'
         )
-    return levels, code
+    return levels, np.searchsorted(distinct, own)[code]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A fitted factorization as one value: what every built-in solver returns, and what all predictions are made from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,11 @@ from sk_torchmf.nn import BiasedMF, PlainMF
 from sk_torchmf.nn.top_k import rank_rows
 
 BLOCK = 2**12  # pairs scored at once: their factors stay in the cache
+
+
+def mean_of_rows(rows):
+    """The mean of rows (n, ...) in float64."""
+    return rows.mean(0, dtype=np.float64)
 
 
 @dataclass(slots=True)  # not frozen: that would double the time of a single prediction
@@ -36,6 +41,9 @@ class Side:
         Where the rows have features.
     described : ndarray of shape (n,), bool, or None
         Whose features are known, so that a row without observations is what they say; None for nobody's.
+    mean_of : callable
+        The mean (...) over the rows of the side, float64, of numbers for each (n, ...); where other processes have rows of it, over
+        theirs too.
     """
 
     factors: np.ndarray
@@ -45,11 +53,12 @@ class Side:
     posterior: Posterior | None = None
     weights: Any = None
     described: Any = None
+    mean_of: Callable = mean_of_rows
 
     @classmethod
-    def of(cls, factors, biases=None, posterior=None):
+    def of(cls, factors, biases=None, posterior=None, mean_of=mean_of_rows):
         """A side whose unknown ids are as its rows on average."""
-        return cls(factors, biases, factors.mean(axis=0), posterior=posterior)
+        return cls(factors, biases, mean_of(factors).astype(factors.dtype), posterior=posterior, mean_of=mean_of)
 
     def __len__(self):
         return len(self.factors)
@@ -199,12 +208,12 @@ class Factors:
     cut_points: CutPoints | None = None
 
     @classmethod
-    def from_module(cls, module, prior=None, posteriors=(None, None), noise=None):
+    def from_module(cls, module, prior=None, posteriors=(None, None), noise=None, mean_of_users=mean_of_rows):
         """Take over the parameters of a PlainMF or BiasedMF."""
         state = {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
         users, items = (
-            Side.of(state[f"{role}_factors"], state.get(f"{role}_biases"), posterior)
-            for role, posterior in zip(("user", "item"), posteriors, strict=True)
+            Side.of(state[f"{role}_factors"], state.get(f"{role}_biases"), posterior, mean_of)
+            for role, posterior, mean_of in zip(("user", "item"), posteriors, (mean_of_users, mean_of_rows), strict=True)
         )
         return cls(users, items, float(state.get("global_mean", 0.0)), prior, noise)
 
@@ -416,7 +425,7 @@ def _spread(rows, known, n, fill):
 
 def _mean_row(side):
     """The mean of factors and of biases, (n_factors + 1,), float64."""
-    return np.append(side.factors.mean(0, dtype=np.float64), side.biases.mean(dtype=np.float64))
+    return np.append(side.mean_of(side.factors), side.mean_of(side.biases))
 
 
 def _centre(side, row, other_mean):
@@ -429,7 +438,7 @@ def _centre(side, row, other_mean):
     posterior = side.posterior
     if posterior is not None:
         posterior = replace(posterior, basis=matrix @ posterior.basis)
-    parts = {"factors": moved[:, :-1], "biases": moved[:, -1], "mean": np.zeros_like(moved[0, :-1])}
+    parts = {"factors": moved[:, :-1], "biases": moved[:, -1], "mean": np.zeros(len(mean), dtype=moved.dtype)}
     weights = None if side.weights is None else side.weights.mapped(matrix, shift)
     centred = replace(side, **parts, posterior=posterior, weights=weights)
     return centred, matrix, shift

@@ -66,7 +66,7 @@ class PlainMF(nn.Module):
         q0 : Tensor of shape (n_factors,)
             The item row.
         """
-        p0, q0 = torch.zeros_like(self.user_factors[0]), torch.zeros_like(self.item_factors[0])
+        p0, q0 = (factors.detach().new_zeros(factors.shape[1]) for factors in (self.user_factors, self.item_factors))
         p0[0] = max(abs(mean), 1.0) ** 0.5
         q0[0] = mean / p0[0]
         if abs(mean) < 0.5 and len(q0) > 1:
@@ -187,9 +187,9 @@ class BiasedMF(PlainMF):
         q0 : Tensor of shape (n_factors + 2,)
             The item row.
         """
-        p0, q0 = (torch.zeros_like(side[0]) for side in self.rows())
+        p0, q0 = (side.detach().new_zeros(side.shape[1]) for side in self.rows())
         p0[-1] = q0[-2] = 1.0
-        return p0.detach(), q0.detach()
+        return p0, q0
 
     def rows(self):
         """Return the rows whose inner products are the scores less the constant.

@@ -245,17 +245,23 @@ class Pairs:
         number = torch.repeat_interleave(torch.arange(len(users), device=users.device), lengths)
         return torch.arange(len(number), device=users.device) + first[number], number
 
-    def compressed(self):
+    def compressed(self, items=None):
         """Leave out users and items without pairs.
+
+        Parameters
+        ----------
+        items : ndarray of shape (n_known_items,), int, optional
+            Which items are to stay, sorted, where another process has pairs of some that have none here.
 
         Returns
         -------
         pairs : Pairs
-            The same pairs in the same orders; itself where no user and no item is without.
+            The same pairs in the same orders; itself where no user and no item is left out.
         users, items : ndarray of shape (n_known_users,) and (n_known_items,)
             The numbers here of its users and items.
         """
-        users, items = (torch.nonzero(plan.pointers.diff())[:, 0] for plan in (self, self.T))
+        users, own = (torch.nonzero(plan.pointers.diff())[:, 0] for plan in (self, self.T))
+        items = own if items is None else torch.from_numpy(items).to(self.device)
         shape = len(users), len(items)
         pairs = self
         if shape != self.shape:

@@ -5,6 +5,8 @@ import copy
 import numpy as np
 import torch
 
+from sk_torchmf.distributed import ALONE
+
 ROWS = 2**13  # worked on at once
 
 
@@ -25,6 +27,9 @@ class Plan:
         About how many pairs a block has; all of them by default.
     max_users : int, optional
         How many users a block has at most; all of them by default.
+    processes : Communicator, optional
+        Those that fit one model; this one alone by default. All make the same calls of ``total``, ``largest`` and ``agreed``, in
+        the same order.
 
     Attributes
     ----------
@@ -56,8 +61,9 @@ class Plan:
 
     keeps_blocks = True
 
-    def __init__(self, pairs, *, max_pairs=None, max_users=None):
+    def __init__(self, pairs, *, max_pairs=None, max_users=None, processes=None):
         self.pairs, self.device, self.n_items = pairs, pairs.device, pairs.shape[1]
+        self.processes = ALONE if processes is None else processes
         self._limits, self._sums = (max_pairs, max_users), []
         self._blocks = self._cut()
         self.add(pairs.shape[0], pairs.n_pairs)
@@ -138,7 +144,7 @@ class Plan:
             One for each part; they may be what was added.
         """
         sums, self._sums = self._sums, []
-        return sums
+        return self.processes.all_reduce(sums)
 
     def total_over_users(self, function):
         """Sum over the users' rows.
@@ -157,6 +163,22 @@ class Plan:
             for some in cut_rows(rows.start, rows.stop):
                 self.add(*function(some))
         return self.total()
+
+    def mean_of_users(self, rows):
+        """Take the mean over all users.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n_users, ...)
+            Numbers for each user of this process.
+
+        Returns
+        -------
+        ndarray of shape (...), float64
+            Over the users of all processes.
+        """
+        (total,) = self.total_over_users(lambda some: [torch.from_numpy(np.asarray(rows[some].sum(0, dtype=np.float64)))])
+        return total.numpy() / self.n_users
 
     def sums(self, weight=None):
         """Sum of the pairs' weights by user and by item.
@@ -191,7 +213,26 @@ class Plan:
         float
             The same in all processes.
         """
-        return value
+        return self.processes.largest(value)
+
+    def agreed(self, *values):
+        """Take what the first process has, for what machines that are not alike may compute differently: the sign of a vector.
+
+        Parameters
+        ----------
+        *values : Tensor
+            Of one dtype, and of the same shapes in all processes.
+
+        Returns
+        -------
+        list of Tensor
+            The same in all processes.
+        """
+        if self.processes.size == 1:
+            return list(values)
+        whole = self.processes.broadcast(torch.cat([value.reshape(-1) for value in values]))
+        parts = whole.split([value.numel() for value in values])
+        return [part.view(value.shape) for part, value in zip(parts, values, strict=True)]
 
 
 def cut_rows(start, stop):

@@ -2,19 +2,23 @@
 
 import numpy as np
 
+from sk_torchmf.distributed import ALONE
 from sk_torchmf.nn.losses import HUBER_DELTA
 
 LEAST_SPREAD = 1e-12  # of the largest rating: float32 holds the others beside it
 
 
-def standardise(rating, weight, loss):
+def standardise(rating, weight, loss, processes=ALONE):
     """Where ratings lie and what to divide them by before fitting, in rating units.
 
     Parameters
     ----------
     rating : ndarray of shape (n_pairs,), float64
+        Of this process, which may have none where another has some.
     weight : ndarray of shape (n_pairs,) or None
     loss : PointwiseLoss
+    processes : Communicator
+        Those whose ratings are meant; the result is the same in all.
 
     Returns
     -------
@@ -24,17 +28,18 @@ def standardise(rating, weight, loss):
         Their weighted standard deviation, or 1.4826 times the median distance from the median for a robust loss (the same for
         normal ratings). Ratings that are all alike are divided by their size; those of a loss with a scale of its own by 1.
     """
-    location = float(np.average(rating, weights=weight))
+    location = _mean(rating, weight, processes)
     if not loss.standardised:
         return location, 1.0
-    size = float(np.abs(rating).max()) or 1.0
-    scale = size * float(np.sqrt(np.average(np.square((rating - location) / size), weights=weight)))
+    size = processes.largest(np.abs(rating).max(initial=0.0)) or 1.0
+    scale = size * _mean(np.square((rating - location) / size), weight, processes) ** 0.5
     if loss.robust:
-        location = _median(rating, weight)
-        scale = max(1.4826 * _median(np.abs(rating - location), weight) or scale, LEAST_SPREAD * size)
+        location = _median(rating, weight, processes)
+        spread = 1.4826 * _median(np.abs(rating - location), weight, processes)
+        scale = max(spread or scale, LEAST_SPREAD * size)
         for _ in range(20):  # reweighted least squares
             influence = 1 / np.maximum(np.abs(rating - location) / scale, HUBER_DELTA)
-            location = float(np.average(rating, weights=influence if weight is None else influence * weight))
+            location = _mean(rating, influence if weight is None else influence * weight, processes)
     return location, scale_of(location, scale, size)
 
 
@@ -43,8 +48,32 @@ def scale_of(location, spread, size):
     return spread if spread > 1e-6 * abs(location) else size
 
 
-def _median(values, weight):
-    """Lower weighted median: repeating a value is doubling its weight."""
+def _mean(values, weight, processes):
+    """The weighted mean of what all processes have."""
+    weighted, total = (values, len(values)) if weight is None else (values * weight, weight.sum())
+    weighted, total = processes.all_reduce([float(weighted.sum()), float(total)])
+    return weighted / total
+
+
+def _median(values, weight, processes):
+    """Lower weighted median: repeating a value is doubling its weight.
+
+    Floats are in the order of their bits, taken for whole numbers: halving the range of these finds the lowest at which half of the
+    weight is reached, in 64 steps and without sending a value.
+    """
     order = np.argsort(values, kind="stable")
-    total = np.arange(1, len(values) + 1) if weight is None else np.cumsum(weight[order])
-    return float(values[order[np.searchsorted(total, total[-1] / 2)]])
+    values = values[order] + 0.0  # of the two zeros one
+    sums = np.append(0.0, np.arange(1, len(values) + 1) if weight is None else np.cumsum(weight[order]))
+    (total,) = processes.all_reduce([float(sums[-1])])
+    low, high = -(2**63), 2**63 - 1
+    while low < high:
+        middle = (low + high) // 2
+        (reached,) = processes.all_reduce([float(sums[np.searchsorted(_ordered(values), middle, side="right")])])
+        low, high = (low, middle) if reached >= total / 2 else (middle + 1, high)
+    return float(_ordered(np.array([low]).view(np.float64)).view(np.float64)[0])
+
+
+def _ordered(values):
+    """Whole numbers in the order of floats, by their bits; of its own result the bits back."""
+    bits = values.view(np.int64)
+    return bits ^ ((bits >> 63) & np.int64(2**63 - 1))

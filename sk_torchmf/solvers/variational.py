@@ -194,11 +194,11 @@ class Frame(NamedTuple):
     pull: Tensor
 
     @classmethod
-    def of(cls, own, other, n_factors):
+    def of(cls, own, other, n_factors, plan):
         """Diagonalise T and S together, M'T^-1 M = 1 and M'S M = L, for a half-step of one side; the side keeps M and L."""
         own.centre()
         k, (S, E) = n_factors, _curvature(own, other, n_factors)
-        M, N, L = diagonalise(own.covariance(), S)
+        M, N, L = plan.agreed(*diagonalise(own.covariance(), S))
         own.basis, own.curvature = M, L
         width, pull = len(L), other.mean_covariance_over_ratings[:k, k:].sum(1)  # covariance of q with b_i
         EM, vectors = E @ M, torch.stack([L, pull @ M[:k]])
@@ -389,7 +389,7 @@ class Variational(Solver):
         Where users have no features one visit of a block does all of it.
         """
         plan, likelihood, noise, (own, other) = self.plan, self.likelihood, self.noise, self.sides
-        frame = Frame.of(own, other, self.n_factors)
+        frame = Frame.of(own, other, self.n_factors, plan)
         of_all = None
         if own.prior.design.groups:
             of_all = torch.cat([self._user_gradients(frame, rows, by_user)[0](rows) for rows, by_user, _ in self.blocks])
@@ -419,7 +419,7 @@ class Variational(Solver):
     def _move_items(self, slopes, slope, last):
         """Improve the items' prior and their rows by the ``Likelihood.sums`` of them; return the squared error then, summed."""
         plan, likelihood, noise, (other, own) = self.plan, self.likelihood, self.noise, self.sides
-        frame = Frame.of(own, other, self.n_factors)
+        frame = Frame.of(own, other, self.n_factors, plan)
         if not likelihood.is_squared_error:
             own.count[:] = last[:, None]
         gradient_of = partial(frame.gradient, own, slopes, slope if self.biased else None, 0)
@@ -458,7 +458,8 @@ class Variational(Solver):
                     getattr(self.module, f"{name}_biases").copy_(side.rows[:, k])
         users, items = self.sides
         learned = [side.learned(_curvature(side, other, k)[0], self.noise) for side, other in ((users, items), (items, users))]
-        factors = Factors.from_module(self.module, None, [posterior for posterior, _ in learned], self.noise)
+        posteriors = [posterior for posterior, _ in learned]
+        factors = Factors.from_module(self.module, None, posteriors, self.noise, self.plan.mean_of_users)
         effects = [effect.learned(centred=self.biased) for effect in self.effects]
         if self.biased:  # what effects are on average is the constant's
             factors = replace(factors, constant=factors.constant + sum(effect.average for effect in self.effects))

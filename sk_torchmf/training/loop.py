@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sk_torchmf.distributed import Communicator
 from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.solvers.base import BROKEN, copy_state, run
 from sk_torchmf.storage.checkpoint import Checkpoint
@@ -312,6 +313,19 @@ class Keeper(Observer):
 
     def end(self, fitted):
         self.checkpoint.remove()
+
+
+@dataclass
+class Agreement(Observer):
+    """Ends the training of all processes where one of them is to end it; all tell the history of the first."""
+
+    processes: Communicator
+
+    def end_epoch(self, progress, solver, fitted):
+        told = self.processes.all_gather((bool(progress.stop), {name: own[-1] for name, own in progress.history.items()}))
+        progress.stop = any(stop for stop, _ in told)
+        for name, value in told[0][1].items():
+            progress.history[name][-1] = value
 
 
 def resume(checkpoint):

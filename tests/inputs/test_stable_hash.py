@@ -8,13 +8,14 @@ import sys
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
+from statistics import NormalDist
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from sk_torchmf.inputs.labels import encode
-from sk_torchmf.inputs.stable_hash import shares, stable_hash
+from sk_torchmf.inputs.stable_hash import normal_rows, shares, stable_hash
 
 
 def splitmix64(x):
@@ -125,3 +126,33 @@ def test_labels_of_a_mixed_column():
 def test_other_objects_are_refused():
     with pytest.raises(TypeError, match=r"user ids must be numbers, text, bytes or times .* Got date\. Pass them as text\."):
         stable_hash(objects(date(2026, 1, 2)), "user")
+
+
+def test_rows_are_a_stream_of_splitmix64_through_the_normal_distribution():
+    hashed, seed = stable_hash(np.array([3, 17]), "user"), 5
+    found = normal_rows(hashed, 3, seed, np.float64)
+    for label, row in zip(hashed.tolist(), found, strict=True):
+        start = splitmix64(label ^ splitmix64(seed))
+        words = [splitmix64((start + step * 0x9E3779B97F4A7C15) % 2**64) for step in range(3)]
+        assert_allclose(row, [NormalDist().inv_cdf(((word >> 11) + 0.5) / 2**53) for word in words], rtol=1e-9)
+
+
+def test_rows_depend_on_label_and_seed_alone():
+    hashed = stable_hash(np.arange(40_000), "user")
+    rows = normal_rows(hashed, 4, 0, np.float32)
+    assert rows.dtype == np.float32
+    some = np.array([39_999, 3, 20_000])
+    assert_array_equal(normal_rows(hashed[some], 4, 0, np.float32), rows[some])
+    assert not (normal_rows(hashed, 4, 1, np.float32) == rows).any()
+    assert normal_rows(hashed[:0], 4, 0, np.float64).shape == (0, 4)
+
+
+def test_rows_are_normal_and_independent():
+    n = 40_000
+    rows = normal_rows(stable_hash(np.arange(n), "user"), 4, 2, np.float64)
+    both = np.column_stack([rows, normal_rows(stable_hash(np.arange(n), "user"), 4, 3, np.float64), np.roll(rows, 1, axis=0)])
+    error = 5 / n**0.5  # five standard errors of a mean of unit variance
+    assert np.abs(both.mean(0)).max() < error
+    assert np.abs((both**2).mean(0) - 1).max() < 2**0.5 * error
+    assert np.abs(np.corrcoef(both.T) - np.eye(12)).max() < error
+    assert np.abs(np.quantile(rows, [0.1, 0.9]) - [-1.2816, 1.2816]).max() < 0.02

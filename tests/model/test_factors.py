@@ -95,6 +95,34 @@ def test_centred_both_sides_have_mean_zero_and_the_scores_stay():
     assert_allclose([side.biases.mean() for side in (levels.users, levels.items)], 0.0, atol=1e-14)
 
 
+@both
+@pytest.mark.parametrize("rows", [slice(0, 3), slice(0, 0)], ids=["some", "none"])
+def test_of_some_of_the_users_the_model_is_that_of_all(biased, rows):
+    """Where other processes have the others, the mean is over all: rows, biases and constant become the same."""
+    model = make(biased)
+    means = {part.shape[1:]: part for part in (model.users.factors, model.users.biases) if part is not None}
+
+    def of_all(own):
+        every = means[own.shape[1:]]
+        scale = 2.0**0.5 if own.ndim > 1 and moved else 1.0
+        return every.mean(0) * scale
+
+    moved = False
+    users = replace(model.users, factors=model.users.factors[rows], mean_of=of_all)
+    users = replace(users, biases=model.users.biases[rows]) if biased else users
+    part = replace(model, users=users)
+    if biased:
+        every, part = model.centred(), part.centred()
+        assert part.constant == pytest.approx(every.constant, rel=1e-14)
+        assert_allclose(part.users.biases, every.users.biases[rows], rtol=1e-12, atol=1e-14)
+        assert_allclose(part.items.biases, every.items.biases, rtol=1e-12, atol=1e-14)
+    else:
+        moved = True
+        every, part = model.in_units(2.0), part.in_units(2.0)
+    assert_allclose(part.users.mean, every.users.mean, rtol=1e-12)
+    assert_allclose(part.users.factors, every.users.factors[rows], rtol=1e-12, atol=1e-14)
+
+
 def test_the_prior_of_a_centred_model_says_the_same_of_a_row():
     """The density of a Gaussian: precision and mean move with the rows."""
     model, rng = make(True), np.random.default_rng(1)

@@ -100,6 +100,18 @@ def test_compressed_leaves_out_users_and_items_without_pairs():
             assert torch.equal(getattr(plan, name), getattr(by_hand, name))
 
 
+def test_compressed_keeps_the_items_that_are_asked_for():
+    pairs = Pairs(np.array([0, 2]), np.array([4, 1]), 3, 6)
+    small, users, items = pairs.compressed(np.array([1, 3, 4]))
+    assert (users.tolist(), items.tolist(), small.shape) == ([0, 2], [1, 3, 4], (2, 3))
+    P, Q = torch.tensor([[2.0], [3.0]]), torch.tensor([[5.0], [7.0], [11.0]])
+    assert small.dots(P, Q).tolist() == [22.0, 15.0]
+    assert small.item_sums(torch.ones(2), P).tolist() == [[3.0], [0.0], [2.0]]
+    nobody, users, items = Pairs(np.array([], dtype=int), np.array([], dtype=int), 2, 6).compressed(np.array([1, 3]))
+    assert (nobody.shape, len(users), items.tolist()) == ((0, 2), 0, [1, 3])
+    assert nobody.item_sums(torch.ones(0), torch.ones(0, 1)).tolist() == [[0.0], [0.0]]
+
+
 def test_compressed_changes_nothing_where_every_id_has_a_pair():
     pairs = Pairs(np.array([1, 0]), np.array([0, 1]), 2, 2)
     assert pairs.compressed()[0] is pairs

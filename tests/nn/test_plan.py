@@ -9,6 +9,7 @@ import scipy.sparse as sp
 import torch
 from numpy.testing import assert_allclose
 
+from sk_torchmf.distributed import Communicator
 from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, Pairs, PlainMF, Plan
 from sk_torchmf.solvers import RATING_SOLVERS
 from sk_torchmf.solvers.base import run
@@ -219,6 +220,42 @@ def test_a_plan_of_no_pairs_and_of_no_users():
         plan = Plan(Pairs(nothing, nothing, n_users, 2), max_users=2)
         of_users, of_items = plan.sums()
         assert (len(of_users), of_items.tolist()) == (n_users, [0.0, 0.0])
+
+
+class First(Communicator):
+    """The first of two processes, of which the other has the same."""
+
+    size = 2
+
+    def all_reduce(self, parts):
+        return [2 * part for part in parts]
+
+    def largest(self, value):
+        return value + 1
+
+    def broadcast(self, value):
+        return value * 10
+
+
+@LIMITS
+def test_what_processes_have_together(limits):
+    own, rng = pairs(), np.random.default_rng(1)
+    plan = Plan(own, processes=First()).cut(**limits)
+    assert (plan.n_users, plan.n_items, plan.n_pairs) == (12, 5, 40)
+    of_users, of_items = plan.sums()
+    assert_allclose(of_users, own.sums()[0])
+    assert_allclose(of_items, 2 * own.sums()[1])
+    assert plan.largest(3.0) == 4.0
+    rows = rng.normal(size=(6, 3)).astype(np.float32)
+    for some in (rows, rows[:, 0]):
+        mean = plan.mean_of_users(some)
+        assert mean.dtype == np.float64
+        assert_allclose(mean, some.astype(np.float64).mean(0), rtol=1e-12)  # of the two halves, which are the same
+    matrix, vector = plan.agreed(torch.eye(2), torch.ones(3))
+    assert_allclose(matrix, 10 * np.eye(2))
+    assert_allclose(vector, np.full(3, 10.0))
+    alone = Plan(own).agreed(torch.eye(2), torch.ones(3))
+    assert [part.tolist() for part in alone] == [[[1, 0], [0, 1]], [1, 1, 1]]
 
 
 # every solver sums through it

@@ -77,6 +77,7 @@ CALLS = {
     "evaluate": lambda model, data: list(metrics.evaluate(model, data, exclude_seen=False)["ndcg"].values()),
     "embeddings": lambda model, data: model.embeddings(),
     "to_module": lambda model, data: model.to_module(),
+    "gather": lambda model, data: model.gather().predict(data),
     "save": save_and_load,
     "set_factors": take_over,
     "fit": lambda model, data: copy.copy(model).fit(data).predict(data),

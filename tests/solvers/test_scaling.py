@@ -7,6 +7,9 @@ import pytest
 from five_ratings import SOLVERS, X, Y
 
 from sk_torchmf import Interactions
+from sk_torchmf.distributed import ALONE, Communicator
+from sk_torchmf.nn import POINTWISE
+from sk_torchmf.solvers.scaling import _median, standardise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -69,3 +72,36 @@ def test_ratings_that_float32_factors_could_not_hold_are_refused(make, size):
     words = f"The largest of y must lie between 1e-35 and 1e35 in size. Got {5 * size:.3g}. Rescale the ratings."
     with pytest.raises(ValueError, match=re.escape(words)):
         make().fit(X, Y * size)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 40, 41])
+def test_median_is_the_lower_one_of_repeated_values(n):
+    rng = np.random.default_rng(n)
+    values, weight = np.round(rng.normal(size=n), 1) * 10.0 ** rng.integers(-200, 200, n), rng.integers(1, 4, n)
+    values[::7] = [-0.0, 0.0, -0.0, 0.0, 1e308, -5e-324][: len(values[::7])]
+    for counts in (None, weight):
+        every = sorted(np.repeat(values, 1 if counts is None else counts).tolist())
+        assert _median(values, None if counts is None else counts.astype(float), ALONE) == every[(len(every) - 1) // 2]
+
+
+class TwiceAsMany(Communicator):
+    """As if another process had the same ratings."""
+
+    size = 2
+
+    def all_reduce(self, parts):
+        return [2 * part for part in parts]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", POINTWISE)
+def test_scale_of_ratings_that_two_processes_have(loss, weighted):
+    rating = np.array([1.0, 2.0, 2.0, 4.0, 9.0])
+    weight = np.array([1.0, 2.0, 0.5, 1.0, 0.25]) if weighted else None
+    ours = standardise(rating, weight, POINTWISE[loss], TwiceAsMany())
+    twice = standardise(np.tile(rating, 2), None if weight is None else np.tile(weight, 2), POINTWISE[loss])
+    np.testing.assert_allclose(ours, twice, rtol=1e-14)
+    if POINTWISE[loss].standardised and not POINTWISE[loss].robust:
+        w = np.ones(5) if weight is None else weight
+        mean = (w * rating).sum() / w.sum()
+        np.testing.assert_allclose(ours, [mean, ((w * (rating - mean) ** 2).sum() / w.sum()) ** 0.5], rtol=1e-14)

@@ -1,0 +1,217 @@
+"""Fits that several processes share, in real ones: the same as by one, or refused with words; errors end all of them."""
+
+import sys
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from numpy.testing import assert_allclose, assert_array_equal
+from several_processes import run
+from sharing import ERRORS, FITS, KINDS, N_USERS, OTHER_FITS, OTHERS, REFUSED, TIMEOUT, make, part
+
+from sk_torchmf.inputs.stable_hash import shares, stable_hash
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
+EVERY_FIT = [*FITS, *OTHER_FITS]
+GROUPS = [  # one after another: each has a limit of its own
+    *([case for case in FITS if case.startswith(kind)] for kind in KINDS),
+    [*OTHER_FITS, *OTHERS, *[f"refused_{name}" for name in REFUSED], *ERRORS, "afterwards"],
+]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one process in a group of one finds."""
+    return {
+        name: found[0]
+        for name, found in run("sharing", [([*EVERY_FIT, "long_fit"], 60)], 1, tmp_path_factory.mktemp("one")).items()
+    }
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def size(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def found(size, tmp_path_factory):
+    return run("sharing", [*((group, 60) for group in GROUPS), (["killed"], TIMEOUT)], size, tmp_path_factory.mktemp("ranks"))
+
+
+def assert_same(ours, theirs, name, tolerance):
+    """One attribute of two fits, numbers to a tolerance relative to the largest."""
+    if isinstance(theirs, tuple | list):
+        assert len(ours) == len(theirs)
+        for own, other in zip(ours, theirs, strict=True):
+            assert_same(own, other, name, tolerance)
+    elif isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys()
+        for key in theirs:
+            if key != "seconds":
+                assert_same(ours[key], theirs[key], name, tolerance)
+    elif sp.issparse(theirs):
+        for part in ("indptr", "indices", "data"):
+            assert_array_equal(getattr(ours, part), getattr(theirs, part), name)
+        assert (ours.shape, ours.dtype, ours.indices.dtype) == (theirs.shape, theirs.dtype, theirs.indices.dtype)
+    elif isinstance(theirs, float) or getattr(theirs, "dtype", np.dtype(object)).kind == "f":
+        assert np.asarray(ours).dtype == np.asarray(theirs).dtype
+        assert_allclose(ours, theirs, rtol=0, atol=tolerance * max(np.abs(theirs).max(initial=0), 1), err_msg=name)
+    else:
+        assert_array_equal(ours, theirs, name)
+        assert getattr(ours, "dtype", None) == getattr(theirs, "dtype", None)
+
+
+def covariances(posterior):
+    """Of the rows, by a loop: a basis is known up to the signs of its columns."""
+    basis, curvature, noise, count = posterior
+    return np.array([(basis * (noise / (n * curvature + noise))) @ basis.T for n in count])
+
+
+@pytest.mark.parametrize("case", EVERY_FIT)
+def test_gathered_parts_are_the_fit_of_one_process(found, alone, case):
+    tolerance = 2e-4 if case == "in_single_precision" else 1e-12
+    _, expected = alone[case]
+    for _, gathered in found[case]:
+        assert gathered.keys() == expected.keys()
+        for name, value in expected.items():
+            ours, theirs = map(covariances, [gathered[name], value]) if "posterior" in name else (gathered[name], value)
+            assert_same(ours, theirs, name, tolerance)
+
+
+@pytest.mark.parametrize("case", EVERY_FIT)
+def test_items_are_everywhere_and_each_user_is_in_one_place(found, alone, case, size):
+    expected = alone[case][0]
+    everywhere = ["items_", "item_factors_", "item_counts_", "mean_user_", "mean_item_", "rating_range_", "history_", "user_prior_"]
+    first = found[case][0][0]
+    for own, _ in found[case]:
+        for name in everywhere:
+            assert_same(own[name], first[name], name, 0.0)
+        assert own["seen_"].shape == (len(own["users_"]), len(own["items_"])) == (own["n_users_"], own["n_items_"])
+        place = np.searchsorted(expected["users_"], own["users_"])
+        assert_same(own["observed_"], expected["observed_"][place], "observed_", 0.0 if "single" not in case else 1e-6)
+        tolerance = 2e-4 if case == "in_single_precision" else 1e-12
+        assert_same(own["user_factors_"], expected["user_factors_"][place], "user_factors_", tolerance)
+    assert_array_equal(np.sort(np.concatenate([own["users_"] for own, _ in found[case]])), expected["users_"])
+
+
+def test_users_belong_to_the_process_of_their_hash(found, size):
+    for rank, (own, _) in enumerate(found["biased_text"]):
+        assert len(own["users_"])
+        assert (shares(stable_hash(own["users_"], "user"), size) == rank).all()
+    for rank, (own, _) in enumerate(found["biased_sparse"]):
+        assert_array_equal(own["users_"], np.arange(N_USERS * rank // size, N_USERS * (rank + 1) // size))
+    assert [len(own["users_"]) for own, _ in found["one_user"]].count(0) == size - 1
+
+
+def test_initial_rows_are_all_that_differs_from_a_fit_that_is_not_distributed(alone):
+    """After 300 iterations with one factor it is all but forgotten where they began: predictions have a spread of 0.66."""
+    X, y, _ = part(0, 1)
+    expected = make(n_factors=1, max_iter=300, distributed=False).fit(X, y).predict(X)
+    assert_allclose(alone["long_fit"], expected, rtol=0, atol=2e-3)
+
+
+def test_a_row_of_each_item_is_summed_an_epoch(found, size):
+    """Slopes, k + 1 with the bias; counts or squares of errors; squares of moves; nothing of the users."""
+    assert found["bytes_of_an_epoch"] == [300 * (3 + 3) * 8] * size
+
+
+def test_seed_is_agreed_where_none_is_given(found, size):
+    assert all(np.array_equal(own, found["without_a_seed"][0]) for own in found["without_a_seed"])
+
+
+def test_first_process_prints(found, size):
+    assert [text.count("iteration") for text in found["printed"]] == [2] + [0] * (size - 1)
+
+
+def test_one_that_stops_ends_all(found):
+    assert [n_iter for n_iter, _ in found["stopped_by_one"]] == [2] * len(found["stopped_by_one"])
+    assert all(history == found["stopped_by_one"][0][1] for _, history in found["stopped_by_one"])
+
+
+def test_users_of_others_are_unknown_until_gathered(found):
+    for users, of_others, n_users in found["what_is_asked_of_others"]:
+        assert 0 < len(users) < N_USERS
+        assert len(of_others) == 1  # that of the mean user
+        assert n_users == N_USERS
+    assert len({of_others[0] for _, of_others, _ in found["what_is_asked_of_others"]}) == 1
+
+
+def test_only_the_parts_of_a_fit_can_be_gathered(found, size):
+    assert all(f"On these {size} ranks" in text for text in found["gathered_on_other_parts"])
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_shared_is_refused_by_all(found, name, size):
+    text = REFUSED[name][2]
+    for kind, message in found[f"refused_{name}"]:
+        assert kind == "ValueError"
+        assert text in message
+
+
+@pytest.mark.parametrize(
+    ("case", "culprits", "text"),
+    [
+        ("error_in_one", {1}, "y[2] is nan"),
+        ("labels_that_do_not_go_together", None, 'loss="logistic" needs ratings between 0 and 1, or all of them -1 or 1. Got -1.0'),
+        ("ratings_out_of_range_in_one", None, 'loss="poisson" needs ratings >= 0 (counts). Got -6.0.'),
+        ("one_level", None, "needs ratings of at least two levels. All are 2 (n_samples = 274)"),
+    ],
+)
+def test_error_of_one_is_raised_by_all(found, case, culprits, text, size):
+    for rank, (kind, message) in enumerate(found[case]):
+        assert text in message
+        if culprits is not None:
+            assert kind == ("ValueError" if rank in culprits else "DistributedError")
+
+
+def test_parameters_must_be_the_same(found, size):
+    kinds = [kind for kind, _ in found["parameters_that_differ"]]
+    assert kinds == ["ValueError"] * size
+    text = "All ranks must have the same parameters. Got max_iter=3 on rank 0 and 4 on rank 1."
+    assert found["parameters_that_differ"][0][1] == text
+
+
+def test_partial_fit_is_for_one_process(found):
+    for kind, message in found["partial_fit_refused"]:
+        assert kind == "ValueError"
+        assert "partial_fit is for one process" in message
+        assert "gather()" in message
+
+
+def test_all_diverge_where_one_does(found):
+    for kind, _ in found["divergence"]:
+        assert kind == "DivergenceError"
+    for kind, message, as_before in found["divergence_in_one"]:
+        assert kind == "DivergenceError"
+        assert "user_factors_ is not finite" in message
+        assert as_before
+
+
+def test_group_is_as_before_after_all_that(found, alone):
+    for own, gathered in found["afterwards"]:
+        assert_same(own["item_factors_"], alone["biased_squared_error"][0]["item_factors_"], "item_factors_", 1e-12)
+        assert len(gathered["users_"]) == N_USERS
+
+
+def test_process_that_ends_ends_all_within_the_timeout(found):
+    assert found["killed"][1] is None
+    for rank, own in enumerate(found["killed"]):
+        if rank != 1:
+            kind, message, seconds = own
+            assert kind == "DistributedError"
+            assert "has lost the others" in message
+            assert seconds < TIMEOUT + 5
+
+
+def test_without_a_group_there_is_no_distributed_fit():
+    X, y, _ = part(0, 1)
+    with pytest.raises(ValueError, match="distributed=True needs a process group"):
+        make().fit(X, y)
+
+
+def test_parts_need_no_group_where_nothing_is_distributed():
+    X, y, _ = part(0, 1)
+    model = make(distributed=False).fit(X, y)
+    whole_of_it = model.gather()
+    assert whole_of_it is not model
+    assert_array_equal(whole_of_it.predict(X), model.predict(X))

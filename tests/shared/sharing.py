@@ -1,0 +1,361 @@
+"""Cases of fits that several processes share: each function runs in all of them and returns what this one got."""
+
+import contextlib
+import io
+import os
+import time
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch.distributed as dist
+
+from sk_torchmf import BiasedMatrixFactorization, DivergenceError, Interactions, MatrixFactorization
+from sk_torchmf.distributed import communicator
+from sk_torchmf.solvers.likelihood import Likelihood
+from sk_torchmf.solvers.variational import Variational
+from sk_torchmf.training import loop
+
+N_USERS, N_ITEMS, TIMEOUT = 40, 15, 3  # seconds, where a process is lost
+KINDS = {"plain": MatrixFactorization, "biased": BiasedMatrixFactorization}
+LOSSES = ["squared_error", "huber", "poisson", "logistic", "ordinal"]
+FORMS = ["numbers", "text", "container", "sparse"]
+
+
+def whole(loss="squared_error", form="numbers"):
+    """What the processes share: ids, ratings on eleven levels or 0 and 1, weights. No pair is there twice."""
+    rng = np.random.default_rng(0)
+    user, item = np.nonzero(rng.random((N_USERS, N_ITEMS)) < 0.5)
+    P, Q = rng.normal(size=(N_USERS, 2)), rng.normal(size=(N_ITEMS, 2))
+    rating = np.round(2 * (2.5 + (P[user] * Q[item]).sum(1) + 0.3 * rng.normal(size=len(user)))).clip(0, 10) / 2
+    rating = (rating > 2.5).astype(float) if loss == "logistic" else rating
+    weight = rng.uniform(0.3, 2, len(user))
+    if form == "text":
+        user, item = (np.char.add(prefix, ids.astype(str)) for prefix, ids in (("user", user), ("film ", item)))
+    elif form == "numbers":
+        user, item = 3 * user + 7, 100 - item
+    return user, item, rating, weight
+
+
+def rows_of(rank, size, n, user, form):
+    """The rows that a process has: any, but of a sparse matrix those of consecutive users."""
+    if form == "sparse":
+        ends = [N_USERS * at // size for at in (rank, rank + 1)]
+        return np.flatnonzero((user >= ends[0]) & (user < ends[1]))
+    return np.arange(rank, n, size)
+
+
+def part(rank, size, loss="squared_error", form="numbers", weighted=False):
+    """X, y and weights of a process."""
+    user, item, rating, weight = whole(loss, form)
+    rows = rows_of(rank, size, len(user), user, form)
+    first = N_USERS * rank // size
+    user, item, rating, weight = user[rows], item[rows], rating[rows], weight[rows] if weighted else None
+    if form == "container":
+        return Interactions(user, item, rating, weights=weight, num_users=N_USERS, num_items=N_ITEMS), None, None
+    if form == "sparse":
+        shape = N_USERS * (rank + 1) // size - first, N_ITEMS
+        return (
+            sp.csr_array((rating, (user - first, item)), shape=shape),
+            None,
+            1.0 + np.arange(first, first + shape[0]) if weighted else None,
+        )
+    return pd.DataFrame({"user": user, "item": item}), rating, weight
+
+
+def make(kind="biased", **options):
+    params = {"n_factors": 3, "dtype": "float64", "random_state": 0, "user": 0, "item": 1, "distributed": True}
+    return KINDS[kind](**params | options)
+
+
+def place():
+    """Rank and size."""
+    with communicator(True) as processes:
+        return processes.rank, processes.size
+
+
+def state(model):
+    return {name: value for name, value in vars(model).items() if name.endswith("_") and name[0] != "_"}
+
+
+def found_by(model, X, y=None, weight=None):
+    """The attributes of a fit, and of all its parts together."""
+    model.fit(X, y, weight)
+    return state(model), state(model.gather())
+
+
+def fit(kind, loss, form, weighted):
+    return found_by(make(kind, loss=loss), *part(*place(), loss, form, weighted))
+
+
+FITS = {
+    f"{kind}_{loss}{'_weighted' if weighted else ''}": partial(fit, kind, loss, "numbers", weighted)
+    for kind in KINDS
+    for loss in LOSSES
+    for weighted in (False, True)
+}
+FITS |= {
+    f"{kind}_{form}{'_weighted' if weighted else ''}": partial(fit, kind, "squared_error", form, weighted)
+    for kind in KINDS
+    for form in FORMS
+    if form != "numbers"
+    for weighted in (False, True)
+}
+
+
+def in_single_precision():
+    return found_by(make(dtype="float32"), *part(*place()))
+
+
+def all_rows_on_the_last():
+    rank, size = place()
+    X, y, weight = part(0, 1)
+    some = slice(None) if rank == size - 1 else slice(0, 0)
+    return found_by(make(), X[some], y[some], weight)
+
+
+def one_user():
+    """All but one process end without users."""
+    rank, size = place()
+    rows = np.arange(rank, N_ITEMS, size)
+    return found_by(make(), pd.DataFrame({"user": 0 * rows, "item": rows}), rows % 3 + 1.0)
+
+
+def weight_of_zero():
+    """An observation that is none, of a user and an item that have no other."""
+    rank, size = place()
+    X, y, weight = part(rank, size, weighted=True)
+    if rank == size - 1:
+        X = pd.concat([X, pd.DataFrame({"user": [1000, 1001], "item": [1000, 1001]})])
+        y, weight = np.append(y, [1.0, 5.0]), np.append(weight, [0.0, 0.0])
+    return found_by(make("plain"), X, y, weight)
+
+
+def labels_of_two_kinds():
+    """-1 and 1, of which a process has one only."""
+    rank, size = place()
+    user, item, rating, _ = whole("logistic")
+    order = np.argsort(rating, kind="stable")[len(rating) * rank // size : len(rating) * (rank + 1) // size]
+    return found_by(make(loss="logistic"), pd.DataFrame({"user": user[order], "item": item[order]}), 2 * rating[order] - 1)
+
+
+def long_fit():
+    return make(n_factors=1, max_iter=300).fit(*part(*place())[:2]).predict(part(0, 1)[0])
+
+
+OTHER_FITS = ["in_single_precision", "all_rows_on_the_last", "one_user", "weight_of_zero", "labels_of_two_kinds"]
+
+
+def without_a_seed():
+    model = make(random_state=None).fit(*part(*place()))
+    return model.item_factors_
+
+
+def printed():
+    rank, size = place()
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        make(verbose=1, max_iter=2).fit(*part(rank, size))
+    return out.getvalue()
+
+
+class Stopping(loop.Observer):
+    """Asks for the end after two epochs."""
+
+    def end_epoch(self, progress, solver, fitted):
+        progress.stop |= len(progress.history["loss"]) == 2
+
+
+class StoppedOnOne(BiasedMatrixFactorization):
+    """Is told to stop on rank 1 only."""
+
+    def _showing(self, phases, for_callbacks, processes):
+        return [Stopping()] if processes.rank == 1 else []
+
+
+def stopped_by_one():
+    model = StoppedOnOne(n_factors=2, random_state=0, distributed=True).fit(*part(*place()))
+    return model.n_iter_, model.history_
+
+
+def what_is_asked_of_others():
+    """Users of another process are unknown here; nothing that is asked of a fitted model waits for others."""
+    rank, size = place()
+    model = make().fit(*part(rank, size))
+    users = np.unique(whole()[0])
+    if rank == 1:  # the others do not call
+        model.recommend(k=3), model.score(*part(rank, size)[:2]), model.predict(users, 100)
+    alike = [user for user in users if user not in model.users_]
+    return model.users_, np.unique(model.predict(alike, np.full(len(alike), 100))), model.gather().partial_fit(*part(0, 1)).n_users_
+
+
+def gathered_on_other_parts():
+    """Each process has the estimator of the first."""
+    model = make().fit(*part(*place()))
+    with communicator(True) as processes:
+        model = processes.broadcast(model)
+    with pytest.raises(ValueError, match="gather needs") as caught:
+        model.gather()
+    return str(caught.value)
+
+
+def _raised(run, *, expected=Exception):
+    with pytest.raises(expected) as caught:
+        run()
+    return type(caught.value).__name__, str(caught.value)
+
+
+def refused(options, given):
+    return _raised(lambda: make(**options).fit(*part(*place()), **given))
+
+
+REFUSED = {
+    "early_stopping": ({"early_stopping": True}, {}, "needs early_stopping=False"),
+    "checkpoint": ({"checkpoint": "file"}, {}, "needs checkpoint=None"),
+    "effects": ({"effects": [1]}, {}, "needs effects=None"),
+    "time": ({"time": 1}, {}, "needs time=None"),
+    "seen_features": ({"seen_features": "user"}, {}, "needs seen_features=None"),
+    "warm_start": ({"warm_start": True}, {}, "needs warm_start=False"),
+    "own_cut_points": ({"loss": "ordinal", "cut_points": "user"}, {}, 'needs cut_points="common"'),
+    "validation_data": ({}, {"X_val": pd.DataFrame({"user": [7], "item": [100]}), "y_val": [3.0]}, "takes no X_val"),
+    "user_features": ({}, {"user_features": pd.DataFrame({"age": [3.0]}, index=[7])}, "takes no user_features"),
+    "item_features": ({}, {"item_features": pd.DataFrame({"age": [3.0]}, index=[100])}, "takes no item_features"),
+    **{
+        name: ({"solver": name}, {}, f'needs solver="variational": the others do not yet sum over processes. Got "{name}".')
+        for name in ("als", "adam", "adagrad", "sgd", "lbfgs")
+    },
+}
+CASES = FITS | {f"refused_{name}": partial(refused, options, given) for name, (options, given, _) in REFUSED.items()}
+
+
+def partial_fit_refused():
+    return _raised(lambda: make().partial_fit(*part(*place())))
+
+
+def error_in_one():
+    def run():
+        rank, size = place()
+        X, y, _ = part(rank, size)
+        make().fit(X, np.where(np.arange(len(y)) == 2, np.nan, y) if rank == 1 else y)
+
+    return _raised(run)
+
+
+def ratings_out_of_range_in_one():
+    def run():
+        rank, size = place()
+        X, y, _ = part(rank, size)
+        make(loss="poisson").fit(X, -1 - y if rank == 1 else y)
+
+    return _raised(run)
+
+
+def labels_that_do_not_go_together():
+    """-1 and 1 in one process, 0 and 1 in the others."""
+
+    def run():
+        rank, size = place()
+        X, y, _ = part(rank, size, "logistic")
+        make(loss="logistic").fit(X, 2 * y - 1 if rank == 0 else y)
+
+    return _raised(run)
+
+
+def parameters_that_differ():
+    return _raised(lambda: make(max_iter=3 + place()[0]).fit(*part(*place())))
+
+
+def one_level():
+    """With one rating in all processes there are no levels; with two there are, whoever has them."""
+    rank, size = place()
+    X, y, _ = part(rank, size)
+    make(loss="ordinal").fit(X, np.full(len(y), float(rank)))
+    return _raised(lambda: make(loss="ordinal").fit(X, np.full(len(y), 2.0)))
+
+
+def _with(owner, name, value, run):
+    """Run with another function in a module or class."""
+    old = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        return run()
+    finally:
+        setattr(owner, name, old)
+
+
+def divergence():
+    """What the users of one process add to the items' sums is not finite."""
+    rank, size = place()
+    sums = Likelihood.sums
+
+    def infinite(likelihood, *args):
+        slopes, *others = sums(likelihood, *args)
+        return slopes * float("nan" if rank == 1 else 1), *others
+
+    return _with(Likelihood, "sums", infinite, lambda: _raised(lambda: make().fit(*part(rank, size))))
+
+
+def divergence_in_one():
+    """Rows that are not finite are rows of a user, whom one process has; no estimator is changed."""
+    rank, size = place()
+    model = make().fit(*part(rank, size))
+    before = state(model)
+
+    def finite(attributes, solver, epoch):
+        if rank == 1:
+            raise DivergenceError("user_factors_ is not finite after iteration 10.")
+        return attributes
+
+    found = _with(loop, "finite", finite, lambda: _raised(lambda: model.set_params(n_factors=2).fit(*part(rank, size))))
+    return *found, all(vars(model)[name] is value for name, value in before.items())
+
+
+def afterwards():
+    return found_by(make(), *part(*place()))
+
+
+ERRORS = [
+    *["partial_fit_refused", "error_in_one", "ratings_out_of_range_in_one", "labels_that_do_not_go_together"],
+    *["parameters_that_differ", "one_level", "divergence", "divergence_in_one"],
+]
+
+
+def bytes_of_an_epoch():
+    """What is summed over the processes in an epoch, apart from what is short, where there are 300 items."""
+    rank, size = place()
+    X = pd.DataFrame({"user": np.arange(rank, 900, size) % 50, "item": np.arange(rank, 900, size) % 300})
+    n_bytes, all_reduce = [], dist.all_reduce
+
+    def counted(tensor, *args):
+        n_bytes.append(tensor.numel() * tensor.element_size())
+        return all_reduce(tensor, *args)
+
+    def fit(max_iter):
+        n_bytes.clear()
+        _with(dist, "all_reduce", counted, lambda: make(max_iter=max_iter).fit(X, X["item"] % 7))
+        return sum(n_bytes)
+
+    return fit(3) - fit(2)
+
+
+OTHERS = ["bytes_of_an_epoch", "without_a_seed", "printed", "stopped_by_one", "what_is_asked_of_others", "gathered_on_other_parts"]
+
+
+def killed():
+    """The second process ends in its third epoch."""
+    rank, size = place()
+    step, n_steps = Variational.step, []
+
+    def killed_step(solver):
+        n_steps.append(time.monotonic())
+        if rank == 1 and len(n_steps) == 3:
+            os._exit(0)
+        return step(solver)
+
+    found = _with(Variational, "step", killed_step, lambda: _raised(lambda: make().fit(*part(rank, size))))
+    return *found, time.monotonic() - n_steps[-1]
+
+
+globals().update(CASES)
