@@ -479,8 +479,7 @@ def seen_in(observed):
     """The pairs of a CSR array ``observed_``, each once, as one of bools: on the same arrays where none is there twice."""
     seen = sp.csr_array((np.ones(observed.nnz, dtype=bool), observed.indices, observed.indptr), shape=observed.shape)
     if seen.has_canonical_format:
-        for pattern in (seen, observed):
-            pattern.indices, pattern.indptr = columns, pointers  # the same arrays, in a pickle too
+        seen.indices, seen.indptr = observed.indices, observed.indptr  # the same arrays, in a pickle too
     else:
         seen = seen.copy()
         seen.sum_duplicates()

@@ -24,10 +24,10 @@ from sk_torchmf.inputs import context
 from sk_torchmf.inputs.forms import SHARDS, read_rated
 from sk_torchmf.inputs.shards import Shards
 from sk_torchmf.inputs.side_features import ROLES, features_of
+from sk_torchmf.inputs.stable_hash import normal_rows, stable_hash
 from sk_torchmf.inputs.stored_pairs import StoredPairs, StoredPlan, StoredValues
 from sk_torchmf.inputs.stored_pattern import StoredPattern
 from sk_torchmf.inputs.stored_ratings import read_shards, survey
-from sk_torchmf.inputs.stable_hash import normal_rows, stable_hash
 from sk_torchmf.model.cut_points import CutPoints, find_levels
 from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF, Plan, squared_error
 from sk_torchmf.solvers import RATING_SOLVERS

@@ -438,7 +438,7 @@ def _centre(side, row, other_mean):
     posterior = side.posterior
     if posterior is not None:
         posterior = replace(posterior, basis=matrix @ posterior.basis)
-    parts = {"factors": moved[:, :-1], "biases": moved[:, -1], "mean": np.zeros(len(mean), dtype=moved.dtype)}
+    parts = {"factors": moved[:, :-1], "biases": moved[:, -1], "mean": np.zeros(moved.shape[1] - 1, dtype=moved.dtype)}
     weights = None if side.weights is None else side.weights.mapped(matrix, shift)
     centred = replace(side, **parts, posterior=posterior, weights=weights)
     return centred, matrix, shift
