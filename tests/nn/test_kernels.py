@@ -123,6 +123,29 @@ def test_they_serve_float32_on_the_cpu_up_to_128_factors():
 
 
 @needs_kernels
+def test_arrays_that_do_not_fit_are_refused_by_torch():
+    """Kernels read arrays of another dtype or size as they lay in memory, and lost the gradient."""
+    pairs, P, Q, rating, weight, b, c = inputs()
+    calls = [
+        lambda: pairs.dots(P, Q.double()),
+        lambda: pairs.dots(P[:-1], Q),
+        lambda: pairs.dots(P, Q[:, :3]),
+        lambda: pairs.dots(P, Q, add_to=rating.double()),
+        lambda: pairs.dots(P.clone().requires_grad_(), Q),
+        lambda: error_sums(pairs, P, Q, rating.double()),
+        lambda: error_sums(pairs, P, Q, rating[1:], weight, b, c),
+        lambda: error_sums(pairs, P, Q, rating, weight[1:]),
+        lambda: error_sums(pairs, P, Q, rating, c=c[:-30]),
+        lambda: square_sums(pairs, P, Q, weight[1:]),
+        lambda: square_sums(pairs, P, Q, b=b[1:]),
+    ]
+    for call in calls:
+        for name in ("torch", "compiled"):
+            with use_kernels(name), pytest.raises((RuntimeError, ValueError, IndexError)):
+                call()
+
+
+@needs_kernels
 def test_gradients_go_through_the_compiled_kernels():
     pairs, P, Q, rating, *_ = inputs()
     found = []
