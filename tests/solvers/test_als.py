@@ -11,7 +11,7 @@ from sk_torchmf.nn import POINTWISE
 from sk_torchmf.solvers import als
 from sk_torchmf.solvers.als import RowPrior
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "each_kernels")
 
 
 def solve_one_by_hand(Y, offset, rating, weight, precision, shift):

@@ -9,7 +9,7 @@ from sk_torchmf.model.factors import Factors
 from sk_torchmf.nn import Pairs
 from sk_torchmf.solvers.cold_rows import best_shift, with_cold_rows
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "each_kernels")
 
 
 def drawn(seed=0, n_users=9, n_items=7, n_pairs=40):

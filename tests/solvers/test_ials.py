@@ -14,7 +14,7 @@ from sk_torchmf.solvers.design import SEEN
 from sk_torchmf.solvers.fold_in import fold_in_ials
 from sk_torchmf.solvers.ials import ImplicitLeastSquares
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "each_kernels")
 
 
 def ials_by_hand(users, items, gain, has, alpha, free):

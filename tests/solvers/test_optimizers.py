@@ -11,7 +11,7 @@ from sk_torchmf.nn import POINTWISE, BiasedMF, Pairs, PlainMF, Plan, squared_err
 from sk_torchmf.solvers.objective import Objective
 from sk_torchmf.solvers.optimizers import OPTIMIZERS
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "each_kernels")
 
 
 @MODULES

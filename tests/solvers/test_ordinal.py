@@ -11,7 +11,7 @@ from sk_torchmf.solvers import ordinal
 from sk_torchmf.solvers.likelihood import Observed
 from sk_torchmf.solvers.ordinal import BARRIER, GUARD, LEAST_GAP, OrdinalCuts, first_cuts, first_spread, ordinal_loss
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "each_kernels")
 
 LEVELS = np.array([-1.5, -0.5, 0.2, 1.0])
 own_or_not = pytest.mark.parametrize("own", [False, True], ids=["one set", "own cuts"])

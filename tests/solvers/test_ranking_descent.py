@@ -19,7 +19,7 @@ from sk_torchmf.solvers.design import SideFeatures
 from sk_torchmf.solvers.objective import Ridge
 from sk_torchmf.solvers.ranking_descent import Descent, RankingObjective, free_columns, popularity_biases, user_weights
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "each_kernels")
 MANY = 50  # negatives, where a mean over draws is wanted
 
 

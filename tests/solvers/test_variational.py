@@ -10,6 +10,7 @@ from solving import fit_variational
 
 from sk_torchmf import BiasedMatrixFactorization, Interactions, MatrixFactorization, datasets, nn
 
+pytestmark = pytest.mark.usefixtures("each_kernels")
 ESTIMATORS = [MatrixFactorization, BiasedMatrixFactorization]
 both = pytest.mark.parametrize("estimator", ESTIMATORS)
 
