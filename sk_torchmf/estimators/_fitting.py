@@ -13,6 +13,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from sk_torchmf._forks import one_thread_if_forked
+from sk_torchmf._threads import threads_for
 from sk_torchmf._validation import MOST, as_array, as_python, check_memory, check_ratings, check_seed
 from sk_torchmf.estimators._saving import SavedEstimator
 from sk_torchmf.exceptions import DivergenceError
@@ -244,6 +245,10 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         """Some of the observations, ready to be trained on; a ``training.loop.Part``."""
         raise NotImplementedError
 
+    def _work(self, reading):
+        """How many multiplications a pass over the observations takes, about: torch gets threads by it."""
+        return np.inf
+
     def _default_scoring(self):
         """What ``scoring=None`` means: a scorer, or None for the loss."""
         return None
@@ -345,7 +350,8 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
             return self._as_fitted(reading.attributes() | attributes)
 
         max_iter = as_python(self.max_iter)
-        with np.errstate(all="ignore"):  # numbers out of range lead to a divergence, which has words
+        # numbers out of range lead to a divergence, which has words
+        with threads_for(self._work(reading)), np.errstate(all="ignore"):
             return reading.attributes() | loop.fit(part_of, phases, observers, fitted, max_iter=max_iter, **resumed)
 
     def _hold_out(self, given, seed):
@@ -368,6 +374,12 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         held = hold_out(data.user_ids, data.item_ids, self.validation_fraction, seed)
         X, y, weight = given.part(np.flatnonzero(held), own is not None)
         return np.flatnonzero(~held), Validation.of(self, X, y, weight, scoring)
+
+
+def work_of(reading, n_factors, has_matrices=False):
+    """The multiplications of a pass: each observation by a row, and each row by a matrix, which it may have for itself."""
+    n_factors = int(n_factors)  # a grid's may be of eight bits
+    return n_factors ** (2 if has_matrices else 1) * (len(reading.data) + n_factors * sum(reading.shape))
 
 
 def reading_of(estimator, pattern, ratings, weights):

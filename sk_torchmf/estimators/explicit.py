@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sk_torchmf._validation import LARGEST, MOST, SMALLEST, check_device
 from sk_torchmf.estimators._docs import documented
-from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, in_kept_order, observed_attributes
+from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, in_kept_order, observed_attributes, work_of
 from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.estimators._ratings import RatingPredictor
 from sk_torchmf.inputs import context
@@ -290,6 +290,9 @@ class ExplicitFactorization(RatingPredictor):
 
     def _part(self, reading, device, seed, start):
         return RatingPart(self, reading, device, seed, start)
+
+    def _work(self, reading):
+        return work_of(reading, self.n_factors, RATING_SOLVERS[self.solver].has_matrices)
 
     def _start_from(self, codes, new_share=0.0):
         start = super()._start_from(codes)

@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sk_torchmf._validation import LARGEST, MOST, SMALLEST, check_device, raise_tiny
 from sk_torchmf.estimators._docs import documented
-from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS
+from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, work_of
 from sk_torchmf.estimators._positives import PositivesPredictor
 from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.inputs.forms import read_weighted
@@ -399,6 +399,9 @@ class ImplicitMatrixFactorization(PositivesPredictor):
 
     def _part(self, reading, device, seed, start):
         return PositivesPart(self, reading, device, seed, start)
+
+    def _work(self, reading):
+        return work_of(reading, self.n_factors)
 
 
 def _confidence(params, matrix):

@@ -29,6 +29,8 @@ class RatingSolver:
         Whether it learns biases of the context of ratings; ``build`` then takes ``effects``, see ``Variational``.
     takes_cuts : bool
         Whether it learns the cut points between ratings that are levels: ``build`` then takes ``cuts``, an OrdinalCuts, too.
+    has_matrices : bool
+        Whether each row has a matrix of its own to sum and to solve, so that the work is ``n_factors`` times as much.
     """
 
     build: Callable
@@ -37,6 +39,7 @@ class RatingSolver:
     learns_prior: bool = False
     takes_effects: bool = False
     takes_cuts: bool = False
+    has_matrices: bool = False
 
 
 def _variational(module, plan, rating, weight, loss, *, features, effects=(), cuts=None, **options):
@@ -58,7 +61,7 @@ def _minimiser(name):
 
 RATING_SOLVERS = {
     "variational": RatingSolver(_variational, init_std=1.0, learns_prior=True, takes_effects=True, takes_cuts=True),
-    "als": RatingSolver(_als),
+    "als": RatingSolver(_als, has_matrices=True),
     **{name: _minimiser(name) for name in OPTIMIZERS},
 }
 """The solvers of ratings by the names that ``solver=`` takes: ``variational``, ``als`` and torch's optimizers."""

@@ -12,11 +12,11 @@ from every_call import answers, calls_of
 from every_estimator import MODELS
 from every_solver import DATA, LIKED, SOLVERS, Dropout, numbers, torch_model
 from joblib import Parallel, delayed
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from spotlight_like import ExplicitModel
 from torch_models import batches_of
 
-from sk_torchmf import TorchFactorization
+from sk_torchmf import TorchFactorization, _threads
 from sk_torchmf.spotlight import SpotlightEstimator
 
 SMALL = planted(3, mean=3.0)[0]
@@ -112,3 +112,63 @@ def test_a_module_is_made_and_trained_in_turns():
     Parallel(n_jobs=4, backend="threading")(delayed(job)() for job in (fails, ends, ends, ends))
     assert len(found) > 3 * 3
     assert set(found) == {1}
+
+
+class Asking:
+    """A callback that notes how many threads there are after each epoch, and may then fail."""
+
+    def __init__(self, error=None):
+        self.found, self.error = [], error
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        self.found.append(torch.get_num_threads())
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def two_threads(one_thread):
+    torch.set_num_threads(2)  # ``one_thread`` puts back what was
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("kind", ["variational", "als", "lbfgs", "ials", "bpr", "torch"])
+def test_a_small_fit_has_one_thread_but_that_of_a_module_of_ones_own(kind):
+    pytest.importorskip("sklearn.callback", reason="scikit-learn has callbacks from 1.9 on")
+    fit = SOLVERS[kind]
+    asking, failing = Asking(), Asking(KeyError("of the callback"))
+    model = fit.make().set_callbacks(asking).fit(fit.data)
+    assert set(asking.found) == {2 if kind == "torch" else 1}
+    assert torch.get_num_threads() == 2
+    with pytest.raises(KeyError, match="of the callback"):
+        model.set_callbacks(failing).fit(fit.data)
+    assert failing.found == asking.found[:1]
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_more_work_has_all_threads_and_the_same_result_to_rounding(monkeypatch):
+    alone = FITS["variational"]()
+    monkeypatch.setattr(_threads, "LITTLE", 0)
+    for ours, theirs in zip(FITS["variational"](), alone, strict=True):
+        assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)  # six epochs in float32
+
+
+def test_work_counts_observations_rows_and_matrices():
+    """Ratings of 40 users and 25 items with 4 factors; in als each row has a matrix of 4 x 4 of its own."""
+    reading = SOLVERS["variational"].make()._read(DATA, None, None)
+    n_users, n_items = reading.shape
+    expected = 4 * (len(DATA) + 4 * (n_users + n_items))
+    assert SOLVERS["variational"].make()._work(reading) == expected
+    assert SOLVERS["als"].make()._work(reading) == 4 * expected
+    assert SOLVERS["ials"].make()._work(reading) == expected
+    assert SOLVERS["torch"].make()._work(reading) == float("inf")
