@@ -443,21 +443,17 @@ def observed_attributes(pairs, values, weight, features=None):
     dict
         The fitted attributes ``seen_``, ``observed_``, ``pair_weights_`` and, with features, ``observed_features_``.
     """
-    observed = in_kept_order(pairs, values)
-    seen = sp.csr_array((np.ones(observed.nnz, dtype=bool), observed.indices, observed.indptr), shape=observed.shape)
+    values, weight = (None if part is None else part.cpu().numpy() for part in (values, weight))
+    columns, pointers = (part.cpu().numpy() for part in (pairs.columns, pairs.pointers))  # on the CPU the plan's own arrays
+    observed = sp.csr_array((values, columns, pointers), shape=pairs.shape)
+    seen = sp.csr_array((np.ones(observed.nnz, dtype=bool), columns, pointers), shape=pairs.shape)
     if seen.has_canonical_format:
-        seen.indices, seen.indptr = observed.indices, observed.indptr  # the same arrays, in a pickle too
+        for pattern in (seen, observed):
+            pattern.indices, pattern.indptr = columns, pointers  # the same arrays, in a pickle too
     else:
         seen = seen.copy()
         seen.sum_duplicates()
-    found = {"seen_": seen, "observed_": observed, "pair_weights_": None if weight is None else in_kept_order(pairs, weight).data}
+    found = {"seen_": seen, "observed_": observed, "pair_weights_": weight}
     if features is not None:
-        found["observed_features_"] = {name: in_kept_order(pairs, own).data for name, own in features.items()}
+        found["observed_features_"] = {name: own.cpu().numpy() for name, own in features.items()}
     return found
-
-
-def in_kept_order(pairs, values):
-    """Values of pairs, a user-major Tensor of shape (n_pairs,), as a CSR array: its entries are in the order of ``observed_``."""
-    columns, pointers = (part.cpu().numpy() for part in (pairs.T.columns, pairs.T.pointers))
-    by_item = values.index_select(0, pairs.T.order).cpu().numpy()
-    return sp.csc_array((by_item, columns, pointers), shape=pairs.shape).tocsr()  # a counting sort that keeps repeated pairs

@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sk_torchmf._validation import LARGEST, MOST, SMALLEST, check_device
 from sk_torchmf.estimators._docs import documented
-from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, in_kept_order, observed_attributes, work_of
+from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, observed_attributes, work_of
 from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.estimators._ratings import RatingPredictor
 from sk_torchmf.inputs import context
@@ -60,7 +60,7 @@ class RatingPart(Part):
             **dict(zip(("user_counts_", "item_counts_"), self.counts, strict=True)),
         }
         if self.effects:
-            rows = in_kept_order(pairs, pairs.order).data
+            rows = pairs.order.cpu().numpy()
             self.observed["observed_features_"] = {name: own[rows] for name, own in reading.features.items()}
 
     def _first_cut_points(self, rating, weight):

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from data import as_form, planted
 from every_estimator import MODELS, models_where, of_ratings, of_ratings_or_positives
 from every_loss import RATING_LOSSES, every_rating_loss
@@ -12,6 +13,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
 from sk_torchmf import ImplicitMatrixFactorization, Interactions
+from sk_torchmf.estimators._fitting import observed_attributes
+from sk_torchmf.nn import Pairs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DATA, TRUTH = planted(3, mean=3.0, n_users=60, n_items=40, n_ratings=1500)
@@ -69,6 +72,24 @@ def test_what_is_kept_takes_four_bytes_a_rating_beside_what_was_seen(make):
     assert model.observed_.indices is model.seen_.indices
     assert model.observed_.indptr is model.seen_.indptr
     assert model.pair_weights_ is None
+
+
+def test_what_is_kept_are_the_plans_own_arrays():
+    pairs = Pairs(np.array([1, 0, 1]), np.array([2, 1, 0]), n_users=2, n_items=3)
+    kept = observed_attributes(pairs, torch.tensor([3.0, 4.0, 5.0])[pairs.order], None)
+    assert_array_equal(kept["observed_"].toarray(), [[0, 4, 0], [5, 0, 3]])
+    for name in ("seen_", "observed_"):
+        assert np.shares_memory(kept[name].indices, pairs.columns.numpy())
+        assert np.shares_memory(kept[name].indptr, pairs.pointers.numpy())
+
+
+def test_pairs_seen_twice_leave_the_plan_as_it_is():
+    """``seen_`` has each pair once, and came by it in arrays of its own."""
+    pairs = Pairs(np.array([1, 0, 1, 1]), np.array([2, 1, 0, 2]), n_users=2, n_items=3)
+    kept = observed_attributes(pairs, torch.tensor([3.0, 4.0, 5.0, 1.0])[pairs.order], None)
+    assert_array_equal(kept["seen_"].toarray(), [[False, True, False], [True, False, True]])
+    assert_array_equal(kept["observed_"].data, [4.0, 5.0, 3.0, 1.0])
+    assert_array_equal(pairs.columns, [1, 0, 2, 2])
 
 
 def test_ratings_are_kept_as_the_loss_codes_them_so_that_signs_can_follow_zeros():

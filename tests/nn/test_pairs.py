@@ -10,10 +10,10 @@ from sk_torchmf.nn import Pairs, pair_dot
 EPSILON = {torch.float32: 2.0**-23, torch.float64: 2.0**-52}
 
 
-def test_order_sorts_the_callers_pairs_by_user(pattern):
+def test_order_sorts_the_callers_pairs_by_user_then_item_and_keeps_that_of_repeated_ones(pattern):
     user, item, pairs = pattern
     order = pairs.order.numpy()
-    np.testing.assert_array_equal(order, np.argsort(user, kind="stable"))
+    np.testing.assert_array_equal(order, sorted(range(len(user)), key=lambda at: (user[at], item[at])))
     np.testing.assert_array_equal(pairs.users, user[order])
     np.testing.assert_array_equal(pairs.columns, item[order])
     np.testing.assert_array_equal(pairs.pointers, np.searchsorted(user[order], np.arange(pairs.shape[0] + 1)))
@@ -83,7 +83,7 @@ def test_blocks_lie_on_the_plans_own_storage(pattern):
 def test_the_pairs_of_some_users_are_found_in_the_order_asked_for():
     pairs = Pairs(np.array([2, 0, 2, 3, 3, 3]), np.array([1, 0, 3, 0, 2, 1]), n_users=5, n_items=4)
     place, number = pairs.of_users(torch.tensor([3, 1, 2]))
-    np.testing.assert_array_equal(pairs.columns[place], [0, 2, 1, 1, 3])
+    np.testing.assert_array_equal(pairs.columns[place], [0, 1, 2, 1, 3])
     np.testing.assert_array_equal(number, [0, 0, 0, 2, 2])
     assert len(pairs.of_users(torch.tensor([4]))[0]) == 0
 
