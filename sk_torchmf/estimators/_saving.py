@@ -1,6 +1,7 @@
 """The fitted state of an estimator: set at once and together, written to a file, read from one."""
 
 import copy
+import functools
 import os
 
 import numpy as np
@@ -40,6 +41,12 @@ class Factorization(BaseEstimator):
     user_counts_: np.ndarray  # weighted number of observations
     item_counts_: np.ndarray
     form_: str
+
+    @classmethod
+    @functools.cache
+    def _get_param_names(cls):
+        """Read the signature once for a class: scikit-learn does it anew whenever it asks for parameters, three times in a fit."""
+        return super()._get_param_names()
 
     def _validate_params(self):
         with np.errstate(over="ignore"):  # of a number in half precision beside the limits of its parameter

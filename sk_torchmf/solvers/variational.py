@@ -65,15 +65,19 @@ class Side:
     moment: Tensor = field(init=False)
 
     def __post_init__(self):
+        self.recount()
         self.measure()
 
     def total(self, function):
         """Sum over the rows, see ``Design.total``."""
         return self.prior.design.total(function)
 
-    def measure(self):
-        """Bring ``total_count`` and ``moment`` up to date with the rows and counts."""
+    def recount(self):
+        """Bring ``total_count`` up to date with the counts."""
         (self.total_count,) = self.total(lambda some: [float(self.count[some].sum())])
+
+    def measure(self):
+        """Bring ``moment`` up to date with the rows and counts."""
 
         def moment(some):
             Y = torch.cat([self.rows[some], torch.ones_like(self.count[some])], 1)
@@ -141,7 +145,7 @@ class Side:
 
         def sums(some):
             count = self.count[some]
-            of_row = of_rating = noise / (count * frame.L + noise)
+            of_row = of_rating = (count * frame.L).add_(noise).reciprocal_().mul_(noise)
             if doubt is not None:  # of the prior means, which the first term takes for known
                 of_rating = of_row + of_row.square() * doubt[some]
                 of_row = of_row + (1 - of_row).square() * doubt[some]
@@ -238,8 +242,8 @@ def _curvature(own, other, n_factors):
     k, width, moment = n_factors, own.rows.shape[1], other.moment.numpy()
     E = np.zeros_like(moment, shape=(width, width))
     E[:k, :k] = other.mean_covariance_over_ratings.numpy()[:k, :k]
-    columns = [*range(k), -1][:width]  # of a row's scores: the other side's factors, and one where there is a bias
-    return torch.from_numpy(moment[np.ix_(columns, columns)] + E), torch.from_numpy(E)
+    columns = np.array([*range(k), -1][:width])  # of a row's scores: the other side's factors, and one where there is a bias
+    return torch.from_numpy(moment[columns[:, None], columns] + E), torch.from_numpy(E)
 
 
 def diagonalise(T, S):
@@ -404,6 +408,8 @@ class Variational(Solver):
             own.rows[rows].addcmul_(length[:, None], step.move, value=-1.0)
             plan.add(*likelihood.sums(by_item, other.rows, own.rows[rows])[:3])
         of_items = plan.total()
+        if not likelihood.is_squared_error:
+            own.recount()
         own.measure()
         own.keep_uncertainty(frame, noise)
         return of_items
@@ -422,6 +428,7 @@ class Variational(Solver):
         frame = Frame.of(own, other, self.n_factors, plan)
         if not likelihood.is_squared_error:
             own.count[:] = last[:, None]
+            own.recount()
         gradient_of = partial(frame.gradient, own, slopes, slope if self.biased else None, 0)
         if own.prior.design.groups:
             own.improve_prior(frame, gradient_of(slice(0, len(own.rows))), noise)

@@ -220,3 +220,17 @@ def test_torchs_generators_are_put_back_where_a_fit_is_interrupted(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         SOLVERS["torch"].make().fit(DATA)
     assert_array_equal(torch.random.get_rng_state(), state)
+
+
+def test_a_subclass_has_parameters_of_its_own():
+    """The names are read once for each class."""
+
+    class WithMore(BiasedMatrixFactorization):
+        def __init__(self, n_factors=2, *, more=1):
+            super().__init__(n_factors)
+            self.more = more
+
+    parent = set(BiasedMatrixFactorization().get_params())
+    assert {"n_factors", "alpha"} <= parent
+    assert set(WithMore().get_params()) == {"n_factors", "more"}
+    assert set(BiasedMatrixFactorization().get_params()) == parent
