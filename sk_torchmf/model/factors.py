@@ -68,7 +68,7 @@ class Side:
         if code is None:
             return np.zeros(len(self), dtype=bool) if self.counts is None else self._unobserved(slice(None))
         missing = code < 0
-        return missing if self.counts is None else missing | self._unobserved(code)
+        return missing if self.counts is None or len(self) == 0 else missing | self._unobserved(code)
 
     def _unobserved(self, some):
         without = np.asarray(self.counts)[some] == 0
@@ -76,6 +76,9 @@ class Side:
 
     def at(self, code=None, nan=False):
         """Factors (n, n_factors) and biases (n,), float64, of row numbers, -1 for unknown, by default of all; NaN if asked for."""
+        if code is not None and len(self) == 0:  # where other processes have all rows
+            rows = np.full((len(code), self.factors.shape[1]), np.nan if nan else self.mean, dtype=np.float64)
+            return rows, np.zeros(len(code))
         own = slice(None) if code is None else code
         rows = self.factors[own].astype(np.float64)
         biases = np.zeros(len(rows)) if self.biases is None else self.biases[own].astype(np.float64)

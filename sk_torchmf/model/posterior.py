@@ -38,7 +38,7 @@ class Posterior:
 
     def variances(self, row):
         """Variances (n, width) of rows, by number or -1, along the columns of the basis; the prior's for unknown rows."""
-        count = np.where(row >= 0, self.count[row], 0.0)
+        count = np.where(row >= 0, self.count[row], 0.0) if len(self.count) else np.zeros(len(row))
         variances = self.noise / (count[:, None] * self.curvature + self.noise)
         return variances if self.doubt is None else variances + np.square(variances) * self.doubt[row]
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 from several_processes import run
-from sharing import ERRORS, FITS, KINDS, N_USERS, OTHER_FITS, OTHERS, REFUSED, TIMEOUT, make, part
+from sharing import ERRORS, FITS, FORMS, KINDS, N_USERS, OTHER_FITS, OTHERS, REFUSED, TIMEOUT, make, part
 
 from sk_torchmf.inputs.stable_hash import shares, stable_hash
 
@@ -134,6 +134,23 @@ def test_users_of_others_are_unknown_until_gathered(found):
         assert len(of_others) == 1  # that of the mean user
         assert n_users == N_USERS
     assert len({of_others[0] for _, of_others, _ in found["what_is_asked_of_others"]}) == 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_process_says_of_its_users_what_the_whole_says(found, form):
+    for own, whole, loaded in found[f"asked_{form}"]:
+        for name, answer in whole.items():
+            assert_same(own[name], answer, name, 1e-12)
+            assert_same(loaded[name], own[name], name, 0.0)
+
+
+def test_process_without_users_answers_for_unknown_and_new_ones(found, size):
+    answers = [answer for own in found["asked_without_users"] for answer in own]
+    assert sorted(n_users for n_users, *_ in answers) == [0] * (2 * size - 2) + [1] * 2
+    for _, scores, best, of_new in answers:
+        assert_allclose(scores, answers[0][1], rtol=1e-12)
+        assert_array_equal(best[0], answers[0][2][0])
+        assert_allclose(of_new, answers[0][3], rtol=1e-12)
 
 
 def test_only_the_parts_of_a_fit_can_be_gathered(found, size):

@@ -81,6 +81,18 @@ def test_among_more_ids_the_rows_keep_their_scores_and_the_others_are_the_mean(b
     assert_array_equal(tied[:, 0], tied[:, 1])
 
 
+@both
+def test_side_of_which_other_processes_have_all_rows_has_unknown_ones(biased):
+    model = make(biased)
+    biases = model.users.biases[:0] if biased else None
+    nobody = replace(model, users=replace(model.users, factors=model.users.factors[:0], biases=biases))
+    user, item = np.full(3, -1), np.arange(3)
+    assert_array_equal(nobody.pair_scores(user, item), model.pair_scores(user, item))
+    assert np.isnan(nobody.pair_scores(user, item, nan=True)).all()
+    counted = replace(nobody.users, counts=np.zeros(0))
+    assert counted.unknown(user).all()
+
+
 def test_centred_both_sides_have_mean_zero_and_the_scores_stay():
     model = make(True)
     centred = model.centred()

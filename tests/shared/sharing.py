@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import tempfile
 import time
 from functools import partial
 
@@ -97,11 +98,10 @@ FITS = {
     for weighted in (False, True)
 }
 FITS |= {
-    f"{kind}_{form}{'_weighted' if weighted else ''}": partial(fit, kind, "squared_error", form, weighted)
+    f"{kind}_{form}": partial(fit, kind, "squared_error", form, kind == "biased")
     for kind in KINDS
     for form in FORMS
     if form != "numbers"
-    for weighted in (False, True)
 }
 
 
@@ -191,6 +191,46 @@ def what_is_asked_of_others():
     return model.users_, np.unique(model.predict(alike, np.full(len(alike), 100))), model.gather().partial_fit(*part(0, 1)).n_users_
 
 
+def answers_for_own_users(form):
+    """What this process says of its users, and what the whole says of them: by all that is asked of a model of ratings."""
+    X, y, _ = part(*place(), form=form)
+    model = make().fit(X, y)
+    whole, own = model.gather(), model.users_
+    pairs = np.repeat(own, 2), np.tile(model.items_[:2], len(own))
+    new = sp.csr_array(np.array([[1.0, 2.0, 3.0, *[0.0] * (N_ITEMS - 3)]]))
+    path = f"{tempfile.mkdtemp()}/part.npz"
+    model.save(path)
+
+    def answers(one):
+        found = {
+            "predict": one.predict(*pairs),
+            "std": one.predict(pd.DataFrame({"user": pairs[0], "item": pairs[1]}), return_std=True)[1],
+            "recommend": one.recommend(own, k=4),
+            "explore": one.recommend(own, k=4, explore=True, random_state=0),
+            "unknown": one.predict([-5 if form != "text" else "nobody"], [model.items_[0]]),
+            "similar": one.similar_items(model.items_[:3], 2),
+            "new": one.fold_in(new),
+            "new scores": one.predict(new),
+        }
+        return found | ({"user": one.predict(own[0])} if len(own) else {})
+
+    return answers(model), answers(whole), answers(BiasedMatrixFactorization.load(path))
+
+
+ASKED = {f"asked_{form}": partial(answers_for_own_users, form) for form in FORMS}
+
+
+def asked_without_users():
+    """A process that has no users answers for unknown ones, and for new ones."""
+    X, y, _ = part(0, 1)
+    some = (X["user"] == 7).to_numpy()
+    model = make().fit(X[some], y[some])  # given by all processes, so that each observation counts as often as there are these
+    new = sp.csr_array(np.arange(float(model.n_items_))[None])
+    path = f"{tempfile.mkdtemp()}/part.npz"
+    loaded = BiasedMatrixFactorization.load(model.save(path) and path)
+    return [(one.n_users_, one.predict(-5, one.items_), one.recommend(-5, k=2), one.predict(new)) for one in (model, loaded)]
+
+
 def gathered_on_other_parts():
     """Each process has the estimator of the first."""
     model = make().fit(*part(*place()))
@@ -227,7 +267,7 @@ REFUSED = {
         for name in ("als", "adam", "adagrad", "sgd", "lbfgs")
     },
 }
-CASES = FITS | {f"refused_{name}": partial(refused, options, given) for name, (options, given, _) in REFUSED.items()}
+CASES = FITS | ASKED | {f"refused_{name}": partial(refused, options, given) for name, (options, given, _) in REFUSED.items()}
 
 
 def partial_fit_refused():
@@ -340,7 +380,16 @@ def bytes_of_an_epoch():
     return fit(3) - fit(2)
 
 
-OTHERS = ["bytes_of_an_epoch", "without_a_seed", "printed", "stopped_by_one", "what_is_asked_of_others", "gathered_on_other_parts"]
+OTHERS = [
+    *ASKED,
+    "asked_without_users",
+    "bytes_of_an_epoch",
+    "without_a_seed",
+    "printed",
+    "stopped_by_one",
+    "what_is_asked_of_others",
+    "gathered_on_other_parts",
+]
 
 
 def killed():
