@@ -450,9 +450,6 @@ class ExplicitFactorization(RatingPredictor):
     def _work(self, reading):
         return work_of(reading, self.n_factors, RATING_SOLVERS[self.solver].has_matrices)
 
-    def _work(self, reading):
-        return work_of(reading, self.n_factors, RATING_SOLVERS[self.solver].has_matrices)
-
     def _start_from(self, codes, new_share=0.0):
         start = super()._start_from(codes)
         return replace(start, new_share=new_share) if RATING_SOLVERS[self.solver].learns_prior else start
