@@ -44,7 +44,8 @@ class ImplicitLeastSquares(Solver):
     half-step, so that the preconditioner costs two small products. The step's length minimises the row's objective along it, times
     a relaxation of up to 1.75, which cannot raise it. The scores of the observed pairs are carried along: a half-step is one
     sampled product and one sparse product. Where a side has features, some steps of the coefficients' ridge regression follow its
-    half-step, which cannot raise the objective either. The loss of an epoch is the objective after it.
+    half-step, which cannot raise the objective either; the first two iterations are without, and after the third it is learned from
+    the rows how far to believe each group. The loss of an epoch is the objective after it.
 
     References
     ----------
@@ -87,7 +88,7 @@ class ImplicitLeastSquares(Solver):
         for role, rows, move in zip(("user", "item"), self.rows, (self._move_users, self._move_items), strict=True):
             move(relaxation)
             if role in self.regressions:
-                self.regressions[role].improve(rows)
+                self.regressions[role].follow(rows, self.iteration)
         self.iteration += 1
         return {"loss": self._objective()}
 
@@ -158,8 +159,10 @@ class ImplicitLeastSquares(Solver):
 
     def state(self):
         users, items = self.rows
-        coefficients = {role: own.coefficients for role, own in self.regressions.items()}
-        rest = {"scores": self.scores, "iteration": self.iteration} | ({"coefficients": coefficients} if coefficients else {})
+        rest = {"scores": self.scores, "iteration": self.iteration}
+        if self.regressions:
+            rest["coefficients"] = {role: own.coefficients for role, own in self.regressions.items()}
+            rest["precision"] = {role: own.precision for role, own in self.regressions.items()}
         return {"user": {"rows": users}, "item": {"rows": items}, "rest": rest}
 
     def restore(self, state):
@@ -167,6 +170,7 @@ class ImplicitLeastSquares(Solver):
             rows.copy_(state[role]["rows"])
         for role, own in self.regressions.items():
             own.restore(state["rest"]["coefficients"][role])
+            own.precision.copy_(state["rest"]["precision"][role])
         self.scores.copy_(state["rest"]["scores"])
         self.iteration = state["rest"]["iteration"]
 

@@ -228,8 +228,9 @@ class Descent(Solver):
     its positives, the loss's largest curvature h and the mean S of the outer products of the other side's rows: one
     eigendecomposition for all rows. No step changes a row's scores by more than 1, in the root of the mean square. Steps are halved
     where the objective rises and lengthened again while it falls; one after which it is 1 % above its lowest is taken back. Those
-    of a drawn objective shrink too, so that the noise of the draws averages out. The loss of an epoch is the objective at its
-    start.
+    of a drawn objective shrink too, so that the noise of the draws averages out. Where a side has features, the first two steps are
+    without, and after the third it is learned from the rows how far to believe each group. The loss of an epoch is the objective at
+    its start.
     """
 
     def __init__(self, objective, users, items, *, max_iter, n_factors=None, counts=None, adaptive=True, generator=None):
@@ -261,7 +262,7 @@ class Descent(Solver):
         for side in self.sides:
             side.move()
         for role, own in self.objective.regressions.items():
-            own.improve(self.rows[ROLES.index(role)])
+            own.follow(self.rows[ROLES.index(role)], self.iteration)
         self.iteration += 1
         return {"loss": value}
 
@@ -308,6 +309,7 @@ class Descent(Solver):
                 state[role] |= {"kept_rows": self.kept[0][at], "kept_gradient": self.kept[1][at]}
         if self.objective.regressions:
             state["rest"]["coefficients"] = {role: own.coefficients for role, own in self.objective.regressions.items()}
+            state["rest"]["precision"] = {role: own.precision for role, own in self.objective.regressions.items()}
             state["rest"]["kept_coefficients"] = {} if self.kept is None else self.kept[2]
         if self.generator is not None:
             state["rest"]["generator"] = self.generator.get_state()
@@ -324,6 +326,7 @@ class Descent(Solver):
         rows, gradients = ([pair[at] for pair in kept] for at in (0, 1))
         for role, own in self.objective.regressions.items():
             own.restore(state["rest"]["coefficients"][role])
+            own.precision.copy_(state["rest"]["precision"][role])
         self.kept = (rows, gradients, state["rest"].get("kept_coefficients", {})) if kept else None
         for name in COURSE:
             setattr(self, name, state["rest"][name])

@@ -6,12 +6,14 @@ import torch
 
 from sk_torchmf.model.feature_weights import FeatureWeights
 from sk_torchmf.solvers.design import SEEN, regress
+from sk_torchmf.solvers.learned_penalty import learned_penalty
 from sk_torchmf.solvers.prior_means import PriorMeans, to_array
 
 SHARED = 2.0  # a coefficient's ridge, in that of the rows which share it on average
 ALONE = 15.0  # the least it is, in that of one row: columns of noise are not believed however many there are
 FIXED = 1e30  # that of the constant, which stays as it is
 LEAST = 1e-6  # where alpha is 0
+FIRST = 2  # the iteration, from 0, after which penalties are learned and coefficients leave zero
 N_STEPS = 2  # of conjugate gradients at a time; they go on from the last
 COLD_STEPS = 30  # likewise, of the regression of finished rows
 
@@ -23,7 +25,8 @@ class RowRegression(PriorMeans):
 
     Column 0 of the features is the constant, whose coefficients are m and stay so. A group g of columns on n rows has the
     penalty :math:`\rho_g = \overline{\lvert f \rvert^2 \Lambda} \, \max(2 n / n_g, 15)`, with the mean over the rows and the number
-    :math:`n_g` of the columns. Given the rows, A is a ridge regression of each of their columns, with weights.
+    :math:`n_g` of the columns. Given the rows, A is a ridge regression of each of their columns, with weights. Solvers that
+    ``follow`` learn how far to believe a group, which makes its penalty higher, see ``learned_penalty``.
 
     Parameters
     ----------
@@ -47,6 +50,7 @@ class RowRegression(PriorMeans):
         self.ridge = replace(ridge, mean=self.rows)
         alike = all((one == one[0]).all() for one in (ridge.constant, ridge.growth))
         self.weight = weight = ridge.weight()[:, :1].clone() if alike else ridge.weight()
+        self.observed = ridge.share[:, 1:] > 0  # (n_rows, 1)
         self.precision = weight.new_full((design.n_columns, weight.shape[1]), FIXED)
         n = self.n_in_all
         for name, group in design.groups.items():
@@ -65,6 +69,17 @@ class RowRegression(PriorMeans):
         change, *_ = regress(self.design, B, weight * (rows - self.rows), weight, self.precision, N_STEPS)
         change[0] = 0
         self.restore(self.coefficients + change)
+
+    def follow(self, rows, iteration):
+        """Improve after an iteration, with penalties learned from rows (n_rows, width) that know nothing of the features yet.
+
+        Until then the coefficients are zero, and with them their ridge, so that no change of the penalties raises the objective.
+        """
+        if iteration == FIRST:
+            weight = self.weight * self.observed  # the others lie where nothing drew them to
+            self.precision.copy_(learned_penalty(self.design, rows - self.rows, weight, self.precision))
+        if iteration >= FIRST:
+            self.improve(rows)
 
     def restore(self, coefficients):
         """Take over coefficients (n_columns, width); the rows' prior means follow from them, to the last bit."""

@@ -220,6 +220,7 @@ def test_ials_with_features_goes_on_from_its_state_to_the_same_bits(kind):
         assert_array_equal(ours, theirs)
     for role, own in one.regressions.items():
         assert_array_equal(own.coefficients, other.regressions[role].coefficients)
+        assert_array_equal(own.precision, other.regressions[role].precision)
 
 
 @kinds
