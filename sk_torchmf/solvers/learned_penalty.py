@@ -57,7 +57,7 @@ def learned_penalty(design, rows, weight, penalty):
 def halves(design):
     """Which half each row is in, (n_rows, 1), bool: by lot, for users by the lots of their items, wherever users are kept."""
     n = design.n_rows if design.plan is None else design.plan.n_items
-    lot = torch.randint(2, (n,), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
+    lot = torch.randint(2, (n,), generator=torch.Generator("cpu").manual_seed(0), dtype=torch.int32, device="cpu")
     if design.plan is not None:
         pairs = design.plan.pairs
         lot, of_items = torch.zeros(design.n_rows, dtype=torch.int32, device=pairs.device), lot.to(pairs.device)
@@ -83,7 +83,10 @@ def _products(design, rows, weight, penalty):
     penalty[0] = FREE * mass.clamp_min(FREE)
     start = torch.zeros(design.n_columns, width, dtype=rows.dtype, device=rows.device)
     learned = [regress(design, start, part * excess, part, penalty, N_STEPS)[0] for part in (weight * ~half, weight * half)]
-    gram, agreement = torch.zeros(1 + n_groups, 1 + n_groups, dtype=torch.float64), excess.new_zeros(n_groups, len(rows))
+    gram, agreement = (
+        torch.zeros(1 + n_groups, 1 + n_groups, dtype=torch.float64, device="cpu"),
+        excess.new_zeros(n_groups, len(rows)),
+    )
     step = max(1, HELD // (n_rows * (1 + n_groups) + 1))
     for first in range(0, width, step):
         at = slice(first, first + step)
