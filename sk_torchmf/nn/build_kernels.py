@@ -67,15 +67,15 @@ class KernelsHook(BuildHookInterface):
         if self.target_name != "wheel":
             return
         root = Path(self.root)
-        library = root / SOURCE.with_name("libkernels.so")
+        library = root / SOURCE.with_name("kernels.library")
         if version != "editable":
             self._folder = tempfile.TemporaryDirectory()
-            library = Path(self._folder.name, "libkernels.so")
+            library = Path(self._folder.name, "kernels.library")
         if compile_kernels(root / SOURCE, library):
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-{next(iter(platform_tags()))}"
             if version != "editable":
-                build_data["force_include"][str(library)] = str(SOURCE.with_name("libkernels.so"))
+                build_data["force_include"][str(library)] = str(SOURCE.with_name("kernels.library"))
 
     def finalize(self, version, build_data, artifact_path):
         """Remove what was compiled on the way."""

@@ -13,7 +13,7 @@ import torch
 
 from sk_torchmf._threads import WORK_OF_A_THREAD
 
-LIBRARY = Path(__file__).with_name("libkernels.so")  # where build_kernels.py puts it
+LIBRARY = Path(__file__).with_name("kernels.library")  # where build_kernels.py puts it
 VERSION = 1  # of the functions' parameters, in kernels.c too
 N_ARRAYS = {"gradient": 7, "squares": 3, "dots": 1}  # of each function, beside those of pairs and rows
 WIDTHS = 8, 16, 24, 32, 48, 64, 96, 128  # of the rows that they take
@@ -72,6 +72,10 @@ def use_kernels(name):
     ----------
     name : {"compiled", "torch"}
         ``"compiled"`` needs them to be there.
+
+    Yields
+    ------
+    None
 
     Raises
     ------

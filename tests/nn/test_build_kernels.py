@@ -15,7 +15,7 @@ from sk_torchmf.nn.build_kernels import compile_kernels
 
 ROOT = Path(sk_torchmf.__file__).parents[1]
 SOURCE = ROOT / "sk_torchmf" / "nn" / "kernels.c"
-IN_WHEEL = "sk_torchmf/nn/libkernels.so"
+IN_WHEEL = "sk_torchmf/nn/kernels.library"
 pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").exists(), reason="the package is not in its source tree")
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 
@@ -82,7 +82,7 @@ def wheel(folder, **env):
     shutil.copytree(ROOT / "sk_torchmf", package, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
         shutil.copy(ROOT / name, package.parent)
-    (package / "nn" / "libkernels.so").write_text("of an editable install")  # is in no wheel
+    (package / "nn" / "kernels.library").write_text("of an editable install")  # is in no wheel
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "dist")]
     done = subprocess.run(command, cwd=package.parent, env=os.environ | env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -103,9 +103,9 @@ def test_a_wheel_with_kernels_is_of_one_platform_and_of_any_python(tmp_path):
     assert tag.startswith("py3-none-")
     assert tag != "py3-none-any"
     assert pure == "false"
-    (tmp_path / "libkernels.so").write_bytes(files[IN_WHEEL])
+    (tmp_path / "kernels.library").write_bytes(files[IN_WHEEL])
     ask = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).kernels_version())"
-    found = subprocess.run([sys.executable, "-c", ask, str(tmp_path / "libkernels.so")], capture_output=True, text=True, check=True)
+    found = subprocess.run([sys.executable, "-c", ask, str(tmp_path / "kernels.library")], capture_output=True, text=True, check=True)
     assert int(found.stdout) == sk_torchmf.nn.kernels.VERSION
 
 

@@ -30,7 +30,7 @@ def unloaded():
 def test_compiled_kernels_are_there_where_they_can_be_compiled(tmp_path):
     """Else all tests would be of torch's kernels only, and nobody would know."""
     build = importlib.import_module("sk_torchmf.nn.build_kernels")
-    if not build.compile_kernels(kernels.LIBRARY.with_name("kernels.c"), tmp_path / "libkernels.so"):
+    if not build.compile_kernels(kernels.LIBRARY.with_name("kernels.c"), tmp_path / "kernels.library"):
         pytest.skip("there is no compiler here, or SK_TORCHMF_KERNELS is torch")
     assert kernels._library() is not None, f"{kernels.LIBRARY} is not there or is stale: pip install -e ."
 
@@ -79,8 +79,8 @@ STALE = {
 @pytest.mark.usefixtures("unloaded")
 @pytest.mark.parametrize("kind", STALE)
 def test_a_library_that_does_not_fit_is_left_alone(kind, tmp_path, monkeypatch):
-    STALE[kind](tmp_path / "libkernels.so")
-    monkeypatch.setattr(kernels, "LIBRARY", tmp_path / "libkernels.so")
+    STALE[kind](tmp_path / "kernels.library")
+    monkeypatch.setattr(kernels, "LIBRARY", tmp_path / "kernels.library")
     assert kernels_in_use() == "torch"
     with pytest.raises(RuntimeError, match="no compiled kernels here"), use_kernels("compiled"):
         pass
