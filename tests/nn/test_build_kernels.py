@@ -105,7 +105,9 @@ def test_a_wheel_with_kernels_is_of_one_platform_and_of_any_python(tmp_path):
     assert pure == "false"
     (tmp_path / "kernels.library").write_bytes(files[IN_WHEEL])
     ask = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).kernels_version())"
-    found = subprocess.run([sys.executable, "-c", ask, str(tmp_path / "kernels.library")], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", ask, str(tmp_path / "kernels.library")], capture_output=True, text=True, check=True
+    )
     assert int(found.stdout) == sk_torchmf.nn.kernels.VERSION
 
 
