@@ -6,7 +6,7 @@ import torch
 from sk_torchmf.estimators._rating_part import RatingPart
 from sk_torchmf.inputs.side_features import ROLES
 from sk_torchmf.inputs.stored_pairs import StoredPairs, StoredPlan, StoredValues
-from sk_torchmf.inputs.stored_pattern import StoredPattern
+from sk_torchmf.inputs.stored_pattern import pattern_of
 from sk_torchmf.inputs.stored_ratings import survey
 from sk_torchmf.nn import POINTWISE
 from sk_torchmf.solvers.base import by_side
@@ -31,12 +31,8 @@ class StoredPart(RatingPart):
         self.counts = tuple(map(np.zeros, reading.shape))
         for count, place, own in zip(self.counts, places, found.counts, strict=True):
             count[place] = own
-        number = np.full(reading.shape[0], -1, dtype=np.int32)
-        number[places[0]] = np.arange(len(places[0]))
-        alike = np.array_equal(places[1], np.arange(reading.shape[1]))
-        pattern = data.shards.folder, data.shards.digest, number, None if alike else places[1].astype(np.int32), reading.shape[1]
         self.observed = {
-            "seen_": StoredPattern(*pattern),
+            "seen_": pattern_of(data, reading.shape),
             "rating_range_": np.array(found.limits),
             **dict(zip(("user_counts_", "item_counts_"), self.counts, strict=True)),
         }

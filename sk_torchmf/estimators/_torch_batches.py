@@ -1,16 +1,19 @@
-"""``fit_batches``: a module is trained on batches of the caller's own making, which are seen once and kept nowhere."""
+"""A module is trained on batches of what is not at hand: of the caller's own making, or read from a data set on disk."""
 
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 
 from sk_torchmf._validation import check_count, check_device, check_seed
 from sk_torchmf.estimators._fitting import Fitting
 from sk_torchmf.estimators._torch_prediction import ModulePredictor
-from sk_torchmf.estimators._torch_training import background_of, make_trainer, trained
+from sk_torchmf.estimators._torch_training import NO_NEGATIVES, ModulePart, background_of, levels_of, make_trainer, trained
 from sk_torchmf.inputs.chunks import Stream
 from sk_torchmf.inputs.forms import INTERACTIONS, Reading
+from sk_torchmf.inputs.stored_batches import Negatives, StoredObservations, tally
+from sk_torchmf.inputs.stored_pattern import pattern_of
 from sk_torchmf.interactions import Interactions
 from sk_torchmf.solvers.minibatch import Epochs, private_random_state
 from sk_torchmf.training.callbacks import with_callbacks
@@ -91,3 +94,70 @@ class StreamPart(Part):
             "background_": background_of(counts, {}),
             "optimizer_state_": None,
         }
+
+
+class StoredModulePart(ModulePart):
+    """A data set on disk, and what trains a fresh module on batches that are read from it in every epoch."""
+
+    def __init__(self, params, reading, device, seed, start):
+        self.params, self.reading, self.device, self.seed, self.start = params, reading, device, seed, start
+        data = reading.data
+        self.found, self.places = tally(data.shards), (data.user_ids, data.item_ids)
+        counts = tuple(map(np.zeros, reading.shape))
+        for count, place, own in zip(counts, self.places, self.found.counts, strict=True):
+            count[place] = own
+        self.observed = {
+            "seen_": pattern_of(data, reading.shape),
+            "user_counts_": counts[0],
+            "item_counts_": counts[1],
+            "feature_categories_": {},
+            "background_": background_of(counts, {}),
+        }
+        if not params._ranks():
+            self.levels, (low, high) = data.shards[0].levels, data.shards.rating_range
+            known = np.array([low, (low + high) / 2, high]) if self.levels is None else self.levels.astype(np.float64)
+            self.known = params._check_ratings(known)  # of many values the middle one tells that they are not all -1 or 1
+            self.observed["rating_range_"] = np.array([self.known.min(), self.known.max()])
+
+    def _observations(self, generator):
+        params, data, found, negatives = self.params, self.reading.data, self.found, None
+        rankable = np.ones(len(found.n_pairs), dtype=bool)
+        if params._ranks():
+            item_counts, popular = np.zeros(self.reading.shape[1]), params.negatives == "popularity"
+            item_counts[self.places[1]] = found.item_users
+            negatives = Negatives(params.n_negatives, popular, item_counts)
+            rankable = found.n_own < (np.count_nonzero(item_counts) if popular else len(item_counts))
+            if not found.n_pairs[rankable].any():
+                raise ValueError(NO_NEGATIVES)
+        weighted = data.shards[found.cuts[0].shard].weights is not None
+        return StoredObservations(
+            shards=data.shards,
+            cuts=found.cuts,
+            places=self.places,
+            n_items=self.reading.shape[1],
+            size=params.batch_size,
+            generator=generator,
+            dtype=params.dtype,
+            device=self.device,
+            decode=self._decode,
+            mean_weight=found.counts[0][rankable].sum() / found.n_pairs[rankable].sum() if weighted else None,
+            negatives=negatives,
+            encoded=self._encoded(),
+        )
+
+    def _decode(self, codes):
+        """Ratings, as the loss codes them, of what is stored."""
+        return self.params._check_ratings(codes.astype(np.float64)) if self.levels is None else self.known[codes]
+
+    def _levels(self, observations):
+        if self.levels is None:
+            raise ValueError(
+                f"loss={self.params.loss!r} of Shards needs ratings of at most 256 distinct values, which are its levels. Round "
+                "the ratings before the Shards are made, or use another loss."
+            )
+        occur = self.found.level_weights > 0
+        known = torch.from_numpy(self.known[occur].astype(self.params.dtype))
+        return levels_of(known, torch.from_numpy(self.found.level_weights[occur]))
+
+    def _batches(self, observations, trainer, generator):
+        return observations

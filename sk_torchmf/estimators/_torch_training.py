@@ -26,6 +26,10 @@ from sk_torchmf.training.loop import Part
 from sk_torchmf.training.state import Codes, fill_new, find_moves, find_sides, gathered, move_rows, regrow_optimizer
 
 BACKGROUND = 64  # known ids that stand in for an unknown one
+NO_NEGATIVES = (
+    "Every user of X has every item, so that there is no negative to rank a positive against. Pass a matrix or Interactions with "
+    "more items, or use a loss of ratings."
+)
 
 
 @dataclass(frozen=True)
@@ -116,16 +120,26 @@ class ModulePart(Part):
 
     def make_solver(self):
         params, reading = self.params, self.reading
-        generator, sampler = torch.Generator("cpu").manual_seed(self.seed), None
+        generator = torch.Generator("cpu").manual_seed(self.seed)
+        observations, categories = self._observations(generator), reading.categories
+        n_columns = {f"{role}_features": own.encoded.matrix.shape[1] for role, own in reading.described.items()}
+        with private_random_state(self.seed, self.device) as random:
+            levels = partial(self._levels, observations)
+            trainer, scheduler = make_trainer(params, reading.shape, categories, self.device, n_columns, levels)
+            if self.start is not None:
+                self.start.hand_over(trainer, scheduler, lambda *shape: build_module(params, shape, categories, n_columns))
+            batches = self._batches(observations, trainer, generator)
+            return Epochs(trainer, batches, scheduler=scheduler, generator=generator, random=random)
+
+    def _observations(self, generator):
+        """What batches are made of: all observations as one, and what draws negatives, or None."""
+        params, reading, sampler = self.params, self.reading, None
         if params._ranks():
             popular = params.negatives == "popularity"
             sampler = NegativeSampler(self.observed["seen_"], popularity=popular, generator=generator, device=self.device)
             reading = reading[sampler.total[reading.data.user_ids] > 0]
             if len(reading.data) == 0:
-                raise ValueError(
-                    "Every user of X has every item, so that there is no negative to rank a positive against. Pass a matrix or "
-                    "Interactions with more items, or use a loss of ratings."
-                )
+                raise ValueError(NO_NEGATIVES)
             target = sampler.n_unobserved[reading.data.user_ids]
         else:
             target = params._check_ratings(reading.data.ratings)
@@ -138,21 +152,26 @@ class ModulePart(Part):
             {name: values.astype(dtype) if values.dtype.kind == "f" else values for name, values in reading.features.items()},
             self.device,
         )
-        encoded = {f"{role}_features": own.encoded.matrix for role, own in reading.described.items()}
-        batch.encoded = {name: EncodedRows(matrix, getattr(torch, dtype), self.device) for name, matrix in encoded.items()}
-        categories, n_columns = reading.categories, {name: matrix.shape[1] for name, matrix in encoded.items()}
-        with private_random_state(self.seed, self.device) as random:
-            levels = partial(levels_of, batch.rating, batch.weight)
-            trainer, scheduler = make_trainer(params, reading.shape, categories, self.device, n_columns, levels)
-            if self.start is not None:
-                self.start.hand_over(trainer, scheduler, lambda *shape: build_module(params, shape, categories, n_columns))
-            if params.n_processes > 1:
-                check_shareable(trainer.optimizer, self.device, params.n_processes)
-                size = params.batch_size or len(batch)
-                processes = Hogwild(trainer, batch, batch_size=size, n_processes=params.n_processes, generator=generator)
-                return Epochs(trainer, processes, scheduler=scheduler, random=random)
-            batches = _batches(params, batch, sampler, generator, trainer.module, reading.shape)
-            return Epochs(trainer, batches, scheduler=scheduler, generator=generator, random=random)
+        batch.encoded = self._encoded()
+        return batch, sampler
+
+    def _encoded(self):
+        """The encoded features of all users and items, as batches have them."""
+        matrices = {f"{role}_features": own.encoded.matrix for role, own in self.reading.described.items()}
+        return {name: EncodedRows(matrix, getattr(torch, self.params.dtype), self.device) for name, matrix in matrices.items()}
+
+    def _levels(self, observations):
+        """The distinct ratings and their weights, as ``make_loss`` takes them."""
+        return levels_of(observations[0].rating, observations[0].weight)
+
+    def _batches(self, observations, trainer, generator):
+        """What an epoch goes through."""
+        params, (batch, sampler) = self.params, observations
+        if params.n_processes > 1:
+            check_shareable(trainer.optimizer, self.device, params.n_processes)
+            size = params.batch_size or len(batch)
+            return Hogwild(trainer, batch, batch_size=size, n_processes=params.n_processes, generator=generator)
+        return _batches(params, batch, sampler, generator, trainer.module, self.reading.shape)
 
     def attributes(self, solver, last=False):
         return self.observed | trained(solver, last)

@@ -12,11 +12,13 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sk_torchmf._validation import MOST, check_device
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, reading_of
-from sk_torchmf.estimators._torch_batches import StreamTrainer
+from sk_torchmf.estimators._torch_batches import StoredModulePart, StreamTrainer
 from sk_torchmf.estimators._torch_saving import SavedModule
 from sk_torchmf.estimators._torch_training import ModulePart, ModuleStart
 from sk_torchmf.inputs import columns as side_columns
-from sk_torchmf.inputs.forms import read_rated, read_weighted
+from sk_torchmf.inputs.forms import SHARDS, read_rated, read_weighted
+from sk_torchmf.inputs.shards import Shards
+from sk_torchmf.inputs.stored_ratings import read_shards
 from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.training.callbacks import with_callbacks
 
@@ -331,6 +333,11 @@ class TorchFactorization(SavedModule, StreamTrainer):
         trains for ``max_iter`` epochs on all observations so far, as long as a ``fit`` to all of them with ``warm_start``, so give
         it many at a time.
         """
+        if isinstance(X, Shards):
+            raise TypeError(
+                "partial_fit takes no Shards: it keeps all observations in memory. Use fit, with warm_start=True to go on from the "
+                "module."
+            )
         return self._partial_fit(X, y, sample_weight, user=user_features, item=item_features)
 
     def _check(self):
@@ -358,12 +365,28 @@ class TorchFactorization(SavedModule, StreamTrainer):
         return ranking_scorer("ndcg", k=10)
 
     def _read(self, X, y, sample_weight, categories=None):
+        if isinstance(X, Shards):
+            self._check_takes_shards()
+            return read_shards(X, y, sample_weight, type(self).__name__, rated=not self._ranks())
         if self._ranks():
             reading = read_weighted(X, y, sample_weight, self.user, self.item)
         else:
             reading = read_rated(X, y, sample_weight, self.user, self.item, type(self).__name__)
         features, categories = side_columns.read(X, self.features, self.dtype, categories)
         return replace(reading, features=features, categories=categories)
+
+    def _check_takes_shards(self):
+        """Refuse what a fit to a data set on disk does not do."""
+        if self.features is not None:
+            raise ValueError(
+                f"features must be None in a fit to Shards, which have no further columns. Got {self.features!r}. Use a table."
+            )
+        if self.n_processes > 1:
+            raise ValueError(f"n_processes must be 1 in a fit to Shards, which one process reads. Got {self.n_processes}.")
+        if self.batch_size is None:
+            raise ValueError(
+                "batch_size must be a number in a fit to Shards, whose observations are never all at hand. Got None. Use a table."
+            )
 
     def _read_more(self, X, y, sample_weight):
         reading = self._read(X, y, sample_weight, self.feature_categories_)
@@ -388,4 +411,4 @@ class TorchFactorization(SavedModule, StreamTrainer):
         return ModuleStart(self.module_, state.get("optimizer_state_"), codes, state.get("loss_"))
 
     def _part(self, reading, device, seed, start):
-        return ModulePart(self, reading, device, seed, start)
+        return (StoredModulePart if reading.form == SHARDS else ModulePart)(self, reading, device, seed, start)

@@ -155,7 +155,7 @@ def form_of(X):
         raise TypeError("X must hold its rows, and a LazyFrame has none yet. Pass X.collect().")
     if isinstance(X, Shards):
         raise TypeError(
-            "X is a data set on disk, Shards, which nothing but fit of MatrixFactorization and BiasedMatrixFactorization takes. "
+            "X is a data set on disk, Shards, which nothing but fit takes, and not that of every estimator. "
             "Pass a table, Interactions or a sparse matrix; sk_torchmf.parquet predicts and recommends for what is on disk."
         )
     if isinstance(X, UserBlock) or (isinstance(X, list) and X and isinstance(X[0], UserBlock)):

@@ -9,6 +9,15 @@ from sk_torchmf.inputs.shards import Shards
 from sk_torchmf.storage.archive import check_path
 
 
+def pattern_of(data, shape):
+    """Which pairs a data set on disk has, by its StoredRatings; a StoredPattern of so many users and items."""
+    number = np.full(shape[0], -1, dtype=np.int32)
+    number[data.user_ids] = np.arange(len(data.user_ids))
+    alike = np.array_equal(data.item_ids, np.arange(shape[1]))
+    place = None if alike else data.item_ids.astype(np.int32)
+    return StoredPattern(data.shards.folder, data.shards.digest, number, place, shape[1])
+
+
 class StoredPattern:
     """Which pairs were observed, read from the data set on disk where it is asked: stands in the place of a CSR array.
 

@@ -38,21 +38,23 @@ class StoredRatings:
         return self.shards.n_ratings
 
 
-def read_shards(shards, y, sample_weight, name):
+def read_shards(shards, y, sample_weight, name, *, rated=True):
     """Read the arguments of a ``fit`` to a data set on disk; ``name`` is the estimator's, for messages.
+
+    Where it is not ``rated``, every pair is a positive, and ratings say nothing.
 
     Returns
     -------
     Reading
         Its ``data`` are StoredRatings.
     """
-    for given, parameter, role in ((y, "y", "rating"), (sample_weight, "sample_weight", "weight")):
+    for given, parameter, role in ((y, "y", "rating" if rated else "weight"), (sample_weight, "sample_weight", "weight")):
         if given is not None:
             raise ValueError(
                 f"{parameter} must be None when X is Shards: their {role}s are a column of them. Name it as they are made, "
                 f"Shards.from_parquet(..., {role}=...)."
             )
-    if shards.rating_range is None:
+    if rated and shards.rating_range is None:
         raise ValueError(f"{name} needs ratings, and these Shards have none. Make them with Shards.from_parquet(..., rating=...).")
     users = shards.users
     order = np.argsort(users, kind="stable")

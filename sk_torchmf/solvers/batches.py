@@ -183,6 +183,12 @@ class Ranked:
             yield ranked if self.shape is None else PairsBatch.of(ranked, self.shape)
 
 
+def even_parts(n, n_parts):
+    """Slices that divide ``n`` places into parts as equal as can be; some are empty where there are fewer places than parts."""
+    edges = [n * at // n_parts for at in range(n_parts + 1)] if n_parts else [0]
+    return [slice(*ends) for ends in zip(edges[:-1], edges[1:], strict=True)]
+
+
 def as_scores(score, n, name):
     """A module's output as shape (n,): (n, 1) will do, and a single number for a single pair."""
     if not isinstance(score, Tensor):
