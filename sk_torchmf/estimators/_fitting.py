@@ -233,6 +233,10 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         """Read the arguments of ``fit``, of which others may have other parts with ``distributed``; a Reading."""
         raise NotImplementedError
 
+    def _exchange(self, reading, processes):
+        """Give each process all observations of its users; a Reading."""
+        return exchange(reading, processes)
+
     def _read_more(self, X, y, sample_weight):
         """Read the arguments of ``partial_fit``; a Reading."""
         return self._read(X, y, sample_weight)
@@ -267,7 +271,7 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
                 named = {f"{role}_features": table for role, table in features.items()}
                 self._check_shared(processes, X_val=X_val, y_val=y_val, **named)
             device = self._check()
-            reading = describe(exchange(self._read(X, y, sample_weight), processes), features, self)
+            reading = describe(self._exchange(self._read(X, y, sample_weight), processes), features, self)
             given = FitArguments(X if processes.size == 1 else None, X_val, y_val, *reading.observed())
             start = None
             if self.warm_start and self.__sklearn_is_fitted__():

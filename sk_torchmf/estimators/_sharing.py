@@ -1,5 +1,7 @@
 """Fits that several processes share: what they refuse, what they must have in common, and how their parts become one estimator."""
 
+import re
+
 import numpy as np
 import scipy.sparse as sp
 
@@ -20,7 +22,15 @@ NEEDS = {  # the value of a parameter in a fit that is shared, and why
 }
 
 
-def check_shareable(estimator, processes, **given):
+MODULE_NEEDS = {  # likewise of a fit of any module
+    "n_processes": (1, "each rank is a process already"),
+    "features": (None, "their values are not yet agreed on by all processes"),
+    **{name: NEEDS[name] for name in ("early_stopping", "checkpoint")},
+    "warm_start": (False, "an earlier module may differ from process to process"),
+}
+
+
+def check_shareable(estimator, processes, needs=NEEDS, **given):
     """Refuse what a fit of several processes cannot have, and parameters that differ between them.
 
     Parameters
@@ -28,17 +38,19 @@ def check_shareable(estimator, processes, **given):
     estimator : estimator
         With the parameter ``distributed``.
     processes : Communicator
+    needs : dict
+        The values that parameters must have, and why, as ``NEEDS``.
     **given : table, array or None
         Arguments of ``fit`` that must be None.
     """
     params = estimator.get_params(deep=False)
-    for name, (value, reason) in NEEDS.items():
+    for name, (value, reason) in needs.items():
         got = params[name]
-        if got != value if isinstance(got, str) else not (got is None or _is_false(got)):
+        if got != value if isinstance(got, str) or type(got) is int else not (got is None or _is_false(got)):
             raise ValueError(
                 f"distributed=True needs {name}={_shown(value)}: {reason}. Got {_shown(got)}. Use that, or distributed=False."
             )
-    if params["loss"] == "ordinal" and params["cut_points"] == "user":
+    if params.get("cut_points") == "user" and params["loss"] == "ordinal":
         raise ValueError(
             'distributed=True needs cut_points="common" with loss="ordinal": own ones are not yet gathered. Got "user". Use that, '
             "or distributed=False."
@@ -62,7 +74,8 @@ def _is_false(value):
 
 
 def _shown(value):
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+    """A value as text that is the same in every process: without the address of an object."""
+    return f'"{value}"' if isinstance(value, str) else re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 def joined(attributes, processes):
@@ -100,6 +113,23 @@ def joined(attributes, processes):
     if posterior is not None:
         found["user_posterior_"] = (*posterior[:3], rows("count"))
     return attributes | found
+
+
+def joined_modules(attributes, processes):
+    """Put together what the processes have kept of their observations; module and ids are the same in all, see ``joined``."""
+    told = processes.all_gather({name: attributes[name] for name in ("users_", "observed_", "pair_weights_")})
+    patterns, weights = [part["observed_"] for part in told], [part["pair_weights_"] for part in told]
+    lengths = [np.diff(own.indptr) for own in patterns]
+    valued = [_with_values(own, np.ones(own.nnz) if w is None else w) for own, w in zip(patterns, weights, strict=True)]
+    counts = [own.sum(axis=1)[n > 0] for own, n in zip(valued, lengths, strict=True)]
+    alike = all(np.array_equal(part["users_"], told[0]["users_"]) for part in told)
+    _check_complete(np.count_nonzero(sum(lengths)) if alike else 0, counts, attributes["item_counts_"])
+    order = np.argsort(np.concatenate([np.repeat(np.arange(len(own)), own) for own in lengths]), kind="stable")
+    columns, values = (np.concatenate([getattr(own, name) for own in patterns])[order] for name in ("indices", "data"))
+    pointers = np.concatenate([[0], np.cumsum(sum(lengths))]).astype(patterns[0].indptr.dtype)
+    observed = sp.csr_array((values, columns, pointers), shape=patterns[0].shape)
+    weight = None if weights[0] is None else np.concatenate(weights)[order]
+    return attributes | {"observed_": observed, "seen_": seen_in(observed), "pair_weights_": weight}
 
 
 def _check_complete(n_users, user_counts, item_counts):

@@ -46,6 +46,8 @@ class StreamTrainer(ModulePredictor, Fitting):
         """
         self._validate_params()
         device = check_device(self.device)
+        if self.distributed:
+            raise ValueError("fit_batches is for one process, and distributed=True was passed. Use distributed=False, or fit.")
         if self._ranks():
             raise ValueError(
                 "fit_batches takes no ranking loss: without all that users have, it could not tell what they have not. Use fit."
@@ -101,7 +103,7 @@ class StoredModulePart(ModulePart):
 
     def __init__(self, params, reading, device, seed, start):
         self.params, self.reading, self.device, self.seed, self.start = params, reading, device, seed, start
-        data = reading.data
+        data, self.processes = reading.data, reading.processes
         self.found, self.places = tally(data.shards), (data.user_ids, data.item_ids)
         counts = tuple(map(np.zeros, reading.shape))
         for count, place, own in zip(counts, self.places, self.found.counts, strict=True):

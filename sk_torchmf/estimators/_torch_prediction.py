@@ -380,11 +380,22 @@ class ModulePredictor(RegressorMixin, PartEstimator):
             return torch.from_numpy(self._score(user, item, context, "mean").reshape(-1, len(candidates)))
 
         seen = select_rows(self.seen_, code) if exclude_seen else None
+        if seen is not None and self.distributed:
+            self._check_are_own(code, np.diff(seen.indptr) == 0)
         found, scores = best_candidates(score, len(code), candidates, k, seen, progress)
         remain = found >= 0
         scores[remain] = self._respond(scores[remain])
         ids = label(found, self.items_)
         return (ids[0], scores[0]) if is_scalar(users) else (ids, scores)
+
+    def _check_are_own(self, code, has_nothing):
+        """Refuse users, by row number, of whom another process knows what they have seen."""
+        others = has_nothing & (np.where(code < 0, 0.0, self.user_counts_[code]) > 0)
+        if others.any():
+            raise ValueError(
+                f"What user {self.users_[code[others]][0]!r} has seen is known on another rank. Ask here for the users of this "
+                "rank, model.users_[model.seen_.sum(axis=1) > 0], use the estimator that gather() returns, or exclude_seen=False."
+            )
 
     @one_thread_if_forked
     def to_module(self):

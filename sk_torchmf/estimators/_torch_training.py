@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,10 +19,11 @@ from sk_torchmf.inputs.labels import lookup
 from sk_torchmf.inputs.side_features import ROLES
 from sk_torchmf.nn import NegativeSampler, Pairs
 from sk_torchmf.solvers.base import fill, tensors_of
-from sk_torchmf.solvers.batches import Batch, EncodedRows, Observations, PairsBatch, Ranked
+from sk_torchmf.solvers.batches import Batch, EncodedRows, Observations, PairsBatch, Ranked, SharedObservations
 from sk_torchmf.solvers.factories import is_kept, make_loss, make_module, make_optimizer, make_scheduler
 from sk_torchmf.solvers.hogwild import Hogwild, check_shareable
 from sk_torchmf.solvers.minibatch import OF_LOSS, Epochs, Trainer, named_parameters, private_random_state
+from sk_torchmf.solvers.shared_steps import SharedTrainer
 from sk_torchmf.training.loop import Part
 from sk_torchmf.training.state import Codes, fill_new, find_moves, find_sides, gathered, move_rows, regrow_optimizer
 
@@ -99,13 +101,18 @@ class ModulePart(Part):
             raise ValueError(
                 f"user_features and item_features need n_processes=1: the processes do not share them. Got {params.n_processes}."
             )
-        data, ranks = reading.data, params._ranks()
+        data, ranks, self.processes = reading.data, params._ranks(), reading.processes
         counts = tuple(
             np.bincount(ids, data.weights, n).astype(np.float64)
             for ids, n in zip((data.user_ids, data.item_ids), reading.shape, strict=True)
         )
+        if self.processes.size > 1:
+            counts = tuple(own.numpy() for own in self.processes.all_reduce(list(map(torch.from_numpy, counts))))
         pairs = Pairs(data.user_ids, data.item_ids, *reading.shape)
-        ratings = np.ones(len(data), dtype=bool) if ranks else params._check_ratings(data.ratings).astype(params.dtype)
+        ratings = np.ones(len(data), dtype=bool)
+        if not ranks:
+            self.rating, limits = code_ratings(data.ratings, params._check_ratings, self.processes)
+            ratings = self.rating.astype(params.dtype)
         weights = None if data.weights is None else _in_order(pairs, data.weights)
         features = {name: _in_order(pairs, values) for name, values in reading.features.items()}
         self.observed = observed_attributes(pairs, _in_order(pairs, ratings), weights, features) | {
@@ -115,12 +122,11 @@ class ModulePart(Part):
             "background_": background_of(counts, reading.features),
         }
         if not ranks:
-            checked = params._check_ratings(data.ratings)
-            self.observed["rating_range_"] = np.array([checked.min(), checked.max()], dtype=np.float64)
+            self.observed["rating_range_"] = limits
 
     def make_solver(self):
         params, reading = self.params, self.reading
-        generator = torch.Generator("cpu").manual_seed(self.seed)
+        generator = torch.Generator("cpu").manual_seed(self.seed + reading.processes.rank)
         observations, categories = self._observations(generator), reading.categories
         n_columns = {f"{role}_features": own.encoded.matrix.shape[1] for role, own in reading.described.items()}
         with private_random_state(self.seed, self.device) as random:
@@ -128,27 +134,33 @@ class ModulePart(Part):
             trainer, scheduler = make_trainer(params, reading.shape, categories, self.device, n_columns, levels)
             if self.start is not None:
                 self.start.hand_over(trainer, scheduler, lambda *shape: build_module(params, shape, categories, n_columns))
+            if reading.processes.size > 1:
+                trainer = SharedTrainer(trainer.module, trainer.loss, trainer.optimizer, processes=reading.processes)
+                trainer.begin()
             batches = self._batches(observations, trainer, generator)
-            return Epochs(trainer, batches, scheduler=scheduler, generator=generator, random=random)
+        if reading.processes.rank > 0:  # of which each drops out other numbers
+            random = private_random_state(self.seed + reading.processes.rank, self.device)
+        return Epochs(trainer, batches, scheduler=scheduler, generator=generator, random=random)
 
     def _observations(self, generator):
         """What batches are made of: all observations as one, and what draws negatives, or None."""
         params, reading, sampler = self.params, self.reading, None
         if params._ranks():
-            popular = params.negatives == "popularity"
-            sampler = NegativeSampler(self.observed["seen_"], popularity=popular, generator=generator, device=self.device)
+            sampler = self._sampler(generator)
             reading = reading[sampler.total[reading.data.user_ids] > 0]
-            if len(reading.data) == 0:
-                raise ValueError(NO_NEGATIVES)
             target = sampler.n_unobserved[reading.data.user_ids]
         else:
-            target = params._check_ratings(reading.data.ratings)
+            target = self.rating
         data, dtype = reading.data, params.dtype
+        n, weight = self.processes.all_reduce([len(data), 0.0 if data.weights is None else float(data.weights.sum())])
+        if n == 0:
+            raise ValueError(NO_NEGATIVES)
+        self.n_together = n
         batch = Batch.from_arrays(
             data.user_ids.astype(np.int64),
             data.item_ids.astype(np.int64),
             target.astype(dtype),
-            None if data.weights is None else (data.weights / data.weights.mean()).astype(dtype),
+            None if data.weights is None else (data.weights / (weight / n)).astype(dtype),
             {name: values.astype(dtype) if values.dtype.kind == "f" else values for name, values in reading.features.items()},
             self.device,
         )
@@ -160,9 +172,19 @@ class ModulePart(Part):
         matrices = {f"{role}_features": own.encoded.matrix for role, own in self.reading.described.items()}
         return {name: EncodedRows(matrix, getattr(torch, self.params.dtype), self.device) for name, matrix in matrices.items()}
 
+    def _sampler(self, generator):
+        """What draws negatives for the users of this process, where items are as popular as all processes say."""
+        seen, popular = self.observed["seen_"], self.params.negatives == "popularity"
+        n_users = torch.from_numpy(np.bincount(seen.indices, minlength=seen.shape[1]))
+        counts = self.processes.all_reduce([n_users])[0].numpy()
+        return NegativeSampler(seen, popularity=popular, item_counts=counts, generator=generator, device=self.device)
+
     def _levels(self, observations):
-        """The distinct ratings and their weights, as ``make_loss`` takes them."""
-        return levels_of(observations[0].rating, observations[0].weight)
+        """The distinct ratings of all processes and their weights, as ``make_loss`` takes them."""
+        levels, weights = levels_of(observations[0].rating, observations[0].weight)
+        told = self.processes.all_gather((levels, weights))
+        levels, code = np.unique(np.concatenate([own for own, _ in told]), return_inverse=True)
+        return levels, np.bincount(code, np.concatenate([own for _, own in told]))
 
     def _batches(self, observations, trainer, generator):
         """What an epoch goes through."""
@@ -171,9 +193,18 @@ class ModulePart(Part):
             check_shareable(trainer.optimizer, self.device, params.n_processes)
             size = params.batch_size or len(batch)
             return Hogwild(trainer, batch, batch_size=size, n_processes=params.n_processes, generator=generator)
-        return _batches(params, batch, sampler, generator, trainer.module, self.reading.shape)
+        return _batches(params, batch, sampler, generator, trainer.module, self.reading.shape, self._shared(batch, generator))
+
+    def _shared(self, batch, generator):
+        """The loader of this process's part of all batches, None where there is one process."""
+        size, processes = self.params.batch_size, self.processes
+        if processes.size == 1 or size is None:
+            return None
+        return SharedObservations(batch, math.ceil(self.n_together / size), generator, processes.rank / processes.size)
 
     def attributes(self, solver, last=False):
+        if last and self.reading.processes.size > 1:
+            solver.trainer.end()
         return self.observed | trained(solver, last)
 
 
@@ -196,16 +227,24 @@ def levels_of(rating, weight):
     return levels.astype(str).astype(np.float64), np.bincount(code, None if weight is None else weight.cpu().numpy())
 
 
+def code_ratings(rating, check, processes):
+    """The ratings of this process as a loss codes them, by all that there are, and the lowest and the highest of these."""
+    rating = np.asarray(rating, dtype=np.float64)
+    limits = -processes.largest(-rating.min(initial=np.inf)), processes.largest(rating.max(initial=-np.inf))
+    coded = check(np.append(rating, limits))  # which may be of another process
+    return coded[:-2], coded[-2:].copy()
+
+
 def _in_order(pairs, values):
     """Values of the observations as a tensor in the order of a plan."""
     return torch.from_numpy(np.require(values, requirements=["C", "W"])).index_select(0, pairs.order)
 
 
-def _batches(params, batch, sampler, generator, module, shape):
-    """What to take a step on each, in every epoch."""
+def _batches(params, batch, sampler, generator, module, shape, shared=None):
+    """What to take a step on each, in every epoch; of several processes each has its part, which is ``shared``."""
     fused = params.batch_size is None and hasattr(module, "forward_pairs") and not batch.features and not batch.encoded
     planned = shape if fused else None
-    batches = [batch] if params.batch_size is None else Observations(batch, params.batch_size, generator)
+    batches = [batch] if params.batch_size is None else shared or Observations(batch, params.batch_size, generator)
     if sampler is not None:
         return Ranked(batches, sampler, params.n_negatives, planned)
     return [PairsBatch.of(batch, planned)] if fused else batches

@@ -1,5 +1,6 @@
 """Any torch module as a factorization: the model, the loss and the optimizer are the user's."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral, Real
@@ -8,14 +9,19 @@ import numpy as np
 import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._validation import MOST, check_device
+from sk_torchmf.distributed import communicator
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, reading_of
+from sk_torchmf.estimators._saving import is_fitted_attribute
+from sk_torchmf.estimators._sharing import MODULE_NEEDS, check_shareable, joined_modules
 from sk_torchmf.estimators._torch_batches import StoredModulePart, StreamTrainer
 from sk_torchmf.estimators._torch_saving import SavedModule
 from sk_torchmf.estimators._torch_training import ModulePart, ModuleStart
 from sk_torchmf.inputs import columns as side_columns
+from sk_torchmf.inputs.exchange import exchange, with_all_users
 from sk_torchmf.inputs.forms import SHARDS, read_rated, read_weighted
 from sk_torchmf.inputs.shards import Shards
 from sk_torchmf.inputs.stored_ratings import read_shards
@@ -73,8 +79,9 @@ class TorchFactorization(SavedModule, StreamTrainer):
     max_iter : int, default=10
         Epochs.
     batch_size : int, default=1024
-        Observations a step, in a fresh random order every epoch. None takes all at once, where there are neither features nor
-        several processes on the fused kernels if the module has ``forward_pairs``.
+        Observations a step, in a fresh random order every epoch; of ``Shards`` in one that is mixed within some million
+        observations. None takes all at once, where there are neither features nor several processes on the fused kernels if the
+        module has ``forward_pairs``.
     n_processes : int, default=1
         More than one train lock-free on shared parameters (Hogwild [1]_): SGD or Adagrad on the CPU, and a loss of ratings.
         Results then depend on timing and differ from run to run. Refused in a forked process.
@@ -103,6 +110,11 @@ class TorchFactorization(SavedModule, StreamTrainer):
     @device
     warm_start : bool, default=False
         ``fit`` starts from the parameters of the present module, at the rows of the same ids, and from the optimizer's state.
+    distributed : bool, default=False
+        Whether this is one fit of all processes of the default group of ``torch.distributed``, each of which calls ``fit`` with a
+        part of the data, see ``gather``. Each has the whole module, which all train together: a step is taken on ``batch_size``
+        observations of all processes, by the mean of their gradients. So the loss must be a mean over observations. ``features``,
+        attributes of users and items, validation data, checkpoints, ``n_processes`` and the optimizer LBFGS are refused.
     @random_state
         The module's initial parameters, its dropout, the order of observations and the negatives are drawn. Modules draw from
         torch's global generators, which are put back; fits in several threads take turns with them, an epoch each.
@@ -204,6 +216,7 @@ class TorchFactorization(SavedModule, StreamTrainer):
         "batch_size": [Interval(Integral, 1, MOST, closed="both"), None],
         "n_processes": [Interval(Integral, 1, MOST, closed="both")],
         "clip": ["boolean"],
+        "distributed": ["boolean"],
         **ENCODER_CONSTRAINTS,
         **FIT_CONSTRAINTS,
         "verbose": ["verbose", Interval(Real, 0, None, closed="left")],
@@ -239,6 +252,7 @@ class TorchFactorization(SavedModule, StreamTrainer):
         dtype="float32",
         device=None,
         warm_start=False,
+        distributed=False,
         random_state=None,
         verbose=0,
         **options,
@@ -270,6 +284,7 @@ class TorchFactorization(SavedModule, StreamTrainer):
         self.dtype = dtype
         self.device = device
         self.warm_start = warm_start
+        self.distributed = distributed
         self.random_state = random_state
         self.verbose = verbose
         self._set_options(options)
@@ -282,9 +297,12 @@ class TorchFactorization(SavedModule, StreamTrainer):
         Parameters
         ----------
         @X
+            Or ``Shards``, a data set on disk, of which batches are read: memory does not grow with it. Its ratings and weights are
+            columns of it, named when it was made, as were those of the ids: ``user`` and ``item`` then are for tables that
+            ``predict`` and its like take.
         @y
-            With a ranking loss it is a weight >= 0 instead, never required, and a container's ``ratings`` and a matrix's values say
-            nothing.
+            None for ``Shards``. With a ranking loss it is a weight >= 0 instead, never required, and a container's ``ratings`` and
+            a matrix's values say nothing.
         @sample_weight
             The mean of the loss is weighted by them, which torch's own losses and functions with ``reduction="none"`` allow. With a
             ranking loss they multiply ``y``.
@@ -340,6 +358,42 @@ class TorchFactorization(SavedModule, StreamTrainer):
             )
         return self._partial_fit(X, y, sample_weight, user=user_features, item=item_features)
 
+    def gather(self):
+        """Put the parts of a fit with ``distributed`` together: an estimator that knows what the users of all processes have seen.
+
+        After such a fit every process has the module of all users and items, and what its own users have seen. All processes call
+        this at once, and each must have the memory for all observations.
+
+        Returns
+        -------
+        estimator
+            Of this class, with ``distributed=False``: what one process would have fitted to all the data, on every process. Of an
+            estimator that is not distributed, a copy.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        ValueError
+            Where these are not all processes of the fit, or not its processes alone.
+        DistributedError
+            Where another process fails or is lost.
+
+        Examples
+        --------
+        >>> from sk_torchmf import TorchFactorization, datasets, nn
+        >>> X = datasets.make_ratings(n_users=50, n_items=20, n_ratings=500, random_state=0).interactions
+        >>> whole = TorchFactorization(nn.PlainMF, module__n_factors=2, random_state=0).fit(X).gather()
+        >>> whole.n_users_
+        50
+        """
+        check_is_fitted(self, "module_")
+        attributes = {name: value for name, value in vars(self).items() if is_fitted_attribute(name)}
+        if self.distributed:
+            with communicator(True) as processes:
+                attributes = joined_modules(attributes, processes) if processes.size > 1 else attributes
+        return copy.copy(self)._publish(attributes).set_params(distributed=False)
+
     def _check(self):
         if self.checkpoint is not None and self.n_processes > 1:
             raise ValueError(
@@ -369,14 +423,24 @@ class TorchFactorization(SavedModule, StreamTrainer):
             self._check_takes_shards()
             return read_shards(X, y, sample_weight, type(self).__name__, rated=not self._ranks())
         if self._ranks():
-            reading = read_weighted(X, y, sample_weight, self.user, self.item)
+            reading = read_weighted(X, y, sample_weight, self.user, self.item, is_part=self.distributed)
         else:
-            reading = read_rated(X, y, sample_weight, self.user, self.item, type(self).__name__)
+            name = type(self).__name__
+            reading = read_rated(X, y, sample_weight, self.user, self.item, name, is_part=self.distributed)
         features, categories = side_columns.read(X, self.features, self.dtype, categories)
         return replace(reading, features=features, categories=categories)
 
+    def _check_shared(self, processes, **given):
+        check_shareable(self, processes, MODULE_NEEDS, **given)
+
+    def _exchange(self, reading, processes):
+        reading = exchange(reading, processes)
+        return with_all_users(reading) if processes.size > 1 else reading
+
     def _check_takes_shards(self):
         """Refuse what a fit to a data set on disk does not do."""
+        if self.distributed:
+            raise ValueError("distributed must be False in a fit to Shards, which one process reads. Got True. Give each a table.")
         if self.features is not None:
             raise ValueError(
                 f"features must be None in a fit to Shards, which have no further columns. Got {self.features!r}. Use a table."

@@ -1,5 +1,6 @@
 """Observations of which each process has any part: rows to their users' owners, one numbering of the items. Knows no solver."""
 
+import copy
 import pickle
 from dataclasses import replace
 
@@ -67,6 +68,18 @@ def exchange(reading, processes):
     item = rows.exchange(item_code.astype(np.int32)[reading.data.item_ids])
     moved = ((key, rows.exchange(values)) for key, values in _filled(columns, len(reading.data), dtypes))
     return _with_columns(replace(agreed, categories=categories), users, user, item, moved)
+
+
+def with_all_users(reading):
+    """A Reading that was exchanged, with the users of all processes in one numbering: those of others have no observations."""
+    parts = reading.processes.all_gather(reading.users)
+    users, places = join([part for part in parts if len(part)], "user")
+    data = copy.copy(reading.data)
+    data.num_users = len(users)
+    if len(reading.users):
+        own = sum(len(part) > 0 for part in parts[: reading.processes.rank])
+        data.user_ids = places[own][data.user_ids]
+    return replace(reading, data=data, users=users)
 
 
 def _columns(reading):

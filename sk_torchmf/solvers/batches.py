@@ -158,6 +158,35 @@ class Observations:
 
 
 @dataclass(frozen=True)
+class SharedObservations:
+    """A loader like ``Observations`` of one process's part, of which there are as many batches an epoch as of the others'.
+
+    Attributes
+    ----------
+    data : Batch
+        The process's observations.
+    n_batches : int
+        Of about equal size; some are empty where there are fewer observations.
+    generator : torch.Generator
+        A CPU generator, which draws the order.
+    shift : float
+        From 0 to 1, another in each process, so that not all have their larger batches at once.
+    """
+
+    data: Batch
+    n_batches: int
+    generator: torch.Generator
+    shift: float = 0.0
+
+    def __iter__(self):
+        n = len(self.data)
+        order = torch.randperm(n, generator=self.generator, device="cpu").to(self.data.rating.device)
+        shuffled = self.data[order]
+        for part in even_parts(n, self.n_batches, self.shift):
+            yield shuffled[part]
+
+
+@dataclass(frozen=True)
 class Ranked:
     """A loader that gives every batch of another fresh negatives.
 
@@ -183,9 +212,13 @@ class Ranked:
             yield ranked if self.shape is None else PairsBatch.of(ranked, self.shape)
 
 
-def even_parts(n, n_parts):
-    """Slices that divide ``n`` places into parts as equal as can be; some are empty where there are fewer places than parts."""
-    edges = [n * at // n_parts for at in range(n_parts + 1)] if n_parts else [0]
+def even_parts(n, n_parts, shift=0.0):
+    """Slices that divide ``n`` places into parts as equal as can be; a shift from 0 to 1 says which of them are the larger ones.
+
+    Some are empty where there are fewer places than parts.
+    """
+    first = int(shift * n_parts)
+    edges = [(n * at + first) // n_parts for at in range(n_parts + 1)] if n_parts else [0]
     return [slice(*ends) for ends in zip(edges[:-1], edges[1:], strict=True)]
 
 

@@ -69,11 +69,7 @@ class Trainer:
             nonlocal inside
             inside = True
             self.optimizer.zero_grad()
-            value = self._loss(batch)
-            value.backward()
-            if not self.checked:
-                self._check_gradients()
-                self.checked = True
+            value = self._backward(batch)
             values.append(value.detach())
             inside = False
             return value
@@ -89,6 +85,22 @@ class Trainer:
             if inside or not ("sparse" in str(error) or "dense" in str(error)):  # the module's or the loss's own, or no memory
                 raise
             raise ValueError(self._refused(error)) from error
+
+    def n_pairs(self, batch):
+        """How many pairs the last step was taken on, which was that of a batch."""
+        return len(batch)
+
+    def end_epoch(self):
+        """An epoch has ended; nothing is to be done by one process."""
+
+    def _backward(self, batch):
+        """Find the gradients of the loss; the loss."""
+        value = self._loss(batch)
+        value.backward()
+        if not self.checked:
+            self._check_gradients()
+            self.checked = True
+        return value
 
     def _loss(self, batch):
         score = batch.score(self.module)
@@ -182,6 +194,7 @@ class Epochs(Solver):
         total, n = self.batches(self.trainer) if callable(self.batches) else one_pass(self.trainer, self.batches)
         if n == 0:
             raise ValueError(f"batches gave nothing in epoch {self.n_epochs}. It must be iterable anew in every epoch.")
+        self.trainer.end_epoch()
         mean_loss = total / n
         if math.isfinite(mean_loss):
             if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -307,6 +320,7 @@ def one_pass(trainer, batches):
     """Take a step on each batch; the summed loss and the number of pairs."""
     total, n = torch.zeros((), dtype=torch.float64), 0
     for batch in batches:
-        total = total.to(batch.rating.device).add_(trainer.step(batch), alpha=len(batch))
-        n += len(batch)
+        loss, own = trainer.step(batch), trainer.n_pairs(batch)
+        total = total.to(batch.rating.device).add_(loss, alpha=own)
+        n += own
     return float(total), n

