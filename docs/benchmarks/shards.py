@@ -4,6 +4,7 @@ Run it with one of::
 
     python docs/benchmarks/shards.py                                # 20 million ratings, 138,000 users x 27,000 items
     python docs/benchmarks/shards.py --ratings 100_000_000 --address-limit 1.5 --json FILE
+    python docs/benchmarks/shards.py --model torch --batch-size 16384  # TorchFactorization(nn.BiasedMF), Adagrad
 
 Options: ``--users --items --ids int|text --weights --folder FOLDER`` (for the files; a temporary one by default), ``--keep``,
 ``--factors 32 --epochs 3 --rounds 3 --only STEP [STEP ...]``.
@@ -105,11 +106,17 @@ def read(path, folder, options):
 
 
 def fit(name, X, y, options):
-    """Fit the default model for some epochs; what that took."""
-    from sk_torchmf import BiasedMatrixFactorization
+    """Fit a model for some epochs; what that took."""
+    from sk_torchmf import BiasedMatrixFactorization, TorchFactorization, nn
 
+    params = {"max_iter": options.epochs, "user": "user", "item": "item", "random_state": 0}
+    if options.model == "torch":
+        of_parts = {"module__n_factors": options.factors, "optimizer__lr": 0.1, "batch_size": options.batch_size}
+        model = TorchFactorization(nn.BiasedMF, optimizer="Adagrad", **of_parts, **params)
+    else:
+        model = BiasedMatrixFactorization(options.factors, **params)
     start, cpu = time.perf_counter(), time.process_time()
-    model = BiasedMatrixFactorization(options.factors, max_iter=options.epochs, user="user", item="item", random_state=0).fit(X, y)
+    model = model.fit(X, y)
     cpu, seconds = time.process_time() - cpu, time.perf_counter() - start
     return {f"{name}_epochs_s": model.history_["seconds"], f"{name}_fit_s": seconds, f"{name}_fit_cpu_s": cpu, "kernels": kernels()}
 
@@ -168,6 +175,8 @@ def main():
     parser.add_argument("--keep", action="store_true", help="leave the Parquet file for the next run")
     parser.add_argument("--factors", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--model", choices=["default", "torch"], default="default")
+    parser.add_argument("--batch-size", type=int, default=2**14)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--json")

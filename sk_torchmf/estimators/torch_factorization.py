@@ -139,25 +139,28 @@ class TorchFactorization(SavedModule, StreamTrainer):
     feature_categories_ : dict of str to ndarray
         The vocabulary of each categorical feature.
     @seen_
+        After a fit to ``Shards`` it reads the rows that are asked of it from their folder; after one with ``distributed`` it is
+        that of this process's users.
     @user_counts_, item_counts_
     @rating_range_
     @background_
         The categories of each feature likewise.
     @observed_
-        With a ranking loss it holds True for every positive instead. ``fit_batches`` leaves none.
+        With a ranking loss it holds True for every positive instead. ``fit_batches`` and a fit to ``Shards`` leave none.
     observed_features_ : dict of str to ndarray
         The values of each of ``features``, in the order of the entries of ``observed_``; of categories the numbers. ``fit_batches``
-        leaves none.
+        and a fit to ``Shards`` leave none.
     @user_encoder_, item_encoder_
     @user_features_, item_features_
     @user_described_, item_described_
     @user_feature_names_, item_feature_names_
     @user_feature_groups_, item_feature_groups_
     @pair_weights_
-        ``fit_batches`` leaves none.
+        ``fit_batches`` and a fit to ``Shards`` leave none.
     optimizer_state_ : dict or None
         The optimizer's state and the scheduler's, for ``partial_fit`` and ``warm_start`` to go on from; None after ``fit_batches``.
     @form_
+        ``"shards"`` after a fit to ``Shards``, which takes tables again.
     @n_features_in_
     @feature_names_in_
 

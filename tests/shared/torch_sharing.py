@@ -48,9 +48,9 @@ def told(model):
     return {name: value for name, value in found.items() if name != "optimizer_state_"}
 
 
-def fit(options, form="numbers", weighted=False, loss="squared_error"):
+def fit(options, form="numbers", weighted=False, loss="squared_error", n=None):
     X, y, weight = part(*place(), loss, form, weighted)
-    model = make(**options).fit(X, y, weight)
+    model = make(**options).fit(X if n is None else X[:n], y if n is None else y[:n], weight)
     return told(model), told(model.gather())
 
 
@@ -81,10 +81,10 @@ ON_ALL = {  # a step an epoch, on all observations: the result does not depend o
     "bpr_popularity": partial(ranking, "popularity"),
 }
 IN_BATCHES = {
-    "batches": partial(fit, {"batch_size": 32, "max_iter": 3}),
-    "batches_of_one": partial(fit, {"batch_size": 1, "max_iter": 1, "optimizer__lr": 0.02}),
+    "batches": partial(fit, {"batch_size": 48, "max_iter": 2}),
+    "batches_of_one": partial(fit, {"batch_size": 1, "max_iter": 1, "optimizer__lr": 0.02}, n=7),
     "buffers": partial(fit, {"module": Normed, "module__n_factors": 3, "batch_size": 64}),
-    "ranked_batches": partial(fit, {"loss": "softmax", "n_negatives": 3, "batch_size": 16}, "container"),
+    "ranked_batches": partial(fit, {"loss": "softmax", "n_negatives": 3, "batch_size": 64}, "container"),
 }
 
 
