@@ -1,6 +1,7 @@
 """TorchFactorization in several real processes: steps on all observations are those of one, and batches are the same on all."""
 
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,25 +16,12 @@ OWN = {"seen_", "observed_", "pair_weights_", "observed_features_"}  # what a pr
 
 
 @pytest.fixture(scope="module")
-def alone(one_thread_of_module):
+def alone():
     """What one process finds without a group."""
-    torch_sharing.place = lambda: (0, 1)
-    make = torch_sharing.make
-    torch_sharing.make = lambda *args, **options: make(*args, **options | {"distributed": False})
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch_sharing, "place", lambda: (0, 1))
+        patch.setattr(torch_sharing, "make", partial(make, distributed=False))
         return {name: case()[0] for name, case in ON_ALL.items()}
-    finally:
-        torch_sharing.make = make
-
-
-@pytest.fixture(scope="module")
-def one_thread_of_module():
-    import torch
-
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
 
 
 @pytest.fixture(scope="module", params=[2, 4])
