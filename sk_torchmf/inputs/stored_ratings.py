@@ -78,6 +78,8 @@ class Survey:
         What makes ratings, as the loss codes them, of what is stored: ndarrays.
     weighted : bool
         Whether weights differ from one.
+    levels : ndarray of shape (n_levels,), float32, or None
+        The distinct ratings as they are stored, which are numbers of these; None where they are too many for that.
     """
 
     counts: tuple[np.ndarray, np.ndarray]
@@ -86,6 +88,7 @@ class Survey:
     limits: tuple[float, float]
     decode: object
     weighted: bool
+    levels: np.ndarray | None = None
 
 
 def survey(shards, loss, dtype):
@@ -131,7 +134,7 @@ def survey(shards, loss, dtype):
     if levels is not None:
         location, scale = standardise(known, totals, loss)  # a value counts as often as it occurs
         table = known.astype(dtype)
-        return Survey((by_user, by_item), location, scale, limits, table.__getitem__, weighted)
+        return Survey((by_user, by_item), location, scale, limits, table.__getitem__, weighted, levels)
     location, scale = moment / total, 1.0
     if loss.standardised:
         size, square = float(np.abs(known).max()) or 1.0, 0.0

@@ -7,14 +7,18 @@ import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 from several_processes import run
-from sharing import ERRORS, FITS, FORMS, KINDS, N_USERS, OTHER_FITS, OTHERS, REFUSED, TIMEOUT, make, part
+from sharing import ERRORS, FITS, FORMS, KINDS, N_USERS, OTHER_FITS, OTHERS, REFUSED, SOLVERS, TIMEOUT, make, part
 
 from sk_torchmf.inputs.stable_hash import shares, stable_hash
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
 EVERY_FIT = [*FITS, *OTHER_FITS]
 GROUPS = [  # one after another: each has a limit of its own
-    *([case for case in FITS if case.startswith(kind)] for kind in KINDS),
+    *(
+        [case for case in FITS if case.startswith(kind) and (case.split("_")[1] in SOLVERS) == other]
+        for kind in KINDS
+        for other in (False, True)
+    ),
     [*OTHER_FITS, *OTHERS, *[f"refused_{name}" for name in REFUSED], *ERRORS, "afterwards"],
 ]
 
