@@ -26,7 +26,9 @@ from sk_torchmf import (
     display,
     nn,
 )
+from sk_torchmf.estimators import _recommendation
 from sk_torchmf.inputs import stored_ratings
+from sk_torchmf.inputs.stored_pattern import StoredPattern
 from sk_torchmf.parquet import write_recommendations
 from sk_torchmf.solvers import RATING_SOLVERS, als, objective, variational
 
@@ -139,7 +141,7 @@ def test_every_solver_gives_the_same_model(kind, solver, loss, ratings, tmp_path
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_batches_of_users(solver, data, tmp_path):
     """In one shard users are in the order of a table, and 1500 ratings are cut alike into fifths: the steps are the same."""
-    params = {"solver": solver, "batch_size": 300, "learning_rate": 0.05}
+    params = {"solver": solver, "batch_size": 300}
     shards = shards_of(data, tmp_path / "a", 1)
     assert_same(make(**params).fit(shards), fit_table(data, **params))
     assert_same(make(**params).fit(shards), make(**params).fit(shards))
@@ -297,6 +299,25 @@ def test_recommend_leaves_out_what_was_seen(data, model):
     assert_array_equal(model.recommend([some[0], 10**6])[0], other.recommend([some[0], 10**6])[0])  # an unknown user
     found, _ = model.recommend(some[0], k=100)
     assert not set(found.tolist()) & set(data.loc[data["user"] == some[0], "item"])
+
+
+def test_recommend_reads_what_some_users_have_seen_at_a_time(data, model, monkeypatch):
+    others = fit_table(data).recommend(k=7)
+    select, read = StoredPattern.select, []
+
+    def counted(pattern, rows):
+        read.append(len(rows))
+        return select(pattern, rows)
+
+    monkeypatch.setattr(StoredPattern, "select", counted)
+    monkeypatch.setattr(_recommendation, "AT_ONCE", 16)
+    for items in (None, data["item"].unique()):
+        read.clear()
+        found = model.recommend(k=7, items=items)
+        assert read == [16] * (model.n_users_ // 16) + [model.n_users_ % 16]
+        assert_array_equal(found[0], others[0])
+        assert_allclose(found[1], others[1], rtol=1e-7)
+    assert model.recommend([], k=2)[0].shape == (0, 2)
 
 
 @pytest.mark.parametrize("again", ["pickle", "save", "save without ratings"])

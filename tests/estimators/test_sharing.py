@@ -115,8 +115,9 @@ def test_initial_rows_are_all_that_differs_from_a_fit_that_is_not_distributed(al
 
 
 def test_a_row_of_each_item_is_summed_an_epoch(found, size):
-    """Slopes, k + 1 with the bias; counts or squares of errors; squares of moves; nothing of the users."""
-    assert found["bytes_of_an_epoch"] == [300 * (3 + 3) * 8] * size
+    """Slopes, k + 1 with the bias; counts or squares of errors; squares of moves; nothing of the users. For als a matrix too."""
+    numbers = {"variational": 3 + 3, "als": 4 * 4 + 4, "adam": 3 + 1}
+    assert found["bytes_of_an_epoch"] == [{solver: 300 * n * 8 for solver, n in numbers.items()}] * size
 
 
 def test_seed_is_agreed_where_none_is_given(found, size):

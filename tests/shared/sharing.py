@@ -395,12 +395,12 @@ def bytes_of_an_epoch():
         n_bytes.append(tensor.numel() * tensor.element_size())
         return all_reduce(tensor, *args)
 
-    def fit(max_iter):
+    def fit(solver, max_iter):
         n_bytes.clear()
-        _with(dist, "all_reduce", counted, lambda: make(max_iter=max_iter).fit(X, X["item"] % 7))
+        _with(dist, "all_reduce", counted, lambda: make(solver=solver, max_iter=max_iter).fit(X, X["item"] % 7))
         return sum(n_bytes)
 
-    return fit(3) - fit(2)
+    return {solver: fit(solver, 3) - fit(solver, 2) for solver in ("variational", "als", "adam")}
 
 
 OTHERS = [
