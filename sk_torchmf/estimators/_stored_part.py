@@ -12,6 +12,7 @@ from sk_torchmf.model.cut_points import find_levels
 from sk_torchmf.nn import POINTWISE, squared_error
 from sk_torchmf.solvers.base import by_side
 from sk_torchmf.solvers.ordinal import ordinal_loss
+from sk_torchmf.solvers.scaling import standardise
 
 
 class StoredPart(RatingPart):
@@ -26,8 +27,9 @@ class StoredPart(RatingPart):
         found = survey(data.shards, self.loss, params.dtype)
         self.location, self.scale, limits = found.location, found.scale, found.limits
         if is_ordinal:
-            levels = self._levels(found.levels)
-            self.cut_points, self.scale, limits = self._first_cut_points(levels, self.location, self.scale), 1.0, levels[[0, -1]]
+            levels = _levels_of(found)
+            self.location, scale = standardise(levels, found.totals, squared_error)
+            self.cut_points, self.scale, limits = self._first_cut_points(levels, self.location, scale), 1.0, levels[[0, -1]]
             self.loss = ordinal_loss(self.cut_points)
         places = data.user_ids, data.item_ids
         self.pairs = StoredPairs(data.shards, found.counts[1] > 0, device)
@@ -49,15 +51,6 @@ class StoredPart(RatingPart):
             **dict(zip(("user_counts_", "item_counts_"), self.counts, strict=True)),
         }
 
-    def _levels(self, stored):
-        """The levels of ratings, by their numbers in the shards."""
-        if stored is None:
-            raise ValueError(
-                'loss="ordinal" of Shards needs ratings of at most 256 distinct values, which are its levels. Round the ratings '
-                "before the Shards are made, or use another loss."
-            )
-        return find_levels(stored)[0]
-
     def _plan(self):
         return StoredPlan(self.pairs)
 
@@ -66,3 +59,13 @@ class StoredPart(RatingPart):
         with torch.no_grad():
             for values in by_side(dict(module.named_parameters()))["user"].values():
                 values.copy_(values[rank])
+
+
+def _levels_of(found):
+    """The levels of ratings that a Survey found, by the numbers that are stored."""
+    if found.levels is None:
+        raise ValueError(
+            'loss="ordinal" of Shards needs ratings of at most 256 distinct values, which are its levels. Round the ratings before '
+            "the Shards are made, or use another loss."
+        )
+    return find_levels(found.levels)[0]

@@ -78,8 +78,8 @@ class Survey:
         What makes ratings, as the loss codes them, of what is stored: ndarrays.
     weighted : bool
         Whether weights differ from one.
-    levels : ndarray of shape (n_levels,), float32, or None
-        The distinct ratings as they are stored, which are numbers of these; None where they are too many for that.
+    levels, totals : ndarray of shape (n_levels,), float32 and float64, or None
+        The distinct ratings, of which numbers are stored, and the weight of each; None where they are too many for that.
     """
 
     counts: tuple[np.ndarray, np.ndarray]
@@ -89,6 +89,7 @@ class Survey:
     decode: object
     weighted: bool
     levels: np.ndarray | None = None
+    totals: np.ndarray | None = None
 
 
 def survey(shards, loss, dtype):
@@ -134,7 +135,7 @@ def survey(shards, loss, dtype):
     if levels is not None:
         location, scale = standardise(known, totals, loss)  # a value counts as often as it occurs
         table = known.astype(dtype)
-        return Survey((by_user, by_item), location, scale, limits, table.__getitem__, weighted, levels)
+        return Survey((by_user, by_item), location, scale, limits, table.__getitem__, weighted, levels, totals)
     location, scale = moment / total, 1.0
     if loss.standardised:
         size, square = float(np.abs(known).max()) or 1.0, 0.0
