@@ -25,7 +25,8 @@ class RatingPart(Part):
         data, self.processes = reading.data, reading.processes
         rating, self.cut_points = np.asarray(data.ratings, dtype=np.float64), None
         if params.loss == "ordinal":
-            self.cut_points, code = self._first_cut_points(rating, data.weights)
+            levels, code = find_levels(rating.astype(params.dtype), self.processes)  # as partial_fit gets them back
+            self.cut_points = self._first_cut_points(levels, *standardise(rating, data.weights, squared_error, self.processes))
         self.loss = POINTWISE[params.loss] if self.cut_points is None else ordinal_loss(self.cut_points)
         rating, limits = self._coded(rating)
         self.location, self.scale = standardise(rating, data.weights, self.loss, self.processes)
@@ -61,16 +62,13 @@ class RatingPart(Part):
         coded = self.loss.check(np.append(rating, limits))  # which may be of another process
         return coded[:-2], coded[-2:].copy()
 
-    def _first_cut_points(self, rating, weight):
-        """The cut points to start from, those of the factorization to go on from where levels are the same; the ratings' levels."""
-        kept = rating.astype(self.params.dtype)  # as partial_fit gets them back
-        levels, code = find_levels(kept, self.processes)
-        location, scale = standardise(rating, weight, squared_error, self.processes)
+    def _first_cut_points(self, levels, location, scale):
+        """The cut points to start from, those of the factorization to go on from where levels are the same."""
         common, spread = first_cuts((levels - location) / scale).numpy(), first_spread(len(levels)).numpy()
         earlier = None if self.start is None else self.start.factors.cut_points
         if earlier is not None and np.array_equal(earlier.levels, levels):
             common, spread = earlier.common, spread if earlier.spread is None else earlier.spread
-        return CutPoints(levels, common, spread=spread if self.params.cut_points == "user" else None), code
+        return CutPoints(levels, common, spread=spread if self.params.cut_points == "user" else None)
 
     def _cuts(self, plan):
         """What learns the cut points on a plan, as options of the solver; none where ratings are no levels."""

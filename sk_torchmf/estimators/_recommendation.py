@@ -20,6 +20,8 @@ from sk_torchmf.model.explanation import split_scores
 from sk_torchmf.nn import Response
 from sk_torchmf.nn.top_k import rank
 
+AT_ONCE = 2**13  # users whose rows are read from disk together
+
 
 class Recommender(FactorPredictor):
     """``recommend`` and its neighbours."""
@@ -55,7 +57,10 @@ class Recommender(FactorPredictor):
         else:
             code = read_users(self, users, "pass its ratings as sparse")
             factors, constant = model.users.at(code) if rng is None else model.draw(rng, "user", code)
-            seen = select_rows(self.seen_, code) if exclude_seen else None
+            seen = None
+            if exclude_seen:  # of a data set on disk some at a time
+                stored = isinstance(self.seen_, StoredPattern)
+                seen = StoredRows(self.seen_, code) if stored else select_rows(self.seen_, code)
         candidates = read_candidates(self, items)
         user_rows = torch.from_numpy(np.column_stack([factors, np.ones(len(factors))]))
         if rng is not None:
@@ -267,7 +272,7 @@ def best_candidates(score, n_users, candidates, k, seen, progress=False):
     candidates : ndarray of shape (n_candidates,)
         Row numbers of items.
     k : int
-    seen : CSR array of shape (n_users, n_items) or None
+    seen : CSR array of shape (n_users, n_items), StoredRows or None
         What to leave out.
     progress : bool
         Whether to show how far it is.
@@ -279,11 +284,18 @@ def best_candidates(score, n_users, candidates, k, seen, progress=False):
     scores : ndarray of shape (n_users, k), float64
         -inf there.
     """
-    excluded = seen
-    if seen is not None and len(candidates) < seen.shape[1]:
-        excluded = sp.csr_array((seen.data, seen.indices, seen.indptr), shape=seen.shape)[:, candidates]
+    parts = []
     with progress_bar("recommend", n_users, "user", progress) as bar:
-        found, scores = rank(score, n_users, len(candidates), k, excluded=excluded, done=bar.update)
+        for start, own in [(0, seen)] if not isinstance(seen, StoredRows) else seen:
+            if own is not None and len(candidates) < own.shape[1]:
+                own = sp.csr_array((own.data, own.indices, own.indptr), shape=own.shape)[:, candidates]
+            n = n_users if own is None else own.shape[0]
+
+            def of_block(block, start=start):
+                return score(slice(start + block.start, start + block.stop))
+
+            parts.append(rank(of_block, n, len(candidates), k, excluded=own, done=bar.update))
+    found, scores = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
     return (np.where(found < 0, -1, candidates[found]) if len(candidates) else found), scores
 
 
@@ -298,6 +310,25 @@ def select_rows(matrix, code):
     pointers = np.concatenate([[0], np.cumsum(lengths)])
     place = np.arange(pointers[-1]) + np.repeat(starts - pointers[:-1], lengths)
     return SelectedRows(matrix.data[place], matrix.indices[place], pointers, (len(code), matrix.shape[1]))
+
+
+class StoredRows:
+    """Rows of a StoredPattern by number, read some at a time: what all users have seen need not fit in memory.
+
+    Parameters
+    ----------
+    pattern : StoredPattern
+    code : ndarray of shape (n,), int
+        -1 is an empty row.
+    """
+
+    def __init__(self, pattern, code):
+        self.pattern, self.code = pattern, code
+
+    def __iter__(self):
+        """Yield the place of the first of some rows, and these as SelectedRows; no rows at all are one part too."""
+        for start in range(0, max(len(self.code), 1), AT_ONCE):
+            yield start, select_rows(self.pattern, self.code[start : start + AT_ONCE])
 
 
 class SelectedRows(NamedTuple):

@@ -9,9 +9,9 @@ from sk_torchmf.estimators._fitting import seen_in
 from sk_torchmf.inputs.labels import join
 
 MAY_DIFFER = ("device", "random_state", "verbose", "scoring", "user_encoder", "item_encoder")  # or say nothing here
-ROWS = ("user_factors_", "user_biases_", "user_counts_")  # what has a row for each user
+ROWS = ("user_factors_", "user_biases_", "user_counts_", "user_cut_points_")  # what has a row for each user
 NEEDS = {  # the value of a parameter in a fit that is shared, and why
-    "solver": ("variational", "the others do not yet sum over processes"),
+    "batch_size": (None, "a batch would depend on which process has which users"),
     "early_stopping": (False, "what is held out would have to be scored by all processes"),
     "checkpoint": (None, "a file would hold the rows of one process alone"),
     "warm_start": (False, "earlier rows of a user may lie in another process"),
@@ -50,11 +50,6 @@ def check_shareable(estimator, processes, needs=NEEDS, **given):
             raise ValueError(
                 f"distributed=True needs {name}={_shown(value)}: {reason}. Got {_shown(got)}. Use that, or distributed=False."
             )
-    if params.get("cut_points") == "user" and params["loss"] == "ordinal":
-        raise ValueError(
-            'distributed=True needs cut_points="common" with loss="ordinal": own ones are not yet gathered. Got "user". Use that, '
-            "or distributed=False."
-        )
     for name, value in given.items():
         if value is not None:
             raise ValueError(f"distributed=True takes no {name} yet. Leave it out, or use distributed=False.")
@@ -106,7 +101,7 @@ def joined(attributes, processes):
         return sp.csr_array(sp.vstack(matrices, format="csr"))[order]
 
     observed = pairs([part["observed_"] for part in told])
-    found = {name: rows(name) for name in ROWS if name in own}
+    found = {name: rows(name) for name in ROWS if own.get(name) is not None}
     found |= {"users_": users, "n_users_": len(users), "observed_": observed, "seen_": seen_in(observed)}
     if own["pair_weights_"] is not None:
         found["pair_weights_"] = pairs([_with_values(part["observed_"], part["pair_weights_"]) for part in told]).data

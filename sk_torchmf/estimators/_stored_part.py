@@ -8,8 +8,11 @@ from sk_torchmf.inputs.side_features import ROLES
 from sk_torchmf.inputs.stored_pairs import StoredPairs, StoredPlan, StoredValues
 from sk_torchmf.inputs.stored_pattern import pattern_of
 from sk_torchmf.inputs.stored_ratings import survey
-from sk_torchmf.nn import POINTWISE
+from sk_torchmf.model.cut_points import find_levels
+from sk_torchmf.nn import POINTWISE, squared_error
 from sk_torchmf.solvers.base import by_side
+from sk_torchmf.solvers.ordinal import ordinal_loss
+from sk_torchmf.solvers.scaling import standardise
 
 
 class StoredPart(RatingPart):
@@ -19,12 +22,19 @@ class StoredPart(RatingPart):
         self.params, self.device, self.seed, self.start = params, device, seed, start
         self.processes, data = reading.processes, reading.data
         self.cut_points, self.effects, self.codes = None, [], []
-        self.loss, dtype = POINTWISE[params.loss], getattr(torch, params.dtype)
+        dtype, is_ordinal = getattr(torch, params.dtype), params.loss == "ordinal"
+        self.loss = squared_error if is_ordinal else POINTWISE[params.loss]
         found = survey(data.shards, self.loss, params.dtype)
-        self.location, self.scale = found.location, found.scale
+        self.location, self.scale, limits = found.location, found.scale, found.limits
+        if is_ordinal:
+            levels = _levels_of(found)
+            self.location, scale = standardise(levels, found.totals, squared_error)
+            self.cut_points, self.scale, limits = self._first_cut_points(levels, self.location, scale), 1.0, levels[[0, -1]]
+            self.loss = ordinal_loss(self.cut_points)
         places = data.user_ids, data.item_ids
         self.pairs = StoredPairs(data.shards, found.counts[1] > 0, device)
         self.rating = StoredValues(self.pairs, "codes", dtype, found.decode)
+        self.code = StoredValues(self.pairs, "codes", torch.int32) if is_ordinal else None
         self.weight = StoredValues(self.pairs, "weights", dtype) if found.weighted else None
         self.known = [place[own] for place, own in zip(places, (self.pairs.users, self.pairs.items), strict=True)]
         self.described = [reading.described.get(role) for role in ROLES]
@@ -33,7 +43,7 @@ class StoredPart(RatingPart):
             count[place] = own
         self.observed = {
             "seen_": pattern_of(data, reading.shape),
-            "rating_range_": np.array(found.limits),
+            "rating_range_": np.array(limits),
             **dict(zip(("user_counts_", "item_counts_"), self.counts, strict=True)),
         }
 
@@ -45,3 +55,13 @@ class StoredPart(RatingPart):
         with torch.no_grad():
             for values in by_side(dict(module.named_parameters()))["user"].values():
                 values.copy_(values[rank])
+
+
+def _levels_of(found):
+    """The levels of ratings that a Survey found, by the numbers that are stored."""
+    if found.levels is None:
+        raise ValueError(
+            'loss="ordinal" of Shards needs ratings of at most 256 distinct values, which are its levels. Round the ratings before '
+            "the Shards are made, or use another loss."
+        )
+    return find_levels(found.levels)[0]

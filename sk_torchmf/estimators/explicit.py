@@ -133,9 +133,9 @@ class ExplicitFactorization(RatingPredictor):
         Parameters
         ----------
         @X
-            Or ``Shards``, a data set on disk, with the solver ``variational``: the model is that of its rows as a table, and memory
-            does not grow with them. Its ratings and weights are columns of it, named when it was made, as were those of the ids:
-            ``user`` and ``item`` then are for tables that ``predict`` and its like take.
+            Or ``Shards``, a data set on disk: the model is that of its rows as a table, and memory does not grow with them. Its
+            ratings and weights are columns of it, named when it was made, as were those of the ids: ``user`` and ``item`` then are
+            for tables that ``predict`` and its like take.
         @y
             None for ``Shards``.
         @sample_weight
@@ -240,6 +240,12 @@ class ExplicitFactorization(RatingPredictor):
         return check_device(self.device)
 
     def _check_shared(self, processes, **given):
+        if not RATING_SOLVERS[self.solver].sums_over_processes:
+            able = ", ".join(f'"{name}"' for name, row in RATING_SOLVERS.items() if row.sums_over_processes)
+            raise ValueError(
+                f'distributed=True takes no solver="{self.solver}", whose steps depend on the products of all rows at once. Use '
+                f"one of {able}, or distributed=False."
+            )
         check_shareable(self, processes, **given)
 
     def _read(self, X, y, sample_weight):
@@ -252,15 +258,8 @@ class ExplicitFactorization(RatingPredictor):
 
     def _check_takes_shards(self):
         """Refuse what a fit to a data set on disk does not do."""
-        if not RATING_SOLVERS[self.solver].takes_shards:
-            able = " or ".join(f'"{name}"' for name, row in RATING_SOLVERS.items() if row.takes_shards)
-            raise ValueError(f'A fit to Shards needs solver={able}, which reads them block by block. Got solver="{self.solver}".')
         if self.distributed:
             raise ValueError("distributed must be False in a fit to Shards, which one process reads. Got True. Give each a table.")
-        if self.loss == "ordinal":
-            raise ValueError(
-                'A fit to Shards takes no loss="ordinal", whose cut points need all ratings at hand. Use another loss.'
-            )
         for name, why in UNSTORED.items():
             value = getattr(self, name)
             if value is not None and value is not False:

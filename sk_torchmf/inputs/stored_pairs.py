@@ -50,6 +50,7 @@ class StoredPairs:
             users.append(shard.offset + np.flatnonzero(some))
             n_before.append(n_before[-1] + shard.n_ratings)
         self._n_before = np.array(n_before)  # pairs of the shards before
+        self._n_users_before = np.cumsum([0, *map(len, users)])
         self.users, self.items = np.concatenate(users), np.flatnonzero(has_pairs)
         self.shape = len(self.users), len(self.items)
         self._number, self._at_hand = None, (-1, None)
@@ -87,9 +88,20 @@ class StoredPairs:
         shard, span = self._find(span)
         return np.asarray(getattr(shard, name)[span])
 
+    def users_of(self, span):
+        """The user of each pair of a block, its number among ``users``: Tensor of shape (n,), int64."""
+        at = self._shard_of(span)
+        pointers = self._pointers[at]
+        edges = np.searchsorted(pointers, np.array([span.start, span.stop]) - self._n_before[at])
+        numbers = self._n_users_before[at] + np.arange(*edges)
+        return torch.from_numpy(np.repeat(numbers, np.diff(pointers[edges[0] : edges[1] + 1]))).to(self.device)
+
+    def _shard_of(self, span):
+        return int(np.searchsorted(self._n_before, span.start, side="right")) - 1
+
     def _find(self, span):
         """The shard in which the pairs of a block are, which stays open until another is asked for; and where in it they are."""
-        at = int(np.searchsorted(self._n_before, span.start, side="right")) - 1
+        at = self._shard_of(span)
         number, shard = self._at_hand
         if number != at:
             shard = self.shards[at]
@@ -121,7 +133,8 @@ class StoredValues:
 
     def __getitem__(self, span):
         values = torch.from_numpy(np.array(self.decode(self.pairs.values(self.name, span))))
-        return values.to(self.pairs.device, self.dtype) / self.scale
+        values = values.to(self.pairs.device, self.dtype)
+        return values if self.scale == 1.0 else values / self.scale
 
     def __truediv__(self, scale):
         return StoredValues(self.pairs, self.name, self.dtype, self.decode, self.scale * scale)
@@ -142,7 +155,7 @@ class StoredPlan(Plan):
     def _cut(self):
         return StoredBlocks(self.pairs, self.pairs.cut(*self._limits))
 
-    def _rows(self):
+    def users(self):
         return [cut.rows for cut in self._blocks.cuts]
 
 
@@ -156,5 +169,8 @@ class StoredBlocks:
         return len(self.cuts)
 
     def __iter__(self):
-        for cut in self.cuts:
-            yield cut.rows, cut.span, self.pairs.read(cut)
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, at):
+        cut = self.cuts[at]
+        return cut.rows, cut.span, self.pairs.read(cut)

@@ -80,6 +80,8 @@ class Survey:
         What makes ratings, as the loss codes them, of what is stored: ndarrays.
     weighted : bool
         Whether weights differ from one.
+    levels, totals : ndarray of shape (n_levels,), float32 and float64, or None
+        The distinct ratings, of which numbers are stored, and the weight of each; None where they are too many for that.
     """
 
     counts: tuple[np.ndarray, np.ndarray]
@@ -88,6 +90,8 @@ class Survey:
     limits: tuple[float, float]
     decode: object
     weighted: bool
+    levels: np.ndarray | None = None
+    totals: np.ndarray | None = None
 
 
 def survey(shards, loss, dtype):
@@ -133,7 +137,7 @@ def survey(shards, loss, dtype):
     if levels is not None:
         location, scale = standardise(known, totals, loss)  # a value counts as often as it occurs
         table = known.astype(dtype)
-        return Survey((by_user, by_item), location, scale, limits, table.__getitem__, weighted)
+        return Survey((by_user, by_item), location, scale, limits, table.__getitem__, weighted, levels, totals)
     location, scale = moment / total, 1.0
     if loss.standardised:
         size, square = float(np.abs(known).max()) or 1.0, 0.0

@@ -99,8 +99,12 @@ class Plan:
             return [(slice(0, n_users), slice(0, pairs.n_pairs), pairs)]
         return [(slice(start, stop), *pairs.between(start, stop)) for start, stop in zip(cuts[:-1], cuts[1:], strict=True)]
 
-    def _rows(self):
-        """The users of each block, for sums that need no pairs."""
+    def __getitem__(self, at):
+        """Return a block by its number, as iteration yields it."""
+        return self._blocks[at]
+
+    def users(self):
+        """Return the users of each block, a list of slices, without a look at the pairs."""
         return [rows for rows, _, _ in self._blocks]
 
     def cut(self, *, max_pairs=None, max_users=None):
@@ -159,7 +163,7 @@ class Plan:
         list of Tensor or number
             The sums.
         """
-        for rows in self._rows():
+        for rows in self.users():
             for some in cut_rows(rows.start, rows.stop):
                 self.add(*function(some))
         return self.total()

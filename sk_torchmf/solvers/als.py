@@ -1,7 +1,7 @@
 """Exact ridge solutions of many rows at once: alternating least squares, and the fold-in of new rows. Knows no estimator."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,9 +9,11 @@ from torch import Tensor
 
 from sk_torchmf.solvers.base import Solver, by_name, by_side, fill, tensors_of
 from sk_torchmf.solvers.objective import POWER
+from sk_torchmf.solvers.rating_blocks import Ratings, ratings_of
 from sk_torchmf.solvers.row_regression import own_columns
 
 BLOCK = 2**19  # numbers a block of rows may gather: they stay in the cache
+SHARED = 2**23  # numbers of the items' matrices that are summed at once over blocks or processes
 NEWTON_STEPS = 8
 
 
@@ -77,13 +79,11 @@ class AlternatingLeastSquares(Solver):
         self.k = module.user_factors.shape[1]
         self.biased = module.biased
         rating, weight = objective.rating, objective.weight
-        weight = torch.ones_like(rating) if weight is None else weight
-        self.by_user, self.by_item = [], []  # of each block
-        for _, span, block in self.plan:
-            own, order = (rating[span], weight[span]), block.T.order.long()
-            self.by_user.append(Ratings(block.pointers.long(), block.columns.long(), *own))
-            self.by_item.append(Ratings(block.T.pointers.long(), block.T.columns.long(), *(values[order] for values in own)))
-            self.plan.add(block.T.pointers.diff())
+        self.by_user, self.by_item = (ratings_of(self.plan, rating, weight, by_item=by_item) for by_item in (False, True))
+        like = module.item_factors.detach()
+        self.item_counts = self.plan.sums(weight)[1].to(like)
+        for _, _, block in self.plan:
+            self.plan.add(block.sums()[1])
         (self.item_lengths,) = self.plan.total()
         self.priors = []
         for ridge in objective.ridges:
@@ -91,20 +91,20 @@ class AlternatingLeastSquares(Solver):
             if ridge.mean.ndim == 1:  # else rows move from zero to means of their own
                 mean[: self.k] = ridge.mean[: self.k].cpu().numpy()
             precision, shift = ridge.prior(mean)
-            self.priors.append(RowPrior.from_arrays(precision, shift, rating))
+            self.priors.append(RowPrior.from_arrays(precision, shift, like))
 
     def step(self):
         loss = self.objective.loss
         with torch.no_grad():
             (features, offset), moves, rows = self._features("item"), self._moves(0), []
-            for (some, _, _), ratings in zip(self.plan, self.by_user, strict=True):
+            for some, ratings in self.by_user:
                 own = None if moves is None else PriorMoves(moves[some])
                 rows.append(solve_rows(*ratings, features, offset, self.priors[0], loss, moves=own))
             self._keep("user", torch.cat(rows))
             self.objective.regress(self.module, "user")
             (features, offset), moves = self._features("user"), self._moves(1)
-            fixed = features, offset, self.priors[1], loss
-            self._keep("item", solve_items(self.plan, self.by_item, self.item_lengths, *fixed, moves=moves))
+            known = self.item_lengths, self.item_counts, features, offset
+            self._keep("item", solve_items(self.plan, self.by_item, *known, self.priors[1], loss, moves=moves))
             self.objective.regress(self.module, "item")
             return {"loss": float(self.objective(self.module))}
 
@@ -140,69 +140,6 @@ class AlternatingLeastSquares(Solver):
 
     def advice(self):
         return ". Raise alpha, or check the ratings for extreme values."
-
-
-class Ratings(NamedTuple):
-    """A sparse matrix of ratings by its rows.
-
-    Attributes
-    ----------
-    pointers : Tensor of shape (n_rows + 1,), int64
-        CSR row pointers.
-    columns : Tensor of shape (n_ratings,), int64
-        CSR columns.
-    rating, weight : Tensor of shape (n_ratings,)
-    """
-
-    pointers: Tensor
-    columns: Tensor
-    rating: Tensor
-    weight: Tensor
-
-    def padded(self, index, features, offset):
-        """The ratings of some rows, by number (b,), as if all had as many as the longest: weight 0 marks padding.
-
-        Returns
-        -------
-        block : Block
-        place : Tensor of shape (b, l), int64
-            Places of the ratings; 0 where there is none.
-        real : Tensor of shape (b, l), bool
-            Whether there is one.
-        """
-        longest = int((self.pointers[index + 1] - self.pointers[index]).max())
-        place = self.pointers[index, None] + torch.arange(longest, device=index.device)  # (b, l)
-        real = place < self.pointers[index + 1, None]
-        place = torch.where(real, place, 0)
-        column = self.columns[place] if longest else place
-        return Block(features[column], offset[column], self.rating[place], self.weight[place] * real), place, real
-
-
-class Block(NamedTuple):
-    """Some rows' ratings beside the features of what was rated.
-
-    Attributes
-    ----------
-    Y : Tensor of shape (b, l, width)
-    offset, rating, weight : Tensor of shape (b, l)
-    """
-
-    Y: Tensor
-    offset: Tensor
-    rating: Tensor
-    weight: Tensor
-
-    def score(self, x):
-        """Scores (b, l) by rows x of shape (b, width)."""
-        return self.offset + (self.Y @ x[:, :, None])[:, :, 0]
-
-    def working(self, x, loss):
-        """The ratings and weights, (b, l) each, of the squared error whose minimum is a Newton step from x."""
-        if loss.name == "squared_error":
-            return self.rating, self.weight
-        score = self.score(x)
-        bend = loss.curvature(score, self.rating)
-        return score - loss.slope(score, self.rating) / bend, self.weight * bend / 2
 
 
 class PriorMoves(NamedTuple):
@@ -287,7 +224,7 @@ def solve_rows(pointers, columns, rating, weight, features, offset, prior, loss,
 
 def _chunks(lengths, width):
     """Row numbers, the longest rows first, as many at a time as keep what is gathered in the cache."""
-    order = torch.argsort(lengths, descending=True)
+    order = torch.argsort(lengths, descending=True, stable=True)  # the same in all processes
     start = 0
     while start < len(order):
         index = order[start : start + max(1, BLOCK // (width * max(int(lengths[order[start]]), width)))]  # (b,)
@@ -319,16 +256,18 @@ def _solve_block(block, prior, loss, moves, leave_one_out):
     return x, working - (working - score) / keep
 
 
-def solve_items(plan, ratings, lengths, features, offset, prior, loss, *, moves=None):
+def solve_items(plan, ratings, lengths, count, features, offset, prior, loss, *, moves=None):
     """Fit every item's row to fixed features of the users, as ``solve_rows`` would, with an item's ratings in several blocks.
 
     Parameters
     ----------
     plan : Plan
-    ratings : list of Ratings
-        Of each of the plan's blocks, items in rows and the block's users in columns.
-    lengths : Tensor of shape (n_items,), int64
-        The number of each item's ratings in all blocks.
+    ratings : iterable of (slice, Ratings)
+        Of each of the plan's blocks its users, and items in rows with these users in columns.
+    lengths : Tensor of shape (n_items,)
+        The number of each item's ratings in all blocks and processes.
+    count : Tensor of shape (n_items,)
+        The sum of their weights.
     features : Tensor of shape (n_users, width)
     offset : Tensor of shape (n_users,)
     prior : RowPrior
@@ -339,27 +278,71 @@ def solve_items(plan, ratings, lengths, features, offset, prior, loss, *, moves=
     Returns
     -------
     Tensor of shape (n_items, width)
+
+    Notes
+    -----
+    One block that is at hand gives the matrices of as many items as stay in the cache. Of several blocks or processes as many are
+    summed at once as ``SHARED`` numbers hold: each Newton step of them goes through all blocks and adds up over the processes.
     """
-    rows = features.new_empty(len(lengths), features.shape[1])
-    for index in _chunks(lengths, features.shape[1]):
-        blocks = []
-        for (some, _, _), own in zip(plan, ratings, strict=True):
-            blocks.append(own.padded(index, features[some], offset[some])[0])
-            plan.add(blocks[-1].weight.sum(1))
-        (count,) = plan.total()
-        precision, shift = prior.at(count)
+    width = features.shape[1]
+    rows = features.new_empty(len(lengths), width)
+    in_cache = plan.processes.size == 1 and plan.keeps_blocks and len(plan) == 1
+    numbers = torch.arange(len(lengths), device=lengths.device)
+    for index in _chunks(lengths, width) if in_cache else numbers.split(max(1, SHARED // width**2)):
+        found = Gathered(ratings, index, features, offset)
+        gathered = [list(pieces) for pieces in found] if in_cache else found
+        precision, shift = prior.at(count[index])
         if moves is not None:
-            shift = shift + (prior.pull(count) @ moves[index, :, None])[:, :, 0]
+            shift = shift + (prior.pull(count[index]) @ moves[index, :, None])[:, :, 0]
         x = torch.linalg.solve_ex(precision, shift)[0]
         for _ in range(_n_steps(loss)):
-            for block in blocks:
-                working, curvature = block.working(x, loss)
-                Yw = block.Y * curvature[:, :, None]
-                plan.add(Yw.mT @ block.Y, Yw.mT @ (working - block.offset)[:, :, None])
+            for pieces in gathered:
+                plan.add(*_equations(pieces, x, loss))
             A, b = plan.total()
             x = torch.cholesky_solve(b + shift[:, :, None], _cholesky(A + precision))[:, :, 0]
         rows[index] = x
     return rows
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The ratings of some items, beside the features of who rated them, made anew each time that they are gone through.
+
+    Attributes
+    ----------
+    ratings : iterable of (slice, Ratings)
+    index : Tensor of shape (m,), int64
+        The items' numbers.
+    features : Tensor of shape (n_users, width)
+    offset : Tensor of shape (n_users,)
+    """
+
+    ratings: Any
+    index: Tensor
+    features: Tensor
+    offset: Tensor
+
+    def __iter__(self):
+        """Yield for each block what it has, a generator of (places in the index, Block) of a size that stays in the cache."""
+        for rows, own in self.ratings:
+            yield self._pieces(own, self.features[rows], self.offset[rows])
+
+    def _pieces(self, ratings, features, offset):
+        lengths = ratings.pointers.diff()[self.index]
+        for at in _chunks(lengths, features.shape[1]):
+            if lengths[at[0]] == 0:  # the longest
+                return
+            yield at, ratings.padded(self.index[at], features, offset)[0]
+
+
+def _equations(pieces, x, loss):
+    """The matrices (m, width, width) and right sides (m, width, 1) of the Newton steps from x (m, width), without the prior."""
+    A, b = x.new_zeros(*x.shape, x.shape[1]), x.new_zeros(*x.shape, 1)
+    for at, block in pieces:
+        working, curvature = block.working(x[at], loss)
+        Yw = block.Y * curvature[:, :, None]
+        A[at], b[at] = Yw.mT @ block.Y, Yw.mT @ (working - block.offset)[:, :, None]
+    return A, b
 
 
 def _n_steps(loss):

@@ -15,6 +15,7 @@ POWER = 0.75  # how a row's ridge grows with its number of ratings: between cons
 FACTOR_OFFSET = 10.0  # a factor row's ridge at zero ratings, in alpha
 BIAS_OFFSET = 30.0  # a bias's ridge, in alpha, whatever the number of ratings
 
+BLOCK = 2**20  # pairs that a plan on disk reads at once
 MIN_RIDGE = 1e-6  # of a fold-in, so that a row without ratings is defined at alpha = 0
 
 
@@ -114,9 +115,9 @@ class Objective:
     ----------
     plan : Plan
     rating : Tensor of shape (n_pairs,)
-        Standardised ratings, user-major.
+        Standardised ratings, user-major. Of a plan that does not keep its blocks, whatever gives the tensor of a block by its span.
     weight : Tensor of shape (n_pairs,) or None
-        Observation weights, user-major.
+        Observation weights, user-major; likewise.
     loss : callable
         ``(score, rating) -> `` loss of each pair.
     ridges : tuple of Ridge
@@ -136,6 +137,7 @@ class Objective:
     def build(cls, module, plan, rating, weight, loss, *, alpha, mean, features=None):
         """Gather the parts for a built-in module whose scores start at ``mean``; ``features`` are SideFeatures or None."""
         n_factors = module.user_factors.shape[1]
+        plan = plan if plan.keeps_blocks else plan.cut(max_pairs=BLOCK)
         means = [row.detach() for row in module.mean_rows(mean)]
         ridges = Ridge.of_sides(plan, weight, means, alpha, n_factors)
         regressions = regressions_of(features, plan, ridges)
@@ -145,7 +147,7 @@ class Objective:
         for part, rows, span, block in self.parts(module):
             self.plan.add(*self._of_block(part, rows, span, block))
         value, of_users = self.plan.total()
-        return value + (of_users + self.ridges[1](module.rows()[1])) + self._penalty()
+        return self.plan.agreed(value + (of_users + self.ridges[1](module.rows()[1])) + self._penalty())[0]
 
     def gradients(self, module):
         """Differentiate.
@@ -174,7 +176,7 @@ class Objective:
         gradients = {name: torch.cat([found[name] for found in of_blocks]) for name in of_blocks[0]}
         for name, total, own in zip(items, sums, torch.autograd.grad(of_items, list(items.values())), strict=True):
             gradients[name] = total + own
-        return value + (of_users + of_items.detach()) + self._penalty(), gradients
+        return self.plan.agreed(value + (of_users + of_items.detach()) + self._penalty())[0], gradients
 
     def parts(self, module):
         """Go through the plan's blocks, each with the module of its users: itself where there is one block."""
@@ -211,7 +213,8 @@ class Objective:
     def solution(self, module):
         """The Factors of a module that minimises it; their prior is the ridge about the mean user."""
         users, items = (rows.detach() for rows in module.rows())
-        factors = with_weights(Factors.from_module(module), self.regressions, users, items, self.plan)
+        factors = Factors.from_module(module, mean_of_users=self.plan.mean_of_users)
+        factors = with_weights(factors, self.regressions, users, items, self.plan)
         if factors.users.weights is not None:
             return replace(factors, prior=self.ridges[0].prior(factors.users.weights.own_average))
         rows, biases = factors.users.factors, factors.users.biases
@@ -227,18 +230,45 @@ class Objective:
 
         Returns
         -------
-        list of (slice, Objective)
-            The block's users and its objective, to be called with ``module.block(users)``. The ridge of an item is shared out by
-            the weight of its ratings in each block; that of the coefficients is the first block's.
+        BlockObjectives
+            By the numbers of the blocks their users, a slice, and their objectives, to be called with ``module.block(users)``. The
+            ridge of an item is shared out by the weight of its ratings in each block; that of the coefficients is the first
+            block's.
         """
-        users, items = self.ridges
-        item_count = self.plan.sums(self.weight)[1]
-        parts: list[tuple[slice, Objective]] = []
-        blocks = self.plan.cut(max_pairs=size)
-        for rows, span, block in blocks:
-            weight = None if self.weight is None else self.weight[span]
-            share = torch.where(item_count > 0, block.sums(weight)[1] / item_count, 1 / len(blocks)).to(items.share.dtype)
-            ridges = users.part(rows), replace(items, share=items.share * share[:, None])
-            regressions = {} if parts else self.regressions
-            parts.append((rows, Objective(Plan(block), self.rating[span], weight, self.loss, ridges, regressions)))
-        return parts
+        return BlockObjectives(self, self.plan.cut(max_pairs=size))
+
+
+class BlockObjectives:
+    """The objectives of the blocks of a plan, see ``Objective.blocks``: one at a time where the plan does not keep its blocks.
+
+    Parameters
+    ----------
+    whole : Objective
+    plan : Plan
+        Its plan in smaller blocks.
+
+    Attributes
+    ----------
+    users : list of slice
+        Those of each block.
+    """
+
+    def __init__(self, whole, plan):
+        self.whole, self.plan, self.users = whole, plan, plan.users()
+        self.item_count = whole.plan.sums(whole.weight)[1]
+        self._kept = [self._of(at) for at in range(len(self))] if plan.keeps_blocks else None
+
+    def __len__(self):
+        return len(self.users)
+
+    def __getitem__(self, at):
+        return self._of(range(len(self))[at]) if self._kept is None else self._kept[at]
+
+    def _of(self, at):
+        whole, (users, items) = self.whole, self.whole.ridges
+        rows, span, block = self.plan[at]
+        weight = None if whole.weight is None else whole.weight[span]
+        share = torch.where(self.item_count > 0, block.sums(weight)[1] / self.item_count, 1 / len(self)).to(items.share.dtype)
+        ridges = users.part(rows), replace(items, share=items.share * share[:, None])
+        regressions = {} if at else whole.regressions
+        return rows, Objective(Plan(block), whole.rating[span], weight, whole.loss, ridges, regressions)

@@ -2,6 +2,8 @@
 
 import math
 from contextlib import nullcontext
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -22,7 +24,7 @@ OPTIONS: dict[str, dict] = {
 def default_learning_rate(optimizer, objective, module):
     """A step size that suits the standardised objective; for SGD a tenth of the inverse of its largest curvature at the start."""
     if optimizer == "sgd":
-        size = max(float(ridge.mean.square().sum(-1).max()) for ridge in objective.ridges)
+        size = objective.plan.largest(max(_largest(ridge.mean.square().sum(-1)) for ridge in objective.ridges))
         return 0.1 / (_largest_curvature(objective, module) * (1 + size))
     return {"adam": 0.1, "adagrad": 0.2, "lbfgs": 1.0}[optimizer]
 
@@ -33,9 +35,14 @@ def _largest_curvature(objective, module):
     for part, _, span, block in objective.parts(module):
         bend = objective.loss.curvature(part.forward_pairs(block).detach(), objective.rating[span]) / 2
         own, of_items = block.sums(bend if objective.weight is None else bend * objective.weight[span])
-        of_users = max(of_users, float(own.max()))
+        of_users = max(of_users, _largest(own))
         plan.add(of_items)
     return max(plan.largest(of_users), float(plan.total()[0].max()))
+
+
+def _largest(values):
+    """The largest of values >= 0, of which a process may have none."""
+    return float(values.max()) if values.numel() else 0.0
 
 
 class Minimiser(Solver):
@@ -53,7 +60,7 @@ class Minimiser(Solver):
     learning_rate : float, optional
         By default one that suits the standardised objective.
     batch_size : int, optional
-        About how many pairs a step takes (whole users); all of them by default. Not for lbfgs.
+        About how many pairs a step takes (whole users); all of them by default. Not for lbfgs, nor for several processes.
     generator : torch.Generator, optional
         Shuffles the blocks.
 
@@ -72,10 +79,12 @@ class Minimiser(Solver):
         if learning_rate is None:
             learning_rate = default_learning_rate(optimizer, objective, module)
         self.learning_rate = learning_rate
-        self.parts = [(module, objective)]
+        self.modules = [module]
+        self.parts: Any = [(slice(None), objective)]
         if batch_size is not None and batch_size < objective.plan.n_pairs:
-            self.parts = [(module.block(rows), part) for rows, part in objective.blocks(batch_size)]
-        self.parameters = list({id(p): p for block, _ in self.parts for p in block.parameters()}.values())
+            self.parts = objective.blocks(batch_size)
+            self.modules = [module.block(rows) for rows in self.parts.users]
+        self.parameters = list({id(p): p for block in self.modules for p in block.parameters()}.values())
         with torch.device("cpu"):  # where optimizers count their steps, whatever the default device
             self.optimizer = OPTIMIZERS[optimizer](self.parameters, lr=learning_rate, **OPTIONS.get(optimizer, {}))
 
@@ -83,12 +92,13 @@ class Minimiser(Solver):
         n = len(self.parts)
         order = torch.randperm(n, generator=self.generator, device="cpu").tolist() if n > 1 else [0]
         with nullcontext() if self.optimizer.state else torch.device("cpu"):  # likewise; the first epoch makes what is missing
-            value = sum(float(self.optimizer.step(lambda at=at: self._closure(*self.parts[at]))) for at in order)
+            value = sum(float(self.optimizer.step(partial(self._closure, at))) for at in order)
         self.objective.regress(self.module)
         return {"loss": value if all(bool(p.isfinite().all()) for p in self.parameters) else math.nan}
 
-    def _closure(self, block, part):
-        value, gradients = part.gradients(block)
+    def _closure(self, at):
+        block = self.modules[at]
+        value, gradients = self.parts[at][1].gradients(block)
         self.optimizer.zero_grad()  # to None: rows of other blocks are left alone, their moments too
         for name, parameter in block.named_parameters():
             parameter.grad = gradients[name]

@@ -160,7 +160,7 @@ class OrdinalCuts:
     plan : Plan
         Every user has a rating.
     code : Tensor of shape (n_pairs,), int
-        Numbers of the ratings' levels, user-major.
+        Numbers of the ratings' levels, user-major. Of a plan that does not keep its blocks, whatever gives a block's by its span.
     common : Tensor of shape (n_levels - 1,)
         :math:`\gamma` to start from, see ``first_cuts``; increasing.
     spread : Tensor of shape (n_levels - 1, n_levels - 1), optional
@@ -175,7 +175,7 @@ class OrdinalCuts:
     common, spread : Tensor, float64, on the CPU
     own : Tensor of shape (n_users, n_levels - 1), of ``dtype``, or None
         :math:`\delta`.
-    place : Tensor of shape (n_pairs,), int
+    place : Tensor of shape (n_pairs,), int, or StoredPlaces
         User-major, by which a pair's own cut points are found.
     max_users : int or None
         How many users are worked on at once, at most.
@@ -196,10 +196,13 @@ class OrdinalCuts:
         self.spread = None if of_all else spread.to("cpu", torch.float64, copy=True)
         self.own = None if of_all else torch.zeros(n_users, n_cuts, dtype=dtype, device=plan.device)
         index = torch.int32 if of_all or n_users * (n_cuts + 2) < 2**31 else torch.int64
-        self.place = code.to(plan.device, index)  # of the lower cut point in the table; the upper one follows it
-        if not of_all:
-            first = torch.arange(n_users, dtype=index, device=plan.device) * (n_cuts + 2)
-            self.place = self.place + plan.pairs.expand(first)
+        width = 0 if of_all else n_cuts + 2
+        if plan.keeps_blocks:
+            self.place = code.to(plan.device, index)  # of the lower cut point in the table; the upper one follows it
+            if not of_all:
+                self.place = self.place + plan.pairs.expand(torch.arange(n_users, dtype=index, device=plan.device) * width)
+        else:
+            self.place = StoredPlaces(plan.pairs, code, index, width)
         self._tabulate()
 
     def _tabulate(self):
@@ -313,13 +316,15 @@ class OrdinalCuts:
             move = -_solve(joint, precision @ shift)
             self.common = _moved(self.common[None], move.cpu()[None])[0]
         new = self.common.to(device)
-        for rows, _, _ in plan:
+
+        def improved(rows):
             delta, hessian, gradient = posterior(rows)
             move = torch.linalg.solve(hessian, precision @ (new - start) - gradient)
             delta = _moved(start + delta, move) - new
             own[rows] = delta.to(self.dtype)
-            plan.add(delta.T @ delta)
-        (square,) = plan.total()
+            return [delta.T @ delta]
+
+        (square,) = plan.total_over_users(improved)
         if common:
             least = LEAST_SPREAD * torch.eye(len(start), dtype=torch.float64)
             self.spread = ((square + covariance) / plan.n_users).cpu() + least
@@ -342,6 +347,27 @@ class OrdinalCuts:
             self.spread = state["rest"]["cut_spread"].to(self.spread, copy=True)
             self.own = state["user"]["own_cuts"].to(self.own, copy=True)
         self._tabulate()
+
+
+class StoredPlaces:
+    """``OrdinalCuts.place`` of pairs on disk: ``places[span]`` makes those of a block.
+
+    Parameters
+    ----------
+    pairs : StoredPairs
+    code : StoredValues
+        Numbers of levels.
+    dtype : torch.dtype
+    width : int
+        How many cut points a user's row of the table has; 0 where all users share one.
+    """
+
+    def __init__(self, pairs, code, dtype, width):
+        self.pairs, self.code, self.dtype, self.width = pairs, code, dtype, width
+
+    def __getitem__(self, span):
+        place = self.code[span].to(self.dtype)
+        return place.add_(self.pairs.users_of(span).to(self.dtype), alpha=self.width) if self.width else place
 
 
 def _solve(hessian, gradient):

@@ -17,8 +17,8 @@ class RatingSolver:
     ----------
     build : callable
         ``(module, plan, rating, weight, loss, *, alpha, mean, learning_rate, batch_size, generator)`` to a Solver: a PlainMF or
-        BiasedMF whose scores start at ``mean``, standardised ratings and weights or None in user-major order, a PointwiseLoss;
-        each solver takes of the options what it has a use for.
+        BiasedMF whose scores start at ``mean``, standardised ratings and weights or None in user-major order, of a plan on disk
+        what gives a block's by its span, a PointwiseLoss; each solver takes of the options what it has a use for.
     init_std : float
         Standard deviation of the rows that it starts from.
     takes_batches : bool
@@ -27,9 +27,8 @@ class RatingSolver:
         Whether it learns from the rows how much they differ, so that directions in which they do not are lost to it.
     takes_effects : bool
         Whether it learns biases of the context of ratings; ``build`` then takes ``effects``, see ``Variational``.
-    takes_shards : bool
-        Whether it goes through the blocks of a plan one at a time, so that these may be on disk: ``rating`` and ``weight`` of
-        ``build`` then give a block's by its span.
+    sums_over_processes : bool
+        Whether all that it sums over pairs and over users' rows goes through the plan, so that several processes may share a fit.
     takes_cuts : bool
         Whether it learns the cut points between ratings that are levels: ``build`` then takes ``cuts``, an OrdinalCuts, too.
     has_matrices : bool
@@ -41,7 +40,7 @@ class RatingSolver:
     takes_batches: bool = False
     learns_prior: bool = False
     takes_effects: bool = False
-    takes_shards: bool = False
+    sums_over_processes: bool = True
     takes_cuts: bool = False
     has_matrices: bool = False
 
@@ -60,13 +59,11 @@ def _minimiser(name):
         objective = Objective.build(module, plan, rating, weight, loss, alpha=alpha, mean=mean, features=features)
         return Minimiser(module, objective, name, learning_rate=learning_rate, batch_size=batch_size, generator=generator)
 
-    return RatingSolver(build, takes_batches=name != "lbfgs")
+    return RatingSolver(build, takes_batches=name != "lbfgs", sums_over_processes=name != "lbfgs")
 
 
 RATING_SOLVERS = {
-    "variational": RatingSolver(
-        _variational, init_std=1.0, learns_prior=True, takes_effects=True, takes_shards=True, takes_cuts=True
-    ),
+    "variational": RatingSolver(_variational, init_std=1.0, learns_prior=True, takes_effects=True, takes_cuts=True),
     "als": RatingSolver(_als, has_matrices=True),
     **{name: _minimiser(name) for name in OPTIMIZERS},
 }

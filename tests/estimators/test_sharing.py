@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from several_processes import run
-from sharing import ERRORS, FITS, FORMS, KINDS, N_USERS, OTHER_FITS, OTHERS, REFUSED, TIMEOUT, assert_same, make, part
+from sharing import ERRORS, FITS, FORMS, KINDS, N_USERS, OTHER_FITS, OTHERS, REFUSED, SOLVERS, TIMEOUT, assert_same, make, part
 
 from sk_torchmf.inputs.stable_hash import shares, stable_hash
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
 EVERY_FIT = [*FITS, *OTHER_FITS]
 GROUPS = [  # one after another: each has a limit of its own
-    *([case for case in FITS if case.startswith(kind)] for kind in KINDS),
+    *(
+        [case for case in FITS if case.startswith(kind) and (case.split("_")[1] in SOLVERS) == other]
+        for kind in KINDS
+        for other in (False, True)
+    ),
     [*OTHER_FITS, *OTHERS, *[f"refused_{name}" for name in REFUSED], *ERRORS, "afterwards"],
 ]
 
@@ -87,8 +91,9 @@ def test_initial_rows_are_all_that_differs_from_a_fit_that_is_not_distributed(al
 
 
 def test_a_row_of_each_item_is_summed_an_epoch(found, size):
-    """Slopes, k + 1 with the bias; counts or squares of errors; squares of moves; nothing of the users."""
-    assert found["bytes_of_an_epoch"] == [300 * (3 + 3) * 8] * size
+    """Slopes, k + 1 with the bias; counts or squares of errors; squares of moves; nothing of the users. For als a matrix too."""
+    numbers = {"variational": 3 + 3, "als": 4 * 4 + 4, "adam": 3 + 1}
+    assert found["bytes_of_an_epoch"] == [{solver: 300 * n * 8 for solver, n in numbers.items()}] * size
 
 
 def test_seed_is_agreed_where_none_is_given(found, size):

@@ -11,7 +11,7 @@ ROOT = Path(sk_torchmf.__file__).parent
 FILES = {str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(ROOT.rglob("*.py"))}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 PICTURES = "display/"  # whose objects keep the artists that they drew
-FAST_ROADS = ("solvers/als.py", "solvers/likelihood.py")  # of the squared error
+FAST_ROADS = ("solvers/als.py", "solvers/likelihood.py", "solvers/rating_blocks.py")  # of the squared error
 
 
 def is_fitted(name):

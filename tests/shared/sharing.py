@@ -16,6 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sk_torchmf import BiasedMatrixFactorization, DivergenceError, Interactions, MatrixFactorization
 from sk_torchmf.distributed import communicator
+from sk_torchmf.solvers import als
 from sk_torchmf.solvers.likelihood import Likelihood
 from sk_torchmf.solvers.variational import Variational
 from sk_torchmf.training import loop
@@ -23,6 +24,7 @@ from sk_torchmf.training import loop
 N_USERS, N_ITEMS, TIMEOUT = 40, 15, 3  # seconds, where a process is lost
 KINDS = {"plain": MatrixFactorization, "biased": BiasedMatrixFactorization}
 LOSSES = ["squared_error", "huber", "poisson", "logistic", "ordinal"]
+SOLVERS = ["als", "adam", "adagrad", "sgd"]  # beside variational
 FORMS = ["numbers", "text", "container", "sparse"]
 
 
@@ -111,8 +113,8 @@ def found_by(model, X, y=None, weight=None):
     return state(model), state(model.gather())
 
 
-def fit(kind, loss, form, weighted):
-    return found_by(make(kind, loss=loss), *part(*place(), loss, form, weighted))
+def fit(kind, loss, form, weighted, **options):
+    return found_by(make(kind, loss=loss, **options), *part(*place(), loss, form, weighted))
 
 
 FITS = {
@@ -129,6 +131,21 @@ FITS |= {
 }
 
 
+FITS |= {
+    f"{kind}_{solver}_{loss}": partial(fit, kind, loss, "numbers", loss in ("huber", "logistic"), solver=solver, max_iter=4)
+    for kind in KINDS
+    for solver in SOLVERS
+    for loss in LOSSES
+    if loss != "ordinal"
+}
+FITS |= {f"{kind}_own_cut_points": partial(fit, kind, "ordinal", "numbers", True, cut_points="user", max_iter=4) for kind in KINDS}
+
+
+def of_few_items_at_once():
+    """The matrices of two items at a time are summed."""
+    return _with(als, "SHARED", 40, lambda: found_by(make(solver="als", loss="huber", max_iter=3), *part(*place())))
+
+
 def in_single_precision():
     return found_by(make(dtype="float32"), *part(*place()))
 
@@ -140,11 +157,15 @@ def all_rows_on_the_last():
     return found_by(make(), X[some], y[some], weight)
 
 
-def one_user():
+def one_user(**options):
     """All but one process end without users."""
     rank, size = place()
     rows = np.arange(rank, N_ITEMS, size)
-    return found_by(make(), pd.DataFrame({"user": 0 * rows, "item": rows}), rows % 3 + 1.0)
+    return found_by(make(**options), pd.DataFrame({"user": 0 * rows, "item": rows}), rows % 3 + 1.0)
+
+
+ONE_USER = {f"one_user_{solver}": partial(one_user, solver=solver, max_iter=3) for solver in ("als", "sgd")}
+ONE_USER["one_user_own_cut_points"] = partial(one_user, loss="ordinal", cut_points="user", max_iter=3)
 
 
 def weight_of_zero():
@@ -169,7 +190,10 @@ def long_fit():
     return make(n_factors=1, max_iter=300).fit(*part(*place())[:2]).predict(part(0, 1)[0])
 
 
-OTHER_FITS = ["in_single_precision", "all_rows_on_the_last", "one_user", "weight_of_zero", "labels_of_two_kinds"]
+OTHER_FITS = [
+    *["of_few_items_at_once", "in_single_precision", "all_rows_on_the_last", "one_user", *ONE_USER],
+    *["weight_of_zero", "labels_of_two_kinds"],
+]
 
 
 def without_a_seed():
@@ -282,16 +306,15 @@ REFUSED = {
     "time": ({"time": 1}, {}, "needs time=None"),
     "seen_features": ({"seen_features": "user"}, {}, "needs seen_features=None"),
     "warm_start": ({"warm_start": True}, {}, "needs warm_start=False"),
-    "own_cut_points": ({"loss": "ordinal", "cut_points": "user"}, {}, 'needs cut_points="common"'),
+    "batches": ({"solver": "adam", "batch_size": 50}, {}, "needs batch_size=None: a batch would depend on which process has"),
+    "lbfgs": ({"solver": "lbfgs"}, {}, 'takes no solver="lbfgs", whose steps depend on the products of all rows at once.'),
     "validation_data": ({}, {"X_val": pd.DataFrame({"user": [7], "item": [100]}), "y_val": [3.0]}, "takes no X_val"),
     "user_features": ({}, {"user_features": pd.DataFrame({"age": [3.0]}, index=[7])}, "takes no user_features"),
     "item_features": ({}, {"item_features": pd.DataFrame({"age": [3.0]}, index=[100])}, "takes no item_features"),
-    **{
-        name: ({"solver": name}, {}, f'needs solver="variational": the others do not yet sum over processes. Got "{name}".')
-        for name in ("als", "adam", "adagrad", "sgd", "lbfgs")
-    },
 }
-CASES = FITS | ASKED | {f"refused_{name}": partial(refused, options, given) for name, (options, given, _) in REFUSED.items()}
+CASES = (
+    FITS | ONE_USER | ASKED | {f"refused_{name}": partial(refused, options, given) for name, (options, given, _) in REFUSED.items()}
+)
 
 
 def partial_fit_refused():
@@ -396,12 +419,12 @@ def bytes_of_an_epoch():
         n_bytes.append(tensor.numel() * tensor.element_size())
         return all_reduce(tensor, *args)
 
-    def fit(max_iter):
+    def fit(solver, max_iter):
         n_bytes.clear()
-        _with(dist, "all_reduce", counted, lambda: make(max_iter=max_iter).fit(X, X["item"] % 7))
+        _with(dist, "all_reduce", counted, lambda: make(solver=solver, max_iter=max_iter).fit(X, X["item"] % 7))
         return sum(n_bytes)
 
-    return fit(3) - fit(2)
+    return {solver: fit(solver, 3) - fit(solver, 2) for solver in ("variational", "als", "adam")}
 
 
 OTHERS = [
