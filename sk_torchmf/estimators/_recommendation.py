@@ -62,12 +62,11 @@ class Recommender(FactorPredictor):
                 stored = isinstance(self.seen_, StoredPattern)
                 seen = StoredRows(self.seen_, code) if stored else select_rows(self.seen_, code)
         candidates = read_candidates(self, items)
-        user_rows = torch.from_numpy(np.column_stack([factors, np.ones(len(factors))]))
-        if rng is not None:
-            item_rows = torch.from_numpy(np.column_stack(model.draw(rng, "item", candidates)))
-        else:
-            item_rows = model.items.rows(None if items is None else candidates)
-        found, scores = best_candidates(lambda block: user_rows[block] @ item_rows.T, len(user_rows), candidates, k, seen, progress)
+        rows = model.items.at(None if items is None else candidates) if rng is None else model.draw(rng, "item", candidates)
+        user_factors, item_factors, item_biases = map(torch.from_numpy, (factors, *rows))
+        found, scores = best_candidates(
+            lambda block: torch.addmm(item_biases, user_factors[block], item_factors.T), len(factors), candidates, k, seen, progress
+        )
         scores, remain = scores + (constant + model.constant)[:, None], found >= 0
         of_scores = None if code is None else np.broadcast_to(code[:, None], scores.shape)[remain]
         scores[remain] = self._respond(scores[remain], user=of_scores)

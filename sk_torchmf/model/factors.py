@@ -89,16 +89,6 @@ class Side:
             rows[self.unknown(code)] = np.nan
         return rows, biases
 
-    def rows(self, code=None):
-        """Factors and, in the last column, biases of row numbers, -1 for unknown, by default of all; a Tensor, float64."""
-        if code is not None:
-            return torch.from_numpy(np.column_stack(self.at(code)))
-        rows = np.zeros((len(self), self.factors.shape[1] + 1))
-        rows[:, :-1] = self.factors
-        if self.biases is not None:
-            rows[:, -1] = self.biases
-        return torch.from_numpy(rows)
-
     def with_centred_biases(self):
         """The side with biases of mean zero, and what the mean was."""
         biases = np.asarray(self.biases)

@@ -48,10 +48,7 @@ INLINE void fetch(const float *row, int n) {
 #define FOUR(n) \
   const float *q0 = Q + (int64_t)columns[t] * k, *q1 = Q + (int64_t)columns[t + 1] * k; \
   const float *q2 = Q + (int64_t)columns[t + 2] * k, *q3 = Q + (int64_t)columns[t + 3] * k; \
-  for (int j = 0; j < 4; j++) { \
-    int64_t far = t + AHEAD + j; \
-    fetch(Q + (int64_t)columns[far < n_pairs ? far : t] * k, n); \
-  } \
+  for (int j = 0; j < 4; j++) fetch(Q + (int64_t)columns[t + AHEAD + j < n_pairs ? t + AHEAD + j : t] * k, n); \
   v8 x0 = p[0] * *(const v8 *)q0, x1 = p[0] * *(const v8 *)q1, x2 = p[0] * *(const v8 *)q2, x3 = p[0] * *(const v8 *)q3; \
   UNROLL for (int j = 1; j < n; j++) { \
     x0 += p[j] * *(const v8 *)(q0 + 8 * j); \
@@ -62,6 +59,7 @@ INLINE void fetch(const float *row, int n) {
   v4 dot = sums_of(x0, x1, x2, x3)
 #define ONE(n) \
   const float *q = Q + (int64_t)columns[t] * k; \
+  fetch(Q + (int64_t)columns[t + AHEAD < n_pairs ? t + AHEAD : t] * k, n); \
   v8 x = p[0] * *(const v8 *)q; \
   UNROLL for (int j = 1; j < n; j++) x += p[j] * *(const v8 *)(q + 8 * j); \
   float dot = sum_of(x)

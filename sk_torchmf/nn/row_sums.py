@@ -58,7 +58,7 @@ def error_sums(pairs, P, Q, rating, weight=None, b=None, c=None):
     if kernels.serve(pairs, P, Q, of_pairs=(rating, weight), of_rows=[b], of_columns=[c]):
         k = P.shape[1]
         P, Q = kernels.padded(P), kernels.padded(Q)
-        found = RowSums(torch.empty_like(P), P.new_empty(len(P)), P.new_empty(len(P)))
+        found = RowSums(torch.empty_like(P), P.new_empty(P.shape[0]), P.new_empty(P.shape[0]))
         kernels.call("gradient", pairs, P, Q, (b, c, rating, weight), found)
         return found if P.shape[1] == k else found._replace(slopes=found.slopes[:, :k])
     error = pairs.dots(P, Q, add_to=-rating if b is None else pairs.expand(b).sub_(rating))
@@ -96,7 +96,7 @@ def square_sums(pairs, P, Q, weight=None, b=None):
     tensor([58.])
     """
     if kernels.serve(pairs, P, Q, of_pairs=[weight], of_rows=[b]):
-        found = P.new_empty(len(P))
+        found = P.new_empty(P.shape[0])
         kernels.call("squares", pairs, kernels.padded(P), kernels.padded(Q), (b, weight), [found])
         return found
     move = pairs.dots(P.contiguous(), Q.contiguous(), add_to=None if b is None else pairs.expand(b))

@@ -42,6 +42,9 @@ def top_k(scores, k, *, exact=False):
         return _order(compared(scores))[:, :k]
     values, columns = torch.topk(scores, min(k + 1, scores.shape[1]), dim=1)  # of equal scores any
     values = compared(values)
+    in_order = values.numpy()
+    if (in_order[:, :-1] > in_order[:, 1:]).all():  # nothing ties
+        return columns[:, :k]
     columns, order = torch.sort(columns[:, :k], dim=1)
     columns = columns.gather(1, _order(values[:, :k].gather(1, order)))
     if k < values.shape[1]:
@@ -90,8 +93,7 @@ def rank(score, n_rows, n_columns, k, *, excluded=None, done=None):
         if excluded is not None:
             pointers = excluded.indptr[block.start : block.stop + 1]
             row = np.repeat(np.arange(len(scores)), np.diff(pointers))
-            column = excluded.indices[pointers[0] : pointers[-1]].astype(np.int64)
-            scores[torch.from_numpy(row), torch.from_numpy(column)] = -torch.inf
+            scores.numpy()[row, excluded.indices[pointers[0] : pointers[-1]]] = -np.inf
         best = top_k(scores, min(k, n_columns))
         found = scores.gather(1, best).numpy()
         values[block, : found.shape[1]] = found

@@ -2,13 +2,38 @@
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sk_torchmf.nn import Pairs
 from sk_torchmf.nn.row_sums import error_sums, square_sums
+
+
+class Rows(NamedTuple):
+    """Rows of one side, as kernels take them.
+
+    Attributes
+    ----------
+    factors : Tensor of shape (n, n_factors)
+        Contiguous.
+    biases : Tensor of shape (n,) or None
+        Contiguous; None in a plain model.
+    """
+
+    factors: Tensor
+    biases: Tensor | None = None
+
+    @classmethod
+    def of(cls, rows, n_factors):
+        """Copy rows (n, width), a bias after the factors or none."""
+        biases = rows[:, n_factors].clone() if rows.shape[1] > n_factors else None
+        return cls(rows[:, :n_factors].clone(memory_format=torch.contiguous_format), biases)
+
+    def some(self, rows):
+        """Those of a slice, without a copy."""
+        return Rows(self.factors[rows], None if self.biases is None else self.biases[rows])
 
 
 @dataclass(frozen=True)
@@ -79,8 +104,6 @@ class Likelihood:
     Parameters
     ----------
     loss : PointwiseLoss
-    n_factors : int
-        The columns of rows that are factors; a further one is the bias.
     effects : list of EffectBiases
         In the order of ``Observed.codes``.
     cuts : OrdinalCuts or None
@@ -89,14 +112,13 @@ class Likelihood:
         What a biased model adds to every score.
     """
 
-    def __init__(self, loss, n_factors, effects=(), cuts=None, constant=0.0):
-        self.loss, self.k, self.effects, self.cuts, self.constant = loss, n_factors, effects, cuts, constant
+    def __init__(self, loss, effects=(), cuts=None, constant=0.0):
+        self.loss, self.effects, self.cuts, self.constant = loss, effects, cuts, constant
         self.is_squared_error = loss.name == "squared_error"
 
-    def _parts(self, rows, constant=0.0):
-        """Factors of rows, and biases with a constant, each contiguous; None for no biases."""
-        k = self.k
-        return rows[:, :k].contiguous(), rows[:, k] + constant if rows.shape[1] > k else None
+    def _with_constant(self, own):
+        """The biases of rows with what is added to every score; None for no biases."""
+        return None if own.biases is None else own.biases + self.constant
 
     def _context(self, observed):
         """What the effects add to the scores, or None."""
@@ -107,8 +129,8 @@ class Likelihood:
         return added
 
     def scores(self, observed, own, other):
-        """The scores (n_pairs,) of the pairs, of rows (n, width) of the side that is first and of the other."""
-        (P, b), (Q, c), pairs = self._parts(own, self.constant), self._parts(other), observed.pairs
+        """The scores (n_pairs,) of the pairs, of the Rows of the side that is first and of the other."""
+        P, b, (Q, c), pairs = own.factors, self._with_constant(own), other, observed.pairs
         start = self._context(observed)
         if b is not None:
             biases = pairs.expand(b).add_(c.index_select(0, pairs.columns))
@@ -138,8 +160,8 @@ class Likelihood:
         Parameters
         ----------
         observed : Observed
-        own, other : Tensor of shape (n, width)
-            Rows of the side that is first, and of the other.
+        own, other : Rows
+            Of the side that is first, and of the other.
 
         Returns
         -------
@@ -153,12 +175,12 @@ class Likelihood:
             What ``bend`` says.
         """
         if self.is_squared_error:
-            (P, b), (Q, c), context = self._parts(own, self.constant), self._parts(other), self._context(observed)
+            P, b, (Q, c), context = own.factors, self._with_constant(own), other, self._context(observed)
             target = observed.values if context is None else observed.values - context
             return *error_sums(observed.pairs, P, Q, target, observed.weight, b, c), observed.weight
         pairs = observed.pairs
         slope, bend = self.slopes(observed, self.scores(observed, own, other))
-        return pairs.user_sums(slope, self._parts(other)[0]), pairs.row_sums(slope), pairs.row_sums(bend), bend
+        return pairs.user_sums(slope, other.factors), pairs.row_sums(slope), pairs.row_sums(bend), bend
 
     def squares(self, observed, other, move, bend):
         """How the objective bends where the rows of a side go, by what is observed.
@@ -166,10 +188,10 @@ class Likelihood:
         Parameters
         ----------
         observed : Observed
-        other : Tensor of shape (n, width)
-            Rows of the side that is not first.
-        move : Tensor of shape (n, width)
-            Where the rows of the other go.
+        other : Rows
+            Of the side that is not first.
+        move : Rows
+            Where those of the other go.
         bend : Tensor of shape (n_pairs,) or None
             Half the second derivative at each pair, or None where that is one.
 
@@ -178,8 +200,7 @@ class Likelihood:
         Tensor of shape (n,)
             The squares of the scores' moves, summed with half the second derivatives.
         """
-        (d, b), (Q, _) = self._parts(move), self._parts(other)
-        return square_sums(observed.pairs, d, Q, bend, b)
+        return square_sums(observed.pairs, move.factors, other.factors, bend, move.biases)
 
     def losses(self, observed, score, noise):
         """The weighted losses of the pairs, summed, and what they say of the noise, summed: two numbers."""

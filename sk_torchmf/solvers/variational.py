@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sk_torchmf.model.factors import Factors
@@ -15,7 +16,7 @@ from sk_torchmf.solvers.base import Solver
 from sk_torchmf.solvers.design import SEEN, SideFeatures
 from sk_torchmf.solvers.effects import EffectBiases
 from sk_torchmf.solvers.feature_prior import FeaturePrior, floored
-from sk_torchmf.solvers.likelihood import Likelihood, observed_blocks
+from sk_torchmf.solvers.likelihood import Likelihood, Rows, observed_blocks
 from sk_torchmf.solvers.prior_means import to_array
 
 START_NOISE = 0.5  # of the ratings' variance
@@ -23,7 +24,15 @@ START_BIAS = 0.2  # likewise
 NOISE_FLOOR = 1e-6
 LONGEST_STEP = 2.0  # of a row's line search, in Newton steps
 BLOCK = 2**20  # pairs worked on at once
-LEARNED = ("mean_covariance", "mean_covariance_over_ratings", "basis", "curvature", "moment")  # of a side as a whole
+LEARNED = (  # of a side as a whole
+    "mean_covariance",
+    "mean_covariance_over_ratings",
+    "basis",
+    "curvature",
+    "moment",
+    "reference",
+    "square",
+)
 
 
 @dataclass
@@ -40,6 +49,10 @@ class Side:
         Of the rows. Its design knows how sums over the rows go.
     rows : Tensor of shape (n_rows, width)
         Posterior means.
+    n_factors : int
+        How many of a row's numbers are factors.
+    parts : Rows
+        The rows, as the kernels take them.
     count : Tensor of shape (n_rows, 1)
         c, the weighted number of ratings; for other losses than the squared error the summed curvature, relative to its.
     mean_covariance, mean_covariance_over_ratings : Tensor of shape (width, width), float64, on the CPU
@@ -50,23 +63,37 @@ class Side:
         L, the curvature of one rating in each direction of the basis.
     total_count : float
         The sum of c over the rows.
-    moment : Tensor of shape (width + 1, width + 1), float64, on the CPU
-        Second moment, over the ratings, of the rows followed by a one.
+    moment : Tensor of shape (width, width), float64, on the CPU
+        Second moment, over the ratings, of what the other side's rows are multiplied with: factors and, in a biased model, a one.
+    reference : Tensor of shape (width,)
+        A row near their mean.
+    square : Tensor of shape (width + 1, width + 1), float64, on the CPU
+        Second moment, over the rows, of how far they are from their prior means or, where they have no features, from
+        ``reference``; followed by a one.
     """
 
     prior: FeaturePrior
     rows: Tensor
+    n_factors: int
     count: Tensor
     mean_covariance: Tensor
     mean_covariance_over_ratings: Tensor
     basis: Tensor
     curvature: Tensor
+    parts: Rows = field(init=False)
     total_count: float = field(init=False)
     moment: Tensor = field(init=False)
+    reference: Tensor = field(init=False)
+    square: Tensor = field(init=False)
 
     def __post_init__(self):
+        self.split()
         self.recount()
         self.measure()
+
+    def split(self):
+        """Bring ``parts`` up to date with the rows."""
+        self.parts = Rows.of(self.rows, self.n_factors)
 
     def total(self, function):
         """Sum over the rows, see ``Design.total``."""
@@ -76,40 +103,48 @@ class Side:
         """Bring ``total_count`` up to date with the counts."""
         (self.total_count,) = self.total(lambda some: [float(self.count[some].sum())])
 
-    def measure(self):
-        """Bring ``moment`` up to date with the rows and counts."""
+    def measure(self, frame=None, noise=None):
+        """Bring up to date what depends on all rows: ``moment`` and ``square`` and, after a half-step, the posterior covariances.
 
-        def moment(some):
-            Y = torch.cat([self.rows[some], torch.ones_like(self.count[some])], 1)
-            return [(Y * (self.count[some] / self.total_count)).T @ Y]
+        The rows are looked at once, and as differences: what float32 rounds is then small.
+        """
+        self.reference = self.prior.coefficients[0].clone()
+        doubt = None if frame is None else self.prior.doubt()
 
-        self.moment = self.total(moment)[0].double().cpu()
+        def sums(some):
+            count = self.count[some]
+            Y = F.pad(self.rows[some] - self.reference, (0, 1), value=1.0)  # (n, width + 1)
+            D = F.pad(self.rows[some] - self.prior.rows[some], (0, 1), value=1.0) if self.prior.design.groups else Y
+            found = [D.T @ D, (Y * (count / self.total_count)).T @ Y]
+            if frame is not None:
+                found += _uncertainty(count, frame.L, noise, None if doubt is None else doubt[some])
+            return found
+
+        square, moment, *uncertainty = (part.double().cpu() for part in self.total(sums))
+        self.square, self.moment = square / self.prior.n_in_all, _met(moment, self.reference, self.n_factors)
+        if frame is not None:
+            over_rows, over_ratings = uncertainty
+            self.mean_covariance = _sandwich(self.basis, over_rows / self.prior.n_in_all)
+            self.mean_covariance_over_ratings = _sandwich(self.basis, over_ratings / self.total_count)
 
     def covariance(self):
         """T, the covariance of the rows about their prior means, with their uncertainty: (width, width), float64, on the CPU."""
-
-        def square(some):
-            deviation = self.rows[some] - self.prior.rows[some]
-            return [deviation.T @ deviation]
-
-        T = self.total(square)[0].double().cpu() / self.prior.n_in_all + self.mean_covariance
+        T = self.square[:-1, :-1] + self.mean_covariance
+        if not self.prior.design.groups:  # about their mean
+            T.addr_(self.square[-1, :-1], self.square[-1, :-1], alpha=-1.0)
         return floored(T, self.rows.dtype)
 
     def centre(self):
         """Where rows have no features, their prior mean is their mean."""
         if not self.prior.design.groups:
-            (total,) = self.total(lambda some: [self.rows[some].sum(0)])
-            self.prior.centre(total / self.prior.n_in_all)
+            self.prior.centre(self.reference + self.square[-1, :-1].to(self.reference))
 
     def improve_prior(self, frame, gradient, noise):
         """Improve the prior means of rows that have features, by the gradients (n_rows, width) of the rows' likelihoods."""
         h = self.count * frame.L
         scale = h + noise
-        excess = torch.addcmul(-gradient, h, self._deviation(frame, slice(None))).div_(scale)
-        self.prior.improve(self.basis, frame.N, excess, h / scale)
-
-    def _deviation(self, frame, some):
-        return (self.rows[some] - self.prior.rows[some]) @ frame.to_deviation
+        deviation = (self.rows - self.prior.rows) @ frame.N
+        self.prior.improve(self.basis, frame.exact_N, torch.addcmul(-gradient, h, deviation).div_(scale), h / scale)
 
     def step(self, frame, gradient_of, noise, rows=None):
         """Find the Newton steps of a slice of the rows, by default of all.
@@ -118,7 +153,7 @@ class Side:
         ----------
         frame : Frame
         gradient_of : callable
-            Takes a slice of the rows, returns the gradients (n, width) of their likelihoods along the basis.
+            Takes a slice of the rows, returns the gradients (n, width) of their likelihoods along the basis; they are written to.
         noise : float
         rows : slice, optional
 
@@ -126,34 +161,31 @@ class Side:
         -------
         Step
         """
-        start, stop = (0, len(self.rows)) if rows is None else (rows.start, rows.stop)
-        parts = [self._step(frame, gradient_of(some), noise, some) for some in cut_rows(start, stop)]
-        return parts[0] if len(parts) == 1 else Step(*map(torch.cat, zip(*parts, strict=True)))
+        start, stop = (0, self.rows.shape[0]) if rows is None else (rows.start, rows.stop)
+        moves, parts = self.rows.new_empty(stop - start, self.n_factors), []
+        for some in cut_rows(start, stop):
+            into = moves[some.start - start : some.stop - start]
+            parts.append(self._step(frame, gradient_of(some), noise, some, into))
+        slope, bend, *biases = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+        return Step(Rows(moves, *biases), slope, bend)
 
-    def _step(self, frame, gradient, noise, some):
-        count, deviation = self.count[some], self._deviation(frame, some)
-        gradient = torch.add(gradient, deviation, alpha=noise)
-        scale = count * frame.L + noise
-        step = gradient / scale
-        move, uncertain = (step @ frame.to_move).split(len(frame.L), 1)
-        of_others, of_prior = count[:, 0] * (uncertain * step).sum(1), noise * step.square().sum(1)
-        return Step(move, (gradient * step).sum(1), of_others, of_prior)
+    def _step(self, frame, gradient, noise, some, into):
+        """The slopes, bends and, in a biased model, moves of biases of a ``Step``, (n,) each; ``into`` takes the factors'."""
+        k, count = self.n_factors, self.count[some]
+        gradient.addmm_(self.rows[some] - self.prior.rows[some], frame.N, alpha=noise)
+        step = gradient / (count * frame.L).add_(noise)
+        torch.mm(step, frame.M[:k].T, out=into)
+        bend = (step * noise).addcmul_(count, step @ frame.uncertainty)
+        return gradient.mul_(step).sum(1), bend.mul_(step).sum(1), *(step @ bias for bias in frame.M[k:])
 
-    def keep_uncertainty(self, frame, noise):
-        """Bring the posterior covariances up to date, on average over the rows and over the ratings."""
-        doubt = self.prior.doubt()
-
-        def sums(some):
-            count = self.count[some]
-            of_row = of_rating = (count * frame.L).add_(noise).reciprocal_().mul_(noise)
-            if doubt is not None:  # of the prior means, which the first term takes for known
-                of_rating = of_row + of_row.square() * doubt[some]
-                of_row = of_row + (1 - of_row).square() * doubt[some]
-            return [of_row.sum(0).double(), (count.T @ of_rating)[0].double()]
-
-        over_rows, over_ratings = (part.cpu() for part in self.total(sums))
-        self.mean_covariance = _sandwich(self.basis, over_rows / self.prior.n_in_all)
-        self.mean_covariance_over_ratings = _sandwich(self.basis, over_ratings / self.total_count)
+    def move(self, rows, length, move):
+        """Move a slice of the rows, in place."""
+        own, k = self.parts.some(rows), self.n_factors
+        own.factors.addcmul_(length[:, None], move.factors, value=-1.0)
+        self.rows[rows, :k] = own.factors
+        if own.biases is not None:
+            own.biases.addcmul_(length, move.biases, value=-1.0)
+            self.rows[rows, k] = own.biases
 
     def learned(self, S, noise):
         """What is known of the rows beside their means: a Posterior and, where they have features, FeatureWeights or None."""
@@ -171,45 +203,46 @@ class Side:
 
 
 class Frame(NamedTuple):
-    """The coordinates in which a half-step of all rows of a side is a division, in the dtype of the rows but for N.
+    """The coordinates in which a half-step of all rows of a side is a division, in the dtype of the rows but for ``exact_N``.
 
     Attributes
     ----------
-    M : Tensor of shape (width, width)
-        The side's basis.
-    N : Tensor of shape (width, width), float64, on the CPU
-        The inverse of M, transposed.
+    M, N : Tensor of shape (width, width)
+        The side's basis, and its inverse transposed.
+    exact_N : Tensor of shape (width, width), float64, on the CPU
+        N.
     L : Tensor of shape (width,)
-        The curvature of one rating along it.
-    to_deviation, to_gradient : Tensor of shape (width, width)
-        From how far a row is from its prior mean to its coordinates; from a row to the gradient of the other side's uncertainty.
-    to_move : Tensor of shape (width, 2 width)
-        From a step to the move of the row, and to what it costs by the other side's uncertainty.
+        The curvature of one rating along the basis.
     pull : Tensor of shape (width,)
         What a rating adds to the gradient whatever the row.
+    to_gradient : Tensor of shape (n_factors, width)
+        From a row's factors to the gradient of the other side's uncertainty.
+    uncertainty : Tensor of shape (width, width)
+        The other side's uncertainty along the basis.
     """
 
     M: Tensor
     N: Tensor
+    exact_N: Tensor
     L: Tensor
-    to_deviation: Tensor
-    to_gradient: Tensor
-    to_move: Tensor
     pull: Tensor
+    to_gradient: Tensor
+    uncertainty: Tensor
 
     @classmethod
     def of(cls, own, other, n_factors, plan):
         """Diagonalise T and S together, M'T^-1 M = 1 and M'S M = L, for a half-step of one side; the side keeps M and L."""
         own.centre()
-        k, (S, E) = n_factors, _curvature(own, other, n_factors)
+        k, S = n_factors, _curvature(other, n_factors)
         M, N, L = plan.agreed(*diagonalise(own.covariance(), S))
         own.basis, own.curvature = M, L
-        width, pull = len(L), other.mean_covariance_over_ratings[:k, k:].sum(1)  # covariance of q with b_i
-        EM, vectors = E @ M, torch.stack([L, pull @ M[:k]])
-        every = torch.cat([M, N, EM, M.T, M.T @ EM], 1)
-        every, (L, pull) = (part.to(own.rows) for part in (every, vectors))  # two copies, whatever the device
-        M, to_deviation, to_gradient, to_move = every.split([width, width, width, 2 * width], 1)
-        return cls(M, N, L, to_deviation, to_gradient, to_move, pull)
+        uncertainty, own_factors = other.mean_covariance_over_ratings[:k], M[:k]
+        to_gradient = uncertainty[:, :k] @ own_factors
+        vectors = [L[None], uncertainty[:, k:].sum(1)[None] @ own_factors]  # with the covariance of q with b_i
+        parts = [M, N, own_factors.T @ to_gradient, to_gradient, *vectors]
+        table = torch.cat(parts).to(own.rows)  # one copy, whatever the device
+        to_M, to_N, uncertain, to_gradient, *vectors = table.split([part.shape[0] for part in parts])
+        return cls(to_M, to_N, N, *(vector[0] for vector in vectors), to_gradient, uncertain)
 
     def gradient(self, side, slopes, slope, start, some):
         """Half the gradients of rows' likelihoods along the basis.
@@ -234,16 +267,14 @@ class Frame(NamedTuple):
         gradient = slopes[at] @ self.M[:k]
         if slope is not None:
             gradient.addr_(slope[at], self.M[k])
-        return gradient.addcmul_(side.count[some], side.rows[some] @ self.to_gradient + self.pull)
+        return gradient.addcmul_(side.count[some], torch.addmm(self.pull, side.parts.factors[some], self.to_gradient))
 
 
-def _curvature(own, other, n_factors):
-    """S, the second moment of what a side's rows are multiplied with, and the part E of it that is the other side's uncertainty."""
-    k, width, moment = n_factors, own.rows.shape[1], other.moment.numpy()
-    E = np.zeros_like(moment, shape=(width, width))
-    E[:k, :k] = other.mean_covariance_over_ratings.numpy()[:k, :k]
-    columns = np.array([*range(k), -1][:width])  # of a row's scores: the other side's factors, and one where there is a bias
-    return torch.from_numpy(moment[columns[:, None], columns] + E), torch.from_numpy(E)
+def _curvature(other, n_factors):
+    """S, the second moment of what a side's rows are multiplied with, the other side's uncertainty included."""
+    S, k = other.moment.clone(), n_factors
+    S[:k, :k] += other.mean_covariance_over_ratings[:k, :k]
+    return S
 
 
 def diagonalise(T, S):
@@ -262,23 +293,21 @@ class Step(NamedTuple):
 
     Attributes
     ----------
-    move : Tensor of shape (n, width)
+    move : Rows
         The Newton steps; rows go the other way.
     slope : Tensor of shape (n,)
         Half the derivative of the objective along it.
-    of_others, of_prior : Tensor of shape (n,)
+    bend : Tensor of shape (n,)
         Half the second derivative along it, as far as it comes from the other side's uncertainty and from the prior.
     """
 
-    move: Tensor
+    move: Rows
     slope: Tensor
-    of_others: Tensor
-    of_prior: Tensor
+    bend: Tensor
 
     def length(self, squares):
         """The minimum of the objective along the steps, (n,); ``squares`` are summed over a row's ratings, of the scores' moves."""
-        bend = squares + self.of_others + self.of_prior
-        return (self.slope / bend.clamp_min(1e-30)).clamp_max(LONGEST_STEP)
+        return (self.slope / (squares + self.bend).clamp_min(1e-30)).clamp_max(LONGEST_STEP)
 
 
 class Variational(Solver):
@@ -336,7 +365,7 @@ class Variational(Solver):
         self.features = SideFeatures() if features is None else features
         self.effects = [EffectBiases(n_codes, rating) for _, n_codes in effects]
         constant = float(module.global_mean) if self.biased else 0.0
-        self.likelihood = Likelihood(loss, self.n_factors, self.effects, cuts, constant)
+        self.likelihood = Likelihood(loss, self.effects, cuts, constant)
         values, codes = rating if cuts is None else cuts.place, [code for code, _ in effects]
         self.blocks = self.curved = observed_blocks(self.plan, values, weight, codes)
         if self.likelihood.is_squared_error and not self.plan.keeps_blocks:
@@ -364,13 +393,13 @@ class Variational(Solver):
             guess[k if self.biased else int(across.abs().argmax())] = START_BIAS
             prior, nothing = FeaturePrior(design, means[at], torch.diag(guess)), torch.zeros_like(torch.diag(guess))
             count = counts[at].to(factors[at].dtype)[:, None]
-            sides.append(Side(prior, rows[at].clone(), count, torch.diag(guess), nothing, nothing, guess))
+            sides.append(Side(prior, rows[at].clone(), k, count, torch.diag(guess), nothing, nothing, guess))
         return sides
 
     def step(self):
         users, items = self.sides
         loss = dispersion = self._move_items(*self._move_users())
-        unknown = _score_variance(users, items, self.n_factors, self.biased)
+        unknown = _score_variance(users, items, self.n_factors)
         for number, effect in enumerate(self.effects):
             scores = (self._scores(rows, by_user) for rows, by_user, _ in self.blocks)
             parts = ((by_user.codes[number], *self.likelihood.slopes(by_user, score)) for _, by_user, score in scores)
@@ -402,22 +431,21 @@ class Variational(Solver):
             if of_all is None:
                 gradient_of, bend = self._user_gradients(frame, rows, by_user)
             else:
-                gradient_of, bend = of_all.__getitem__, likelihood.bend(by_user, own.rows[rows], other.rows)
+                gradient_of, bend = of_all.__getitem__, likelihood.bend(by_user, own.parts.some(rows), other.parts)
             step = own.step(frame, gradient_of, noise, rows)
-            length = step.length(likelihood.squares(by_user, other.rows, step.move, bend))
-            own.rows[rows].addcmul_(length[:, None], step.move, value=-1.0)
-            plan.add(*likelihood.sums(by_item, other.rows, own.rows[rows])[:3])
+            length = step.length(likelihood.squares(by_user, other.parts, step.move, bend))
+            own.move(rows, length, step.move)
+            plan.add(*likelihood.sums(by_item, other.parts, own.parts.some(rows))[:3])
         of_items = plan.total()
         if not likelihood.is_squared_error:
             own.recount()
-        own.measure()
-        own.keep_uncertainty(frame, noise)
+        own.measure(frame, noise)
         return of_items
 
     def _user_gradients(self, frame, rows, observed):
         """What gives the gradients of slices of a block's users, and ``Likelihood.bend``; brings their counts up to date."""
         own, other = self.sides
-        slopes, slope, last, bend = self.likelihood.sums(observed, own.rows[rows], other.rows)
+        slopes, slope, last, bend = self.likelihood.sums(observed, own.parts.some(rows), other.parts)
         if not self.likelihood.is_squared_error:
             own.count[rows] = last[:, None]
         return partial(frame.gradient, own, slopes, slope if self.biased else None, rows.start), bend
@@ -434,21 +462,20 @@ class Variational(Solver):
             own.improve_prior(frame, gradient_of(slice(0, len(own.rows))), noise)
         step = own.step(frame, gradient_of, noise)
         for rows, _, by_item in self.curved:
-            bend = likelihood.bend(by_item, own.rows, other.rows[rows])
-            plan.add(likelihood.squares(by_item, other.rows[rows], step.move, bend))
+            bend = likelihood.bend(by_item, own.parts, other.parts.some(rows))
+            plan.add(likelihood.squares(by_item, other.parts.some(rows), step.move, bend))
         (squares,) = plan.total()
         length = step.length(squares)
-        own.rows.addcmul_(length[:, None], step.move, value=-1.0)
-        own.measure()
-        own.keep_uncertainty(frame, noise)
-        turn = (slopes * step.move[:, : self.n_factors]).sum(1)
+        own.move(slice(None), length, step.move)
+        own.measure(frame, noise)
+        turn = (slopes * step.move.factors).sum(1)
         if self.biased:
-            turn.addcmul_(slope, step.move[:, self.n_factors])
+            turn.addcmul_(slope, step.move.biases)
         return float((last.double() + length * (length * squares - 2 * turn)).sum())
 
     def _scores(self, rows, by_user):
         """A block's users, what was observed of them, and the scores there."""
-        return rows, by_user, self.likelihood.scores(by_user, self.sides[0].rows[rows], self.sides[1].rows)
+        return rows, by_user, self.likelihood.scores(by_user, self.sides[0].parts.some(rows), self.sides[1].parts)
 
     def _losses(self):
         """The losses of all pairs, and what they say of the noise, summed."""
@@ -464,7 +491,7 @@ class Variational(Solver):
                 if self.biased:
                     getattr(self.module, f"{name}_biases").copy_(side.rows[:, k])
         users, items = self.sides
-        learned = [side.learned(_curvature(side, other, k)[0], self.noise) for side, other in ((users, items), (items, users))]
+        learned = [side.learned(_curvature(other, k), self.noise) for side, other in ((users, items), (items, users))]
         posteriors = [posterior for posterior, _ in learned]
         factors = Factors.from_module(self.module, None, posteriors, self.noise, self.plan.mean_of_users)
         effects = [effect.learned(centred=self.biased) for effect in self.effects]
@@ -500,6 +527,7 @@ class Variational(Solver):
             side.prior.restore(rest[f"{role}_prior"])
             if side.prior.design.groups:
                 side.prior.rows = state[role]["prior_means"].to(side.rows, copy=True)
+            side.split()
         for effect, own in zip(self.effects, rest["effects"], strict=True):
             effect.restore(own)
         if self.cuts is not None:
@@ -525,16 +553,35 @@ def _user_prior(users, items, noise, n_factors):
     return precision, shift
 
 
-def _score_variance(users, items, n_factors, biased):
+def _score_variance(users, items, n_factors):
     """The posterior variance of a score, averaged over the ratings."""
-    k, variance = n_factors, 0.0
-    of_users, of_items = (side.mean_covariance_over_ratings.numpy() for side in (users, items))
-    for covariance, other in ((of_users, items), (of_items, users)):
-        moment = other.moment.numpy()
-        variance += float((moment[:k, :k] * covariance[:k, :k]).sum())
-        if biased:
-            variance += float(2 * moment[:k, -1] @ covariance[:k, k] + covariance[k, k])
-    return variance + float((of_users[:k, :k] * of_items[:k, :k]).sum())
+    of_users, of_items = users.mean_covariance_over_ratings.view(-1), items.mean_covariance_over_ratings.view(-1)
+    return float(_curvature(items, n_factors).view(-1) @ of_users + users.moment.view(-1) @ of_items)
+
+
+def _uncertainty(count, L, noise, doubt):
+    """Summed over rows and over their ratings, the posterior variances along the basis in units of the prior's: (width,) each.
+
+    ``doubt`` (n, width) is that of the prior means, which the first term takes for known.
+    """
+    of_row = of_rating = (count * L).add_(noise).reciprocal_().mul_(noise)
+    if doubt is not None:
+        of_rating = of_row + of_row.square() * doubt
+        of_row = of_row + (1 - of_row).square() * doubt
+    return [of_row.sum(0).double(), (count.T @ of_rating)[0].double()]
+
+
+def _met(moment, reference, n_factors):
+    """``Side.moment`` by that of the rows' differences from a reference (width,), followed by a one: (width + 1, width + 1)."""
+    k, moment, by = n_factors, moment.numpy(), to_array(reference[:n_factors])
+    mean, ones = moment[:k, -1], moment[-1, -1]
+    cross = np.multiply.outer(by, mean + ones / 2 * by)
+    found = np.empty((len(reference), len(reference)))
+    found[:k, :k] = moment[:k, :k] + cross + cross.T
+    if len(found) > k:
+        found[k, :k] = found[:k, k] = mean + ones * by
+        found[k, k] = ones
+    return torch.from_numpy(found)
 
 
 def _sandwich(M, diagonal):
