@@ -13,6 +13,12 @@ import torch.distributed as dist
 from sk_torchmf import BiasedMatrixFactorization, datasets
 
 RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
+SCRIPTS = sorted(path.name for path in RECIPES.iterdir() if path.suffix != ".md")
+SLURM = {  # commands of Slurm, and a python that only tells what a task was given
+    "scontrol": 'test "$1 $2 $3" = "show hostnames node[7-8]" && printf "node7\\nnode8\\n"',
+    "srun": 'shift 2; for task in 0 1; do SLURM_PROCID=$task "$@" || exit; done',
+    "python": 'echo "$RANK $WORLD_SIZE $MASTER_ADDR $MASTER_PORT $OMP_NUM_THREADS $*"',
+}
 pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="gloo"), pytest.mark.usefixtures("one_thread")]
 
 
@@ -48,3 +54,23 @@ def test_torchrun_fits_what_one_process_does(tmp_path):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=5e-3)  # float32, ten iterations
     rmse = np.sqrt(np.mean((theirs - ratings.target[is_test]) ** 2))
     assert float(re.search(r"all 943 users: RMSE (\S+)", done.stdout)[1]) == pytest.approx(rmse, abs=2e-4)
+
+
+def test_slurm_tells_each_task_its_number_and_where_the_first_is(tmp_path):
+    for name, command in SLURM.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{command}\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    job = {"SLURM_JOB_NODELIST": "node[7-8]", "SLURM_JOB_ID": "123456", "SLURM_NTASKS": "2", "SLURM_CPUS_PER_TASK": "16"}
+    environment = os.environ | job | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["bash", RECIPES / "slurm_fit.sh"], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{task} 2 node7 23456 16 torchrun_fit.py" for task in range(2)]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_page_of_recipes_has_each_script_and_says_what_it_ran_with(script):
+    page = (RECIPES / "README.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| \[.*`{script}` \| (.*) \|$", page, re.MULTILINE)
+    assert re.search(r"\d+\.\d+", row)
+    shown = page + (RECIPES.parent / "distributed.md").read_text(encoding="utf-8")
+    assert re.search(rf"{{literalinclude}} (recipes/)?{script}\n", shown)
