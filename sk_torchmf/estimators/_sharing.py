@@ -1,6 +1,7 @@
 """Fits that several processes share: what they refuse, what they must have in common, and how their parts become one estimator."""
 
 import re
+from numbers import Integral
 
 import numpy as np
 import scipy.sparse as sp
@@ -25,7 +26,8 @@ NEEDS = {  # the value of a parameter in a fit that is shared, and why
 MODULE_NEEDS = {  # likewise of a fit of any module
     "n_processes": (1, "each rank is a process already"),
     "features": (None, "their values are not yet agreed on by all processes"),
-    **{name: NEEDS[name] for name in ("early_stopping", "checkpoint")},
+    "early_stopping": (False, "what is held out would have to be scored by all processes"),
+    "checkpoint": (None, "a file would hold the observations of one process alone"),
     "warm_start": (False, "an earlier module may differ from process to process"),
 }
 
@@ -46,7 +48,8 @@ def check_shareable(estimator, processes, needs=NEEDS, **given):
     params = estimator.get_params(deep=False)
     for name, (value, reason) in needs.items():
         got = params[name]
-        if got != value if isinstance(got, str) or type(got) is int else not (got is None or _is_false(got)):
+        is_given = isinstance(got, str | Integral) and not isinstance(got, bool)
+        if got != value if is_given else not (got is None or _is_false(got)):
             raise ValueError(
                 f"distributed=True needs {name}={_shown(value)}: {reason}. Got {_shown(got)}. Use that, or distributed=False."
             )

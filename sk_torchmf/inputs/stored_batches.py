@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -33,7 +33,7 @@ def cut(shards):
         edges = np.searchsorted(pointers, np.arange(BLOCK, shard.n_ratings, BLOCK))
         edges = np.unique(np.concatenate([[0], edges, [shard.n_users]])).tolist()
         sizes = np.diff(pointers[edges]).tolist()
-        found += [Cut(at, *users, n) for *users, n in zip(edges[:-1], edges[1:], sizes, strict=True) if n]
+        found += [Cut(at, start, stop, n) for start, stop, n in zip(edges[:-1], edges[1:], sizes, strict=True) if n]
     return found
 
 
@@ -126,7 +126,7 @@ class StoredObservations:
         As of ``Batch``.
     """
 
-    shards: object
+    shards: Any
     cuts: list
     places: tuple[np.ndarray, np.ndarray]
     n_items: int
@@ -134,7 +134,7 @@ class StoredObservations:
     generator: torch.Generator
     dtype: str
     device: torch.device
-    decode: object = None
+    decode: Any = None
     mean_weight: float | None = None
     negatives: Negatives | None = None
     encoded: dict = field(default_factory=dict)
