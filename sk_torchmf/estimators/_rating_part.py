@@ -10,11 +10,40 @@ from sk_torchmf.inputs.side_features import ROLES, features_of
 from sk_torchmf.inputs.stable_hash import normal_rows, stable_hash
 from sk_torchmf.model.cut_points import CutPoints, find_levels
 from sk_torchmf.nn import POINTWISE, Pairs, Plan, squared_error
+from sk_torchmf.nn.pairs import CHUNK
 from sk_torchmf.solvers import RATING_SOLVERS
 from sk_torchmf.solvers.cold_rows import with_cold_rows
 from sk_torchmf.solvers.ordinal import OrdinalCuts, first_cuts, first_spread, ordinal_loss
 from sk_torchmf.solvers.scaling import standardise
 from sk_torchmf.training.loop import Part
+
+
+def in_order(values, order, dtype):
+    """``values[order]``, an ndarray, a part at a time."""
+    found = np.empty(len(order), dtype=dtype)
+    for start in range(0, len(order), CHUNK):
+        found[start : start + CHUNK] = values[order[start : start + CHUNK]]
+    return found
+
+
+class Divided:
+    """Ratings divided by their scale, of which none are kept: ``[span]`` makes those of a block.
+
+    Parameters
+    ----------
+    rating : Tensor or StoredValues of shape (n_pairs,)
+    scale : float
+
+    Attributes
+    ----------
+    dtype : torch.dtype
+    """
+
+    def __init__(self, rating, scale):
+        self.rating, self.scale, self.dtype = rating, scale, rating.dtype
+
+    def __getitem__(self, span):
+        return self.rating[span] / self.scale
 
 
 class RatingPart(Part):
@@ -23,7 +52,7 @@ class RatingPart(Part):
     def __init__(self, params, reading, device, seed, start):
         self.params, self.device, self.seed, self.start = params, device, seed, start
         data, self.processes = reading.data, reading.processes
-        rating, self.cut_points = np.asarray(data.ratings, dtype=np.float64), None
+        rating, self.cut_points = data.ratings.astype(np.result_type(data.ratings, np.float32), copy=False), None  # all are exact
         if params.loss == "ordinal":
             levels, code = find_levels(rating.astype(params.dtype), self.processes)  # as partial_fit gets them back
             self.cut_points = self._first_cut_points(levels, *standardise(rating, data.weights, squared_error, self.processes))
@@ -32,14 +61,16 @@ class RatingPart(Part):
         self.location, self.scale = standardise(rating, data.weights, self.loss, self.processes)
         n_users, n_items = reading.shape
         pairs = Pairs(data.user_ids, data.item_ids, n_users, n_items, device)
+        order = pairs.order.cpu().numpy()
+        pairs = Pairs.from_rows(pairs.pointers, pairs.columns, n_items)  # which keep no order
 
         def to_pairs(values, dtype=params.dtype):
-            return torch.from_numpy(values.astype(dtype)).to(device).index_select(0, pairs.order)
+            return torch.from_numpy(in_order(values, order, dtype)).to(device)
 
         self.code = None if self.cut_points is None else to_pairs(code, np.int64)
         self.rating, self.weight = to_pairs(rating), None if data.weights is None else to_pairs(data.weights)
         self.effects, codes = context.fit(params.effects, data.user_ids, data.item_ids, reading.features)
-        self.codes = [torch.from_numpy(code).to(device).index_select(0, pairs.order) for code in codes]
+        self.codes = [to_pairs(code, code.dtype) for code in codes]
         self.counts = tuple(count.cpu().numpy() for count in Plan(pairs, processes=self.processes).sums(self.weight))
         self.pairs, *self.known = pairs.compressed(np.flatnonzero(self.counts[1]))
         self.users = reading.users
@@ -49,8 +80,7 @@ class RatingPart(Part):
             **dict(zip(("user_counts_", "item_counts_"), self.counts, strict=True)),
         }
         if self.effects:
-            rows = pairs.order.cpu().numpy()
-            self.observed["observed_features_"] = {name: own[rows] for name, own in reading.features.items()}
+            self.observed["observed_features_"] = {name: own[order] for name, own in reading.features.items()}
 
     def _coded(self, rating):
         """The ratings as the loss codes them, by all that there are; the lowest and the highest of these."""
@@ -99,7 +129,7 @@ class RatingPart(Part):
         return row.build(
             module.to(self.device),
             plan,
-            self.rating / self.scale,
+            Divided(self.rating, self.scale),
             self.weight,
             self.loss,
             alpha=params.alpha,

@@ -120,24 +120,18 @@ class StoredValues:
     dtype : torch.dtype
     decode : callable
         Takes what is stored, an ndarray, returns the numbers.
-    scale : float
-        What they are divided by.
 
     Attributes
     ----------
     dtype : torch.dtype
     """
 
-    def __init__(self, pairs, name, dtype, decode=np.asarray, scale=1.0):
-        self.pairs, self.name, self.dtype, self.decode, self.scale = pairs, name, dtype, decode, scale
+    def __init__(self, pairs, name, dtype, decode=np.asarray):
+        self.pairs, self.name, self.dtype, self.decode = pairs, name, dtype, decode
 
     def __getitem__(self, span):
         values = torch.from_numpy(np.array(self.decode(self.pairs.values(self.name, span))))
-        values = values.to(self.pairs.device, self.dtype)
-        return values if self.scale == 1.0 else values / self.scale
-
-    def __truediv__(self, scale):
-        return StoredValues(self.pairs, self.name, self.dtype, self.decode, self.scale * scale)
+        return values.to(self.pairs.device, self.dtype)
 
 
 class StoredPlan(Plan):

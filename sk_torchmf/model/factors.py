@@ -15,6 +15,7 @@ from sk_torchmf.nn import BiasedMF, PlainMF
 from sk_torchmf.nn.top_k import rank_rows
 
 BLOCK = 2**12  # pairs scored at once: their factors stay in the cache
+ROWS = 2**16  # moved at once
 
 
 def mean_of_rows(rows):
@@ -427,7 +428,9 @@ def _centre(side, row, other_mean):
     matrix = np.eye(rows.shape[1])
     matrix[-1, :-1] = other_mean
     shift = -np.append(row[:-1], row[:-1] @ other_mean + row[-1])
-    moved = (rows @ matrix.T + shift).astype(rows.dtype)
+    moved = np.empty_like(rows)
+    for start in range(0, len(rows), ROWS):  # in float64, some at a time
+        moved[start : start + ROWS] = rows[start : start + ROWS] @ matrix.T + shift
     posterior = side.posterior
     if posterior is not None:
         posterior = replace(posterior, basis=matrix @ posterior.basis)

@@ -1,5 +1,6 @@
 """The engine: observed pairs as an index plan, and the sparse kernels that run on it. Knows tensors only."""
 
+import itertools
 from functools import cached_property
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch.nn.functional as F
 from sk_torchmf._validation import check_n_pairs
 from sk_torchmf.nn import kernels
 
-CHUNK = 2**20
+CHUNK = 2**20  # pairs worked on at once
+LARGE = 2**22  # pairs, beyond which what is made and kept of them is to be small
 
 
 class Pairs:
@@ -46,7 +48,9 @@ class Pairs:
 
     Notes
     -----
-    Both orders come from SciPy's counting sorts, about 10 ms each for a million pairs, and take 20 bytes a pair.
+    Both orders come from SciPy's counting sorts, about 10 ms each for a million pairs, and take 20 bytes a pair: 8 of them for the
+    transposed pattern, which is made when it is asked for, and 4 for ``inverse_order``. Many pairs are sorted a part at a time, so
+    that nothing else of their length is needed meanwhile.
 
     Examples
     --------
@@ -60,13 +64,9 @@ class Pairs:
 
     def __init__(self, user, item, n_users, n_items, device="cpu"):
         check_n_pairs(len(user))
-        index = np.asarray(user, dtype=np.int32), np.asarray(item, dtype=np.int32)
-        pattern = sp.coo_matrix((np.arange(len(user), dtype=np.int32), index), shape=(int(n_users), int(n_items)))
-        pattern.has_canonical_format = True  # else tocsc() would add up the duplicates
-        pattern = pattern.tocsc()
-        pattern = pattern.tocsr()  # counting sorts both, after which each row is in order
-        parts = (torch.from_numpy(array).to(device) for array in (pattern.indptr, pattern.indices, pattern.data))
-        self._keep(pattern.shape, *parts)
+        shape, sort = (int(n_users), int(n_items)), _sorted_at_once if len(user) <= LARGE else _sorted_in_parts
+        parts = (torch.from_numpy(array).to(device) for array in sort(np.asarray(user), np.asarray(item), shape))
+        self._keep(shape, *parts)
 
     @classmethod
     def from_rows(cls, pointers, columns, n_items):
@@ -88,12 +88,13 @@ class Pairs:
         """
         check_n_pairs(len(columns))
         pointers, columns = (part.to(torch.int32).contiguous() for part in (pointers, columns))
-        order = torch.arange(len(columns), dtype=torch.int32, device=columns.device)
-        return cls._of((len(pointers) - 1, n_items), pointers, columns, order)
+        return cls._of((len(pointers) - 1, n_items), pointers, columns)
 
-    def _keep(self, shape, pointers, columns, order):
-        self.shape, self.pointers, self.columns, self.order = shape, pointers, columns, order
+    def _keep(self, shape, pointers, columns, order=None):
+        self.shape, self.pointers, self.columns = shape, pointers, columns
         self.n_pairs, self.device = len(columns), columns.device
+        if order is not None:
+            self.order = order
 
     @classmethod
     def _of(cls, *parts):
@@ -102,8 +103,22 @@ class Pairs:
         return pairs
 
     @cached_property
+    def order(self):  # of pairs that were user-major already; others have it from the start
+        return torch.arange(self.n_pairs, dtype=torch.int32, device=self.device)
+
+    @cached_property
     def T(self):
-        """The plan of the transposed pattern; ``T.order`` takes user-major values to item-major order."""
+        """The plan of the transposed pattern; ``T.order`` takes user-major values to item-major order. It is kept."""
+        return self.transposed()
+
+    def transposed(self):
+        """Make the plan of the transposed pattern, of which nothing is kept here.
+
+        Returns
+        -------
+        Pairs
+            Its ``order`` takes user-major values to item-major order.
+        """
         number = np.arange(self.n_pairs, dtype=np.int32)
         by_user = sp.csr_matrix((number, self.columns.cpu().numpy(), self.pointers.cpu().numpy()), shape=self.shape)
         by_item = by_user.tocsc()  # a counting sort
@@ -156,9 +171,26 @@ class Pairs:
             In float64: counts stay exact.
         """
         if weight is None:
-            return self.pointers.diff().double(), self.T.pointers.diff().double()
-        weight = weight.double()
-        return self.row_sums(weight), self.T.row_sums(weight.index_select(0, self.T.order))
+            return self.pointers.diff().double(), self._item_counts().double()
+        if self.n_pairs <= LARGE:
+            return self._weight_sums(self.T, weight.double())
+        of_users, of_items = (torch.zeros(n, dtype=torch.float64, device=self.device) for n in self.shape)
+        for rows, span, block in self.blocks(CHUNK):
+            of_users[rows], by_item = block._weight_sums(block.transposed(), weight[span].double())
+            of_items += by_item
+        return of_users, of_items
+
+    def _weight_sums(self, transposed, weight):
+        return self.row_sums(weight), transposed.row_sums(weight.index_select(0, transposed.order))
+
+    def _item_counts(self):
+        """How many pairs each item has, int64 or int32."""
+        if "T" in vars(self):
+            return self.T.pointers.diff()
+        counts = torch.zeros(self.shape[1], dtype=torch.int64, device=self.device)
+        for some in self.columns.split(CHUNK):
+            counts += torch.bincount(some, minlength=self.shape[1])
+        return counts
 
     def blocks(self, size):
         """Cut the pairs into blocks of whole users, on the same storage.
@@ -178,8 +210,7 @@ class Pairs:
             Their plan; user 0 is ``rows.start``.
         """
         pointers = self.pointers.cpu().numpy()
-        cuts = np.searchsorted(pointers, np.arange(size, self.n_pairs, size))
-        yield from self._cut(pointers, np.unique(np.concatenate([[0], cuts, [self.shape[0]]])))
+        yield from self._cut(pointers, _block_edges(pointers, size))
 
     def blocks_of_users(self, n):
         """Cut the pairs into blocks of n users, on the same storage.
@@ -221,9 +252,8 @@ class Pairs:
             The plan of these; user 0 is ``start``.
         """
         span = slice(int(self.pointers[start]), int(self.pointers[stop]))
-        order = torch.arange(span.stop - span.start, dtype=torch.int32, device=self.device)
         pointers = self.pointers[start : stop + 1] - span.start
-        return span, self._of((stop - start, self.shape[1]), pointers, self.columns[span], order)
+        return span, self._of((stop - start, self.shape[1]), pointers, self.columns[span])
 
     def of_users(self, users):
         """Find the pairs of some users.
@@ -260,20 +290,16 @@ class Pairs:
         users, items : ndarray of shape (n_known_users,) and (n_known_items,)
             The numbers here of its users and items.
         """
-        users, own = (torch.nonzero(plan.pointers.diff())[:, 0] for plan in (self, self.T))
-        items = own if items is None else torch.from_numpy(items).to(self.device)
+        users = torch.nonzero(self.pointers.diff())[:, 0]
+        items = torch.nonzero(self._item_counts())[:, 0] if items is None else torch.from_numpy(items).to(self.device)
         shape = len(users), len(items)
         pairs = self
         if shape != self.shape:
-            pairs = self._without_empty(users, items, self.shape[1])
-            pairs.T = self.T._without_empty(items, users, self.shape[0])
+            number = torch.zeros(self.shape[1], dtype=torch.int32, device=self.device)
+            number[items] = torch.arange(len(items), dtype=torch.int32, device=self.device)
+            pointers = torch.cat([self.pointers[users], self.pointers[-1:]])
+            pairs = self._of(shape, pointers, number.index_select(0, self.columns), vars(self).get("order"))
         return pairs, users.cpu().numpy(), items.cpu().numpy()
-
-    def _without_empty(self, rows, columns, n_columns):
-        number = torch.zeros(n_columns, dtype=torch.int32, device=self.device)
-        number[columns] = torch.arange(len(columns), dtype=torch.int32, device=self.device)
-        pointers = torch.cat([self.pointers[rows], self.pointers[-1:]])
-        return self._of((len(rows), len(columns)), pointers, number.index_select(0, self.columns), self.order)
 
     def tocsr(self):
         """Return the pattern as a SciPy array.
@@ -370,6 +396,54 @@ class Pairs:
 
     def _matrix(self, value):
         return torch.sparse_csr_tensor(self.pointers, self.columns, value, self.shape, device=value.device, check_invariants=False)
+
+
+def _block_edges(pointers, size):
+    """Where blocks of whole users with about so many pairs begin and end; an ndarray of int."""
+    cuts = np.searchsorted(pointers, np.arange(size, pointers[-1], size))
+    return np.unique(np.concatenate([[0], cuts, [len(pointers) - 1]]))
+
+
+def _sorted_at_once(user, item, shape):
+    """Pointers, columns and order of ``Pairs``: a counting sort by item, then one by user."""
+    index = np.asarray(user, dtype=np.int32), np.asarray(item, dtype=np.int32)
+    pattern = sp.coo_matrix((np.arange(len(user), dtype=np.int32), index), shape=shape)
+    pattern.has_canonical_format = True  # else tocsc() would add up the duplicates
+    pattern = pattern.tocsc()
+    pattern = pattern.tocsr()  # counting sorts both, after which each row is in order
+    return pattern.indptr, pattern.indices, pattern.data
+
+
+def _sorted_in_parts(user, item, shape):
+    """The same, a part of the caller's pairs after another: each by user, put where they belong; then blocks of users by item."""
+    for index, n, role in ((user, shape[0], "user"), (item, shape[1], "item")):
+        if index.min() < 0 or index.max() >= n:  # as SciPy finds of what it is given whole
+            raise ValueError(f"{role} must be numbers from 0 to n_{role}s - 1 = {n - 1}. Got {index.min()} to {index.max()}.")
+    n_pairs, n_users, size = len(user), shape[0], max(CHUNK, shape[0])
+    parts = [slice(start, min(start + size, n_pairs)) for start in range(0, n_pairs, size)]
+    pointers = np.zeros(n_users + 1, dtype=np.int64)
+    for some in parts:
+        pointers[1:] += np.bincount(user[some], minlength=n_users)
+    np.cumsum(pointers, out=pointers)
+    columns, order, following = np.empty(n_pairs, dtype=np.int32), np.empty(n_pairs, dtype=np.int32), pointers[:-1].copy()
+    for some in parts:
+        numbers = np.arange(some.stop - some.start, dtype=np.int32)
+        index = user[some].astype(np.int32), numbers
+        part = sp.coo_matrix((np.zeros(len(numbers), dtype=bool), index), shape=(n_users, len(numbers)))
+        part.has_canonical_format = True
+        part = part.tocsr()  # whose columns are the order of its pairs
+        lengths = np.diff(part.indptr)
+        place = np.repeat(following - part.indptr[:-1], lengths)
+        place += numbers
+        columns[place], order[place] = item[some][part.indices], part.indices + np.int32(some.start)
+        following += lengths
+    pointers = pointers.astype(np.int32)
+    for start, stop in itertools.pairwise(_block_edges(pointers, size)):
+        span = slice(pointers[start], pointers[stop])
+        block = sp.csr_matrix((order[span], columns[span], pointers[start : stop + 1] - span.start), shape=(stop - start, shape[1]))
+        block = block.tocsc().tocsr()
+        columns[span], order[span] = block.indices, block.data
+    return pointers, columns, order
 
 
 class _PairDot(torch.autograd.Function):

@@ -1,13 +1,11 @@
 """What the observed values of a block say of its rows, by users or by items. Knows losses and kernels, and no solver."""
 
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sk_torchmf.nn import Pairs
 from sk_torchmf.nn.row_sums import error_sums, square_sums
 
 
@@ -34,65 +32,6 @@ class Rows(NamedTuple):
     def some(self, rows):
         """Those of a slice, without a copy."""
         return Rows(self.factors[rows], None if self.biases is None else self.biases[rows])
-
-
-@dataclass(frozen=True)
-class Observed:
-    """The pairs of a block with the rows of one side first, and what there is of each.
-
-    Attributes
-    ----------
-    pairs : Pairs
-    values : Tensor of shape (n_pairs,) or None
-        Standardised ratings or, where these are levels, ``OrdinalCuts.place``; None where nobody asks for them.
-    weight : Tensor of shape (n_pairs,) or None
-        > 0.
-    codes : list of Tensor of shape (n_pairs,), int
-        Of each effect.
-    """
-
-    pairs: Pairs
-    values: Any
-    weight: Tensor | None
-    codes: list[Tensor] = field(default_factory=list)
-
-    def transposed(self):
-        """The same with the rows of the other side first."""
-        order = self.pairs.T.order
-        values, weight = (None if part is None else part.index_select(0, order) for part in (self.values, self.weight))
-        return Observed(self.pairs.T, values, weight, [code.index_select(0, order) for code in self.codes])
-
-
-class ObservedBlocks:
-    """What is observed in the blocks of a plan, by users and by items, made anew each time that it is gone through.
-
-    Parameters
-    ----------
-    plan : Plan
-    values, weight, codes
-        Of all pairs, user-major, see ``Observed``; ``[span]`` gives those of a block. ``values`` may be None where nobody asks.
-    """
-
-    def __init__(self, plan, values, weight, codes=()):
-        self.plan, self.values, self.weight, self.codes = plan, values, weight, codes
-
-    def __iter__(self):
-        for rows, span, block in self.plan:
-            values, weight = (None if part is None else part[span] for part in (self.values, self.weight))
-            by_user = Observed(block, values, weight, [code[span] for code in self.codes])
-            yield rows, by_user, by_user.transposed()
-
-
-def observed_blocks(plan, values, weight, codes=()):
-    """The ``ObservedBlocks`` of a plan: all at once as a list where the plan keeps its blocks, else one at a time.
-
-    Returns
-    -------
-    iterable of (slice, Observed, Observed)
-        The users of a block, what is observed with users first, and with items first. It can be gone through any number of times.
-    """
-    blocks = ObservedBlocks(plan, values, weight, codes)
-    return list(blocks) if plan.keeps_blocks else blocks
 
 
 class Likelihood:

@@ -4,6 +4,7 @@ import numpy as np
 
 from sk_torchmf.distributed import ALONE
 from sk_torchmf.nn.losses import HUBER_DELTA
+from sk_torchmf.nn.pairs import CHUNK
 
 LEAST_SPREAD = 1e-12  # of the largest rating: float32 holds the others beside it
 
@@ -13,7 +14,7 @@ def standardise(rating, weight, loss, processes=ALONE):
 
     Parameters
     ----------
-    rating : ndarray of shape (n_pairs,), float64
+    rating : ndarray of shape (n_pairs,), float32 or float64
         Of this process, which may have none where another has some.
     weight : ndarray of shape (n_pairs,) or None
     loss : PointwiseLoss
@@ -31,9 +32,10 @@ def standardise(rating, weight, loss, processes=ALONE):
     location = _mean(rating, weight, processes)
     if not loss.standardised:
         return location, 1.0
-    size = processes.largest(np.abs(rating).max(initial=0.0)) or 1.0
-    scale = size * _mean(np.square((rating - location) / size), weight, processes) ** 0.5
+    size = processes.largest(float(max(rating.max(initial=0.0), -rating.min(initial=0.0)))) or 1.0
+    scale = size * _mean(rating, weight, processes, lambda some: np.square((some - location) / size)) ** 0.5
     if loss.robust:
+        rating = np.asarray(rating, dtype=np.float64)
         location = _median(rating, weight, processes)
         spread = 1.4826 * _median(np.abs(rating - location), weight, processes)
         scale = max(spread or scale, LEAST_SPREAD * size)
@@ -48,10 +50,15 @@ def scale_of(location, spread, size):
     return spread if spread > 1e-6 * abs(location) else size
 
 
-def _mean(values, weight, processes):
-    """The weighted mean of what all processes have."""
-    weighted, total = (values, len(values)) if weight is None else (values * weight, weight.sum())
-    weighted, total = processes.all_reduce([float(weighted.sum()), float(total)])
+def _mean(values, weight, processes, function=None):
+    """The weighted mean of what all processes have, or of a function of it; in float64, a part at a time."""
+    sums = np.zeros(2)
+    for start in range(0, len(values), CHUNK):
+        some = values[start : start + CHUNK].astype(np.float64)
+        some = some if function is None else function(some)
+        own = None if weight is None else weight[start : start + CHUNK]
+        sums += (some.sum(), len(some)) if own is None else ((some * own).sum(), own.sum())
+    weighted, total = processes.all_reduce([float(part) for part in sums])
     return weighted / total
 
 

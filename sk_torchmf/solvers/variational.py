@@ -16,7 +16,8 @@ from sk_torchmf.solvers.base import Solver
 from sk_torchmf.solvers.design import SEEN, SideFeatures
 from sk_torchmf.solvers.effects import EffectBiases
 from sk_torchmf.solvers.feature_prior import FeaturePrior, floored
-from sk_torchmf.solvers.likelihood import Likelihood, Rows, observed_blocks
+from sk_torchmf.solvers.likelihood import Likelihood, Rows
+from sk_torchmf.solvers.observed import observed_blocks
 from sk_torchmf.solvers.prior_means import to_array
 
 START_NOISE = 0.5  # of the ratings' variance
@@ -333,7 +334,7 @@ class Variational(Solver):
     plan : Plan
         Every user and item has at least one rating.
     rating : Tensor of shape (n_pairs,)
-        Standardised ratings, user-major. Of a plan that does not keep its blocks, whatever gives the tensor of a block by its span.
+        Standardised ratings, user-major, or whatever gives the tensor of a block by its span.
     weight : Tensor of shape (n_pairs,) or None
         Observation weights > 0, user-major; likewise.
     loss : PointwiseLoss
@@ -363,13 +364,13 @@ class Variational(Solver):
         self.plan = plan.cut(max_pairs=BLOCK, max_users=None if cuts is None else cuts.max_users)
         self.n_factors, self.biased = module.user_factors.shape[1], module.biased
         self.features = SideFeatures() if features is None else features
-        self.effects = [EffectBiases(n_codes, rating) for _, n_codes in effects]
+        self.effects = [EffectBiases(n_codes, module.user_factors.detach()) for _, n_codes in effects]
         constant = float(module.global_mean) if self.biased else 0.0
         self.likelihood = Likelihood(loss, self.effects, cuts, constant)
         values, codes = rating if cuts is None else cuts.place, [code for code, _ in effects]
         self.blocks = self.curved = observed_blocks(self.plan, values, weight, codes)
-        if self.likelihood.is_squared_error and not self.plan.keeps_blocks:
-            self.curved = observed_blocks(self.plan, None, weight, codes)  # how it bends no rating says: none is read
+        if self.likelihood.is_squared_error and not isinstance(self.blocks, list):
+            self.curved = self.blocks.without_values()  # how it bends no rating says
         self.sides = self._start(weight)
         self.noise = START_NOISE if loss.standardised else 0.5
 

@@ -234,3 +234,19 @@ def test_a_subclass_has_parameters_of_its_own():
     assert {"n_factors", "alpha"} <= parent
     assert set(WithMore().get_params()) == {"n_factors", "more"}
     assert set(BiasedMatrixFactorization().get_params()) == parent
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_many_ratings_give_the_model_that_a_few_would(weighted, monkeypatch):
+    """They are sorted in parts and packed: the same numbers, in the same order."""
+    rng = np.random.default_rng(0)
+    X, y = np.column_stack([rng.integers(40, size=600), rng.integers(30, size=600)]), rng.integers(1, 11, size=600) / 2
+    weight = rng.integers(1, 4, size=600) / 2 if weighted else None
+    expected = BiasedMatrixFactorization(n_factors=4, random_state=0).fit(X, y, weight)
+    for name in ("nn.pairs", "solvers.observed"):
+        monkeypatch.setattr(f"sk_torchmf.{name}.LARGE", 0)
+    found = BiasedMatrixFactorization(n_factors=4, random_state=0).fit(X, y, weight)
+    for name in ("user_factors_", "item_factors_", "user_biases_", "item_biases_"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert (found.observed_ != expected.observed_).nnz == 0
+    assert (found.seen_ != expected.seen_).nnz == 0

@@ -21,6 +21,30 @@ def test_order_sorts_the_callers_pairs_by_user_then_item_and_keeps_that_of_repea
     assert {t.dtype for t in (pairs.order, pairs.pointers, pairs.columns, pairs.users)} == {torch.int32}
 
 
+@pytest.mark.parametrize("size", [1, 7, 10**6])
+def test_many_pairs_are_sorted_and_summed_in_parts_as_few_are_at_once(pattern, size, monkeypatch):
+    """A part has as many pairs as there are users, at least, so that parts of all sizes come about."""
+    user, item, whole = pattern
+    weight = torch.from_numpy(np.random.default_rng(1).integers(1, 9, size=len(user)) / 4)
+    expected = whole.sums(weight)
+    monkeypatch.setattr("sk_torchmf.nn.pairs.LARGE", 0)
+    monkeypatch.setattr("sk_torchmf.nn.pairs.CHUNK", size)
+    for dtype in (np.int64, np.uint16):
+        pairs = Pairs(user.astype(dtype), item.astype(dtype), *whole.shape)
+        for name in ("pointers", "columns", "order"):
+            assert torch.equal(getattr(pairs, name), getattr(whole, name))
+    for found, known in zip((*pairs.sums(weight), *pairs.sums()), (*expected, *whole.sums()), strict=True):
+        assert torch.equal(found, known)  # quarters are exact
+    assert len(user) == 0 or "T" not in vars(pairs)
+
+
+@pytest.mark.parametrize(("user", "item", "role"), [(3, 0, "user"), (0, 2, "item"), (0, -1, "item")])
+def test_numbers_out_of_range_are_refused_of_many_pairs(user, item, role, monkeypatch):
+    monkeypatch.setattr("sk_torchmf.nn.pairs.LARGE", 0)
+    with pytest.raises(ValueError, match=f"{role} must be numbers from 0 to n_{role}s - 1"):
+        Pairs(np.array([0, user]), np.array([1, item]), 3, 2)
+
+
 def test_transposed_plan_is_item_major(pattern):
     _, _, pairs = pattern
     users, items = (tensor.numpy() for tensor in user_major(pairs))

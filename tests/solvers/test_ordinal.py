@@ -8,7 +8,7 @@ from scipy.special import expit, logit
 from sk_torchmf.model.cut_points import SLOPE, softening
 from sk_torchmf.nn import Pairs, Plan
 from sk_torchmf.solvers import ordinal
-from sk_torchmf.solvers.likelihood import Observed
+from sk_torchmf.solvers.observed import Observed
 from sk_torchmf.solvers.ordinal import BARRIER, GUARD, LEAST_GAP, OrdinalCuts, first_cuts, first_spread, ordinal_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread", "each_kernels")
