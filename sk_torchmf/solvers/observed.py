@@ -92,7 +92,8 @@ class PackedBlocks(ObservedBlocks):
     def __iter__(self):
         for (rows, span, block), pointers in zip(self.plan, self._pointers, strict=True):
             pairs = Pairs.from_rows(pointers, torch.from_numpy(self._users[span].astype(np.int32)), block.shape[0])
-            values, weight, *codes = (None if packed is None else packed[span] for packed in self._numbers)
+            numbers: list[Any] = [None if packed is None else packed[span] for packed in self._numbers]
+            values, weight, *codes = numbers
             yield rows, self._by_user(span, block), Observed(pairs, values, weight, codes)
 
     def without_values(self):

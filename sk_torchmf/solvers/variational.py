@@ -242,8 +242,8 @@ class Frame(NamedTuple):
         vectors = [L[None], uncertainty[:, k:].sum(1)[None] @ own_factors]  # with the covariance of q with b_i
         parts = [M, N, own_factors.T @ to_gradient, to_gradient, *vectors]
         table = torch.cat(parts).to(own.rows)  # one copy, whatever the device
-        to_M, to_N, uncertain, to_gradient, *vectors = table.split([part.shape[0] for part in parts])
-        return cls(to_M, to_N, N, *(vector[0] for vector in vectors), to_gradient, uncertain)
+        to_M, to_N, uncertain, to_gradient, curvature, pull = table.split([part.shape[0] for part in parts])
+        return cls(to_M, to_N, N, curvature[0], pull[0], to_gradient, uncertain)
 
     def gradient(self, side, slopes, slope, start, some):
         """Half the gradients of rows' likelihoods along the basis.
