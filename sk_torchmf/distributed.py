@@ -126,13 +126,18 @@ def communicator(distributed, *, exact=False):
     """
     if not distributed:
         return ALONE
-    if not dist.is_available() or not dist.is_initialized():
+    if not has_group():
         raise ValueError(
             "distributed=True needs a process group, and torch.distributed has none in this process. Call "
             'torch.distributed.init_process_group("gloo") before fit and start the script as several processes, for example with '
             "torchrun --nproc-per-node 2 script.py; or pass distributed=False."
         )
     return DefaultGroup(exact=exact) if dist.get_world_size() > 1 else ALONE
+
+
+def has_group():
+    """Whether this process is in a group of ``torch.distributed``."""
+    return dist.is_available() and dist.is_initialized()
 
 
 class DefaultGroup(Communicator):

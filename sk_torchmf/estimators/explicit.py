@@ -17,7 +17,7 @@ from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS,
 from sk_torchmf.estimators._rating_part import RatingPart
 from sk_torchmf.estimators._ratings import RatingPredictor
 from sk_torchmf.estimators._saving import is_fitted_attribute
-from sk_torchmf.estimators._sharing import check_shareable, joined
+from sk_torchmf.estimators._sharing import SavedParts, check_shareable, joined
 from sk_torchmf.estimators._stored_part import StoredPart
 from sk_torchmf.inputs import context
 from sk_torchmf.inputs.forms import SHARDS, read_rated
@@ -36,7 +36,7 @@ UNSTORED = {  # parameters, and why a fit to a data set on disk has no use for t
 LOSSES: ChainMap[str, Any] = ChainMap({"ordinal": None}, POINTWISE)  # ordinal has cut points to learn
 
 
-class ExplicitFactorization(RatingPredictor):
+class ExplicitFactorization(SavedParts, RatingPredictor):
     """Base of the explicit estimators: parameters, ``fit`` and ``partial_fit``."""
 
     _parameter_constraints: dict = {
