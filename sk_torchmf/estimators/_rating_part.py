@@ -114,9 +114,12 @@ class RatingPart(Part):
             **self._cuts(plan),
         )
 
+    def user_labels(self):
+        return self.users[self.known[0]]
+
     def _scatter(self, module, std):
         """Give a module random rows, in place, that are the same whichever process has a user and however many there are."""
-        labels = self.users[self.known[0]], np.arange(len(self.known[1]))  # the items' numbers are the same in all
+        labels = self.user_labels(), np.arange(len(self.known[1]))  # the items' numbers are the same in all
         with torch.no_grad():
             for at, (role, rows) in enumerate(zip(ROLES, (module.user_factors, module.item_factors), strict=True)):
                 drawn = normal_rows(stable_hash(labels[at], role), rows.shape[1], 2 * self.seed + at, self.params.dtype)

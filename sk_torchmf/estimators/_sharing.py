@@ -25,7 +25,6 @@ ROWS = ("user_factors_", "user_biases_", "user_counts_")  # what has a row for e
 NEEDS = {  # the value of a parameter in a fit that is shared, and why
     "solver": ("variational", "the others do not yet sum over processes"),
     "early_stopping": (False, "what is held out would have to be scored by all processes"),
-    "checkpoint": (None, "a file would hold the rows of one process alone"),
     "warm_start": (False, "earlier rows of a user may lie in another process"),
     "effects": (None, "values are not yet numbered over all processes"),
     "time": (None, "sessions are not yet numbered over all processes"),

@@ -122,6 +122,8 @@ class PartsFolder:
                 found = json.load(file)
         except FileNotFoundError:
             return None
+        except NotADirectoryError:
+            raise self._wrong("it is a file") from None
         except (ValueError, RecursionError) as error:
             raise self._wrong(f"{MANIFEST} is no JSON ({error})") from None
         if not isinstance(found, dict) or found.get("format") != "sk_torchmf parts" or type(found.get("version")) is not int:

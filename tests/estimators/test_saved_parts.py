@@ -1,11 +1,11 @@
-"""Models that several processes have saved, each its part: read by any other number of them, whole or not at all."""
+"""Models that several processes have saved and fits that they were killed in: any other number of them goes on, or none does."""
 
 import sys
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
-from parted import FOLDER, MODELS
+from numpy.testing import assert_allclose, assert_array_equal
+from parted import COPIES, FITS, FOLDER, MODELS, N_DONE, N_EPOCHS, TIMEOUT
 from several_processes import run
 from sharing import KINDS, N_USERS
 
@@ -14,7 +14,9 @@ from sk_torchmf.inputs.stable_hash import shares, stable_hash
 from sk_torchmf.storage.packing import pack
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
-FAILING = ["failing_write", "unshared_folder", "strange_folder", "no_folder_to_load"]
+SAVING = ["save_all", "failing_write", "unshared_folder", "strange_folder", "no_folder_to_load"]
+FITTING = ["whole_fits", "interrupted", "interrupted_by_a_full_disk", "of_another_fit"]
+RESUMED = FITS | COPIES | {"full disk": "biased", "killed": "biased"}
 N_LOADING = 3
 
 
@@ -30,13 +32,20 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def saved(folder, tmp_path_factory):
     """What two processes say."""
-    return run("parted", [(["save_all"], 60), (FAILING, 60)], 2, tmp_path_factory.mktemp("two"))
+    return run("parted", [([*SAVING, *FITTING], 60), (["killed"], TIMEOUT)], 2, tmp_path_factory.mktemp("two"))
 
 
 @pytest.fixture(scope="module")
-def loaded(saved, tmp_path_factory):
+def found(saved, tmp_path_factory):
     """What three say."""
-    return run("parted", [(["load_all"], 60)], N_LOADING, tmp_path_factory.mktemp("three"))["load_all"]
+    return run("parted", [(["load_all", "resumed"], 60)], N_LOADING, tmp_path_factory.mktemp("three"))
+
+
+@pytest.fixture(scope="module")
+def resumed(saved, found, tmp_path_factory):
+    """What fits of three processes and of one found that had been begun by two."""
+    alone = run("parted", [(["resumed_by_one"], 60)], 1, tmp_path_factory.mktemp("one"))["resumed_by_one"]
+    return found["resumed"][1] | alone[0]
 
 
 def kind(name):
@@ -66,9 +75,9 @@ def test_one_process_reads_the_whole(saved, folder, name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_each_of_other_processes_reads_its_users(saved, loaded, name):
+def test_each_of_other_processes_reads_its_users(saved, found, name):
     whole = saved["save_all"][0][name]
-    for rank, own in enumerate(loaded):
+    for rank, own in enumerate(found["load_all"]):
         state, gathered, without = own[name]
         assert_same_state(gathered, whole)
         assert (shares(stable_hash(state["users_"], "user"), N_LOADING) == rank).all()
@@ -78,7 +87,7 @@ def test_each_of_other_processes_reads_its_users(saved, loaded, name):
         assert_same_state({"observed_": state["observed_"]}, {"observed_": whole["observed_"][place]})
         assert_same_state({"seen_": state["seen_"]}, {"seen_": without["seen_"]})
         assert state.keys() - without.keys() == {"observed_", "pair_weights_"}
-    assert sum(own[name][0]["n_users_"] for own in loaded) == N_USERS
+    assert sum(own[name][0]["n_users_"] for own in found["load_all"]) == N_USERS
 
 
 def test_failure_of_one_is_told_to_all_and_leaves_what_was_there(saved, folder):
@@ -137,3 +146,47 @@ def test_without_a_group_a_part_is_not_saved(saved, folder, tmp_path):
     model = kind("plain").load(folder / "plain").set_params(distributed=True)
     with pytest.raises(ValueError, match="distributed=True needs a process group"):
         model.save(tmp_path / "model")
+
+
+NUMBERS = ["user_factors_", "item_factors_", "item_biases_", "mean_user_", "user_counts_", "noise_std_", "cut_points_"]
+
+
+@pytest.mark.parametrize("path", RESUMED)
+def test_fit_that_was_killed_ends_on_other_processes_as_one_that_was_not(saved, resumed, path):
+    state, n_steps, is_left = resumed[path]
+    assert n_steps == N_EPOCHS - N_DONE
+    assert not is_left
+    whole = saved["whole_fits"][0][RESUMED[path]]
+    for name in whole.keys() & set(NUMBERS):
+        if whole[name] is not None:
+            assert_allclose(state[name], whole[name], rtol=0, atol=1e-12 * np.abs(whole[name]).max(), err_msg=name)
+    assert_array_equal(state["users_"], whole["users_"])
+    assert_allclose(state["history_"]["loss"], whole["history_"]["loss"], rtol=1e-12)
+    assert len(state["history_"]["loss"]) == N_EPOCHS
+
+
+def test_other_processes_of_one_that_is_killed_raise(saved):
+    (error, message, seconds), of_the_killed = saved["killed"]
+    assert of_the_killed is None
+    assert error == "DistributedError"
+    assert "has lost the others" in message
+    assert "with a checkpoint the fit goes on where it was" in message
+    assert seconds < TIMEOUT
+
+
+def test_failed_write_of_a_checkpoint_ends_all(saved):
+    errors = [error for error, _ in saved["interrupted_by_a_full_disk"]]
+    assert errors == ["DistributedError", "OSError"]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "is of another fit, which differs in data (other data there, other data here)"),
+        (1, "is of another fit, which differs in n_factors (3 there, 4 here)"),
+        (2, "is not a folder of a whole checkpoint that sk_torchmf wrote: it holds a model"),
+    ],
+)
+def test_checkpoint_of_another_fit_is_refused_by_all(saved, number, text):
+    for found in saved["of_another_fit"]:
+        assert text in found[number][1]

@@ -1,12 +1,16 @@
 """Cases of models and fits that several processes keep in a folder, and that others go on with: as those of ``sharing``."""
 
 import os
+import shutil
+import signal
+import time
 
 import pytest
 from sharing import make, part, place, state
 
 from sk_torchmf import BiasedMatrixFactorization, MatrixFactorization
 from sk_torchmf.distributed import communicator
+from sk_torchmf.solvers.variational import Variational
 from sk_torchmf.storage import archive
 
 FOLDER = "PARTED"  # the variable that names the folder which all processes see
@@ -96,3 +100,119 @@ def strange_folder():
 
 def no_folder_to_load():
     return _raised(lambda: BiasedMatrixFactorization.load(os.environ[FOLDER]))
+
+
+TIMEOUT = 60  # seconds, within which a lost process is missed
+N_EPOCHS, N_DONE = 7, 3
+
+
+def checkpointed(name, path, **others):
+    """The fit of a model with a checkpoint."""
+    options, data = MODELS[name]
+    given = {"max_iter": N_EPOCHS, "checkpoint": path and at(path)}
+    return make(**options | given | others).fit(*part(*place(), **data))
+
+
+def _in_step(number, run):
+    """Have the solver's steps counted, and something done at the beginning of one; the list of their beginnings."""
+    begun, step = [], Variational.step
+
+    def counted(solver):
+        begun.append(time.monotonic())
+        if len(begun) == number:
+            run()
+        return step(solver)
+
+    Variational.step = counted
+    return begun
+
+
+def interrupted():
+    """Fits that end early, one for each model; their checkpoints in two copies."""
+    rank, _ = place()
+    step, found = Variational.step, {}
+    for name in MODELS:
+
+        def stop():
+            if rank == 0:
+                raise KeyError("enough")
+
+        _in_step(N_DONE + 1, stop)
+        try:
+            found[name] = _raised(lambda name=name: checkpointed(name, f"fit of {name}"))
+        finally:
+            Variational.step = step
+        with communicator(True) as processes:
+            if rank == 0:
+                shutil.copytree(at(f"fit of {name}"), at(f"copy of {name}"))
+            processes.all_gather(0)
+    return found
+
+
+def interrupted_by_a_full_disk():
+    """One process cannot write its file, when the other has."""
+    rank, _ = place()
+    write = archive.write
+
+    def full(path, *args, **options):
+        if rank == 1 and os.path.basename(path).startswith(f"0-{N_DONE + 1}."):
+            time.sleep(0.3)
+            raise OSError(28, "No space left on device", path)
+        return write(path, *args, **options)
+
+    archive.write = full
+    try:
+        return _raised(lambda: checkpointed("biased", "full disk"))
+    finally:
+        archive.write = write
+
+
+def killed():
+    """The second process is killed in the middle of the fit."""
+    rank, _ = place()
+    step = Variational.step
+    begun = _in_step(N_DONE + 1, lambda: os.kill(os.getpid(), signal.SIGKILL) if rank == 1 else None)
+    try:
+        return *_raised(lambda: checkpointed("biased", "killed")), time.monotonic() - begun[-1]
+    finally:
+        Variational.step = step
+
+
+def whole_fits():
+    return {name: state(checkpointed(name, None).gather()) for name in MODELS}
+
+
+def of_another_fit():
+    """Of other data in one process, and with another parameter."""
+    rank, size = place()
+    X, y, weight = part(rank, size, **MODELS["biased"][1])
+    y = y + (rank == 1) * (y == y[0])
+    given = {"max_iter": N_EPOCHS, "checkpoint": at("fit of biased")}
+    return [
+        _raised(lambda: make(**given).fit(X, y, weight)),
+        _raised(lambda: checkpointed("biased", "fit of biased", n_factors=4)),
+        _raised(lambda: checkpointed("biased", "biased")),
+    ]
+
+
+def _resumed(paths):
+    step, found = Variational.step, {}
+    for path, name in paths.items():
+        begun = _in_step(None, None)
+        try:
+            found[path] = state(checkpointed(name, path).gather()), len(begun), os.path.exists(at(path))
+        finally:
+            Variational.step = step
+    return found
+
+
+FITS = {f"fit of {name}": name for name in MODELS}
+COPIES = {f"copy of {name}": name for name in MODELS}
+
+
+def resumed():
+    return _resumed(FITS)
+
+
+def resumed_by_one():
+    return _resumed(COPIES | {"full disk": "biased", "killed": "biased"})

@@ -254,7 +254,6 @@ def refused(options, given):
 
 REFUSED = {
     "early_stopping": ({"early_stopping": True}, {}, "needs early_stopping=False"),
-    "checkpoint": ({"checkpoint": "file"}, {}, "needs checkpoint=None"),
     "effects": ({"effects": [1]}, {}, "needs effects=None"),
     "time": ({"time": 1}, {}, "needs time=None"),
     "seen_features": ({"seen_features": "user"}, {}, "needs seen_features=None"),
