@@ -480,6 +480,15 @@ def observed_attributes(pairs, values, weight, features=None):
     return found
 
 
+def observed_of(attributes, users):
+    """What ``observed_attributes`` says of some of the users, by their row numbers, without further features."""
+    pattern, weight = attributes["observed_"], attributes["pair_weights_"]
+    if weight is not None:
+        weight = sp.csr_array((weight, pattern.indices, pattern.indptr), shape=pattern.shape)[users].data
+    observed = pattern[users]
+    return {"seen_": seen_in(observed), "observed_": observed, "pair_weights_": weight}
+
+
 def seen_in(observed):
     """The pairs of a CSR array ``observed_``, each once, as one of bools: on the same arrays where none is there twice."""
     seen = sp.csr_array((np.ones(observed.nnz, dtype=bool), observed.indices, observed.indptr), shape=observed.shape)

@@ -18,7 +18,7 @@ class StoredPart(RatingPart):
     def __init__(self, params, reading, device, seed, start):
         self.params, self.device, self.seed, self.start = params, device, seed, start
         self.processes, data = reading.processes, reading.data
-        self.cut_points, self.effects, self.codes = None, [], []
+        self.cut_points, self.exact, self.effects, self.codes = None, None, [], []
         self.loss, dtype = POINTWISE[params.loss], getattr(torch, params.dtype)
         found = survey(data.shards, self.loss, params.dtype)
         self.location, self.scale = found.location, found.scale

@@ -54,6 +54,8 @@ class ObservedBlocks:
     def __iter__(self):
         for rows, span, block in self.plan:
             values, weight = (None if part is None else part[span] for part in (self.values, self.weight))
+            if self.plan.is_exact and weight is not None:
+                weight = weight.clone()  # a product of two vectors depends on where in memory these begin
             by_user = Observed(block, values, weight, [code[span] for code in self.codes])
             yield rows, by_user, by_user.transposed()
 

@@ -1,14 +1,17 @@
 """Where ratings lie and how they spread, before anything is fitted to them. Knows arrays only."""
 
+from functools import partial
+
 import numpy as np
 
-from sk_torchmf.distributed import ALONE
+from sk_torchmf.distributed import ALONE, TreeSum
 from sk_torchmf.nn.losses import HUBER_DELTA
 
 LEAST_SPREAD = 1e-12  # of the largest rating: float32 holds the others beside it
+WHOLE = ((0, slice(None)),)  # one shard of all
 
 
-def standardise(rating, weight, loss, processes=ALONE):
+def standardise(rating, weight, loss, processes=ALONE, shards=WHOLE):
     """Where ratings lie and what to divide them by before fitting, in rating units.
 
     Parameters
@@ -19,6 +22,8 @@ def standardise(rating, weight, loss, processes=ALONE):
     loss : PointwiseLoss
     processes : Communicator
         Those whose ratings are meant; the result is the same in all.
+    shards : sequence of (int, slice)
+        The numbers of shards of the ratings, ascending, and where each lies: sums are by ``TreeSum``.
 
     Returns
     -------
@@ -28,18 +33,18 @@ def standardise(rating, weight, loss, processes=ALONE):
         Their weighted standard deviation, or 1.4826 times the median distance from the median for a robust loss (the same for
         normal ratings). Ratings that are all alike are divided by their size; those of a loss with a scale of its own by 1.
     """
-    location = _mean(rating, weight, processes)
+    location = _mean(rating, weight, processes, shards)
     if not loss.standardised:
         return location, 1.0
     size = processes.largest(np.abs(rating).max(initial=0.0)) or 1.0
-    scale = size * _mean(np.square((rating - location) / size), weight, processes) ** 0.5
+    scale = size * _mean(np.square((rating - location) / size), weight, processes, shards) ** 0.5
     if loss.robust:
-        location = _median(rating, weight, processes)
-        spread = 1.4826 * _median(np.abs(rating - location), weight, processes)
+        location = _median(rating, weight, processes, shards)
+        spread = 1.4826 * _median(np.abs(rating - location), weight, processes, shards)
         scale = max(spread or scale, LEAST_SPREAD * size)
         for _ in range(20):  # reweighted least squares
             influence = 1 / np.maximum(np.abs(rating - location) / scale, HUBER_DELTA)
-            location = _mean(rating, influence if weight is None else influence * weight, processes)
+            location = _mean(rating, influence if weight is None else influence * weight, processes, shards)
     return location, scale_of(location, scale, size)
 
 
@@ -48,27 +53,42 @@ def scale_of(location, spread, size):
     return spread if spread > 1e-6 * abs(location) else size
 
 
-def _mean(values, weight, processes):
+def _total(sums_of, processes, shards):
+    """Add up numbers over shards and processes: a function of a shard's place returns its own."""
+    tree = TreeSum()
+    for number, some in shards:
+        tree.add(number, *sums_of(some))
+    return processes.all_reduce(tree.total())
+
+
+def _mean(values, weight, processes, shards):
     """The weighted mean of what all processes have."""
-    weighted, total = (values, len(values)) if weight is None else (values * weight, weight.sum())
-    weighted, total = processes.all_reduce([float(weighted.sum()), float(total)])
+    if weight is None:
+        weighted, total = _total(lambda some: (float(values[some].sum()), float(len(values[some]))), processes, shards)
+    else:
+        values = values * weight
+        weighted, total = _total(lambda some: (float(values[some].sum()), float(weight[some].sum())), processes, shards)
     return weighted / total
 
 
-def _median(values, weight, processes):
+def _median(values, weight, processes, shards=WHOLE):
     """Lower weighted median: repeating a value is doubling its weight.
 
     Floats are in the order of their bits, taken for whole numbers: halving the range of these finds the lowest at which half of the
     weight is reached, in 64 steps and without sending a value.
     """
-    order = np.argsort(values, kind="stable")
-    values = values[order] + 0.0  # of the two zeros one
-    sums = np.append(0.0, np.arange(1, len(values) + 1) if weight is None else np.cumsum(weight[order]))
-    (total,) = processes.all_reduce([float(sums[-1])])
+    sorted_by_shard = []
+    for number, some in shards:
+        own = values[some] + 0.0  # of the two zeros one
+        order = np.argsort(own, kind="stable")
+        sums = np.append(0.0, np.arange(1, len(own) + 1) if weight is None else np.cumsum(weight[some][order]))
+        sorted_by_shard.append((number, (_ordered(own[order]), sums)))
+    (total,) = _total(lambda own: [float(own[1][-1])], processes, sorted_by_shard)
     low, high = -(2**63), 2**63 - 1
     while low < high:
         middle = (low + high) // 2
-        (reached,) = processes.all_reduce([float(sums[np.searchsorted(_ordered(values), middle, side="right")])])
+        place = partial(np.searchsorted, v=middle, side="right")
+        (reached,) = _total(lambda own, place=place: [float(own[1][place(own[0])])], processes, sorted_by_shard)
         low, high = (low, middle) if reached >= total / 2 else (middle + 1, high)
     return float(_ordered(np.array([low]).view(np.float64)).view(np.float64)[0])
 

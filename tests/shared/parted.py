@@ -5,6 +5,8 @@ import shutil
 import signal
 import time
 
+import numpy as np
+import pandas as pd
 import pytest
 from sharing import make, part, place, state
 
@@ -216,3 +218,42 @@ def resumed():
 
 def resumed_by_one():
     return _resumed(COPIES | {"full disk": "biased", "killed": "biased"})
+
+
+N_MANY = 3000  # users, so many that shards have several cuts
+
+
+def many(form="text"):
+    """Observations of many users, some pairs twice with ratings that differ; weights."""
+    rng = np.random.default_rng(0)
+    user, item = rng.integers(0, N_MANY, 40_000), rng.integers(0, 150, 40_000)
+    rating = np.round(3 + rng.normal(size=N_MANY)[user] + rng.normal(size=len(user)), 1)
+    return pd.DataFrame({"user": np.char.add("user", user.astype(str)), "item": item}), rating, rng.uniform(0.3, 2, len(user))
+
+
+EXACT = {
+    f"{kind} {loss} {dtype}": {"kind": kind, "loss": loss, "dtype": dtype}
+    for kind, loss in (("biased", "squared_error"), ("plain", "squared_error"), ("biased", "huber"))
+    for dtype in ("float32", "float64")
+}
+
+
+def exact():
+    """Rows that are spread over the processes at random, in any order."""
+    rank, size = place()
+    X, y, weight = many()
+    rows = np.random.default_rng(size).permutation(len(y))[rank::size]
+    found = {}
+    for name, options in EXACT.items():
+        weights = None if options["loss"] == "squared_error" and options["kind"] == "plain" else weight[rows]
+        model = make(n_factors=5, max_iter=3, distributed="exact", **options).fit(X.iloc[rows], y[rows], weights)
+        found[name] = state(model.gather())
+    model = make(loss="ordinal", distributed="exact").fit(*part(rank, size, loss="ordinal"))
+    found["ordinal"] = state(model.gather())
+    model = make(n_factors=5, max_iter=3, dtype="float32").fit(X.iloc[rows], y[rows], weight[rows])
+    found["not exact"] = state(model.gather())
+    return found
+
+
+def exact_refused():
+    return _raised(lambda: make(distributed="exact").fit(*part(*place(), form="sparse")))
