@@ -14,6 +14,8 @@ from sk_torchmf.exceptions import DistributedError, DivergenceError
 HEAD = 1024  # bytes of the message with which every call begins; what is short goes over in it
 SHORT = 512  # bytes of sums that do
 CHUNK = 2**22  # bytes that a process sends at a time when rows change hands
+EXACT = "exact"  # of the parameter distributed: sums have the same bits, whatever the number of processes
+N_SHARDS = 16  # of the users in an exact fit
 FAILED, END = "failed", "the end of the fit"
 
 
@@ -108,9 +110,9 @@ def communicator(distributed, *, exact=False):
 
     Parameters
     ----------
-    distributed : bool
-        Whether it is one fit of all processes of the default group of ``torch.distributed``. It is never found out from the
-        surroundings: a small fit in somebody's job would wait for the others for ever.
+    distributed : bool or "exact"
+        Whether it is one fit of all processes of the default group of ``torch.distributed``, and whether that is ``exact``. It is
+        never found out from the surroundings: a small fit in somebody's job would wait for the others for ever.
     exact : bool
         See ``DefaultGroup``.
 
@@ -126,13 +128,18 @@ def communicator(distributed, *, exact=False):
     """
     if not distributed:
         return ALONE
-    if not dist.is_available() or not dist.is_initialized():
+    if not has_group():
         raise ValueError(
             "distributed=True needs a process group, and torch.distributed has none in this process. Call "
             'torch.distributed.init_process_group("gloo") before fit and start the script as several processes, for example with '
             "torchrun --nproc-per-node 2 script.py; or pass distributed=False."
         )
-    return DefaultGroup(exact=exact) if dist.get_world_size() > 1 else ALONE
+    return DefaultGroup(exact=exact or distributed == EXACT) if dist.get_world_size() > 1 else ALONE
+
+
+def has_group():
+    """Whether this process is in a group of ``torch.distributed``."""
+    return dist.is_available() and dist.is_initialized()
 
 
 class DefaultGroup(Communicator):
@@ -150,8 +157,8 @@ class DefaultGroup(Communicator):
     def __init__(self, *, exact=False):
         self.rank, self.size, self.exact = dist.get_rank(), dist.get_world_size(), exact
         self._is_over = False  # all know of a failure, or can no longer be told
-        if exact and self.size & (self.size - 1):
-            raise ValueError(f"Exact sums need a number of processes that is a power of two. Got {self.size}.")
+        if exact and (self.size & (self.size - 1) or self.size > N_SHARDS):
+            raise ValueError(f"Exact sums need 1 to {N_SHARDS} processes, their number a power of two. Got {self.size}.")
 
     def __exit__(self, kind, error, traceback):
         if self._is_over:

@@ -216,7 +216,7 @@ def test_exact_sums_need_a_power_of_two(monkeypatch):
     monkeypatch.setattr("torch.distributed.get_rank", lambda: 0)
     monkeypatch.setattr("torch.distributed.get_world_size", lambda: 3)
     assert communicator(True).size == 3
-    with pytest.raises(ValueError, match=r"a power of two\. Got 3\."):
+    with pytest.raises(ValueError, match=r"their number a power of two\. Got 3\."):
         communicator(True, exact=True)
 
 

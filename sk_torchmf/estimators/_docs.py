@@ -174,7 +174,8 @@ _WRITTEN = {
         checkpoint : str or os.PathLike
             A file that holds, after each $epoch, all that the next depends on. ``fit`` goes on from there where the same fit was
             killed, and ends with the same numbers, bit for bit on the CPU; the file of another fit, with other parameters or data,
-            is refused. A fit that has ended removes it. One file serves one fit at a time.
+            is refused. A fit that has ended removes it. One file serves one fit at a time. With ``distributed`` it is a folder that
+            all processes see, in which each has a file; another number of processes may go on, to the same end but for rounding.
         device : str or torch.device
             Where to fit: "cpu" or "cuda"; None follows ``torch.get_default_device()``. What was fitted lies on the CPU either way.
         random_state : int, RandomState instance or None
@@ -270,11 +271,12 @@ _WRITTEN = {
             Learning rate of torch's optimizers; None chooses one that suits the standardised ratings.
         batch_size : int
             Torch's optimizers (not lbfgs) take a step on about so many ratings, in blocks of whole users; None takes all at once.
-        distributed : bool
+        distributed : bool or "exact"
             Whether this is one fit of all processes of the default group of ``torch.distributed``, each of which calls ``fit`` with
             a part of the data, see ``gather``. For all solvers but ``lbfgs``, without ``batch_size``, and for what is learned from
-            ratings alone: features, ``effects``, ``time``, validation data and checkpoints are refused. Initial rows are then drawn
-            by the users' labels, so that the result does not depend, beyond rounding, on the number of processes.
+            ratings alone: features, ``effects``, ``time`` and validation data are refused. Initial rows are then drawn by the
+            users' labels, so that the result does not depend, beyond rounding, on the number of processes; with ``"exact"``, which
+            takes longer and is for ``variational``, it has the same bits on 1, 2, 4, 8 and 16 of them.
         seen_features : {"user", "item", "both"}
             Whose rows have what they were observed with among their features (SVD++): those of users, of items or both; None for
             nobody's. ``"both"`` usually predicts better, and takes a bit more than twice the time.

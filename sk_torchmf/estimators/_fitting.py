@@ -18,7 +18,7 @@ from sk_torchmf._validation import MOST, as_array, as_python, check_memory, chec
 from sk_torchmf.distributed import ALONE, communicator
 from sk_torchmf.estimators._saving import SavedEstimator
 from sk_torchmf.exceptions import DivergenceError
-from sk_torchmf.inputs.exchange import exchange
+from sk_torchmf.inputs.exchange import digest_of_all, exchange
 from sk_torchmf.inputs.features import EncodedFeatures
 from sk_torchmf.inputs.forms import INTERACTIONS, LABELLED, SHARDS, TABLE, Reading
 from sk_torchmf.inputs.holdout import hold_out
@@ -28,7 +28,7 @@ from sk_torchmf.inputs.side_features import ROLES, Described, describe
 from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
 from sk_torchmf.model.factors import Factors
 from sk_torchmf.solvers.base import by_side
-from sk_torchmf.storage.checkpoint import Checkpoint, digest_of, fingerprint_of
+from sk_torchmf.storage.checkpoint import Checkpoint, SharedCheckpoint, digest_of, fingerprint_of
 from sk_torchmf.training import loop
 from sk_torchmf.training.callbacks import CallbackSupportMixin
 from sk_torchmf.training.state import Codes, regrow
@@ -336,9 +336,14 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
             "Lower n_factors, or pass labels in a table, of which only those that occur take a row.",
         )
         processes = given.reading.processes
-        seed, checkpoint, progress, restore = processes.broadcast(check_seed(self.random_state)), None, None, None
+        seed, progress, restore = processes.broadcast(check_seed(self.random_state)), None, None
+        checkpoint: Checkpoint | None = None
         if self.checkpoint is not None:
-            checkpoint = Checkpoint(self.checkpoint, fingerprint_of(self, seed, given.digest()))
+            if self.distributed:
+                fingerprint = fingerprint_of(self, seed, digest_of_all(given.reading, processes))
+                checkpoint = SharedCheckpoint(self.checkpoint, fingerprint, processes)
+            else:
+                checkpoint = Checkpoint(self.checkpoint, fingerprint_of(self, seed, given.digest()))
             saved_seed, progress, restore = loop.resume(checkpoint)
             seed = seed if saved_seed is None else saved_seed
         held_in, validation = self._hold_out(given, seed)
@@ -346,9 +351,9 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
             held_in, early_stopping=self.early_stopping, refit=self.refit, tol=params.tol if self._stops_at_tol else 0.0
         )
         judging = [] if validation is None else [loop.Judge(validation, params.tol, params.n_iter_no_change)]
-        keeping = [] if checkpoint is None else [loop.Keeper(checkpoint, seed)]  # last: it holds what the others decided
         agreeing = [loop.Agreement(processes)] if processes.size > 1 else []
-        observers = [*judging, *self._showing(phases, given.for_callbacks(), processes), *keeping, *agreeing]
+        keeping = [] if checkpoint is None else [loop.keeper(checkpoint, seed)]  # last: it holds what the others decided
+        observers = [*judging, *self._showing(phases, given.for_callbacks(), processes), *agreeing, *keeping]
         reading = given.reading
 
         def part_of(rows):
@@ -477,6 +482,15 @@ def observed_attributes(pairs, values, weight, features=None):
     if features is not None:
         found["observed_features_"] = {name: own.cpu().numpy() for name, own in features.items()}
     return found
+
+
+def observed_of(attributes, users):
+    """What ``observed_attributes`` says of some of the users, by their row numbers, without further features."""
+    pattern, weight = attributes["observed_"], attributes["pair_weights_"]
+    if weight is not None:
+        weight = sp.csr_array((weight, pattern.indices, pattern.indptr), shape=pattern.shape)[users].data
+    observed = pattern[users]
+    return {"seen_": seen_in(observed), "observed_": observed, "pair_weights_": weight}
 
 
 def seen_in(observed):

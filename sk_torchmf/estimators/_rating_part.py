@@ -1,15 +1,19 @@
 """Ratings at hand, standardised, and the solver that fits a built-in module to them."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
-from sk_torchmf.estimators._fitting import observed_attributes
+from sk_torchmf.distributed import EXACT, N_SHARDS
+from sk_torchmf.estimators._fitting import observed_attributes, observed_of
 from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.inputs import context
 from sk_torchmf.inputs.side_features import ROLES, features_of
-from sk_torchmf.inputs.stable_hash import normal_rows, stable_hash
+from sk_torchmf.inputs.stable_hash import normal_rows, shares, stable_hash
 from sk_torchmf.model.cut_points import CutPoints, find_levels
 from sk_torchmf.nn import POINTWISE, Pairs, Plan, squared_error
+from sk_torchmf.nn.exact_plan import ExactPlan
 from sk_torchmf.nn.pairs import CHUNK
 from sk_torchmf.solvers import RATING_SOLVERS
 from sk_torchmf.solvers.cold_rows import with_cold_rows
@@ -46,21 +50,60 @@ class Divided:
         return self.rating[span] / self.scale
 
 
+@dataclass(frozen=True)
+class ExactOrder:
+    """An order of users and observations that does not depend on who had them: by shard, label and item, then by what was observed.
+
+    Attributes
+    ----------
+    shards : ndarray of shape (n_users,), int64
+        Of the reading's users.
+    users, place : ndarray of shape (n_users,), int64
+        The users in that order, and where each of the reading's is in it.
+    rows : ndarray of shape (n,), int64
+        The observations in that order.
+    spans : list of (int, slice)
+        The numbers of the shards that have observations, and where these lie among ``rows``.
+    """
+
+    shards: np.ndarray
+    users: np.ndarray
+    place: np.ndarray
+    rows: np.ndarray
+    spans: list
+
+    @classmethod
+    def of(cls, reading):
+        """That of a reading."""
+        shard, data = shares(stable_hash(reading.users, "user"), N_SHARDS), reading.data
+        users = np.argsort(shard, kind="stable")
+        place = np.argsort(users)
+        beside = [values for values in (data.weights, data.ratings) if values is not None]
+        rows = np.lexsort([*beside, data.item_ids, place[data.user_ids]])
+        numbers, starts = np.unique(shard[data.user_ids[rows]], return_index=True)
+        ends = np.append(starts, len(rows)).tolist()
+        spans = [(number, slice(*own)) for number, *own in zip(numbers.tolist(), ends[:-1], ends[1:], strict=True)]
+        return cls(shard, users, place, rows, spans)
+
+
 class RatingPart(Part):
     """Some of the ratings, standardised, and the solver that fits a built-in module to them."""
 
     def __init__(self, params, reading, device, seed, start):
         self.params, self.device, self.seed, self.start = params, device, seed, start
+        self.exact = ExactOrder.of(reading) if params.distributed == EXACT else None
+        reading = reading if self.exact is None else reading[self.exact.rows]
         data, self.processes = reading.data, reading.processes
         rating, self.cut_points = data.ratings.astype(np.result_type(data.ratings, np.float32), copy=False), None  # all are exact
         if params.loss == "ordinal":
             levels, code = find_levels(rating.astype(params.dtype), self.processes)  # as partial_fit gets them back
-            self.cut_points = self._first_cut_points(levels, *standardise(rating, data.weights, squared_error, self.processes))
+            self.cut_points = self._first_cut_points(levels, *self._standardised(rating, data.weights, squared_error))
         self.loss = POINTWISE[params.loss] if self.cut_points is None else ordinal_loss(self.cut_points)
         rating, limits = self._coded(rating)
-        self.location, self.scale = standardise(rating, data.weights, self.loss, self.processes)
+        self.location, self.scale = self._standardised(rating, data.weights, self.loss)
         n_users, n_items = reading.shape
-        pairs = Pairs(data.user_ids, data.item_ids, n_users, n_items, device)
+        user = data.user_ids if self.exact is None else self.exact.place[data.user_ids]
+        pairs = Pairs(user, data.item_ids, n_users, n_items, device)
         order = pairs.order.cpu().numpy()
         pairs = Pairs.from_rows(pairs.pointers, pairs.columns, n_items)  # which keep no order
 
@@ -71,16 +114,25 @@ class RatingPart(Part):
         self.rating, self.weight = to_pairs(rating), None if data.weights is None else to_pairs(data.weights)
         self.effects, codes = context.fit(params.effects, data.user_ids, data.item_ids, reading.features)
         self.codes = [to_pairs(code, code.dtype) for code in codes]
-        self.counts = tuple(count.cpu().numpy() for count in Plan(pairs, processes=self.processes).sums(self.weight))
+        self.counts = tuple(count.cpu().numpy() for count in self._plan_of(pairs).sums(self.weight))
         self.pairs, *self.known = pairs.compressed(np.flatnonzero(self.counts[1]))
         self.users = reading.users
         self.described = [reading.described.get(role) for role in ROLES]
-        self.observed = observed_attributes(pairs, self.rating, self.weight) | {
+        observed = observed_attributes(pairs, self.rating, self.weight)
+        if self.exact is not None:
+            self.known[0] = self.exact.users[self.known[0]]
+            self.counts = self.counts[0][self.exact.place], self.counts[1]
+            observed = observed_of(observed, self.exact.place)
+        self.observed = observed | {
             "rating_range_": limits,
             **dict(zip(("user_counts_", "item_counts_"), self.counts, strict=True)),
         }
         if self.effects:
             self.observed["observed_features_"] = {name: own[order] for name, own in reading.features.items()}
+
+    def _standardised(self, rating, weight, loss):
+        """What ``standardise`` finds, over the shards of an exact fit."""
+        return standardise(rating, weight, loss, self.processes, **({} if self.exact is None else {"shards": self.exact.spans}))
 
     def _coded(self, rating):
         """The ratings as the loss codes them, by all that there are; the lowest and the highest of these."""
@@ -109,7 +161,15 @@ class RatingPart(Part):
         return {"cuts": OrdinalCuts(plan, self.code, common, spread, dtype=self.rating.dtype, levels=points.levels)}
 
     def _plan(self):
-        return Plan(self.pairs, processes=self.processes)
+        return self._plan_of(self.pairs, self.known[0])
+
+    def _plan_of(self, pairs, users=None):
+        """The plan of pairs of some users, by their numbers among the reading's, or of all."""
+        if self.exact is None:
+            return Plan(pairs, processes=self.processes)
+        shards = self.exact.shards[self.exact.users if users is None else users]
+        first = self.processes.rank * N_SHARDS // self.processes.size
+        return ExactPlan(pairs, shards, first=first, processes=self.processes)
 
     def _arrange(self, module):
         """Put the random rows of a module, drawn for users in the order of their labels, into that of the pairs."""
@@ -142,9 +202,12 @@ class RatingPart(Part):
             **self._cuts(plan),
         )
 
+    def user_labels(self):
+        return self.users[self.known[0]]
+
     def _scatter(self, module, std):
         """Give a module random rows, in place, that are the same whichever process has a user and however many there are."""
-        labels = self.users[self.known[0]], np.arange(len(self.known[1]))  # the items' numbers are the same in all
+        labels = self.user_labels(), np.arange(len(self.known[1]))  # the items' numbers are the same in all
         with torch.no_grad():
             for at, (role, rows) in enumerate(zip(ROLES, (module.user_factors, module.item_factors), strict=True)):
                 drawn = normal_rows(stable_hash(labels[at], role), rows.shape[1], 2 * self.seed + at, self.params.dtype)

@@ -109,11 +109,8 @@ class SavedEstimator(Factorization):
         """
         check_path(path)
         check_is_fitted(self)
-        params = {name: _named(value) for name, value in self.get_params(deep=False).items()}
-        values, beside = self._values(params)
-        if not ratings:
-            values["state"] = {name: value for name, value in values["state"].items() if name not in FOR_MORE}
-        tree, arrays = pack(values)
+        values, beside = self._content(ratings)
+        tree, arrays = pack(values | {"state": folded(values["state"])})
         write(path, {"estimator": type(self).__name__, "values": tree} | beside, arrays)
         return self
 
@@ -146,8 +143,15 @@ class SavedEstimator(Factorization):
         path = check_path(path)
         meta, arrays = read(path)
         with naming(path):
-            name, values = meta.get("estimator"), unpack(meta["values"], arrays)
-            params, state = dict(values["params"]), dict(values["state"])
+            values = unpack(meta["values"], arrays)
+            values["state"] = unfolded(_without_retired(values["state"]))
+        return cls._made(path, meta, values, given)
+
+    @classmethod
+    def _made(cls, path, meta, values, given):
+        """The estimator of what was read from a path."""
+        with naming(path):
+            name, params, state = meta.get("estimator"), dict(values["params"]), dict(values["state"])
             if isinstance(params.get("scoring"), dict):
                 ((maker, options),) = params["scoring"].items()
                 params["scoring"] = SCORERS[maker](**options)
@@ -164,12 +168,10 @@ class SavedEstimator(Factorization):
                 )
         estimator = cls(**params)
         with naming(path):
-            dropped = (*RETIRED, *FOR_MORE) if "sketch_" in state else RETIRED  # which kept sums of the ratings alone
-            state = {name: value for name, value in state.items() if name not in dropped}
             for attribute in state:
                 if not _is_free(cls, attribute):
                     raise ValueError(f"{attribute[:80]!r} is nothing that fit leaves")
-            estimator._publish(_unfolded(state))
+            estimator._publish(state)
             _set_requests(estimator, values["requests"])
             estimator._check_shapes()
         return estimator._restore(path, values)
@@ -183,8 +185,15 @@ class SavedEstimator(Factorization):
         """The parameters to make the estimator with: the file's, and what is given."""
         return params | given
 
+    def _content(self, ratings):
+        """What ``save`` writes: values for ``pack`` once the state is ``folded``, and JSON beside them."""
+        values, beside = self._values({name: _named(value) for name, value in self.get_params(deep=False).items()})
+        if not ratings:
+            values["state"] = {name: value for name, value in values["state"].items() if name not in FOR_MORE}
+        return values, beside
+
     def _values(self, params):
-        """What there is to write: values for ``pack``, and JSON beside them."""
+        """What there is to write, and JSON beside it."""
         scoring = params.get("scoring")
         if callable(scoring):
             raise TypeError(
@@ -194,7 +203,7 @@ class SavedEstimator(Factorization):
             )
         left_out = {*self.get_params(deep=False), *_CALLBACKS, "_metadata_request"}
         state = {name: value for name, value in vars(self).items() if name not in left_out}
-        params, state = _without_encoders(params), _without_encoders(_folded(state))
+        params, state = _without_encoders(params), _without_encoders(state)
         return {"params": params, "state": state, "requests": _requests(self)}, {}
 
     def _restore(self, path, values):
@@ -227,7 +236,13 @@ def _is_free(cls, attribute):
     return attribute.isidentifier() and known and not hasattr(cls, attribute)
 
 
-def _folded(state):
+def _without_retired(state):
+    """The state of a file without what only earlier versions had, which kept sums of the ratings alone."""
+    dropped = (*RETIRED, *FOR_MORE) if "sketch_" in state else RETIRED
+    return {name: value for name, value in state.items() if name not in dropped}
+
+
+def folded(state):
     """The state with effects and what is on disk as plain values, and with the ratings as small integers where they are such,
     without their places where ``seen_`` has these.
     """
@@ -248,8 +263,8 @@ def _folded(state):
     return state | {"observed_": {"values": values, "dtype": str(observed.dtype)}}
 
 
-def _unfolded(state):
-    """The state that ``_folded`` was given."""
+def unfolded(state):
+    """The state that ``folded`` was given."""
     if "effects_" in state:
         state = state | {"effects_": [Effect.from_state(one) for one in state["effects_"]]}
     if isinstance(state.get("seen_"), dict):

@@ -1,20 +1,32 @@
-"""Fits that several processes share: what they refuse, what they must have in common, and how their parts become one estimator."""
+"""Fits that several processes share: what they refuse, what they have in common, how their parts become one estimator or files."""
 
+import errno
+import os
 import re
+import secrets
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.utils.validation import check_is_fitted
 
+from sk_torchmf.distributed import communicator, has_group
+from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import seen_in
+from sk_torchmf.estimators._saving import SavedEstimator, folded, unfolded
 from sk_torchmf.inputs.labels import join
+from sk_torchmf.inputs.stable_hash import shares, stable_hash
+from sk_torchmf.storage.archive import check_path, naming
+from sk_torchmf.storage.packing import pack, unpack
+from sk_torchmf.storage.parts import PartsFolder
 
+KIND = "model"  # of the folder that parts are saved to
 MAY_DIFFER = ("device", "random_state", "verbose", "scoring", "user_encoder", "item_encoder")  # or say nothing here
 ROWS = ("user_factors_", "user_biases_", "user_counts_", "user_cut_points_")  # what has a row for each user
 NEEDS = {  # the value of a parameter in a fit that is shared, and why
     "batch_size": (None, "a batch would depend on which process has which users"),
     "early_stopping": (False, "what is held out would have to be scored by all processes"),
-    "checkpoint": (None, "a file would hold the rows of one process alone"),
     "warm_start": (False, "earlier rows of a user may lie in another process"),
     "effects": (None, "values are not yet numbered over all processes"),
     "time": (None, "sessions are not yet numbered over all processes"),
@@ -90,26 +102,71 @@ def joined(attributes, processes):
     dict
         Those of a fit by one process.
     """
-    own = {name: attributes[name] for name in (*ROWS, "users_", "observed_", "pair_weights_") if name in attributes}
-    posterior = attributes["user_posterior_"]
-    told = processes.all_gather(own | {"count": None if posterior is None else posterior[3]})
-    users, places = _join([part["users_"] for part in told])
+    told = processes.all_gather(part_of(attributes))
+    users = _users_of(told)[0]
     _check_complete(len(users), [part["user_counts_"] for part in told], attributes["item_counts_"])
-    order = np.argsort(np.concatenate(places), kind="stable")  # of the rows, one process's after another's
+    return together(attributes, told)
+
+
+def part_of(attributes):
+    """What is of the users of one process, of its fitted attributes."""
+    own = {name: attributes[name] for name in (*ROWS, "users_", "pair_weights_") if attributes.get(name) is not None}
+    pattern = "observed_" if "observed_" in attributes else "seen_"  # of an estimator that has not kept its observations
+    posterior = attributes["user_posterior_"]
+    return own | {pattern: attributes[pattern], "count": None if posterior is None else posterior[3]}
+
+
+def common_of(attributes):
+    """What is the same in all processes, of their fitted attributes."""
+    own = *ROWS, "users_", "n_users_", "observed_", "seen_", "pair_weights_"
+    found = {name: value for name, value in attributes.items() if name not in own}
+    posterior = attributes["user_posterior_"]
+    return found | {"user_posterior_": None if posterior is None else posterior[:3]}
+
+
+def some_of(part, rows):
+    """A part of some of its users, by their row numbers."""
+    found = {name: values[rows] for name, values in part.items() if values is not None and name != "pair_weights_"}
+    if part.get("pair_weights_") is not None:
+        found["pair_weights_"] = _with_values(part["observed_"], part["pair_weights_"])[rows].data
+    return dict.fromkeys(part) | found
+
+
+def together(attributes, parts):
+    """Fitted attributes with the users of several parts.
+
+    Parameters
+    ----------
+    attributes : dict
+        Those of any process.
+    parts : list of dict
+        See ``part_of``; nobody is in two.
+
+    Returns
+    -------
+    dict
+    """
+    users, places = _users_of(parts)
+    order = np.argsort(np.concatenate(places), kind="stable")  # of the rows, one part's after another's
 
     def rows(name):
-        return np.concatenate([part[name] for part in told])[order]
+        return np.concatenate([part[name] for part in parts])[order]
 
     def pairs(matrices):
         return sp.csr_array(sp.vstack(matrices, format="csr"))[order]
 
-    observed = pairs([part["observed_"] for part in told])
-    found = {name: rows(name) for name in ROWS if own.get(name) is not None}
-    found |= {"users_": users, "n_users_": len(users), "observed_": observed, "seen_": seen_in(observed)}
-    if own["pair_weights_"] is not None:
-        found["pair_weights_"] = pairs([_with_values(part["observed_"], part["pair_weights_"]) for part in told]).data
-    if posterior is not None:
-        found["user_posterior_"] = (*posterior[:3], rows("count"))
+    found = {name: rows(name) for name in ROWS if parts[0].get(name) is not None}
+    found |= {"users_": users, "n_users_": len(users)}
+    if "observed_" in parts[0]:
+        observed = pairs([part["observed_"] for part in parts])
+        found |= {"observed_": observed, "seen_": seen_in(observed)}
+    else:
+        found["seen_"] = pairs([part["seen_"] for part in parts])
+    if "pair_weights_" in parts[0]:
+        weighted = [_with_values(part["observed_"], part["pair_weights_"]) for part in parts if part["pair_weights_"] is not None]
+        found["pair_weights_"] = pairs(weighted).data if weighted else None
+    if parts[0]["count"] is not None:
+        found["user_posterior_"] = (*attributes["user_posterior_"][:3], rows("count"))
     return attributes | found
 
 
@@ -141,13 +198,132 @@ def _check_complete(n_users, user_counts, item_counts):
         )
 
 
-def _join(parts):
-    """``labels.join`` of users, of whom a process may have none."""
-    union, places = join([part for part in parts if len(part)], "user")
+def _users_of(parts):
+    """``labels.join`` of the users of parts, of which one may have none."""
+    labels = [part["users_"] for part in parts]
+    if not any(map(len, labels)):
+        return labels[0], [np.empty(0, dtype=np.int64) for _ in labels]
+    union, places = join([own for own in labels if len(own)], "user")
     found = iter(places)
-    return union, [next(found) if len(part) else np.empty(0, dtype=np.int64) for part in parts]
+    return union, [next(found) if len(own) else np.empty(0, dtype=np.int64) for own in labels]
 
 
 def _with_values(pattern, values):
     """Other values at the entries of a CSR array."""
     return sp.csr_array((values, pattern.indices, pattern.indptr), shape=pattern.shape)
+
+
+class SavedParts(SavedEstimator):
+    """An estimator that goes into a file or, where several processes have its parts, into a folder."""
+
+    # parameters
+    distributed: bool
+
+    @documented()
+    def save(self, path, *, ratings=True):
+        """Write the fitted estimator to a file or, with ``distributed``, to a folder, without pickle.
+
+        The file is an ``.npz`` of arrays with a JSON part for parameters and all else; ``numpy.load`` reads the arrays. With
+        ``distributed`` all processes call it with the same path, which is one that all of them see: each writes a file with its own
+        users, the first one all else too. Until all files are whole there is no model in the folder, or the one before.
+
+        Parameters
+        ----------
+        @path
+            With ``distributed`` the name of a folder, which is made.
+        @ratings
+
+        Returns
+        -------
+        @self
+
+        Raises
+        ------
+        @NotFittedError
+        TypeError
+            For ids or parameters that are objects of a kind that a file without code cannot hold. Ids may be numbers, str, bytes,
+            times, dates and UUIDs. A ``RandomState`` is kept with its state, a ``torch.device`` and a path as their names, as
+            ``scoring`` a name or what ``ranking_scorer`` returns; callbacks are left out.
+        @OSError
+            A folder that holds other files is refused too.
+        DistributedError
+            Where another process fails or is lost.
+        """
+        if not self.distributed:
+            return super().save(path, ratings=ratings)
+        folder = PartsFolder(path, KIND)
+        check_is_fitted(self)
+        with communicator(True) as processes:
+            values, beside = self._content(ratings)
+            state = values.pop("state")
+            own = part_of(state)
+            content = {"own": folded(own | {"seen_": state["seen_"]})}
+            if processes.rank == 0:
+                content |= values | {"state": common_of(state)}
+            tree, arrays = pack(content)
+            about = {"hashes": _ends(stable_hash(own["users_"], "user"))}
+            part = {"estimator": type(self).__name__, "values": tree} | beside, arrays, about
+            folder.write(f"model-{secrets.token_hex(6)}", {}, part, processes)
+        return self
+
+    @classmethod
+    @documented()
+    def load(cls, path):
+        """Read a fitted estimator that ``save`` wrote.
+
+        Nothing in the file is run, imported or unpickled. A model fitted on CUDA loads without it: the fitted state is NumPy, and
+        the parameter ``device`` is not looked at before the next ``fit``.
+
+        A folder that a fit with ``distributed`` was saved to is read whole, as what ``gather`` returns, where torch.distributed has
+        no group. Where it has one, all of its processes call this, as many as there are now: each gets some of the users, by the
+        hash of their labels, and all else, and the estimator is distributed as before.
+
+        Parameters
+        ----------
+        @path
+
+        Returns
+        -------
+        @estimator
+
+        Raises
+        ------
+        @ValueError
+        @OSError
+        DistributedError
+            Where another process fails or is lost.
+        """
+        if not os.path.isdir(check_path(path)):
+            return super().load(path)
+        folder, among = PartsFolder(path, KIND), has_group()
+        with communicator(among) as processes:
+            manifest = processes.broadcast(folder.manifest() if processes.rank == 0 else None)
+            if manifest is None:
+                raise IsADirectoryError(errno.EISDIR, "This is a folder that holds no whole model of several processes", path)
+            found: Any = None
+            parts = []
+            for at, file in enumerate(manifest["files"]):
+                if at and not _may_have(file["about"], processes):
+                    continue
+                meta, arrays = folder.read(file["name"])
+                with naming(folder.at(file["name"])):
+                    values = unpack(meta["values"], arrays)
+                    own = unfolded(values.pop("own"))
+                    found = (meta, values) if found is None else found
+                    owner = shares(stable_hash(own["users_"], "user"), processes.size)
+                    parts.append(some_of(own, np.flatnonzero(owner == processes.rank)))
+            meta, values = found
+            with naming(folder.path):
+                values["state"] = together(values["state"], parts)
+            return cls._made(folder.path, meta, values, {} if among else {"distributed": False})
+
+
+def _ends(hashed):
+    """The smallest and the largest of some numbers, an empty list of none."""
+    return [int(hashed.min()), int(hashed.max())] if len(hashed) else []
+
+
+def _may_have(about, processes):
+    """Whether a file may have users of this process."""
+    ends = shares(np.array(about.get("hashes", []), dtype=np.uint64), processes.size)
+    return len(ends) > 0 and ends[0] <= processes.rank <= ends[-1]

@@ -21,7 +21,7 @@ class StoredPart(RatingPart):
     def __init__(self, params, reading, device, seed, start):
         self.params, self.device, self.seed, self.start = params, device, seed, start
         self.processes, data = reading.processes, reading.data
-        self.cut_points, self.effects, self.codes = None, [], []
+        self.cut_points, self.exact, self.effects, self.codes = None, None, [], []
         dtype, is_ordinal = getattr(torch, params.dtype), params.loss == "ordinal"
         self.loss = squared_error if is_ordinal else POINTWISE[params.loss]
         found = survey(data.shards, self.loss, params.dtype)

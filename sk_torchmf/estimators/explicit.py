@@ -11,16 +11,16 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._validation import LARGEST, MOST, SMALLEST, check_device
-from sk_torchmf.distributed import communicator
+from sk_torchmf.distributed import EXACT, communicator
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, work_of
 from sk_torchmf.estimators._rating_part import RatingPart
 from sk_torchmf.estimators._ratings import RatingPredictor
 from sk_torchmf.estimators._saving import is_fitted_attribute
-from sk_torchmf.estimators._sharing import check_shareable, joined
+from sk_torchmf.estimators._sharing import SavedParts, check_shareable, joined
 from sk_torchmf.estimators._stored_part import StoredPart
 from sk_torchmf.inputs import context
-from sk_torchmf.inputs.forms import SHARDS, read_rated
+from sk_torchmf.inputs.forms import SHARDS, SPARSE, read_rated
 from sk_torchmf.inputs.shards import Shards
 from sk_torchmf.inputs.stored_ratings import read_shards
 from sk_torchmf.nn import POINTWISE, BiasedMF, PlainMF
@@ -36,7 +36,7 @@ UNSTORED = {  # parameters, and why a fit to a data set on disk has no use for t
 LOSSES: ChainMap[str, Any] = ChainMap({"ordinal": None}, POINTWISE)  # ordinal has cut points to learn
 
 
-class ExplicitFactorization(RatingPredictor):
+class ExplicitFactorization(SavedParts, RatingPredictor):
     """Base of the explicit estimators: parameters, ``fit`` and ``partial_fit``."""
 
     _parameter_constraints: dict = {
@@ -53,7 +53,7 @@ class ExplicitFactorization(RatingPredictor):
         "seen_features": [StrOptions({"user", "item", "both"}), None],
         "effects": ["array-like", None],
         "time": [Interval(Integral, 0, None, closed="left"), str, "boolean", None],
-        "distributed": ["boolean"],
+        "distributed": ["boolean", StrOptions({EXACT})],
         **ENCODER_CONSTRAINTS,
         **FIT_CONSTRAINTS,
     }
@@ -254,6 +254,11 @@ class ExplicitFactorization(RatingPredictor):
             self._check_takes_shards()
             return read_shards(X, y, sample_weight, name)
         reading = read_rated(X, y, sample_weight, self.user, self.item, name, is_part=self.distributed)
+        if self.distributed == EXACT and reading.form == SPARSE:
+            raise ValueError(
+                'distributed="exact" takes no sparse matrix, whose rows stay in their process: users must lie where the hash of '
+                "their labels says. Pass a table or Interactions."
+            )
         return replace(reading, features=context.read(X, self.effects, self.time))
 
     def _check_takes_shards(self):
@@ -269,6 +274,8 @@ class ExplicitFactorization(RatingPredictor):
         return (StoredPart if reading.form == SHARDS else RatingPart)(self, reading, device, seed, start)
 
     def _work(self, reading):
+        if self.distributed == EXACT:
+            return 0  # for one thread: more of them add up in another order
         return work_of(reading, self.n_factors, RATING_SOLVERS[self.solver].has_matrices)
 
     def _start_from(self, codes, new_share=0.0):

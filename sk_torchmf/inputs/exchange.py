@@ -9,12 +9,14 @@ import numpy as np
 from sk_torchmf.inputs.forms import SPARSE
 from sk_torchmf.inputs.id_types import KINDS, NUMBER, TEXT, type_of
 from sk_torchmf.inputs.labels import join
-from sk_torchmf.inputs.stable_hash import shares, stable_hash
+from sk_torchmf.inputs.stable_hash import mixed, shares, stable_hash
 from sk_torchmf.interactions import Interactions
+from sk_torchmf.storage.checkpoint import digest_of
 
 _KINDS = KINDS | {"b": NUMBER, "O": TEXT}
 DATA, FEATURES = "data", "features"  # the parts of a Reading that hold columns
 COLUMNS = "ratings", "weights", "timestamps"  # of Interactions, beside the ids
+BLOCK = 2**18  # rows that are hashed at once
 
 
 def exchange(reading, processes):
@@ -80,6 +82,57 @@ def with_all_users(reading):
         own = sum(len(part) > 0 for part in parts[: reading.processes.rank])
         data.user_ids = places[own][data.user_ids]
     return replace(reading, data=data, users=users)
+
+
+def digest_of_all(reading, processes):
+    """A digest of what all processes have: the same however their rows are spread and in whatever order they come.
+
+    Parameters
+    ----------
+    reading : Reading
+        As ``exchange`` gives it.
+    processes : Communicator
+
+    Returns
+    -------
+    str
+    """
+    user, data = stable_hash(reading.users, "user"), reading.data
+    observed = {"ratings": data.ratings, "weights": data.weights} | {f"of {name}": own for name, own in reading.features.items()}
+    observed = {name: own for name, own in sorted(observed.items()) if own is not None}
+    tables = [[user, data.user_ids, data.item_ids, *observed.values()]]
+    for_all = [np.array([*observed]), reading.items]
+    for role, side in sorted(reading.described.items()):
+        matrix = side.encoded.matrix
+        if role == "user":
+            number = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+            tables.append([user, number, matrix.indices, matrix.data])
+        else:
+            for_all += [matrix.indptr, matrix.indices, matrix.data]
+    own = [_sum_of_hashes(*table) for table in tables]
+    whole = [[sum(sums) % 2**64 for sums in zip(*table, strict=True)] for table in zip(*processes.all_gather(own), strict=True)]
+    return digest_of(*for_all, np.array(whole, dtype=np.uint64))
+
+
+def _sum_of_hashes(hashed, number, *columns):
+    """How many rows there are, and two sums of their hashes; of the first column the hashed label counts."""
+    sums = [len(number), 0, 0]
+    for start in range(0, len(number), BLOCK):
+        some = slice(start, start + BLOCK)
+        rows = hashed[number[some]]
+        for values in columns:
+            rows = mixed(rows ^ _as_bits(values[some]))
+        for at in (1, 2):
+            rows = mixed(rows)
+            sums[at] += int(rows.sum(dtype=np.uint64))  # modulo 2**64
+    return sums
+
+
+def _as_bits(values):
+    """Numbers as 64 bits, the same for equal ones of any type; labels by their hash."""
+    if values.dtype.kind not in "biuf":
+        return stable_hash(values, "column")
+    return (values.astype(np.float64) + 0.0).view(np.uint64)
 
 
 def _columns(reading):

@@ -54,15 +54,15 @@ def stable_hash(labels, role):
     if len(labels) == 0:
         return np.empty(0, dtype=np.uint64)
     if kind in "iub":
-        return _mixed(labels.astype(np.uint64))
+        return mixed(labels.astype(np.uint64))
     if kind == "f":
         return _of_floats(labels.astype(np.float64))
     if kind in "mM":
-        return _mixed(labels.astype(f"{kind}8[us]").astype(np.int64).astype(np.uint64))
+        return mixed(labels.astype(f"{kind}8[us]").astype(np.int64).astype(np.uint64))
     if type_name in (TEXT, "bytes"):
         return _of_text(labels.tolist())
     if type_name == BOOLEAN:
-        return _mixed(labels.astype(bool).astype(np.uint64))
+        return mixed(labels.astype(bool).astype(np.uint64))
     if type_name == NUMBER or isinstance(labels[0], Decimal):
         return np.concatenate([_of_number(value) for value in labels.tolist()])
     raise TypeError(
@@ -117,17 +117,17 @@ def normal_rows(hashed, width, seed, dtype):
     True
     """
     rows = np.empty((len(hashed), width), dtype=dtype)
-    starts = _mixed(hashed ^ _mixed(np.array([seed], dtype=np.uint64)))
+    starts = mixed(hashed ^ mixed(np.array([seed], dtype=np.uint64)))
     steps = np.arange(width, dtype=np.uint64) * np.uint64(GOLDEN)
     for first in range(0, len(rows), BLOCK):
         some = slice(first, first + BLOCK)
-        uniform = ((_mixed(starts[some, None] + steps) >> np.uint64(11)) + 0.5) * 2.0**-53
+        uniform = ((mixed(starts[some, None] + steps) >> np.uint64(11)) + 0.5) * 2.0**-53
         rows[some] = ndtri(uniform)
     return rows
 
 
-def _mixed(x):
-    """Splitmix64 of the counters x, in arithmetic modulo 2**64."""
+def mixed(x):
+    """Splitmix64 of the counters x (n,), uint64, in arithmetic modulo 2**64."""
     x = x + np.uint64(GOLDEN)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -137,7 +137,7 @@ def _mixed(x):
 def _of_floats(values):
     """Whole numbers as integers, others by their bits."""
     whole = (np.floor(values) == values) & (np.abs(values) < 2**53)
-    return _mixed(np.where(whole, np.where(whole, values, 0).astype(np.int64), values.view(np.int64)).astype(np.uint64))
+    return mixed(np.where(whole, np.where(whole, values, 0).astype(np.int64), values.view(np.int64)).astype(np.uint64))
 
 
 def _of_text(values):
@@ -154,4 +154,4 @@ def _of_number(value):
     exact = Fraction(value)
     if exact.denominator > 1:
         return _of_floats(np.array([float(value)])) if float(value) == exact else _of_text([str(exact)])
-    return _mixed(np.array([int(exact) % 2**64], dtype=np.uint64)) if -(2**63) <= exact < 2**64 else _of_text([str(exact)])
+    return mixed(np.array([int(exact) % 2**64], dtype=np.uint64)) if -(2**63) <= exact < 2**64 else _of_text([str(exact)])

@@ -41,6 +41,8 @@ class Plan:
         That of the pairs.
     keeps_blocks : bool
         Whether blocks stay in memory. If not, each iteration makes them anew.
+    is_exact : bool
+        Whether sums have the same bits however many processes there are.
 
     Examples
     --------
@@ -59,7 +61,7 @@ class Plan:
             [21.]]))
     """
 
-    keeps_blocks = True
+    keeps_blocks, is_exact = True, False
 
     def __init__(self, pairs, *, max_pairs=None, max_users=None, processes=None):
         self.pairs, self.device, self.n_items = pairs, pairs.device, pairs.shape[1]
@@ -87,7 +89,10 @@ class Plan:
         return len(self._blocks)
 
     def _cut(self):
-        pairs, (max_pairs, max_users) = self.pairs, self._limits
+        return self._cut_pairs(self.pairs, *self._limits)
+
+    @staticmethod
+    def _cut_pairs(pairs, max_pairs=None, max_users=None):
         n_users, pointers = pairs.shape[0], pairs.pointers.cpu().numpy()
         cuts = [np.array([0, n_users])]
         if max_pairs is not None:

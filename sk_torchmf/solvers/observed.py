@@ -61,6 +61,8 @@ class ObservedBlocks:
 
     def _by_user(self, span, block):
         values, weight = (None if part is None else part[span] for part in (self.values, self.weight))
+        if self.plan.is_exact and weight is not None:
+            weight = weight.clone()  # a product of two vectors depends on where in memory these begin
         return Observed(block, values, weight, [code[span] for code in self.codes])
 
     def without_values(self):

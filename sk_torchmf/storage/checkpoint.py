@@ -15,8 +15,10 @@ from sk_torchmf._validation import as_python
 from sk_torchmf._version import __version__
 from sk_torchmf.storage import archive as _archive
 from sk_torchmf.storage.packing import pack, unpack
+from sk_torchmf.storage.parts import PartsFolder
 
 FORMAT = 2
+CURE = "Delete it to fit from scratch, or name another file with checkpoint."
 WITHOUT_EFFECT = ("checkpoint", "clip", "handle_unknown", "verbose")  # on training
 
 
@@ -42,32 +44,28 @@ class Checkpoint:
         ValueError
             For a file of another fit, a damaged one, and one that is no checkpoint.
         """
-        cure = "Delete it to fit from scratch, or name another file with checkpoint."
         try:
             meta, arrays = _archive.read(self.path)
         except FileNotFoundError:
             return None
         except ValueError as error:
             reason = str(error).partition(": ")[2].partition(". Save it again")[0] or str(error).rstrip(".")
-            raise ValueError(f"checkpoint {self.path} is truncated, damaged or no checkpoint: {reason}. {cure}") from None
+            raise ValueError(f"checkpoint {self.path} is truncated, damaged or no checkpoint: {reason}. {CURE}") from None
         if meta.get("kind") != "checkpoint" or not isinstance(meta.get("fingerprint"), dict):
-            raise ValueError(f"checkpoint {self.path} is no checkpoint, but another file of sk_torchmf. {cure}")
-        found = meta["fingerprint"]
+            raise ValueError(f"checkpoint {self.path} is no checkpoint, but another file of sk_torchmf. {CURE}")
+        self._check(meta["fingerprint"])
+        return unpack(meta["content"], arrays)
+
+    def _check(self, found):
+        """Refuse another fingerprint."""
         different = [name for name in {**self.fingerprint, **found} if found.get(name) != self.fingerprint.get(name)]
         if different:
             words = ", ".join(f"{name} ({_shown(found, name)} there, {_shown(self.fingerprint, name)} here)" for name in different)
-            raise ValueError(f"checkpoint {self.path} is of another fit, which differs in {words}. {cure}")
-        return unpack(meta["content"], arrays)
+            raise ValueError(f"checkpoint {self.path} is of another fit, which differs in {words}. {CURE}")
 
     def write(self, content):
         """Write, in the place of what was there, whole or not at all."""
-        try:
-            tree, arrays = pack(content)
-        except TypeError as error:
-            raise TypeError(
-                f"checkpoint cannot keep what the optimizer or scheduler has in its state_dict(): {error} Use another, or "
-                "checkpoint=None."
-            ) from None
+        tree, arrays = _packed(content)
         meta = {"kind": "checkpoint", "fingerprint": self.fingerprint, "content": tree}
         _archive.write(self.path, meta, arrays, temporary=self.temporary)
 
@@ -85,9 +83,93 @@ class Checkpoint:
             yield
         except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             raise ValueError(
-                f"checkpoint {self.path} is of another fit: its state does not fit this model ({error}). Delete it to fit from "
-                "scratch, or name another file with checkpoint."
+                f"checkpoint {self.path} is of another fit: its state does not fit this model ({error}). {CURE}"
             ) from error
+
+
+class SharedCheckpoint(Checkpoint):
+    """The folder of a fit that several processes share, in which each has a file with the rows of its users.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        On storage that all of them see.
+    fingerprint : dict
+        That of the first process counts.
+    processes : Communicator
+        All make the same calls of ``read`` and ``write_part``, in the same order.
+    """
+
+    def __init__(self, path, fingerprint, processes):
+        self.folder, self.processes = PartsFolder(path, "checkpoint"), processes
+        self.path, self.fingerprint = self.folder.path, fingerprint
+        self._files: list[str] = []
+
+    def read(self):
+        """What is common to all of what was written last, the users' rows left out; None where there is nothing."""
+        found = None
+        if self.processes.rank == 0:
+            try:
+                found = self.folder.manifest()
+            except ValueError as error:
+                raise ValueError(f"checkpoint {self.path} cannot be read: {error} {CURE}") from None
+            if found is not None:
+                self._check(found["meta"])
+        found = self.processes.broadcast(found)
+        if found is None:
+            return None
+        self._files = [file["name"] for file in found["files"]]
+        return self._read(0)["common"]
+
+    def _read(self, number):
+        try:
+            meta, arrays = self.folder.read(self._files[number])
+            return unpack(meta["content"], arrays)
+        except ValueError as error:
+            raise ValueError(f"checkpoint {self.path} cannot be read: {error} {CURE}") from None
+
+    def parts(self):
+        """Go through what the processes have written of their users, first what is likely to be that of this one's.
+
+        Yields
+        ------
+        dict
+            As ``own`` was given.
+        """
+        n = len(self._files)
+        first = self.processes.rank * n // self.processes.size
+        for step in range(n):
+            yield self._read((first + step) % n)["own"]
+
+    def write_part(self, content, own, name):
+        """Write a set of files, in the place of what was there.
+
+        Parameters
+        ----------
+        content : dict
+            What is common to all; that of the first process is kept.
+        own : dict
+            What is of the users of this process.
+        name : str
+            Of the set, see ``PartsFolder.write``.
+        """
+        tree, arrays = _packed(({"common": content} if self.processes.rank == 0 else {}) | {"own": own})
+        self.folder.write(name, self.fingerprint, ({"content": tree}, arrays, {}), self.processes)
+
+    def remove(self):
+        """Remove the folder, and what a kill has left in it."""
+        if self.processes.rank == 0:
+            self.folder.remove()
+
+
+def _packed(content):
+    try:
+        return pack(content)
+    except TypeError as error:
+        raise TypeError(
+            f"checkpoint cannot keep what the optimizer or scheduler has in its state_dict(): {error} Use another, or "
+            "checkpoint=None."
+        ) from None
 
 
 def _shown(fingerprint, name):

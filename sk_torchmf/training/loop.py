@@ -9,8 +9,9 @@ import torch
 from sk_torchmf.distributed import Communicator
 from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.solvers.base import BROKEN, copy_state, run
-from sk_torchmf.storage.checkpoint import Checkpoint
+from sk_torchmf.storage.checkpoint import Checkpoint, SharedCheckpoint
 from sk_torchmf.training.callbacks import Tasks
+from sk_torchmf.training.state import rows_of
 from sk_torchmf.training.validation import SCORE, Validation, best_epoch, has_stalled
 
 
@@ -31,6 +32,15 @@ class Part:
         Returns
         -------
         Solver
+        """
+        raise NotImplementedError
+
+    def user_labels(self):
+        """The labels of the solver's users, in its order: asked for where several processes keep a checkpoint.
+
+        Returns
+        -------
+        ndarray of shape (n_users,)
         """
         raise NotImplementedError
 
@@ -106,6 +116,9 @@ class Progress:
 class Observer:
     """What watches a fit; each method does nothing by default."""
 
+    def begin_part(self, part):
+        """The observations of a phase are at hand, a Part."""
+
     def begin_phase(self, phase, max_iter):
         """A phase of at most so many epochs begins."""
 
@@ -137,7 +150,7 @@ def fit(part_of, phases, observers, fitted, *, max_iter=None, progress=None, res
     max_iter : int, optional
         Epochs of a phase at most, by default the solver's own.
     progress : Progress, optional
-        Where an earlier fit was, with ``restore``, a function that puts a solver back to where it was then.
+        Where an earlier fit was, with ``restore``, a function of a part and its solver that puts these back to where they were.
 
     Returns
     -------
@@ -197,9 +210,10 @@ def _train(phase, part, solver, progress, observers, fitted, max_iter, restore):
     if phase.repeats:
         n_epochs = best_of(progress.searched)["best_iter_"]
     for observer in observers:
+        observer.begin_part(part)
         observer.begin_phase(phase, n_epochs)
     if restore is not None:
-        restore(solver)
+        restore(part, solver)
 
     def begin():
         for observer in observers:
@@ -316,6 +330,29 @@ class Keeper(Observer):
 
 
 @dataclass
+class SharedKeeper(Observer):
+    """Keeps the checkpoint of several processes: the rows of its users each, and the first one all else."""
+
+    checkpoint: SharedCheckpoint
+    seed: int
+    users: Any = None
+
+    def begin_part(self, part):
+        self.users = part.user_labels()
+
+    def end_epoch(self, progress, solver, fitted):
+        states = {"solver": solver.state(), "best": progress.best}
+        own = {name: state["user"] for name, state in states.items() if state is not None}
+        common = {name: None if state is None else state | {"user": {}} for name, state in states.items()}
+        content = {"seed": self.seed, "progress": vars(progress) | {"best": common["best"]}, "solver": common["solver"]}
+        name = f"{progress.phase}-{len(progress.history['loss'])}"
+        self.checkpoint.write_part(content, {"users": self.users, "rows": own}, name)
+
+    def end(self, fitted):
+        self.checkpoint.remove()
+
+
+@dataclass
 class Agreement(Observer):
     """Ends the training of all processes where one of them is to end it; all tell the history of the first."""
 
@@ -326,6 +363,11 @@ class Agreement(Observer):
         progress.stop = any(stop for stop, _ in told)
         for name, value in told[0][1].items():
             progress.history[name][-1] = value
+
+
+def keeper(checkpoint, seed):
+    """What keeps a checkpoint."""
+    return (SharedKeeper if isinstance(checkpoint, SharedCheckpoint) else Keeper)(checkpoint, seed)
 
 
 def resume(checkpoint):
@@ -341,12 +383,18 @@ def resume(checkpoint):
     saved = checkpoint.read()
     if saved is None:
         return None, None, None
+    progress = Progress(**saved["progress"])
 
-    def restore(solver):
+    def restore(part, solver):
         with checkpoint.fitting():
+            if isinstance(checkpoint, SharedCheckpoint):
+                rows = rows_of(part.user_labels(), ((own["users"], own["rows"]) for own in checkpoint.parts()))
+                saved["solver"]["user"] = rows["solver"]
+                if progress.best is not None:
+                    progress.best["user"] = rows["best"]
             solver.restore(saved["solver"])
 
-    return saved["seed"], Progress(**saved["progress"]), restore
+    return saved["seed"], progress, restore
 
 
 def phases_of(held_in, *, early_stopping, refit, tol):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from sk_torchmf.inputs.labels import lookup
+
 
 @dataclass(frozen=True)
 class Codes:
@@ -73,6 +75,41 @@ def move_rows(old, new, move):
         for at, (d, (_, to)) in enumerate(move.items()):
             index[d] = to.view([-1 if many and other == at else 1 for other in range(len(move))] if many else -1).to(new.device)
         new[tuple(index)] = value
+
+
+def rows_of(users, parts):
+    """Find the rows of users among what other processes had of theirs.
+
+    Parameters
+    ----------
+    users : ndarray of shape (n_users,)
+        Distinct labels.
+    parts : iterable of (ndarray of shape (n,), dict of dict of Tensor)
+        Labels, and tensors with a row for each; at least one part, and no user in two. Parts that are not needed are not asked for.
+
+    Returns
+    -------
+    dict of dict of Tensor
+        Likewise, of ``users``.
+    """
+    found, left = None, len(users)
+    for labels, state in parts:
+        if found is None:
+            found = {
+                name: {key: rows.new_zeros((len(users), *rows.shape[1:])) for key, rows in own.items()}
+                for name, own in state.items()
+            }
+        order = np.argsort(labels, kind="stable")
+        place = lookup(users, labels[order], "user")
+        known = place >= 0
+        source, to = torch.from_numpy(order[place[known]]), torch.from_numpy(np.flatnonzero(known))
+        for name, own in state.items():
+            for key, rows in own.items():
+                found[name][key][to] = rows[source]
+        left -= len(to)
+        if left == 0:
+            return found
+    raise ValueError(f"{left} of {len(users)} users have no rows in it")
 
 
 def find_moves(old, new, codes, build):

@@ -105,3 +105,13 @@ def test_scale_of_ratings_that_two_processes_have(loss, weighted):
         w = np.ones(5) if weight is None else weight
         mean = (w * rating).sum() / w.sum()
         np.testing.assert_allclose(ours, [mean, ((w * (rating - mean) ** 2).sum() / w.sum()) ** 0.5], rtol=1e-14)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "huber"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_shards_of_ratings_are_no_matter_but_for_rounding(loss, weighted):
+    rng = np.random.default_rng(0)
+    rating, weight = rng.normal(3, 1, 200).round(1), rng.uniform(0.5, 2, 200) if weighted else None
+    shards = [(0, slice(0, 30)), (3, slice(30, 31)), (9, slice(31, 200))]
+    found = standardise(rating, weight, POINTWISE[loss], shards=shards)
+    np.testing.assert_allclose(found, standardise(rating, weight, POINTWISE[loss]), rtol=1e-12)

@@ -1,0 +1,259 @@
+"""Cases of models and fits that several processes keep in a folder, and that others go on with: as those of ``sharing``."""
+
+import os
+import shutil
+import signal
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from sharing import make, part, place, state
+
+from sk_torchmf import BiasedMatrixFactorization, MatrixFactorization
+from sk_torchmf.distributed import communicator
+from sk_torchmf.solvers.variational import Variational
+from sk_torchmf.storage import archive
+
+FOLDER = "PARTED"  # the variable that names the folder which all processes see
+
+
+def at(name):
+    return os.path.join(os.environ[FOLDER], name)
+
+
+MODELS = {
+    "biased": ({}, {"form": "text", "weighted": True}),
+    "plain": ({"kind": "plain"}, {"form": "sparse"}),
+    "ordinal": ({"loss": "ordinal"}, {"loss": "ordinal"}),
+}
+
+
+def fitted(name):
+    options, data = MODELS[name]
+    return make(**options).fit(*part(*place(), **data))
+
+
+def save_all():
+    """Each model twice, the second time without what partial_fit goes on from; what the whole is."""
+    found = {}
+    for name in MODELS:
+        model = fitted(name)
+        model.save(at(name))
+        model.save(at(name))  # in the place of what was there
+        model.save(at(f"{name} without"), ratings=False)
+        found[name] = state(model.gather())
+    return found
+
+
+def load_all():
+    """What each process has loaded, and the whole of it."""
+    found = {}
+    for name in MODELS:
+        kind = MatrixFactorization if name == "plain" else BiasedMatrixFactorization
+        model = kind.load(at(name))
+        assert model.distributed
+        without = kind.load(at(f"{name} without"))
+        found[name] = state(model), state(model.gather()), state(without)
+    return found
+
+
+def _raised(run):
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        run()
+    return type(caught.value).__name__, str(caught.value)
+
+
+def failing_write():
+    """A process whose file cannot be written: all are told, and what was there stays."""
+    rank, _ = place()
+    model, write = fitted("biased"), archive.write
+
+    def full(path, *args, **options):
+        if rank == 1:
+            raise OSError(28, "No space left on device", path)
+        return write(path, *args, **options)
+
+    before = _names(at("biased"))
+    archive.write = full
+    try:
+        found = _raised(lambda: model.save(at("biased"))), _raised(lambda: model.save(at("half made")))
+    finally:
+        archive.write = write
+    with communicator(True) as processes:
+        processes.all_gather(0)
+    return *found, set(before) <= set(_names(at("biased")))
+
+
+def _names(path):
+    return sorted(os.listdir(path))
+
+
+def unshared_folder():
+    """A folder that one process does not see."""
+    model = fitted("biased")
+    return _raised(lambda: model.save(at("a") if place()[0] == 0 else at("b")))
+
+
+def strange_folder():
+    model = fitted("biased")
+    return _raised(lambda: model.save(os.environ[FOLDER]))
+
+
+def no_folder_to_load():
+    return _raised(lambda: BiasedMatrixFactorization.load(os.environ[FOLDER]))
+
+
+TIMEOUT = 60  # seconds, within which a lost process is missed
+N_EPOCHS, N_DONE = 7, 3
+
+
+def checkpointed(name, path, **others):
+    """The fit of a model with a checkpoint."""
+    options, data = MODELS[name]
+    given = {"max_iter": N_EPOCHS, "checkpoint": path and at(path)}
+    return make(**options | given | others).fit(*part(*place(), **data))
+
+
+def _in_step(number, run):
+    """Have the solver's steps counted, and something done at the beginning of one; the list of their beginnings."""
+    begun, step = [], Variational.step
+
+    def counted(solver):
+        begun.append(time.monotonic())
+        if len(begun) == number:
+            run()
+        return step(solver)
+
+    Variational.step = counted
+    return begun
+
+
+def interrupted():
+    """Fits that end early, one for each model; their checkpoints in two copies."""
+    rank, _ = place()
+    step, found = Variational.step, {}
+    for name in MODELS:
+
+        def stop():
+            if rank == 0:
+                raise KeyError("enough")
+
+        _in_step(N_DONE + 1, stop)
+        try:
+            found[name] = _raised(lambda name=name: checkpointed(name, f"fit of {name}"))
+        finally:
+            Variational.step = step
+        with communicator(True) as processes:
+            if rank == 0:
+                shutil.copytree(at(f"fit of {name}"), at(f"copy of {name}"))
+            processes.all_gather(0)
+    return found
+
+
+def interrupted_by_a_full_disk():
+    """One process cannot write its file, when the other has."""
+    rank, _ = place()
+    write = archive.write
+
+    def full(path, *args, **options):
+        if rank == 1 and os.path.basename(path).startswith(f"0-{N_DONE + 1}."):
+            time.sleep(0.3)
+            raise OSError(28, "No space left on device", path)
+        return write(path, *args, **options)
+
+    archive.write = full
+    try:
+        return _raised(lambda: checkpointed("biased", "full disk"))
+    finally:
+        archive.write = write
+
+
+def killed():
+    """The second process is killed in the middle of the fit."""
+    rank, _ = place()
+    step = Variational.step
+    begun = _in_step(N_DONE + 1, lambda: os.kill(os.getpid(), signal.SIGKILL) if rank == 1 else None)
+    try:
+        return *_raised(lambda: checkpointed("biased", "killed")), time.monotonic() - begun[-1]
+    finally:
+        Variational.step = step
+
+
+def whole_fits():
+    return {name: state(checkpointed(name, None).gather()) for name in MODELS}
+
+
+def of_another_fit():
+    """Of other data in one process, and with another parameter."""
+    rank, size = place()
+    X, y, weight = part(rank, size, **MODELS["biased"][1])
+    y = y + (rank == 1) * (y == y[0])
+    given = {"max_iter": N_EPOCHS, "checkpoint": at("fit of biased")}
+    return [
+        _raised(lambda: make(**given).fit(X, y, weight)),
+        _raised(lambda: checkpointed("biased", "fit of biased", n_factors=4)),
+        _raised(lambda: checkpointed("biased", "biased")),
+    ]
+
+
+def _resumed(paths):
+    step, found = Variational.step, {}
+    for path, name in paths.items():
+        begun = _in_step(None, None)
+        try:
+            found[path] = state(checkpointed(name, path).gather()), len(begun), os.path.exists(at(path))
+        finally:
+            Variational.step = step
+    return found
+
+
+FITS = {f"fit of {name}": name for name in MODELS}
+COPIES = {f"copy of {name}": name for name in MODELS}
+
+
+def resumed():
+    return _resumed(FITS)
+
+
+def resumed_by_one():
+    return _resumed(COPIES | {"full disk": "biased", "killed": "biased"})
+
+
+N_MANY = 3000  # users, so many that shards have several cuts
+
+
+def many(form="text"):
+    """Observations of many users, some pairs twice with ratings that differ; weights."""
+    rng = np.random.default_rng(0)
+    user, item = rng.integers(0, N_MANY, 40_000), rng.integers(0, 150, 40_000)
+    rating = np.round(3 + rng.normal(size=N_MANY)[user] + rng.normal(size=len(user)), 1)
+    return pd.DataFrame({"user": np.char.add("user", user.astype(str)), "item": item}), rating, rng.uniform(0.3, 2, len(user))
+
+
+EXACT = {
+    f"{kind} {loss} {dtype}": {"kind": kind, "loss": loss, "dtype": dtype}
+    for kind, loss in (("biased", "squared_error"), ("plain", "squared_error"), ("biased", "huber"))
+    for dtype in ("float32", "float64")
+}
+
+
+def exact():
+    """Rows that are spread over the processes at random, in any order."""
+    rank, size = place()
+    X, y, weight = many()
+    rows = np.random.default_rng(size).permutation(len(y))[rank::size]
+    found = {}
+    for name, options in EXACT.items():
+        weights = None if options["loss"] == "squared_error" and options["kind"] == "plain" else weight[rows]
+        model = make(n_factors=5, max_iter=3, distributed="exact", **options).fit(X.iloc[rows], y[rows], weights)
+        found[name] = state(model.gather())
+    model = make(loss="ordinal", distributed="exact").fit(*part(rank, size, loss="ordinal"))
+    found["ordinal"] = state(model.gather())
+    model = make(n_factors=5, max_iter=3, dtype="float32").fit(X.iloc[rows], y[rows], weight[rows])
+    found["not exact"] = state(model.gather())
+    return found
+
+
+def exact_refused():
+    return _raised(lambda: make(distributed="exact").fit(*part(*place(), form="sparse")))
