@@ -17,6 +17,7 @@ from sk_torchmf._threads import threads_for
 from sk_torchmf._validation import MOST, as_array, as_python, check_memory, check_ratings, check_seed
 from sk_torchmf.distributed import ALONE, communicator
 from sk_torchmf.estimators._saving import SavedEstimator
+from sk_torchmf.estimators._shared_validation import shared_validation
 from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.inputs.exchange import exchange
 from sk_torchmf.inputs.features import EncodedFeatures
@@ -24,6 +25,7 @@ from sk_torchmf.inputs.forms import INTERACTIONS, LABELLED, SHARDS, TABLE, Readi
 from sk_torchmf.inputs.holdout import hold_out
 from sk_torchmf.inputs.labels import lookup
 from sk_torchmf.inputs.queries import check_goes_on
+from sk_torchmf.inputs.shared_features import describe_shared
 from sk_torchmf.inputs.side_features import ROLES, Described, describe
 from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
 from sk_torchmf.model.factors import Factors
@@ -264,10 +266,10 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
     def _fit(self, X, y, sample_weight, X_val=None, y_val=None, **features):
         with communicator(self.distributed) as processes:
             if self.distributed:
-                named = {f"{role}_features": table for role, table in features.items()}
-                self._check_shared(processes, X_val=X_val, y_val=y_val, **named)
+                self._check_shared(processes)
             device = self._check()
-            reading = describe(exchange(self._read(X, y, sample_weight), processes), features, self)
+            reading = exchange(self._read(X, y, sample_weight), processes)
+            reading = (describe if processes.size == 1 else describe_shared)(reading, features, self)
             given = FitArguments(X if processes.size == 1 else None, X_val, y_val, *reading.observed())
             start = None
             if self.warm_start and self.__sklearn_is_fitted__():
@@ -376,6 +378,8 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
 
     def _hold_out(self, given, seed):
         """Which observations to train on, None for all, and the validation data, None for none."""
+        if self.distributed:
+            return shared_validation(self, given, seed)
         if given.X_val is None and given.y_val is not None:
             raise ValueError("y_val was given without X_val. Pass both, or neither.")
         if given.X_val is None and not self.early_stopping:

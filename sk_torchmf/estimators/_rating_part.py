@@ -109,7 +109,7 @@ class RatingPart(Part):
             learning_rate=params.learning_rate,
             batch_size=params.batch_size,
             generator=generator,
-            features=features_of(self.described, self.known, params.seen_features),
+            features=features_of(self.described, self.known, params.seen_features, self.processes),
             effects=[(code, effect.n_codes) for code, effect in zip(self.codes, self.effects, strict=True)],
             **self._cuts(plan),
         )

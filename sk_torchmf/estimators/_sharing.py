@@ -7,10 +7,9 @@ from sk_torchmf.estimators._fitting import seen_in
 from sk_torchmf.inputs.labels import join
 
 MAY_DIFFER = ("device", "random_state", "verbose", "scoring", "user_encoder", "item_encoder")  # or say nothing here
-ROWS = ("user_factors_", "user_biases_", "user_counts_")  # what has a row for each user
+ROWS = ("user_factors_", "user_biases_", "user_counts_", "user_described_", "user_features_")  # what has a row for each user
 NEEDS = {  # the value of a parameter in a fit that is shared, and why
     "solver": ("variational", "the others do not yet sum over processes"),
-    "early_stopping": (False, "what is held out would have to be scored by all processes"),
     "checkpoint": (None, "a file would hold the rows of one process alone"),
     "warm_start": (False, "earlier rows of a user may lie in another process"),
     "effects": (None, "values are not yet numbered over all processes"),
@@ -81,24 +80,28 @@ def joined(attributes, processes):
     """
     own = {name: attributes[name] for name in (*ROWS, "users_", "observed_", "pair_weights_") if name in attributes}
     posterior = attributes["user_posterior_"]
-    told = processes.all_gather(own | {"count": None if posterior is None else posterior[3]})
+    of_rows = {} if posterior is None else dict(zip(("count", "doubt"), posterior[3:], strict=False))
+    told = processes.all_gather(own | of_rows)
     users, places = _join([part["users_"] for part in told])
     _check_complete(len(users), [part["user_counts_"] for part in told], attributes["item_counts_"])
     order = np.argsort(np.concatenate(places), kind="stable")  # of the rows, one process's after another's
 
-    def rows(name):
-        return np.concatenate([part[name] for part in told])[order]
-
-    def pairs(matrices):
+    def matrix(matrices):
         return sp.csr_array(sp.vstack(matrices, format="csr"))[order]
 
-    observed = pairs([part["observed_"] for part in told])
+    def rows(name):
+        parts = [part[name][: len(part["users_"])] for part in told]
+        return matrix(parts) if sp.issparse(parts[0]) else np.concatenate(parts)[order]
+
+    observed = matrix([part["observed_"] for part in told])
     found = {name: rows(name) for name in ROWS if name in own}
     found |= {"users_": users, "n_users_": len(users), "observed_": observed, "seen_": seen_in(observed)}
     if own["pair_weights_"] is not None:
-        found["pair_weights_"] = pairs([_with_values(part["observed_"], part["pair_weights_"]) for part in told]).data
+        found["pair_weights_"] = matrix([_with_values(part["observed_"], part["pair_weights_"]) for part in told]).data
     if posterior is not None:
         found["user_posterior_"] = (*posterior[:3], rows("count"))
+        if "doubt" in of_rows:  # in whose last row is a user of whom nothing is known
+            found["user_posterior_"] += (np.concatenate([rows("doubt"), posterior[4][-1:]]),)
     return attributes | found
 
 

@@ -14,7 +14,7 @@ from sk_torchmf.inputs.stable_hash import shares, stable_hash
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
 EVERY_FIT = [*FITS, *OTHER_FITS]
 GROUPS = [  # one after another: each has a limit of its own
-    *([case for case in FITS if case.startswith(kind)] for kind in KINDS),
+    *([case for case in FITS if case.startswith(kind)] for kind in [*KINDS, ("held_out", "validated")]),
     [*OTHER_FITS, *OTHERS, *[f"refused_{name}" for name in REFUSED], *ERRORS, "afterwards"],
 ]
 
@@ -49,6 +49,8 @@ def assert_same(ours, theirs, name, tolerance):
         for key in theirs:
             if key != "seconds":
                 assert_same(ours[key], theirs[key], name, tolerance)
+    elif hasattr(theirs, "get_params"):  # an encoder
+        assert_same(vars(ours), vars(theirs), name, tolerance)
     elif sp.issparse(theirs):
         for part in ("indptr", "indices", "data"):
             assert_array_equal(getattr(ours, part), getattr(theirs, part), name)
@@ -62,9 +64,12 @@ def assert_same(ours, theirs, name, tolerance):
 
 
 def covariances(posterior):
-    """Of the rows, by a loop: a basis is known up to the signs of its columns."""
-    basis, curvature, noise, count = posterior
-    return np.array([(basis * (noise / (n * curvature + noise))) @ basis.T for n in count])
+    """Of the rows and, where they have features, of an unknown one, by a loop: a basis is known up to the signs of its columns."""
+    basis, curvature, noise, count, *doubt = posterior
+    variances = [noise / (n * curvature + noise) for n in [*count, *([0.0] if doubt else [])]]
+    if doubt:
+        variances = [v + v**2 * own for v, own in zip(variances, doubt[0], strict=True)]
+    return np.array([(basis * v) @ basis.T for v in variances])
 
 
 @pytest.mark.parametrize("case", EVERY_FIT)
@@ -171,6 +176,9 @@ def test_what_cannot_be_shared_is_refused_by_all(found, name, size):
         ("error_in_one", {1}, "y[2] is nan"),
         ("labels_that_do_not_go_together", None, 'loss="logistic" needs ratings between 0 and 1, or all of them -1 or 1. Got -1.0'),
         ("ratings_out_of_range_in_one", None, 'loss="poisson" needs ratings >= 0 (counts). Got -6.0.'),
+        ("features_that_differ", {0}, "item_features has different rows for the item 99 on two ranks."),
+        ("features_of_other_columns", None, "item_features must have the same columns on all ranks that have any. Got ['place']"),
+        ("ids_of_another_type", None, "user ids of user_features must be of the type that those of X have, numbers. Got text."),
         ("one_level", None, "needs ratings of at least two levels. All are 2 (n_samples = 274)"),
     ],
 )

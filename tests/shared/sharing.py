@@ -105,6 +105,91 @@ FITS |= {
 }
 
 
+def attributes_of(role, form):
+    """A table of attributes: numbers with gaps, categories and lists; of some ids of X, and of some that X lacks."""
+    n = N_USERS if role == "user" else N_ITEMS
+    ids = np.delete(np.arange(n + 3), [2, 5])
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame(
+        {
+            "age": np.where(ids % 7 == 0, np.nan, rng.normal(size=len(ids))),
+            "place": np.array(["sea", "hills", "town"])[ids % 3],
+            "tags": [[f"t{at % 4}", "t1"][: at % 3] for at in ids.tolist()],
+        }
+    )
+    if form == "text":
+        ids = np.char.add("user" if role == "user" else "film ", ids.astype(str))
+    elif form == "numbers":
+        ids = 3 * ids + 7 if role == "user" else 100 - ids
+    return table.assign(**{role: ids})
+
+
+def with_features(form, kind="biased", **options):
+    """Each process has some rows of the users' table, of whoever; those of items are on all and on the last."""
+    rank, size = place()
+    X, y, weight = part(rank, size, options.get("loss", "squared_error"), form)
+    users, items = attributes_of("user", form), attributes_of("item", form)
+    if form == "sparse":
+        first, end = (N_USERS * at // size for at in (rank, rank + 1))
+        users, items = users[(users["user"] >= first) & (users["user"] < end)], items[items["item"] < N_ITEMS]
+        users = users.assign(user=users["user"] - first)
+    else:
+        users = users[rank::size]
+    items = items[::2] if rank < size - 1 else items
+    tables = {"user_features": users, "item_features": items if size == 1 or rank else None}
+    model = make(kind, **options).fit(X, y, weight, **tables)
+    return state(model), state(model.gather())
+
+
+KIND_AND_FORM = list(zip(["biased", "plain"] * 2, FORMS, strict=True))
+FITS |= {f"{kind}_features_{form}": partial(with_features, form, kind) for kind, form in KIND_AND_FORM}
+FITS |= {"biased_features_poisson": partial(with_features, "numbers", loss="poisson")}
+
+
+def held_out(form, kind="biased", **options):
+    """A share of each user's pairs decides, after few iterations, and the fit begins anew with all."""
+    options = {"early_stopping": True, "validation_fraction": 0.2, "n_iter_no_change": 2, "max_iter": 20} | options
+    return found_by(make(kind, **options), *part(*place(), options.get("loss", "squared_error"), form, kind == "biased"))
+
+
+def validated(form, **options):
+    """On rows of any users and items, known or not, which the last of several processes has none of."""
+    rank, size = place()
+    user, item, rating, weight = whole(form=form if form != "sparse" else "container")
+    rows = np.arange(rank, len(user), max(size - 1, 1))[::4] if rank < max(size - 1, 1) else np.arange(0)
+    user, item, rating = np.append(user, user[0]), np.append(item, item[:1]), np.append(rating, 1.0)
+    X_val = pd.DataFrame({"user": user[rows], "item": item[rows][::-1]})
+    y_val = rating[rows]
+    if form in ("container", "sparse"):
+        X_val, y_val = Interactions(user[rows], item[rows][::-1], rating[rows], weights=weight[rows]), None
+    elif form == "numbers":
+        X_val.loc[X_val.index[:3], "user"] = [-5, -6, -7][: len(rows)]
+    given = (X_val, y_val) if len(rows) or size == 1 else (None, None)
+    X, y, own_weight = part(rank, size, form=form)
+    model = make(**options).fit(X, y, own_weight, *given)
+    return state(model), state(model.gather())
+
+
+def validated_by_new_users():
+    """Matrices of users that nobody was fitted on; the last of several processes has none."""
+    rank, size = place()
+    matrix = np.random.default_rng(2).integers(0, 6, size=(9, N_ITEMS)).astype(float)
+    matrix = sp.csr_array(matrix[rank :: max(size - 1, 1)]) if rank < max(size - 1, 1) else None
+    model = make(early_stopping=True, n_iter_no_change=1).fit(*part(rank, size), X_val=matrix)
+    return state(model), state(model.gather())
+
+
+HELD_OUT = {f"held_out_{form}": partial(held_out, form, kind) for kind, form in KIND_AND_FORM}
+HELD_OUT |= {f"held_out_{loss}": partial(held_out, "numbers", loss=loss) for loss in ("logistic", "ordinal")}
+HELD_OUT |= {"held_out_for_good": partial(held_out, "numbers", refit=False)}
+HELD_OUT |= {f"validated_{form}": partial(validated, form) for form in FORMS}
+HELD_OUT |= {
+    "validated_and_stopped": partial(validated, "text", early_stopping=True),
+    "validated_by_new_users": validated_by_new_users,
+}
+FITS |= HELD_OUT
+
+
 def in_single_precision():
     return found_by(make(dtype="float32"), *part(*place()))
 
@@ -252,16 +337,14 @@ def refused(options, given):
 
 
 REFUSED = {
-    "early_stopping": ({"early_stopping": True}, {}, "needs early_stopping=False"),
+    "scoring": ({"early_stopping": True, "scoring": "r2"}, {}, "needs scoring=None"),
     "checkpoint": ({"checkpoint": "file"}, {}, "needs checkpoint=None"),
     "effects": ({"effects": [1]}, {}, "needs effects=None"),
     "time": ({"time": 1}, {}, "needs time=None"),
     "seen_features": ({"seen_features": "user"}, {}, "needs seen_features=None"),
     "warm_start": ({"warm_start": True}, {}, "needs warm_start=False"),
     "own_cut_points": ({"loss": "ordinal", "cut_points": "user"}, {}, 'needs cut_points="common"'),
-    "validation_data": ({}, {"X_val": pd.DataFrame({"user": [7], "item": [100]}), "y_val": [3.0]}, "takes no X_val"),
-    "user_features": ({}, {"user_features": pd.DataFrame({"age": [3.0]}, index=[7])}, "takes no user_features"),
-    "item_features": ({}, {"item_features": pd.DataFrame({"age": [3.0]}, index=[100])}, "takes no item_features"),
+    "validation_data": ({}, {"X_val": Interactions([0], [0], [3.0])}, "X_val must be a table, as X is"),
     **{
         name: ({"solver": name}, {}, f'needs solver="variational": the others do not yet sum over processes. Got "{name}".')
         for name in ("als", "adam", "adagrad", "sgd", "lbfgs")
@@ -352,6 +435,25 @@ def divergence_in_one():
     return *found, all(vars(model)[name] is value for name, value in before.items())
 
 
+def features_that_differ():
+    """The first process has other words of an item than the last."""
+    rank, size = place()
+    table = pd.DataFrame({"item": [100, 99], "place": ["sea", "hills" if rank == size - 1 else "town"]})
+    return _raised(lambda: make().fit(*part(rank, size), item_features=table))
+
+
+def features_of_other_columns():
+    rank, size = place()
+    table = pd.DataFrame({"item": [100, 99], "height" if rank == 1 else "place": [1.0, 2.0]})
+    return _raised(lambda: make().fit(*part(rank, size), item_features=table))
+
+
+def ids_of_another_type():
+    rank, size = place()
+    table = pd.DataFrame({"user": ["7", "10"], "age": [1.0, 2.0]})
+    return _raised(lambda: make().fit(*part(rank, size), user_features=table if rank else None))
+
+
 def afterwards():
     return found_by(make(), *part(*place()))
 
@@ -359,6 +461,7 @@ def afterwards():
 ERRORS = [
     *["partial_fit_refused", "error_in_one", "ratings_out_of_range_in_one", "labels_that_do_not_go_together"],
     *["parameters_that_differ", "one_level", "divergence", "divergence_in_one"],
+    *["features_that_differ", "features_of_other_columns", "ids_of_another_type"],
 ]
 
 
