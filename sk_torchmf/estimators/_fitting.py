@@ -138,7 +138,7 @@ class Start:
     codes: Codes
     new_share: float = 0.0
 
-    def fill(self, module, known, mean, scale=1.0):
+    def fill(self, module, known, mean, scale=1.0, processes=ALONE):
         """Fill a fresh PlainMF or BiasedMF of some ids, in place: known rows go on, new ones are random about the mean row.
 
         A solver that learns how much rows differ has none left in directions that it saw no use for, and what more ratings say of
@@ -153,6 +153,8 @@ class Start:
         mean : float
         scale : float
             What a rating is divided by where the module is trained.
+        processes : Communicator, optional
+            Those that have the other users, and go on from the same factorization.
 
         Returns
         -------
@@ -173,7 +175,7 @@ class Start:
                 place = torch.from_numpy(np.flatnonzero(known_rows))
                 if self.new_share and len(place) > 1:
                     new[role]["factors"][place] += self.new_share**0.5 * _missing(new[role]["factors"][place], random[role][place])
-        if "biases" in new["user"] and any(map(np.any, begun)):
+        if "biases" in new["user"] and processes.largest(float(any(map(np.any, begun)))) > 0:
             module.global_mean.fill_(self.factors.constant / scale)
         return begun
 
@@ -231,6 +233,10 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         """Refuse what several processes cannot share, and what differs between them; asked for with ``distributed`` only."""
         raise NotImplementedError
 
+    def _goes_on(self, reading):
+        """Whether there are earlier rows to go on from."""
+        return self.__sklearn_is_fitted__()
+
     def _read(self, X, y, sample_weight):
         """Read the arguments of ``fit``, of which others may have other parts with ``distributed``; a Reading."""
         raise NotImplementedError
@@ -272,7 +278,7 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
             reading = (describe if processes.size == 1 else describe_shared)(reading, features, self)
             given = FitArguments(X if processes.size == 1 else None, X_val, y_val, *reading.observed())
             start = None
-            if self.warm_start and self.__sklearn_is_fitted__():
+            if self.warm_start and self._goes_on(given.reading):
                 users, items = lookup(given.reading.users, self.users_, "user"), lookup(given.reading.items, self.items_, "item")
                 start = self._start_from(Codes(users, items, (self.n_users_, self.n_items_)))
             attributes = self._train(given, device, start)

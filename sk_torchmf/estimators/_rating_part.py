@@ -96,7 +96,7 @@ class RatingPart(Part):
         if params.distributed:
             self._scatter(module, row.init_std / params.n_factors**0.5)
         if self.start is not None:
-            self.start.fill(module, self.known, mean, self.scale)
+            self.start.fill(module, self.known, mean, self.scale, self.processes)
         plan = self._plan()
         return row.build(
             module.to(self.device),

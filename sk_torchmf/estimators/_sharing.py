@@ -4,14 +4,15 @@ import numpy as np
 import scipy.sparse as sp
 
 from sk_torchmf.estimators._fitting import seen_in
-from sk_torchmf.inputs.labels import join
+from sk_torchmf.inputs.exchange import check_equal, firsts_of, owners_of, send
+from sk_torchmf.inputs.labels import join, lookup
+from sk_torchmf.storage.checkpoint import digest_of
 
 MAY_DIFFER = ("device", "random_state", "verbose", "scoring", "user_encoder", "item_encoder")  # or say nothing here
 ROWS = ("user_factors_", "user_biases_", "user_counts_", "user_described_", "user_features_")  # what has a row for each user
 NEEDS = {  # the value of a parameter in a fit that is shared, and why
     "solver": ("variational", "the others do not yet sum over processes"),
     "checkpoint": (None, "a file would hold the rows of one process alone"),
-    "warm_start": (False, "earlier rows of a user may lie in another process"),
     "effects": (None, "values are not yet numbered over all processes"),
     "time": (None, "sessions are not yet numbered over all processes"),
     "cold_average": (None, "it needs the scores of all pairs at once"),
@@ -54,6 +55,49 @@ def check_shareable(estimator, processes, **given):
                 f"All ranks must have the same parameters. Got {name}={shared[name]} on rank {processes.rank} and "
                 f"{other.get(name)} on rank {rank}."
             )
+
+
+def has_rows_to_go_on(estimator, reading):
+    """Say whether a fit goes on from an earlier one, of which each process must have the rows of its users.
+
+    Parameters
+    ----------
+    estimator : estimator
+        In each process, fitted in all or in none.
+    reading : Reading
+        As ``exchange`` returns it.
+
+    Returns
+    -------
+    bool
+        The same in all processes.
+
+    Raises
+    ------
+    ValueError
+        Where the estimators are of several fits, or a user's row is in another process than the user.
+    """
+    processes, firsts, is_fitted = reading.processes, firsts_of(reading), estimator.__sklearn_is_fitted__()
+    told = processes.all_gather((is_fitted, (estimator.n_factors, digest_of(estimator.items_)) if is_fitted else None))
+    cure = "Fit with warm_start=False."
+    states = ["a fitted one" if own[0] else "one that is not" for own in told]
+    check_equal(states, "warm_start=True needs an estimator that is fitted on all ranks or on none", cure)
+    if any(own[1] != told[0][1] for own in told):
+        raise ValueError(f"warm_start=True needs the estimators of one fit, and on rank {processes.rank} items_ are others. {cure}")
+    if not is_fitted:
+        return False
+    users, owner = estimator.users_, owners_of(estimator.users_, processes.size, firsts)
+    others = [users[owner == rank] if rank != processes.rank else users[:0] for rank in range(processes.size)]
+    for rank, labels in enumerate(send(others, processes)):
+        here = labels[lookup(labels, reading.users, "user") >= 0]
+        missing = here[lookup(here, users, "user") < 0]
+        if len(missing):
+            raise ValueError(
+                f"warm_start=True needs each user's earlier row where the user is now. That of {missing.tolist()[0]!r} is on rank "
+                f"{rank}, and the user on rank {processes.rank}: the earlier fit had other processes. Go on from what gather() "
+                "returns on those: save it, load it on each of these, and set distributed=True."
+            )
+    return True
 
 
 def _is_false(value):

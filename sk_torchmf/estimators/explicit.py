@@ -17,7 +17,7 @@ from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS,
 from sk_torchmf.estimators._rating_part import RatingPart
 from sk_torchmf.estimators._ratings import RatingPredictor
 from sk_torchmf.estimators._saving import is_fitted_attribute
-from sk_torchmf.estimators._sharing import check_shareable, joined
+from sk_torchmf.estimators._sharing import check_shareable, has_rows_to_go_on, joined
 from sk_torchmf.estimators._stored_part import StoredPart
 from sk_torchmf.inputs import context
 from sk_torchmf.inputs.forms import SHARDS, read_rated
@@ -241,6 +241,9 @@ class ExplicitFactorization(RatingPredictor):
 
     def _check_shared(self, processes, **given):
         check_shareable(self, processes, **given)
+
+    def _goes_on(self, reading):
+        return has_rows_to_go_on(self, reading) if self.distributed else super()._goes_on(reading)
 
     def _read(self, X, y, sample_weight):
         name = type(self).__name__

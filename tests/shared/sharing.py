@@ -190,6 +190,25 @@ HELD_OUT |= {
 FITS |= HELD_OUT
 
 
+def begun_with_a_part(kind):
+    """The first iterations know neither all users nor all items."""
+    X, y, _ = part(*place())
+    some = ((X["user"] < 90) & (X["item"] > 90)).to_numpy()
+    return make(kind, max_iter=2).fit(X[some], y[some]).set_params(warm_start=True)
+
+
+def going_on(kind, gathered=False):
+    model = begun_with_a_part(kind)
+    model = model.gather().set_params(distributed=True, warm_start=True) if gathered else model
+    return found_by(model, *part(*place()))
+
+
+GOING_ON = {f"{kind}_going_on": partial(going_on, kind) for kind in KINDS} | {
+    "biased_going_on_from_gathered": partial(going_on, "biased", True)
+}
+FITS |= GOING_ON
+
+
 def in_single_precision():
     return found_by(make(dtype="float32"), *part(*place()))
 
@@ -342,7 +361,6 @@ REFUSED = {
     "effects": ({"effects": [1]}, {}, "needs effects=None"),
     "time": ({"time": 1}, {}, "needs time=None"),
     "seen_features": ({"seen_features": "user"}, {}, "needs seen_features=None"),
-    "warm_start": ({"warm_start": True}, {}, "needs warm_start=False"),
     "own_cut_points": ({"loss": "ordinal", "cut_points": "user"}, {}, 'needs cut_points="common"'),
     "validation_data": ({}, {"X_val": Interactions([0], [0], [3.0])}, "X_val must be a table, as X is"),
     **{
@@ -435,6 +453,21 @@ def divergence_in_one():
     return *found, all(vars(model)[name] is value for name, value in before.items())
 
 
+def going_on_elsewhere():
+    """Each process has the estimator of the one before."""
+    rank, size = place()
+    model = begun_with_a_part("biased")
+    with communicator(True) as processes:
+        model = processes.all_gather(model)[(rank + 1) % size]
+    return _raised(lambda: model.fit(*part(rank, size)))
+
+
+def going_on_in_one():
+    rank, size = place()
+    model = begun_with_a_part("biased")
+    return _raised(lambda: (model if rank == 0 else make(warm_start=True, max_iter=2)).fit(*part(rank, size)))
+
+
 def features_that_differ():
     """The first process has other words of an item than the last."""
     rank, size = place()
@@ -461,7 +494,7 @@ def afterwards():
 ERRORS = [
     *["partial_fit_refused", "error_in_one", "ratings_out_of_range_in_one", "labels_that_do_not_go_together"],
     *["parameters_that_differ", "one_level", "divergence", "divergence_in_one"],
-    *["features_that_differ", "features_of_other_columns", "ids_of_another_type"],
+    *["going_on_elsewhere", "going_on_in_one", "features_that_differ", "features_of_other_columns", "ids_of_another_type"],
 ]
 
 
