@@ -37,7 +37,8 @@ class RatingPart(Part):
 
         self.code = None if self.cut_points is None else to_pairs(code, np.int64)
         self.rating, self.weight = to_pairs(rating), None if data.weights is None else to_pairs(data.weights)
-        self.effects, codes = context.fit(params.effects, data.user_ids, data.item_ids, reading.features)
+        shared_by = self.processes if params.distributed else None
+        self.effects, codes = context.fit(params.effects, data.user_ids, data.item_ids, reading.features, shared_by)
         self.codes = [torch.from_numpy(code).to(device).index_select(0, pairs.order) for code in codes]
         self.counts = tuple(count.cpu().numpy() for count in Plan(pairs, processes=self.processes).sums(self.weight))
         self.pairs, *self.known = pairs.compressed(np.flatnonzero(self.counts[1]))
@@ -110,7 +111,7 @@ class RatingPart(Part):
             batch_size=params.batch_size,
             generator=generator,
             features=features_of(self.described, self.known, params.seen_features, self.processes),
-            effects=[(code, effect.n_codes) for code, effect in zip(self.codes, self.effects, strict=True)],
+            effects=[(code, effect.n_codes, effect.of_users) for code, effect in zip(self.codes, self.effects, strict=True)],
             **self._cuts(plan),
         )
 

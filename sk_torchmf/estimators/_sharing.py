@@ -4,17 +4,17 @@ import numpy as np
 import scipy.sparse as sp
 
 from sk_torchmf.estimators._fitting import seen_in
+from sk_torchmf.inputs.effects import join_effects
 from sk_torchmf.inputs.exchange import check_equal, firsts_of, owners_of, send
 from sk_torchmf.inputs.labels import join, lookup
 from sk_torchmf.storage.checkpoint import digest_of
 
 MAY_DIFFER = ("device", "random_state", "verbose", "scoring", "user_encoder", "item_encoder")  # or say nothing here
 ROWS = ("user_factors_", "user_biases_", "user_counts_", "user_described_", "user_features_")  # what has a row for each user
+OTHERS = ("users_", "observed_", "pair_weights_", "observed_features_", "effects_", "effect_biases_")  # what else is of them
 NEEDS = {  # the value of a parameter in a fit that is shared, and why
     "solver": ("variational", "the others do not yet sum over processes"),
     "checkpoint": (None, "a file would hold the rows of one process alone"),
-    "effects": (None, "values are not yet numbered over all processes"),
-    "time": (None, "sessions are not yet numbered over all processes"),
     "cold_average": (None, "it needs the scores of all pairs at once"),
     "seen_features": (None, "those who have seen an item lie in several processes"),
 }
@@ -122,7 +122,7 @@ def joined(attributes, processes):
     dict
         Those of a fit by one process.
     """
-    own = {name: attributes[name] for name in (*ROWS, "users_", "observed_", "pair_weights_") if name in attributes}
+    own = {name: attributes[name] for name in (*ROWS, *OTHERS) if name in attributes}
     posterior = attributes["user_posterior_"]
     of_rows = {} if posterior is None else dict(zip(("count", "doubt"), posterior[3:], strict=False))
     told = processes.all_gather(own | of_rows)
@@ -142,11 +142,31 @@ def joined(attributes, processes):
     found |= {"users_": users, "n_users_": len(users), "observed_": observed, "seen_": seen_in(observed)}
     if own["pair_weights_"] is not None:
         found["pair_weights_"] = matrix([_with_values(part["observed_"], part["pair_weights_"]) for part in told]).data
+    if "effects_" in own:
+        ends = np.cumsum([0, *(part["observed_"].nnz for part in told)])
+        numbers = [np.arange(*some) for some in zip(ends[:-1], ends[1:], strict=True)]
+        numbered = matrix([_with_values(part["observed_"], own) for part, own in zip(told, numbers, strict=True)]).data
+        columns = own["observed_features_"]
+        found["observed_features_"] = {
+            name: np.concatenate([part["observed_features_"][name] for part in told])[numbered] for name in columns
+        }
+        found["effects_"], orders = join_effects([part["effects_"] for part in told], places)
+        found["effect_biases_"] = [
+            _joined_biases(parts, order) for *parts, order in zip(*[part["effect_biases_"] for part in told], orders, strict=True)
+        ]
     if posterior is not None:
         found["user_posterior_"] = (*posterior[:3], rows("count"))
         if "doubt" in of_rows:  # in whose last row is a user of whom nothing is known
             found["user_posterior_"] += (np.concatenate([rows("doubt"), posterior[4][-1:]]),)
     return attributes | found
+
+
+def _joined_biases(parts, order):
+    """The biases of one effect with their variances, and the prior's, of the codes of all processes."""
+    if order is None:
+        return parts[0]
+    biases, variances = (np.concatenate([part[at] for part in parts])[order] for at in range(2))
+    return biases, variances, parts[0][2]
 
 
 def _check_complete(n_users, user_counts, item_counts):

@@ -171,6 +171,13 @@ def _agree(labels, role, told, processes):
     return union, places[processes.rank]
 
 
+def number_alike(labels, role, processes):
+    """Agree on one numbering of labels (n,), as ``encode`` returns them: all labels, and the new numbers of this process's."""
+    types = processes.all_gather(type_of(labels) if len(labels) else None)
+    check_equal(types, f"{role} must be of one type on all ranks", "Read the column as text everywhere.", TypeError)
+    return _agree(labels, role, [{"types": {} if own is None else {role: own}} for own in types], processes)
+
+
 def _join(parts, role, told):
     """``labels.join`` of what the processes sent, where those that have no labels at all may have sent any type."""
     has_some = [role in own["types"] for own in told]

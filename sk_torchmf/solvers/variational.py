@@ -310,8 +310,8 @@ class Variational(Solver):
     loss : PointwiseLoss
     features : SideFeatures, optional
         Of the users and items that the module has.
-    effects : sequence of (Tensor of shape (n_pairs,), int), optional
-        The codes of each effect, int64 and user-major, and how many there are.
+    effects : sequence of (Tensor of shape (n_pairs,), int, bool), optional
+        The codes of each effect, int64 and user-major, how many there are, and whether each belongs to one user.
     cuts : OrdinalCuts, optional
         On the plan and with the weights, where ratings are levels: they say what the loss is of each pair.
 
@@ -334,10 +334,10 @@ class Variational(Solver):
         self.plan = plan.cut(max_pairs=BLOCK, max_users=None if cuts is None else cuts.max_users)
         self.n_factors, self.biased = module.user_factors.shape[1], module.biased
         self.features = SideFeatures() if features is None else features
-        self.effects = [EffectBiases(n_codes, rating) for _, n_codes in effects]
+        self.effects = [EffectBiases(n_codes, rating, of_users) for _, n_codes, of_users in effects]
         constant = float(module.global_mean) if self.biased else 0.0
         self.likelihood = Likelihood(loss, self.n_factors, self.effects, cuts, constant)
-        values, codes = rating if cuts is None else cuts.place, [code for code, _ in effects]
+        values, codes = rating if cuts is None else cuts.place, [code for code, *_ in effects]
         self.blocks = self.curved = observed_blocks(self.plan, values, weight, codes)
         if self.likelihood.is_squared_error and not self.plan.keeps_blocks:
             self.curved = observed_blocks(self.plan, None, weight, codes)  # how it bends no rating says: none is read

@@ -49,6 +49,8 @@ def assert_same(ours, theirs, name, tolerance):
         for key in theirs:
             if key != "seconds":
                 assert_same(ours[key], theirs[key], name, tolerance)
+    elif hasattr(theirs, "from_state"):  # an effect
+        assert_same(ours.state(), theirs.state(), name, tolerance)
     elif hasattr(theirs, "get_params"):  # an encoder
         assert_same(vars(ours), vars(theirs), name, tolerance)
     elif sp.issparse(theirs):

@@ -190,6 +190,35 @@ HELD_OUT |= {
 FITS |= HELD_OUT
 
 
+def in_context(kind, form="numbers", **options):
+    """Values of which no process has all, and times, many of which are one; the last of four has no rows."""
+    rank, size = place()
+    user, item, rating, weight = whole(options.get("loss", "squared_error"), form)
+    n, rng = len(user), np.random.default_rng(3)
+    where = np.array(["home", "work", "car", "train", "sea"])[np.minimum(rng.integers(0, 5, n), np.arange(n) % 7)]
+    seconds = rng.integers(0, 40, n) * 3000.0
+    n_parts = min(size, max(size - 1, 2))
+    rows = np.arange(rank, n, n_parts) if rank < n_parts else np.arange(0)
+    user, item, rating, weight, where, seconds = (own[rows] for own in (user, item, rating, weight, where, seconds))
+    X = pd.DataFrame({"user": user, "item": item, "where": where, "day": seconds.astype("M8[s]")})
+    if form == "container":
+        X = Interactions(user, item, rating, timestamps=seconds, num_users=N_USERS, num_items=N_ITEMS)
+        return found_by(make(kind, time=True, **options), X)
+    options = {"effects": ["where", ("user", "where"), ("item", "where")], "time": "day"} | options
+    model = make(kind, **options)
+    found = found_by(model, X, rating, weight)
+    assert rank == 0 or np.isfinite(model.predict(X if len(X) else X.reindex([0]).assign(user=7, item=100))).all()
+    return found
+
+
+IN_CONTEXT = {f"{kind}_context": partial(in_context, kind) for kind in KINDS} | {
+    "biased_context_container": partial(in_context, "biased", "container"),
+    "biased_context_text": partial(in_context, "biased", "text", effects=["where"], time=None, early_stopping=True),
+    "biased_context_logistic": partial(in_context, "biased", loss="logistic"),
+}
+FITS |= IN_CONTEXT
+
+
 def begun_with_a_part(kind):
     """The first iterations know neither all users nor all items."""
     X, y, _ = part(*place())
@@ -358,8 +387,6 @@ def refused(options, given):
 REFUSED = {
     "scoring": ({"early_stopping": True, "scoring": "r2"}, {}, "needs scoring=None"),
     "checkpoint": ({"checkpoint": "file"}, {}, "needs checkpoint=None"),
-    "effects": ({"effects": [1]}, {}, "needs effects=None"),
-    "time": ({"time": 1}, {}, "needs time=None"),
     "seen_features": ({"seen_features": "user"}, {}, "needs seen_features=None"),
     "own_cut_points": ({"loss": "ordinal", "cut_points": "user"}, {}, 'needs cut_points="common"'),
     "validation_data": ({}, {"X_val": Interactions([0], [0], [3.0])}, "X_val must be a table, as X is"),
