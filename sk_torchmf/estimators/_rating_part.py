@@ -127,7 +127,7 @@ class RatingPart(Part):
         factors = solver.solution()
         encoded = [None if side is None else side.encoded for side in self.described]
         if (average := self.params.cold_average) is not None:
-            factors = with_cold_rows(factors, self.pairs, self.weight, self.known, encoded, average)
+            factors = with_cold_rows(factors, self.pairs, self.weight, self.known, encoded, average, self.processes)
         elif factors.biased:
             factors = factors.centred()
         factors = factors.in_units(self.scale).spread_over(self.known, self.counts, encoded)

@@ -10,13 +10,11 @@ from sk_torchmf.inputs.labels import join, lookup
 from sk_torchmf.storage.checkpoint import digest_of
 
 MAY_DIFFER = ("device", "random_state", "verbose", "scoring", "user_encoder", "item_encoder")  # or say nothing here
-ROWS = ("user_factors_", "user_biases_", "user_counts_", "user_described_", "user_features_")  # what has a row for each user
+ROWS = ("user_factors_", "user_biases_", "user_counts_", "user_described_", "user_features_", "user_cut_points_")  # of each user
 OTHERS = ("users_", "observed_", "pair_weights_", "observed_features_", "effects_", "effect_biases_")  # what else is of them
 NEEDS = {  # the value of a parameter in a fit that is shared, and why
     "solver": ("variational", "the others do not yet sum over processes"),
     "checkpoint": (None, "a file would hold the rows of one process alone"),
-    "cold_average": (None, "it needs the scores of all pairs at once"),
-    "seen_features": (None, "those who have seen an item lie in several processes"),
 }
 
 
@@ -38,10 +36,10 @@ def check_shareable(estimator, processes, **given):
             raise ValueError(
                 f"distributed=True needs {name}={_shown(value)}: {reason}. Got {_shown(got)}. Use that, or distributed=False."
             )
-    if params["loss"] == "ordinal" and params["cut_points"] == "user":
+    if params["seen_features"] in ("item", "both"):
         raise ValueError(
-            'distributed=True needs cut_points="common" with loss="ordinal": own ones are not yet gathered. Got "user". Use that, '
-            "or distributed=False."
+            'distributed=True needs seen_features="user" or None: those who have seen an item are in several processes. Got '
+            f"{_shown(params['seen_features'])}. Use one of these, or distributed=False."
         )
     for name, value in given.items():
         if value is not None:
@@ -122,7 +120,7 @@ def joined(attributes, processes):
     dict
         Those of a fit by one process.
     """
-    own = {name: attributes[name] for name in (*ROWS, *OTHERS) if name in attributes}
+    own = {name: attributes[name] for name in (*ROWS, *OTHERS) if attributes.get(name) is not None}
     posterior = attributes["user_posterior_"]
     of_rows = {} if posterior is None else dict(zip(("count", "doubt"), posterior[3:], strict=False))
     told = processes.all_gather(own | of_rows)
@@ -140,7 +138,7 @@ def joined(attributes, processes):
     observed = matrix([part["observed_"] for part in told])
     found = {name: rows(name) for name in ROWS if name in own}
     found |= {"users_": users, "n_users_": len(users), "observed_": observed, "seen_": seen_in(observed)}
-    if own["pair_weights_"] is not None:
+    if "pair_weights_" in own:
         found["pair_weights_"] = matrix([_with_values(part["observed_"], part["pair_weights_"]) for part in told]).data
     if "effects_" in own:
         ends = np.cumsum([0, *(part["observed_"].nnz for part in told)])

@@ -155,6 +155,11 @@ class Side:
         self.mean_covariance = _sandwich(self.basis, over_rows / self.prior.n_in_all)
         self.mean_covariance_over_ratings = _sandwich(self.basis, over_ratings / self.total_count)
 
+    def _basis(self, T, S):
+        """What ``diagonalise`` returns; where other processes have rows of the side, the same for all."""
+        plan = self.prior.design.plan
+        return diagonalise(T, S) if plan is None else plan.agreed(*diagonalise(T, S))
+
     def learned(self, S, noise):
         """What is known of the rows beside their means: a Posterior and, where they have features, FeatureWeights or None."""
         count = to_array(self.count[:, 0])
@@ -164,7 +169,7 @@ class Side:
         prior, T, N = self.prior, self.covariance(), torch.linalg.inv(self.basis).T
         pull = (self.rows - prior.rows) @ torch.linalg.inv(T).to(self.rows)
         information = self.count * (self.rows @ S.to(self.rows)) + noise * pull
-        cold, spread = prior.without({SEEN}, information, self.count, noise, T, partial(diagonalise, S=S))
+        cold, spread = prior.without({SEEN}, information, self.count, noise, T, partial(self._basis, S=S))
         unknown = (N * ((T + prior.covariance_of_means()) @ N)).sum(0) - 1  # of a row of which nothing is known
         doubt = np.concatenate([to_array(prior.doubt()), [to_array(unknown)]]).astype(np.float32)
         return replace(posterior, doubt=doubt), prior.weights(cold, spread, N, prior.shares(S, T))

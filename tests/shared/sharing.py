@@ -124,6 +124,10 @@ def attributes_of(role, form):
     return table.assign(**{role: ids})
 
 
+def found_by_part(kind, **options):
+    return found_by(make(kind, **options), *part(*place(), options.get("loss", "squared_error"), weighted=kind == "biased"))
+
+
 def with_features(form, kind="biased", **options):
     """Each process has some rows of the users' table, of whoever; those of items are on all and on the last."""
     rank, size = place()
@@ -143,6 +147,15 @@ def with_features(form, kind="biased", **options):
 
 KIND_AND_FORM = list(zip(["biased", "plain"] * 2, FORMS, strict=True))
 FITS |= {f"{kind}_features_{form}": partial(with_features, form, kind) for kind, form in KIND_AND_FORM}
+SEEN_AND_COLD = {
+    "biased_seen": partial(with_features, "numbers", seen_features="user"),
+    "plain_seen_alone": partial(found_by_part, "plain", seen_features="user"),
+    "biased_cold": partial(with_features, "numbers", cold_average="macro"),
+    "plain_cold": partial(found_by_part, "plain", cold_average="macro"),
+    "biased_cold_micro": partial(found_by_part, "biased", cold_average="micro"),
+    "biased_own_cut_points": partial(found_by_part, "biased", loss="ordinal", cut_points="user"),
+}
+FITS |= SEEN_AND_COLD
 FITS |= {"biased_features_poisson": partial(with_features, "numbers", loss="poisson")}
 
 
@@ -387,8 +400,7 @@ def refused(options, given):
 REFUSED = {
     "scoring": ({"early_stopping": True, "scoring": "r2"}, {}, "needs scoring=None"),
     "checkpoint": ({"checkpoint": "file"}, {}, "needs checkpoint=None"),
-    "seen_features": ({"seen_features": "user"}, {}, "needs seen_features=None"),
-    "own_cut_points": ({"loss": "ordinal", "cut_points": "user"}, {}, 'needs cut_points="common"'),
+    "seen_features": ({"seen_features": "both"}, {}, 'needs seen_features="user" or None'),
     "validation_data": ({}, {"X_val": Interactions([0], [0], [3.0])}, "X_val must be a table, as X is"),
     **{
         name: ({"solver": name}, {}, f'needs solver="variational": the others do not yet sum over processes. Got "{name}".')
