@@ -147,6 +147,28 @@ def with_features(form, kind="biased", **options):
 
 KIND_AND_FORM = list(zip(["biased", "plain"] * 2, FORMS, strict=True))
 FITS |= {f"{kind}_features_{form}": partial(with_features, form, kind) for kind, form in KIND_AND_FORM}
+
+
+def of_two_users():
+    """All at once, where most processes end without users: attributes, context, a slice that decides, earlier rows."""
+    rank, size = place()
+    rows = np.arange(rank, 2 * N_ITEMS, size)
+    X = pd.DataFrame({"user": rows % 2, "item": rows // 2, "where": rows % 3 % 2})
+    options = {"effects": ["where", ("user", "where"), ("item", "where")], "seen_features": "user", "cold_average": "macro"}
+    model = make(warm_start=True, early_stopping=True, n_iter_no_change=2, validation_fraction=0.3, max_iter=6, **options)
+    users = pd.DataFrame({"user": [0, 5], "age": [1.0, 2.0]})
+    y = rows * 7 % 5 + 1.0
+    for _ in range(2):
+        model.fit(
+            X, y, user_features=users if rank == 0 else None, item_features=attributes_of("item", "container").iloc[rank::size]
+        )
+    asked = X.assign(user=0, item=1, where=1)[:1] if len(X) else X
+    new = sp.csr_array(np.array([[1.0, 2.0, 3.0, *[0.0] * (model.n_items_ - 3)]]))
+    for answer in (model.predict(asked), model.predict(asked, return_std=True)[1], model.predict(new), model.recommend([9])[1]):
+        assert np.isfinite(answer).all()
+    return state(model), state(model.gather())
+
+
 SEEN_AND_COLD = {
     "biased_seen": partial(with_features, "numbers", seen_features="user"),
     "plain_seen_alone": partial(found_by_part, "plain", seen_features="user"),
@@ -166,28 +188,29 @@ def held_out(form, kind="biased", **options):
 
 
 def validated(form, **options):
-    """On rows of any users and items, known or not, which the last of several processes has none of."""
+    """On rows of any users and items, known or not, of which the last of four processes has none."""
     rank, size = place()
-    user, item, rating, weight = whole(form=form if form != "sparse" else "container")
-    rows = np.arange(rank, len(user), max(size - 1, 1))[::4] if rank < max(size - 1, 1) else np.arange(0)
-    user, item, rating = np.append(user, user[0]), np.append(item, item[:1]), np.append(rating, 1.0)
-    X_val = pd.DataFrame({"user": user[rows], "item": item[rows][::-1]})
-    y_val = rating[rows]
+    user, item, rating, weight = (own[::4] for own in whole(form=form if form != "sparse" else "container"))
+    item = item[::-1].copy()
+    if form == "numbers":
+        user[:3], item[2:4] = [-5, -6, -7], [500, 501]
+    n_parts = min(size, max(size - 1, 2))
+    user, item, rating, weight = (own[rank::n_parts] if rank < n_parts else own[:0] for own in (user, item, rating, weight))
+    X_val, y_val = pd.DataFrame({"user": user, "item": item}), rating
     if form in ("container", "sparse"):
-        X_val, y_val = Interactions(user[rows], item[rows][::-1], rating[rows], weights=weight[rows]), None
-    elif form == "numbers":
-        X_val.loc[X_val.index[:3], "user"] = [-5, -6, -7][: len(rows)]
-    given = (X_val, y_val) if len(rows) or size == 1 else (None, None)
+        X_val, y_val = Interactions(user, item, rating, weights=weight, num_users=N_USERS, num_items=N_ITEMS), None
+    given = (X_val, y_val) if len(rating) else (None, None)
     X, y, own_weight = part(rank, size, form=form)
     model = make(**options).fit(X, y, own_weight, *given)
     return state(model), state(model.gather())
 
 
 def validated_by_new_users():
-    """Matrices of users that nobody was fitted on; the last of several processes has none."""
+    """Matrices of users that nobody was fitted on, of which the last of four processes has none."""
     rank, size = place()
+    n_parts = min(size, max(size - 1, 2))
     matrix = np.random.default_rng(2).integers(0, 6, size=(9, N_ITEMS)).astype(float)
-    matrix = sp.csr_array(matrix[rank :: max(size - 1, 1)]) if rank < max(size - 1, 1) else None
+    matrix = sp.csr_array(matrix[rank::n_parts]) if rank < n_parts else None
     model = make(early_stopping=True, n_iter_no_change=1).fit(*part(rank, size), X_val=matrix)
     return state(model), state(model.gather())
 
@@ -291,7 +314,7 @@ def long_fit():
     return make(n_factors=1, max_iter=300).fit(*part(*place())[:2]).predict(part(0, 1)[0])
 
 
-OTHER_FITS = ["in_single_precision", "all_rows_on_the_last", "one_user", "weight_of_zero", "labels_of_two_kinds"]
+OTHER_FITS = ["in_single_precision", "all_rows_on_the_last", "one_user", "weight_of_zero", "labels_of_two_kinds", "of_two_users"]
 
 
 def without_a_seed():
