@@ -272,9 +272,10 @@ _WRITTEN = {
             Torch's optimizers (not lbfgs) take a step on about so many ratings, in blocks of whole users; None takes all at once.
         distributed : bool
             Whether this is one fit of all processes of the default group of ``torch.distributed``, each of which calls ``fit`` with
-            a part of the data, see ``gather``. For ``variational`` and what is learned from ratings alone: features, ``effects``,
-            ``time``, validation data and checkpoints are refused. Initial rows are then drawn by the users' labels, so that the
-            result does not depend, beyond rounding, on the number of processes.
+            a part of the data, see ``gather``: any ratings, rows of tables of attributes and validation data, or none. For
+            ``variational``; checkpoints, ``scoring`` and ``seen_features`` of items are refused. Initial rows are then drawn, and
+            pairs are held out, by the users' labels, so that the result does not depend, beyond rounding, on the number of
+            processes.
         seen_features : {"user", "item", "both"}
             Whose rows have what they were observed with among their features (SVD++): those of users, of items or both; None for
             nobody's. ``"both"`` usually predicts better, and takes a bit more than twice the time.

@@ -17,7 +17,6 @@ from sk_torchmf._threads import threads_for
 from sk_torchmf._validation import MOST, as_array, as_python, check_memory, check_ratings, check_seed
 from sk_torchmf.distributed import ALONE, communicator
 from sk_torchmf.estimators._saving import SavedEstimator
-from sk_torchmf.estimators._shared_validation import shared_validation
 from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.inputs.exchange import exchange
 from sk_torchmf.inputs.features import EncodedFeatures
@@ -384,8 +383,6 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
 
     def _hold_out(self, given, seed):
         """Which observations to train on, None for all, and the validation data, None for none."""
-        if self.distributed:
-            return shared_validation(self, given, seed)
         if given.X_val is None and given.y_val is not None:
             raise ValueError("y_val was given without X_val. Pass both, or neither.")
         if given.X_val is None and not self.early_stopping:

@@ -17,7 +17,7 @@ from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS,
 from sk_torchmf.estimators._rating_part import RatingPart
 from sk_torchmf.estimators._ratings import RatingPredictor
 from sk_torchmf.estimators._saving import is_fitted_attribute
-from sk_torchmf.estimators._sharing import check_shareable, has_rows_to_go_on, joined
+from sk_torchmf.estimators._sharing import check_shareable, has_rows_to_go_on, joined, shared_validation
 from sk_torchmf.estimators._stored_part import StoredPart
 from sk_torchmf.inputs import context
 from sk_torchmf.inputs.forms import SHARDS, read_rated
@@ -241,6 +241,9 @@ class ExplicitFactorization(RatingPredictor):
 
     def _check_shared(self, processes, **given):
         check_shareable(self, processes, **given)
+
+    def _hold_out(self, given, seed):
+        return shared_validation(self, given, seed) if self.distributed else super()._hold_out(given, seed)
 
     def _goes_on(self, reading):
         return has_rows_to_go_on(self, reading) if self.distributed else super()._goes_on(reading)

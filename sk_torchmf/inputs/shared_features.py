@@ -45,7 +45,7 @@ def describe_shared(reading, features, estimator):
         table = None if features.get(role) is None else _read(features[role], role, reading, estimator)
         told = reading.processes.all_gather(None if table is None else _description(table))
         if any(own is not None for own in told):
-            _check_fit_together(told, f"{role}_features")
+            _check_fitput_together(told, f"{role}_features")
             labels = reading.users if role == "user" else reading.items
             check_types(labels, None if table is None else table.ids, role, f"{role}_features", reading.processes)
             reading = _described(reading, role, table, told, getattr(estimator, f"{role}_encoder"))
@@ -72,7 +72,7 @@ def _description(table):
     return {"kind": "a sparse matrix" if sp.issparse(rows) else kind, "columns": columns, "digest": digest}
 
 
-def _check_fit_together(told, name):
+def _check_fitput_together(told, name):
     """Refuse tables that are no parts of one."""
     for what, rule in (("kind", "be of one kind"), ("columns", "have the same columns")):
         check_equal([own and own[what] for own in told], f"{name} must {rule} on all ranks that have any")
@@ -99,7 +99,7 @@ def _described(reading, role, table, told, encoder):
 
 def _encoded_parts(tables, encoder, size, firsts):
     """In the first process: the fitted encoder, and for each process the ids that it needs and their EncodedFeatures."""
-    table = _together(tables)
+    table = put_together(tables)
     encoder, n = fit_encoder(encoder, table, table.role), len(table.ids)
     try:
         pickle.dumps(encoder)
@@ -121,8 +121,25 @@ def _some(encoded, rows):
     return EncodedFeatures(sp.csr_array(encoded.matrix[rows]), encoded.names, encoded.groups, encoded.described[rows])
 
 
-def _together(tables):
-    """One FeatureTable of several, in which each id has one row."""
+def put_together(tables):
+    """Make one table of the parts of several processes.
+
+    Parameters
+    ----------
+    tables : list of FeatureTable
+        Of one role and kind, with the same columns.
+
+    Returns
+    -------
+    FeatureTable
+        With one row for each id. What one part has as categories and another too are categories; other columns whose dtypes differ,
+        but for numbers, are objects.
+
+    Raises
+    ------
+    ValueError
+        Where two parts have different rows for an id.
+    """
     role = tables[0].role
     ids, places = join([table.ids for table in tables], role)
     rows, place = _stacked([table.rows for table in tables], f"{role}_features"), np.concatenate(places)

@@ -48,7 +48,7 @@ def with_cold_rows(factors, pairs, weight, known, features, average, processes=A
     sides, at = [], []
     for place, (side, own) in enumerate(zip((factors.users, factors.items), features, strict=True)):
         share = _shared_out(pairs, weight, place, processes) if average == "macro" else weight
-        rows, mean = tables[place], side.mean_of(tables[place])
+        rows, mean = tables[place], _mean(tables[place], place, processes)
         others = tables[1 - place].copy()
         if factors.biased:
             others[:, -1] = 1
@@ -110,6 +110,14 @@ def _stacked(side):
     """The rows of a side: factors and, in a biased model, the bias; a copy in float64."""
     parts = [side.factors] if side.biases is None else [side.factors, side.biases]
     return np.column_stack(parts).astype(np.float64)
+
+
+def _mean(rows, place, processes):
+    """The mean over the rows (n, width) of users, of all processes, or of items."""
+    if place == 1:
+        return rows.mean(axis=0)
+    total, n = processes.all_reduce([torch.from_numpy(rows.sum(axis=0)), len(rows)])
+    return total.numpy() / n
 
 
 def _of_rows(pairs, value, place):
