@@ -44,7 +44,7 @@ def check_shareable(estimator, processes, **given):
             raise ValueError(
                 f"distributed=True needs {name}={_shown(value)}: {reason}. Got {_shown(got)}. Use that, or distributed=False."
             )
-    if params["seen_features"] in ("item", "both"):
+    if params.get("seen_features") in ("item", "both"):
         raise ValueError(
             'distributed=True needs seen_features="user" or None: those who have seen an item are in several processes. Got '
             f"{_shown(params['seen_features'])}. Use one of these, or distributed=False."

@@ -55,7 +55,8 @@ def describe_shared(reading, features, estimator):
 def _read(features, role, reading, estimator):
     """Read the table of the process, whose users are numbered on over the processes where those of sparse matrices are."""
     form = TABLE if reading.form in LABELLED else reading.form
-    table = read_table(features, role, getattr(estimator, role), form, reading.shape[0] if form == SPARSE else None)
+    n_rows = reading.shape[0] if form == SPARSE and role == "user" else None  # no search cuts what processes share
+    table = read_table(features, role, getattr(estimator, role), form, n_rows)
     if form == SPARSE:
         table.check_positions(reading.shape[ROLES.index(role)])
         if role == "user" and len(table.ids):
