@@ -273,10 +273,11 @@ _WRITTEN = {
             Torch's optimizers (not lbfgs) take a step on about so many ratings, in blocks of whole users; None takes all at once.
         distributed : bool or "exact"
             Whether this is one fit of all processes of the default group of ``torch.distributed``, each of which calls ``fit`` with
-            a part of the data, see ``gather``. For all solvers but ``lbfgs``, without ``batch_size``, and for what is learned from
-            ratings alone: features, ``effects``, ``time`` and validation data are refused. Initial rows are then drawn by the
-            users' labels, so that the result does not depend, beyond rounding, on the number of processes; with ``"exact"``, which
-            takes longer and is for ``variational``, it has the same bits on 1, 2, 4, 8 and 16 of them.
+            a part of the data, see ``gather``: any ratings, rows of tables of attributes and validation data, or none. For all
+            solvers but ``lbfgs``, without ``batch_size``; ``scoring`` and ``seen_features`` of items are refused, and attributes
+            with other solvers than ``variational``. Initial rows are then drawn, and pairs are held out, by the users' labels, so
+            that the result does not depend, beyond rounding, on the number of processes; with ``"exact"``, which takes longer and
+            is for ``variational`` and ratings alone, it has the same bits on 1, 2, 4, 8 and 16 of them.
         seen_features : {"user", "item", "both"}
             Whose rows have what they were observed with among their features (SVD++): those of users, of items or both; None for
             nobody's. ``"both"`` usually predicts better, and takes a bit more than twice the time.

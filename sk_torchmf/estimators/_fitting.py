@@ -24,6 +24,7 @@ from sk_torchmf.inputs.forms import INTERACTIONS, LABELLED, SHARDS, TABLE, Readi
 from sk_torchmf.inputs.holdout import hold_out
 from sk_torchmf.inputs.labels import lookup
 from sk_torchmf.inputs.queries import check_goes_on
+from sk_torchmf.inputs.shared_features import describe_shared
 from sk_torchmf.inputs.side_features import ROLES, Described, describe
 from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
 from sk_torchmf.model.factors import Factors
@@ -136,7 +137,7 @@ class Start:
     codes: Codes
     new_share: float = 0.0
 
-    def fill(self, module, known, mean, scale=1.0):
+    def fill(self, module, known, mean, scale=1.0, processes=ALONE):
         """Fill a fresh PlainMF or BiasedMF of some ids, in place: known rows go on, new ones are random about the mean row.
 
         A solver that learns how much rows differ has none left in directions that it saw no use for, and what more ratings say of
@@ -151,6 +152,8 @@ class Start:
         mean : float
         scale : float
             What a rating is divided by where the module is trained.
+        processes : Communicator, optional
+            Those that have the other users, and go on from the same factorization.
 
         Returns
         -------
@@ -171,7 +174,7 @@ class Start:
                 place = torch.from_numpy(np.flatnonzero(known_rows))
                 if self.new_share and len(place) > 1:
                     new[role]["factors"][place] += self.new_share**0.5 * _missing(new[role]["factors"][place], random[role][place])
-        if "biases" in new["user"] and any(map(np.any, begun)):
+        if "biases" in new["user"] and processes.largest(float(any(map(np.any, begun)))) > 0:
             module.global_mean.fill_(self.factors.constant / scale)
         return begun
 
@@ -229,6 +232,10 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         """Refuse what several processes cannot share, and what differs between them; asked for with ``distributed`` only."""
         raise NotImplementedError
 
+    def _goes_on(self, reading):
+        """Whether there are earlier rows to go on from."""
+        return self.__sklearn_is_fitted__()
+
     def _read(self, X, y, sample_weight):
         """Read the arguments of ``fit``, of which others may have other parts with ``distributed``; a Reading."""
         raise NotImplementedError
@@ -271,10 +278,11 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
                 named = {f"{role}_features": table for role, table in features.items()}
                 self._check_shared(processes, X_val=X_val, y_val=y_val, **named)
             device = self._check()
-            reading = describe(self._exchange(self._read(X, y, sample_weight), processes), features, self)
+            reading = self._exchange(self._read(X, y, sample_weight), processes)
+            reading = (describe if processes.size == 1 else describe_shared)(reading, features, self)
             given = FitArguments(X if processes.size == 1 else None, X_val, y_val, *reading.observed())
             start = None
-            if self.warm_start and self.__sklearn_is_fitted__():
+            if self.warm_start and self._goes_on(given.reading):
                 users, items = lookup(given.reading.users, self.users_, "user"), lookup(given.reading.items, self.items_, "item")
                 start = self._start_from(Codes(users, items, (self.n_users_, self.n_items_)))
             attributes = self._train(given, device, start)

@@ -112,7 +112,8 @@ class RatingPart(Part):
 
         self.code = None if self.cut_points is None else to_pairs(code, np.int64)
         self.rating, self.weight = to_pairs(rating), None if data.weights is None else to_pairs(data.weights)
-        self.effects, codes = context.fit(params.effects, data.user_ids, data.item_ids, reading.features)
+        shared_by = self.processes if params.distributed else None
+        self.effects, codes = context.fit(params.effects, data.user_ids, data.item_ids, reading.features, shared_by)
         self.codes = [to_pairs(code, code.dtype) for code in codes]
         self.counts = tuple(count.cpu().numpy() for count in self._plan_of(pairs).sums(self.weight))
         self.pairs, *self.known = pairs.compressed(np.flatnonzero(self.counts[1]))
@@ -184,7 +185,7 @@ class RatingPart(Part):
         if params.distributed:
             self._scatter(module, row.init_std / params.n_factors**0.5)
         if self.start is not None:
-            self.start.fill(module, self.known, mean, self.scale)
+            self.start.fill(module, self.known, mean, self.scale, self.processes)
         plan = self._plan()
         return row.build(
             module.to(self.device),
@@ -197,8 +198,8 @@ class RatingPart(Part):
             learning_rate=params.learning_rate,
             batch_size=params.batch_size,
             generator=generator,
-            features=features_of(self.described, self.known, params.seen_features),
-            effects=[(code, effect.n_codes) for code, effect in zip(self.codes, self.effects, strict=True)],
+            features=features_of(self.described, self.known, params.seen_features, self.processes),
+            effects=[(code, effect.n_codes, effect.of_users) for code, effect in zip(self.codes, self.effects, strict=True)],
             **self._cuts(plan),
         )
 
@@ -217,7 +218,7 @@ class RatingPart(Part):
         factors = solver.solution()
         encoded = [None if side is None else side.encoded for side in self.described]
         if (average := self.params.cold_average) is not None:
-            factors = with_cold_rows(factors, self.pairs, self.weight, self.known, encoded, average)
+            factors = with_cold_rows(factors, self.pairs, self.weight, self.known, encoded, average, self.processes)
         elif factors.biased:
             factors = factors.centred()
         factors = factors.in_units(self.scale).spread_over(self.known, self.counts, encoded)

@@ -224,6 +224,11 @@ class RatingPredictor(RegressorMixin, Recommender):
     def _link(self):
         return ordinal_loss(self._cut_points()) if self.loss == "ordinal" else POINTWISE[self.loss]
 
+    def _coded(self, rating):
+        """Ratings as the loss codes them; levels stay as they are."""
+        rating = np.asarray(rating, dtype=np.float64)
+        return rating if self.loss == "ordinal" else self._link().check(rating)
+
     def _cut_points(self):
         """What makes ratings of scores, with ``loss="ordinal"``."""
         points = cut_points_of(vars(self))

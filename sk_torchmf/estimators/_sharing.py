@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import secrets
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
@@ -15,23 +16,28 @@ from sk_torchmf.distributed import communicator, has_group
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import seen_in
 from sk_torchmf.estimators._saving import SavedEstimator, folded, unfolded
-from sk_torchmf.inputs.labels import join
+from sk_torchmf.inputs import context
+from sk_torchmf.inputs.effects import join_effects
+from sk_torchmf.inputs.exchange import check_equal, check_types, exchange, firsts_of, owners_of, send
+from sk_torchmf.inputs.features import naming
+from sk_torchmf.inputs.forms import INTERACTIONS, LABELLED, SPARSE, Reading, form_of, read_rated
+from sk_torchmf.inputs.holdout import hold_out_shared
+from sk_torchmf.inputs.labels import join, lookup
 from sk_torchmf.inputs.stable_hash import shares, stable_hash
-from sk_torchmf.storage.archive import check_path, naming
+from sk_torchmf.interactions import Interactions
+from sk_torchmf.storage.archive import check_path
+from sk_torchmf.storage.archive import naming as naming_file
+from sk_torchmf.storage.checkpoint import digest_of
 from sk_torchmf.storage.packing import pack, unpack
 from sk_torchmf.storage.parts import PartsFolder
+from sk_torchmf.training.validation import Validation
 
 KIND = "model"  # of the folder that parts are saved to
 MAY_DIFFER = ("device", "random_state", "verbose", "scoring", "user_encoder", "item_encoder")  # or say nothing here
-ROWS = ("user_factors_", "user_biases_", "user_counts_", "user_cut_points_")  # what has a row for each user
+ROWS = ("user_factors_", "user_biases_", "user_counts_", "user_described_", "user_features_", "user_cut_points_")  # of each user
+OTHERS = ("users_", "pair_weights_", "observed_features_", "effects_", "effect_biases_")  # what else is of them
 NEEDS = {  # the value of a parameter in a fit that is shared, and why
     "batch_size": (None, "a batch would depend on which process has which users"),
-    "early_stopping": (False, "what is held out would have to be scored by all processes"),
-    "warm_start": (False, "earlier rows of a user may lie in another process"),
-    "effects": (None, "values are not yet numbered over all processes"),
-    "time": (None, "sessions are not yet numbered over all processes"),
-    "cold_average": (None, "it needs the scores of all pairs at once"),
-    "seen_features": (None, "those who have seen an item lie in several processes"),
 }
 
 
@@ -65,6 +71,11 @@ def check_shareable(estimator, processes, needs=NEEDS, **given):
             raise ValueError(
                 f"distributed=True needs {name}={_shown(value)}: {reason}. Got {_shown(got)}. Use that, or distributed=False."
             )
+    if params.get("seen_features") in ("item", "both"):
+        raise ValueError(
+            'distributed=True needs seen_features="user" or None: those who have seen an item are in several processes. Got '
+            f"{_shown(params['seen_features'])}. Use one of these, or distributed=False."
+        )
     for name, value in given.items():
         if value is not None:
             raise ValueError(f"distributed=True takes no {name} yet. Leave it out, or use distributed=False.")
@@ -79,6 +90,49 @@ def check_shareable(estimator, processes, needs=NEEDS, **given):
             )
 
 
+def has_rows_to_go_on(estimator, reading):
+    """Say whether a fit goes on from an earlier one, of which each process must have the rows of its users.
+
+    Parameters
+    ----------
+    estimator : estimator
+        In each process, fitted in all or in none.
+    reading : Reading
+        As ``exchange`` returns it.
+
+    Returns
+    -------
+    bool
+        The same in all processes.
+
+    Raises
+    ------
+    ValueError
+        Where the estimators are of several fits, or a user's row is in another process than the user.
+    """
+    processes, firsts, is_fitted = reading.processes, firsts_of(reading), estimator.__sklearn_is_fitted__()
+    told = processes.all_gather((is_fitted, (estimator.n_factors, digest_of(estimator.items_)) if is_fitted else None))
+    cure = "Fit with warm_start=False."
+    states = ["a fitted one" if own[0] else "one that is not" for own in told]
+    check_equal(states, "warm_start=True needs an estimator that is fitted on all ranks or on none", cure)
+    if any(own[1] != told[0][1] for own in told):
+        raise ValueError(f"warm_start=True needs the estimators of one fit, and on rank {processes.rank} items_ are others. {cure}")
+    if not is_fitted:
+        return False
+    users, owner = estimator.users_, owners_of(estimator.users_, processes.size, firsts)
+    others = [users[owner == rank] if rank != processes.rank else users[:0] for rank in range(processes.size)]
+    for rank, labels in enumerate(send(others, processes)):
+        here = labels[lookup(labels, reading.users, "user") >= 0]
+        missing = here[lookup(here, users, "user") < 0]
+        if len(missing):
+            raise ValueError(
+                f"warm_start=True needs each user's earlier row where the user is now. That of {missing.tolist()[0]!r} is on rank "
+                f"{rank}, and the user on rank {processes.rank}: the earlier fit had other processes. Go on from what gather() "
+                "returns on those: save it, load it on each of these, and set distributed=True."
+            )
+    return True
+
+
 def _is_false(value):
     return isinstance(value, bool | np.bool_) and not value
 
@@ -86,6 +140,80 @@ def _is_false(value):
 def _shown(value):
     """A value as text that is the same in every process: without the address of an object."""
     return f'"{value}"' if isinstance(value, str) else re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def shared_validation(estimator, given, seed):
+    """Find what to train on and what to judge a fit by, in each process its part of it.
+
+    Parameters
+    ----------
+    estimator : estimator
+    given : FitArguments
+    seed : int
+
+    Returns
+    -------
+    rows : ndarray or None
+        Which observations of this process to train on; None for all.
+    validation : Validation or None
+        None where nothing is asked for.
+    """
+    if given.y_val is not None and given.X_val is None:
+        raise ValueError("y_val was given without X_val. Pass both, or neither.")
+    reading = given.reading
+    forms = reading.processes.all_gather(None if given.X_val is None else form_of(given.X_val))
+    form = next((own for own in forms if own is not None), None)
+    if form is None and not estimator.early_stopping:
+        return None, None
+    if estimator.scoring is not None:
+        raise ValueError(
+            f"distributed=True needs scoring=None: a scorer of one process's pairs says nothing of the others'. Got "
+            f"{estimator.scoring!r}. Use that, or distributed=False."
+        )
+    if form is None:
+        data, labels = reading.data, reading.users
+        held = hold_out_shared(
+            data.user_ids, data.item_ids, labels, reading.shape[1], estimator.validation_fraction, seed, reading.processes
+        )
+        part = reading[np.flatnonzero(held)]
+        return np.flatnonzero(~held), _judging(estimator, part, part.data.user_ids, part.data.item_ids, reading.processes)
+    check_equal(forms, "X_val must have one form on all ranks: tables, sparse matrices or Interactions")
+    if form == SPARSE:  # of new users: whoever has them
+        return None, Validation(given.X_val, given.y_val, None, None, processes=reading.processes)
+    if form == INTERACTIONS and reading.form in LABELLED:
+        raise ValueError("X_val must be a table, as X is: Interactions hold positions, and the ids of X are labels.")
+    with naming("X_val"):
+        held_out = _read_validation(estimator, given, form)
+    for role in ("user", "item"):
+        check_types(getattr(reading, f"{role}s"), getattr(held_out, f"{role}s"), role, "X_val", reading.processes)
+    with naming("X_val"):
+        held_out = exchange(held_out, reading.processes, firsts_of(reading))
+    user = lookup(held_out.users, reading.users, "user")[held_out.data.user_ids]
+    item = lookup(held_out.items, reading.items, "item")[held_out.data.item_ids]
+    return None, _judging(estimator, held_out, user, item, reading.processes)
+
+
+def _read_validation(estimator, given, form):
+    """The part of X_val that the process has; a Reading."""
+    reading, X = given.reading, given.X_val
+    if X is None:
+        nothing = np.empty(0, dtype=np.int64)
+        return Reading(Interactions(nothing, nothing, np.empty(0)), nothing, nothing, form, reading.n_features)
+    found = read_rated(X, given.y_val, None, estimator.user, estimator.item, type(estimator).__name__, is_part=True)
+    if form == reading.form and _columns(found) != _columns(reading):
+        raise ValueError(f"It must have the columns of X, {_columns(reading)}. Got {_columns(found)}.")
+    return replace(found, features=context.find(X, context.wanted(estimator.effects, estimator.time)))
+
+
+def _columns(reading):
+    return reading.n_features if reading.names is None else list(reading.names)
+
+
+def _judging(estimator, held_out, user, item, processes):
+    """What judges by the pairs of a Reading, which have the row numbers (n,) in X, -1 for unknown."""
+    data = held_out.data
+    read = (user, item, held_out.features), None, estimator._coded(data.ratings), data.weights
+    return Validation(None, None, None, None, read, processes)
 
 
 def joined(attributes, processes):
@@ -110,18 +238,22 @@ def joined(attributes, processes):
 
 def part_of(attributes):
     """What is of the users of one process, of its fitted attributes."""
-    own = {name: attributes[name] for name in (*ROWS, "users_", "pair_weights_") if attributes.get(name) is not None}
+    n, posterior = len(attributes["users_"]), attributes["user_posterior_"]
+    own = {name: attributes[name][:n] for name in ROWS if attributes.get(name) is not None}
+    own |= {name: attributes[name] for name in OTHERS if attributes.get(name) is not None}
     pattern = "observed_" if "observed_" in attributes else "seen_"  # of an estimator that has not kept its observations
-    posterior = attributes["user_posterior_"]
-    return own | {pattern: attributes[pattern], "count": None if posterior is None else posterior[3]}
+    of_rows = {"count": None} if posterior is None else dict(zip(("count", "doubt"), posterior[3:], strict=False))
+    return own | {pattern: attributes[pattern]} | {name: None if values is None else values[:n] for name, values in of_rows.items()}
 
 
 def common_of(attributes):
     """What is the same in all processes, of their fitted attributes."""
-    own = *ROWS, "users_", "n_users_", "observed_", "seen_", "pair_weights_"
+    own = *ROWS, *OTHERS, "n_users_", "observed_", "seen_"
     found = {name: value for name, value in attributes.items() if name not in own}
     posterior = attributes["user_posterior_"]
-    return found | {"user_posterior_": None if posterior is None else posterior[:3]}
+    if posterior is not None:  # of the doubts the last row is that of a user of whom nothing is known
+        posterior = posterior[:3] + ((None, posterior[4][-1:]) if len(posterior) > 4 else ())
+    return found | {"user_posterior_": posterior}
 
 
 def some_of(part, rows):
@@ -149,25 +281,51 @@ def together(attributes, parts):
     users, places = _users_of(parts)
     order = np.argsort(np.concatenate(places), kind="stable")  # of the rows, one part's after another's
 
-    def rows(name):
-        return np.concatenate([part[name] for part in parts])[order]
-
-    def pairs(matrices):
+    def matrix(matrices):
         return sp.csr_array(sp.vstack(matrices, format="csr"))[order]
+
+    def rows(name):
+        own = [part[name] for part in parts]
+        return matrix(own) if sp.issparse(own[0]) else np.concatenate(own)[order]
 
     found = {name: rows(name) for name in ROWS if parts[0].get(name) is not None}
     found |= {"users_": users, "n_users_": len(users)}
     if "observed_" in parts[0]:
-        observed = pairs([part["observed_"] for part in parts])
+        observed = matrix([part["observed_"] for part in parts])
         found |= {"observed_": observed, "seen_": seen_in(observed)}
     else:
-        found["seen_"] = pairs([part["seen_"] for part in parts])
+        found["seen_"] = matrix([part["seen_"] for part in parts])
     if "pair_weights_" in parts[0]:
         weighted = [_with_values(part["observed_"], part["pair_weights_"]) for part in parts if part["pair_weights_"] is not None]
-        found["pair_weights_"] = pairs(weighted).data if weighted else None
+        found["pair_weights_"] = matrix(weighted).data if weighted else None
+    if "effects_" in parts[0]:
+        found |= _joined_effects(parts, places, matrix)
     if parts[0]["count"] is not None:
-        found["user_posterior_"] = (*attributes["user_posterior_"][:3], rows("count"))
+        posterior = attributes["user_posterior_"]
+        found["user_posterior_"] = (*posterior[:3], rows("count"))
+        if "doubt" in parts[0]:  # in whose last row is a user of whom nothing is known
+            found["user_posterior_"] += (np.concatenate([rows("doubt"), posterior[4][-1:]]),)
     return attributes | found
+
+
+def _joined_effects(parts, places, matrix):
+    """The effects of several parts, their biases, and the columns that they are of, in the order of all pairs."""
+    ends = np.cumsum([0, *(part["observed_"].nnz for part in parts)])
+    numbers = [np.arange(*some) for some in zip(ends[:-1], ends[1:], strict=True)]
+    numbered = matrix([_with_values(part["observed_"], own) for part, own in zip(parts, numbers, strict=True)]).data
+    columns = parts[0]["observed_features_"]
+    observed = {name: np.concatenate([part["observed_features_"][name] for part in parts])[numbered] for name in columns}
+    effects, orders = join_effects([part["effects_"] for part in parts], places)
+    biases = [_joined_biases(own, order) for *own, order in zip(*[part["effect_biases_"] for part in parts], orders, strict=True)]
+    return {"observed_features_": observed, "effects_": effects, "effect_biases_": biases}
+
+
+def _joined_biases(parts, order):
+    """The biases of one effect with their variances, and the prior's, of the codes of all processes."""
+    if order is None:
+        return parts[0]
+    biases, variances = (np.concatenate([part[at] for part in parts])[order] for at in range(2))
+    return biases, variances, parts[0][2]
 
 
 def joined_modules(attributes, processes):
@@ -256,6 +414,8 @@ class SavedParts(SavedEstimator):
         with communicator(True) as processes:
             values, beside = self._content(ratings)
             state = values.pop("state")
+            if state.get("effects_"):
+                raise ValueError("With effects or time there is one file for all users. Use gather().save(path).")
             own = part_of(state)
             content = {"own": folded(own | {"seen_": state["seen_"]})}
             if processes.rank == 0:
@@ -306,14 +466,14 @@ class SavedParts(SavedEstimator):
                 if at and not _may_have(file["about"], processes):
                     continue
                 meta, arrays = folder.read(file["name"])
-                with naming(folder.at(file["name"])):
+                with naming_file(folder.at(file["name"])):
                     values = unpack(meta["values"], arrays)
                     own = unfolded(values.pop("own"))
                     found = (meta, values) if found is None else found
                     owner = shares(stable_hash(own["users_"], "user"), processes.size)
                     parts.append(some_of(own, np.flatnonzero(owner == processes.rank)))
             meta, values = found
-            with naming(folder.path):
+            with naming_file(folder.path):
                 values["state"] = together(values["state"], parts)
             return cls._made(folder.path, meta, values, {} if among else {"distributed": False})
 

@@ -17,7 +17,7 @@ from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS,
 from sk_torchmf.estimators._rating_part import RatingPart
 from sk_torchmf.estimators._ratings import RatingPredictor
 from sk_torchmf.estimators._saving import is_fitted_attribute
-from sk_torchmf.estimators._sharing import SavedParts, check_shareable, joined
+from sk_torchmf.estimators._sharing import SavedParts, check_shareable, has_rows_to_go_on, joined, shared_validation
 from sk_torchmf.estimators._stored_part import StoredPart
 from sk_torchmf.inputs import context
 from sk_torchmf.inputs.forms import SHARDS, SPARSE, read_rated
@@ -246,7 +246,25 @@ class ExplicitFactorization(SavedParts, RatingPredictor):
                 f'distributed=True takes no solver="{self.solver}", whose steps depend on the products of all rows at once. Use '
                 f"one of {able}, or distributed=False."
             )
-        check_shareable(self, processes, **given)
+        check_shareable(self, processes)
+        described = [name for name in ("user_features", "item_features") if given.get(name) is not None]
+        described += ["seen_features"] * (self.seen_features is not None)
+        described += ["effects or time"] * bool(context.wanted(self.effects, self.time))
+        judged = [name for name in ("X_val", "y_val") if given.get(name) is not None] + ["early_stopping"] * self.early_stopping
+        cold = ["cold_average"] * (self.cold_average is not None)
+        for what, refused in (
+            (f'solver="{self.solver}"', described if self.solver != "variational" else []),
+            ('distributed="exact"', [*described, *judged, *cold] if self.distributed == EXACT else []),
+            ("checkpoint", [*described, *judged] if self.checkpoint is not None else []),
+        ):
+            if refused:
+                raise ValueError(f"In a fit of several processes {what} takes no {refused[0]} yet. Leave one of them out.")
+
+    def _hold_out(self, given, seed):
+        return shared_validation(self, given, seed) if self.distributed else super()._hold_out(given, seed)
+
+    def _goes_on(self, reading):
+        return has_rows_to_go_on(self, reading) if self.distributed else super()._goes_on(reading)
 
     def _read(self, X, y, sample_weight):
         name = type(self).__name__

@@ -65,7 +65,7 @@ def find(X, columns):
         data = as_interactions(X)
         known = columns.get(TIME) is True and data.timestamps is not None
         return {TIME: as_seconds(plain_column(data.timestamps, len(data), "timestamps"))} if known else {}
-    X, found = check_table(X), {}
+    X, found = check_table(X, may_be_empty=True), {}
     for key, own in columns.items():
         if own is not True:
             what = "time" if key is TIME else "effects"
@@ -74,9 +74,9 @@ def find(X, columns):
     return found
 
 
-def fit(effects, user, item, context):
+def fit(effects, user, item, context, processes=None):
     """Learn the codes of a context, see ``fit_effects``."""
-    return fit_effects(effects, user, item, context, context.get(TIME))
+    return fit_effects(effects, user, item, context, context.get(TIME), processes=processes)
 
 
 def codes(effects, user, item, context):

@@ -7,6 +7,8 @@ from numbers import Real
 import numpy as np
 
 from sk_torchmf._validation import check_length
+from sk_torchmf.distributed import ALONE
+from sk_torchmf.inputs.exchange import number_alike
 from sk_torchmf.inputs.id_types import is_missing
 from sk_torchmf.inputs.labels import encode, lookup
 
@@ -27,10 +29,11 @@ class Values:
     """
 
     labels: np.ndarray
+    of_users = False  # whether a code belongs to one user
 
     @classmethod
-    def fit(cls, values, column):
-        """Number the values of a column, none of which may be missing."""
+    def fit(cls, values, column, processes=ALONE):
+        """Number the values of a column, none of which may be missing; alike in all processes."""
         missing = np.flatnonzero(_is_missing(values))
         if len(missing):
             raise ValueError(
@@ -38,6 +41,9 @@ class Values:
                 "row, or give all such rows a value of their own."
             )
         codes, labels = encode(values, f"effects: {column}")
+        if processes.size > 1:
+            labels, place = number_alike(labels, f"effects: column {column!r}", processes)
+            codes = place[codes]
         return cls(labels), codes.astype(np.int64)
 
     @property
@@ -68,6 +74,7 @@ class Periods:
     """
 
     edges: np.ndarray
+    of_users = False
 
     @classmethod
     def fit(cls, seconds, n):
@@ -105,10 +112,19 @@ class Each:
     keys: np.ndarray
 
     @classmethod
-    def fit(cls, side, context, row, code):
-        """Number the combinations of row numbers and codes."""
+    def fit(cls, side, context, row, code, processes=ALONE):
+        """Number the combinations of row numbers and codes; those of items alike in all processes."""
         keys, codes = np.unique(row * np.int64(context.n_codes) + code, return_inverse=True)
-        return cls(side, context, keys), codes.reshape(-1)
+        codes = codes.reshape(-1)
+        if side == "item" and processes.size > 1:
+            own, keys = keys, np.unique(np.concatenate(processes.all_gather(keys)))
+            codes = np.searchsorted(keys, own)[codes]
+        return cls(side, context, keys), codes
+
+    @property
+    def of_users(self):
+        """Whether a code belongs to one user."""
+        return self.side == "user"
 
     @property
     def n_codes(self):
@@ -126,6 +142,13 @@ class Each:
         """The same codes of rows with other numbers, which are in the same order."""
         row, code = np.divmod(self.keys, self.context.n_codes)
         return Each(self.side, self.context, _of(self.side, users, items)[row] * np.int64(self.context.n_codes) + code)
+
+    @classmethod
+    def joined(cls, parts):
+        """Put the codes of users of several processes together, whose rows are numbered alike; and in which order they are."""
+        keys = np.concatenate([part.keys for part in parts])
+        order = np.argsort(keys)
+        return cls(parts[0].side, parts[0].context, keys[order]), order
 
 
 @dataclass(frozen=True)
@@ -146,13 +169,17 @@ class Runs:
     owner: np.ndarray
     first: np.ndarray
     last: np.ndarray
+    of_users = True
 
     @classmethod
-    def fit(cls, kind, size, user, seconds):
-        """Cut users' observations into sessions, without a gap longer than ``size``, or windows of ``size`` observations."""
-        order = np.lexsort((seconds, user))
+    def fit(cls, kind, size, user, seconds, item=None):
+        """Cut users' observations into sessions, without a gap longer than ``size``, or windows of ``size`` observations.
+
+        Those at one time are in the order of the items' row numbers, or in that in which they are given.
+        """
+        order = np.lexsort((seconds, user) if item is None else (item, seconds, user))
         owner, at, n = user[order], seconds[order], np.arange(len(order))
-        new = np.concatenate([[True], owner[1:] != owner[:-1]])
+        new = np.diff(owner, prepend=-1) != 0
         if kind == WINDOWS:
             new |= (n - np.maximum.accumulate(np.where(new, n, 0))) % size == 0
         else:
@@ -186,6 +213,13 @@ class Runs:
     def regrown(self, users, items):
         """The same codes of rows with other numbers, which are in the same order."""
         return Runs(self.gap, users[self.owner], self.first, self.last)
+
+    @classmethod
+    def joined(cls, parts):
+        """Put the runs of the users of several processes together; and in which order they are."""
+        owner, first, last = (np.concatenate([getattr(part, name) for part in parts]) for name in ("owner", "first", "last"))
+        order = np.argsort(owner, kind="stable")
+        return cls(parts[0].gap, owner[order], first[order], last[order]), order
 
 
 KINDS = {kind.__name__: kind for kind in (Values, Periods, Each, Runs)}
@@ -224,6 +258,11 @@ class Effect:
         """How many codes there are."""
         return self.context.n_codes
 
+    @property
+    def of_users(self):
+        """Whether a code belongs to one user, so that of several processes each has its own."""
+        return self.context.of_users
+
     def codes(self, user, item, values):
         """Find the codes of pairs.
 
@@ -239,7 +278,7 @@ class Effect:
         ndarray of shape (n,), int64
             -1 for what fit did not see, and what is missing.
         """
-        return np.full(len(user), -1) if values is None else self.context.codes(user, item, values)
+        return np.full(len(user), -1) if values is None or not self.n_codes else self.context.codes(user, item, values)
 
     def regrown(self, users, items):
         """Number users and items anew.
@@ -299,7 +338,7 @@ def check_effects(effects):
     return found
 
 
-def fit_effects(effects, user, item, columns, timestamps=None, time=TIME):
+def fit_effects(effects, user, item, columns, timestamps=None, time=TIME, processes=None):
     """Learn the codes of the training data's context.
 
     Parameters
@@ -315,7 +354,9 @@ def fit_effects(effects, user, item, columns, timestamps=None, time=TIME):
     time : sequence of (str, float)
         What to make of them: ``("sessions", gap)``, a user's observations without a gap longer than so many seconds between them;
         ``("windows", n)``, n of a user's observations in a row; ``("periods", n)``, of each item n spans of time with about as many
-        observations in all.
+        observations in all, for one process.
+    processes : Communicator, optional
+        Those that have the observations of other users, where it must not matter whose they are.
 
     Returns
     -------
@@ -324,11 +365,11 @@ def fit_effects(effects, user, item, columns, timestamps=None, time=TIME):
     codes : list of ndarray of shape (n,), int64
         Of each.
     """
-    found = []
+    found, others = [], ALONE if processes is None else processes
     for side, column in check_effects(effects):
-        context, code = Values.fit(plain_column(columns[column], len(user), f"column {column!r}"), column)
+        context, code = Values.fit(plain_column(columns[column], len(user), f"column {column!r}"), column, others)
         if side is not None:
-            context, code = Each.fit(side, context, _of(side, user, item), code)
+            context, code = Each.fit(side, context, _of(side, user, item), code, others)
         found.append((Effect(column, context), code))
     if timestamps is not None:
         seconds = _check_times(as_seconds(plain_column(timestamps, len(user), "time")))
@@ -337,9 +378,37 @@ def fit_effects(effects, user, item, columns, timestamps=None, time=TIME):
                 periods = Periods.fit(seconds, size)
                 context, code = Each.fit("item", periods, item, periods.codes(user, item, seconds))
             else:
-                context, code = Runs.fit(kind, size, user, seconds)
+                context, code = Runs.fit(kind, size, user, seconds, None if processes is None else item)
             found.append((Effect(None, context), code))
     return [effect for effect, _ in found], [code for _, code in found]
+
+
+def join_effects(parts, places):
+    """Put the effects that several processes have learned together.
+
+    Parameters
+    ----------
+    parts : list of list of Effect
+        Of each process.
+    places : list of ndarray of shape (n_users,), int
+        The row numbers that its users have among all.
+
+    Returns
+    -------
+    effects : list of Effect
+    orders : list of ndarray of shape (n_codes,), int64, or None
+        Where each code stood in the processes' codes, one's after another's; None where all have the same codes.
+    """
+    found = []
+    for of_all in zip(*parts, strict=True):
+        effect = of_all[0]
+        if not effect.of_users:
+            found.append((effect, None))
+            continue
+        contexts = [own.context.regrown(place, None) for own, place in zip(of_all, places, strict=True)]
+        context, order = type(effect.context).joined(contexts)
+        found.append((Effect(effect.column, context), order))
+    return [effect for effect, _ in found], [order for _, order in found]
 
 
 def find_codes(effects, user, item, columns, timestamps=None):

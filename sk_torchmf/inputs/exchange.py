@@ -19,7 +19,7 @@ COLUMNS = "ratings", "weights", "timestamps"  # of Interactions, beside the ids
 BLOCK = 2**18  # rows that are hashed at once
 
 
-def exchange(reading, processes):
+def exchange(reading, processes, firsts=None):
     """Give each process all observations of its users.
 
     A user of a table or container belongs to a process by a hash of the label, see ``stable_hash.shares``, whoever has the rows.
@@ -30,6 +30,8 @@ def exchange(reading, processes):
     reading : Reading
         This process's part, which may have no observations. Attributes of users and items join it after the exchange.
     processes : Communicator
+    firsts : list of int or None, optional
+        See ``owners_of``, where users were numbered on before.
 
     Returns
     -------
@@ -64,12 +66,56 @@ def exchange(reading, processes):
         categories[name], code = _agree(own, name, told, processes)
         columns[key] = code[columns.get(key, np.empty(0, dtype=np.int64))]
 
-    owner = shares(stable_hash(reading.users, "user"), processes.size).astype(np.uint16)
+    owner = owners_of(reading.users, processes.size, firsts)
     rows = _Rows(owner[reading.data.user_ids], processes)
     users, user = _exchange_users(reading, owner, rows, told)
     item = rows.exchange(item_code.astype(np.int32)[reading.data.item_ids])
     moved = ((key, rows.exchange(values)) for key, values in _filled(columns, len(reading.data), dtypes))
     return _with_columns(replace(agreed, categories=categories), users, user, item, moved)
+
+
+def owners_of(users, size, firsts=None):
+    """Find the processes to which users belong.
+
+    Parameters
+    ----------
+    users : ndarray of shape (n,)
+        Labels, as ``encode`` returns them, or positions.
+    size : int
+        How many processes there are.
+    firsts : list of int or None, optional
+        Where users are the rows of sparse matrices, that of each process's first row, None where it has none.
+
+    Returns
+    -------
+    ndarray of shape (n,), uint16
+    """
+    if firsts is None:
+        return shares(stable_hash(users, "user"), size).astype(np.uint16)
+    having = [rank for rank, first in enumerate(firsts) if first is not None]
+    at = np.searchsorted([firsts[rank] for rank in having], users, side="right") - 1
+    return np.array(having, dtype=np.uint16)[at]
+
+
+def firsts_of(reading):
+    """What ``owners_of`` asks for of a Reading that was exchanged: None where a user's label says who has them."""
+    if reading.form != SPARSE:
+        return None
+    return reading.processes.all_gather(int(reading.users[0]) if len(reading.users) else None)
+
+
+def check_types(labels, more, role, name, processes):
+    """Refuse ids (n,) of an argument beside X that are not of the type of the ids of X, in all processes alike."""
+    told = processes.all_gather([type_of(own) if own is not None and len(own) else None for own in (labels, more)])
+    check_equal(
+        [own[1] for own in told],
+        f"{role} ids of {name} must be of one type on all ranks",
+        "Read the column as text everywhere.",
+        TypeError,
+    )
+    of_x, got = (next((own[at] for own in told if own[at] is not None), None) for at in (0, 1))
+    if None not in (of_x, got) and of_x != got:
+        raise TypeError(f"{role} ids of {name} must be of the type that those of X have, {of_x}. Got {got}.")
 
 
 def with_all_users(reading):
@@ -169,7 +215,7 @@ class _Rows:
         """A column of the rows of this process for that of the rows that come to it."""
         if values.dtype.kind != "O":
             return self.processes.all_to_all(values, self.counts, self.order)[0]
-        return np.concatenate(_send(np.split(values[self.order], np.cumsum(self.counts)[:-1]), self.processes))
+        return np.concatenate(send(np.split(values[self.order], np.cumsum(self.counts)[:-1]), self.processes))
 
 
 def _exchange_users(reading, owner, rows, told):
@@ -178,7 +224,7 @@ def _exchange_users(reading, owner, rows, told):
     starts = np.cumsum(n_users) - n_users
     code = np.empty(len(owner), dtype=np.int32)  # among those that go to the same process
     code[by_owner] = np.arange(len(owner)) - np.repeat(starts, n_users)
-    users, places = _join(_send(np.split(reading.users[by_owner], starts[1:]), rows.processes), "user", told)
+    users, places = _join(send(np.split(reading.users[by_owner], starts[1:]), rows.processes), "user", told)
     user, stop = rows.exchange(code[reading.data.user_ids]), np.cumsum(rows.received)
     for sent, place in zip(np.split(user, stop[:-1]), places, strict=True):
         sent[:] = place[sent]
@@ -191,6 +237,13 @@ def _agree(labels, role, told, processes):
     return union, places[processes.rank]
 
 
+def number_alike(labels, role, processes):
+    """Agree on one numbering of labels (n,), as ``encode`` returns them: all labels, and the new numbers of this process's."""
+    types = processes.all_gather(type_of(labels) if len(labels) else None)
+    check_equal(types, f"{role} must be of one type on all ranks", "Read the column as text everywhere.", TypeError)
+    return _agree(labels, role, [{"types": {} if own is None else {role: own}} for own in types], processes)
+
+
 def _join(parts, role, told):
     """``labels.join`` of what the processes sent, where those that have no labels at all may have sent any type."""
     has_some = [role in own["types"] for own in told]
@@ -199,7 +252,7 @@ def _join(parts, role, told):
     return union, [next(found) if has else np.empty(0, dtype=np.int64) for has in has_some]
 
 
-def _send(objects, processes):
+def send(objects, processes):
     """Send an object to each process; what they have sent to this one, by rank."""
     messages = [pickle.dumps(one, pickle.HIGHEST_PROTOCOL) for one in objects]
     received, counts = processes.all_to_all(np.frombuffer(b"".join(messages), dtype=np.uint8), list(map(len, messages)))
@@ -223,20 +276,20 @@ def _description(reading, columns):
 
 def _check_forms(told):
     """Refuse parts that are no parts of one whole."""
-    _check_equal([own["form"] for own in told], "X must have one form on all ranks: tables, sparse matrices or Interactions")
+    check_equal([own["form"] for own in told], "X must have one form on all ranks: tables, sparse matrices or Interactions")
     has = [own["n"] > 0 or own["form"] == SPARSE for own in told]
     names = [None if own["names"] is None else list(own["names"]) for own in told]
     n_features = [f"{own['n_features']} columns" for own in told]
     for values in (n_features, names):
         own = [value if some else None for value, some in zip(values, has, strict=True)]
-        _check_equal(own, "X must have the same columns on all ranks")
+        check_equal(own, "X must have the same columns on all ranks")
     for role in sorted({role for own in told for role in own["types"]}):
         rule = (
             f"{role} ids must be of one type on all ranks"
             if role in ("user", "item")
             else f"{role} must be of one type on all ranks"
         )
-        _check_equal([own["types"].get(role) for own in told], rule, "Read the column as text everywhere.", TypeError)
+        check_equal([own["types"].get(role) for own in told], rule, "Read the column as text everywhere.", TypeError)
 
 
 def _agree_on_columns(told):
@@ -247,18 +300,18 @@ def _agree_on_columns(told):
         what = "time" if key[1] is None else key[1]
         if key != (DATA, "weights"):
             has = [None if own is None else "them" if key in own["dtypes"] else "none" for own in givers]
-            _check_equal(has, f"{what} must be given on all ranks or on none")
+            check_equal(has, f"{what} must be given on all ranks or on none")
         kinds = [None if dtype is None else _KINDS.get(dtype.kind, "objects") for dtype in dtypes]
         labels = [None if own is None else "labels" if key in own["categories"] else "numbers" for own in givers]
-        _check_equal(kinds, f"{what} must be of one type on all ranks")
-        _check_equal(labels, f"{what} must be of one type on all ranks")
+        check_equal(kinds, f"{what} must be of one type on all ranks")
+        check_equal(labels, f"{what} must be of one type on all ranks")
         given = [dtype for dtype in dtypes if dtype is not None]
         if given:
             found[key] = np.dtype(object) if any(dtype.kind in "OT" for dtype in given) else np.result_type(*given)
     return found
 
 
-def _check_equal(values, rule, cure="", error=ValueError):
+def check_equal(values, rule, cure="", error=ValueError):
     """Refuse what differs between ranks; None is what says nothing."""
     said = [(rank, value) for rank, value in enumerate(values) if value is not None]
     for rank, value in said:

@@ -85,12 +85,15 @@ class EncodedFeatures:
         both = _stacked(sp.vstack, self.matrix, more.matrix)
         return replace(self, matrix=both[source], described=self.described | more.described)
 
-    def groups_of(self, rows):
-        """The groups of columns of some ids, (n_rows,): CSR arrays by name; that any is not described is a column of its own."""
+    def groups_of(self, rows, some_missing=None):
+        """The groups of columns of some ids, (n_rows,): CSR arrays by name; that any is not described is a column of its own.
+
+        ``some_missing`` says whether any is, where other processes have ids too.
+        """
         part = self.matrix[rows]
         groups = {name: part[:, columns] for name, columns in self.groups.items()}
         missing = ~self.described[rows]
-        if missing.any():
+        if missing.any() if some_missing is None else some_missing:
             groups[MISSING] = sp.csr_array(missing[:, None], dtype=np.float64)
         return groups
 
@@ -132,7 +135,7 @@ def read_table(features, role, key, form, n_rows):
     table = as_attributes(features, name)
     if hasattr(table, "column_names") and hasattr(table, "to_pandas"):
         table = _from_arrow(table, name)
-    with _naming(name):
+    with naming(name):
         table = check_attributes(table) if is_frame(table) else _as_matrix(table)
     n, is_bare = table.shape[0], not isinstance(features, Features)
     is_cut = role == "user" and form == SPARSE  # with X, whose rows are users
@@ -234,7 +237,7 @@ def _warn_of_an_index_that_counts(table, name, role):
 
 
 @contextmanager
-def _naming(name):
+def naming(name):
     """Put the argument's name before the words of an error."""
     try:
         yield
@@ -273,7 +276,7 @@ def fit_encoder(encoder, table, role):
         name = f"{role}_features"
     elif isinstance(encoder, type) or not (hasattr(encoder, "fit") and hasattr(encoder, "transform")):
         raise TypeError(f'{name} must be "auto", "passthrough" or a scikit-learn transformer, not its class. Got {encoder!r}.')
-    with _naming(name), config_context(transform_output="default"):
+    with naming(name), config_context(transform_output="default"):
         return clone(encoder).fit(table.rows)
 
 
@@ -305,7 +308,7 @@ def encode(encoder, table, place, n):
     rows, name = table.rows, f"{table.role}_features" if ours else f"{table.role}_encoder"
     if is_frame(rows) and set(getattr(encoder, "feature_names_in_", ())) == set(rows.columns):
         rows = rows[list(encoder.feature_names_in_)]
-    with _naming(name), config_context(transform_output="default"):
+    with naming(name), config_context(transform_output="default"):
         matrix = _as_numbers(encoder.transform(rows), len(table.ids))
         names = _names(encoder, matrix.shape[1])
         if not np.isfinite(matrix.data).all():

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sk_torchmf.distributed import ALONE
 from sk_torchmf.inputs.features import EncodedFeatures, encode, fit_encoder, read_table
 from sk_torchmf.inputs.forms import LABELLED, SPARSE, TABLE
 from sk_torchmf.inputs.labels import lookup
@@ -60,8 +61,9 @@ def describe(reading, features, estimator, earlier=None):
                 f"{role}_features were not there in fit, so their weights are not known. Fit again, on all observations, with them."
             )
         table = read_table(features[role], role, getattr(estimator, role), form, n_rows)
-        if earlier is None:
-            _check_describes(table, reading.users if role == "user" else reading.items)
+        labels = reading.users if role == "user" else reading.items
+        if earlier is None and not describes(table.ids, labels, role):
+            raise none_described(table.ids, labels, role)
         encoder = fit_encoder(getattr(estimator, f"{role}_encoder"), table, role) if earlier is None else earlier[role].encoder
         if reading.form == SPARSE:
             table.check_positions(reading.shape[ROLES.index(role)])
@@ -73,7 +75,7 @@ def describe(reading, features, estimator, earlier=None):
     return reading
 
 
-def features_of(described, known, seen_by=None):
+def features_of(described, known, seen_by=None, processes=ALONE):
     """What a solver is told of the users and items that it is given.
 
     Parameters
@@ -84,27 +86,39 @@ def features_of(described, known, seen_by=None):
         The row numbers, among all users and all items, of those.
     seen_by : {"user", "item", "both", None}
         Whose rows have what they were observed with for features.
+    processes : Communicator, optional
+        Those that have the other users, whose groups of columns are the same.
 
     Returns
     -------
     SideFeatures
     """
-    sides = zip(described, known, strict=True)
-    users, items = ({} if side is None else side.encoded.groups_of(rows) for side, rows in sides)
-    return SideFeatures(users, items, seen_by)
+    groups: list[dict] = []
+    for role, side, rows in zip(ROLES, described, known, strict=True):
+        if side is None:
+            groups.append({})
+            continue
+        missing = bool((~side.encoded.described[rows]).any())
+        if role == "user":
+            missing = processes.largest(float(missing)) > 0
+        groups.append(side.encoded.groups_of(rows, missing))
+    return SideFeatures(groups[0], groups[1], seen_by)
 
 
-def _check_describes(table, labels):
-    """Refuse a table that has no id of X: its rows are keyed otherwise than was meant."""
+def describes(ids, labels, role):
+    """Whether any of the ids of a table is one of X; if not, its rows are keyed otherwise than was meant."""
     try:
-        known = (lookup(labels, table.ids, table.role) >= 0).any()
+        return bool((lookup(labels, ids, role) >= 0).any())
     except TypeError:  # ids of another type
-        known = False
-    if not known:
-        raise ValueError(
-            f"{table.role}_features describes none of the {table.role}s of X. Its ids are such as {table.ids[:3].tolist()}, those "
-            f"of X {labels[:3].tolist()}. Put the ids into a column {table.role!r}, or make them the index."
-        )
+        return False
+
+
+def none_described(ids, labels, role):
+    """The error of a table none of whose ids is one of X."""
+    return ValueError(
+        f"{role}_features describes none of the {role}s of X. Its ids are such as {ids[:3].tolist()}, those "
+        f"of X {labels[:3].tolist()}. Put the ids into a column {role!r}, or make them the index."
+    )
 
 
 def of_new_users(features, encoder, n):

@@ -121,9 +121,31 @@ def normal_rows(hashed, width, seed, dtype):
     steps = np.arange(width, dtype=np.uint64) * np.uint64(GOLDEN)
     for first in range(0, len(rows), BLOCK):
         some = slice(first, first + BLOCK)
-        uniform = ((mixed(starts[some, None] + steps) >> np.uint64(11)) + 0.5) * 2.0**-53
-        rows[some] = ndtri(uniform)
+        rows[some] = ndtri(_uniform(starts[some, None] + steps))
     return rows
+
+
+def uniform_numbers(hashed, at, seed):
+    """Draw a number in (0, 1) for each label and whole number, by these and the seed alone.
+
+    Parameters
+    ----------
+    hashed : ndarray of shape (n,), uint64
+        See ``stable_hash``.
+    at : ndarray of shape (n,), int
+        At least zero: the place in the label's stream, which is that of ``normal_rows``.
+    seed : int
+        At least zero.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+    """
+    return _uniform(mixed(hashed ^ mixed(np.array([seed], dtype=np.uint64))) + at.astype(np.uint64) * np.uint64(GOLDEN))
+
+
+def _uniform(counters):
+    return ((mixed(counters) >> np.uint64(11)) + 0.5) * 2.0**-53
 
 
 def mixed(x):

@@ -360,6 +360,9 @@ class Factors:
         """
         biases, variances = np.zeros(len(codes[0])), np.zeros(len(codes[0]))
         for (bias, variance, prior), code in zip(self.effects, codes, strict=True):
+            if not len(bias):  # where other processes have all that have it
+                variances += prior
+                continue
             biases += np.where(code < 0, 0.0, bias[code])
             variances += np.where(code < 0, prior, variance[code])
         return biases, variances

@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from sk_torchmf.distributed import ALONE
+
 TINY = 1e-30
 
 
-def with_cold_rows(factors, pairs, weight, known, features, average):
+def with_cold_rows(factors, pairs, weight, known, features, average, processes=ALONE):
     r"""Choose the rows of users and items without observations by what they would have predicted for those with observations.
 
     A row that nothing but features, or nothing at all, is known of has an expected row :math:`m_i`. One vector :math:`\delta` for
@@ -33,6 +35,8 @@ def with_cold_rows(factors, pairs, weight, known, features, average):
     features : sequence of EncodedFeatures or None
         Of all users and of all items.
     average : {"macro", "micro"}
+    processes : Communicator, optional
+        Those that have the other users and their pairs, and the same items.
 
     Returns
     -------
@@ -43,17 +47,17 @@ def with_cold_rows(factors, pairs, weight, known, features, average):
     weight = torch.ones(pairs.n_pairs, dtype=torch.float64, device=pairs.device) if weight is None else weight.double()
     sides, at = [], []
     for place, (side, own) in enumerate(zip((factors.users, factors.items), features, strict=True)):
-        share = _shared_out(pairs, weight, place) if average == "macro" else weight
-        rows, mean = tables[place], tables[place].mean(axis=0)
+        share = _shared_out(pairs, weight, place, processes) if average == "macro" else weight
+        rows, mean = tables[place], _mean(tables[place], place, processes)
         others = tables[1 - place].copy()
         if factors.biased:
             others[:, -1] = 1
-        at.append(mean + best_shift(pairs, share, rows - mean, others, place))
+        at.append(mean + best_shift(pairs, share, rows - mean, others, place, processes))
         if own is not None:
             described = own.described[known[place]]
             deviation = (rows - side.weights.rows(own.matrix[known[place]])) * described[:, None]
             counted = share * _of_rows(pairs, torch.from_numpy(described).to(pairs.device), place)
-            shift = best_shift(pairs, counted, deviation, others, place)
+            shift = best_shift(pairs, counted, deviation, others, place, processes)
             side = replace(side, weights=replace(side.weights, constant=side.weights.constant + shift))
         sides.append(side)
     if not factors.biased:
@@ -62,7 +66,7 @@ def with_cold_rows(factors, pairs, weight, known, features, average):
     return factors.centred(at) if factors.biased else factors
 
 
-def best_shift(pairs, weight, deviation, others, place):
+def best_shift(pairs, weight, deviation, others, place, processes=ALONE):
     r"""Find the :math:`\delta` of ``with_cold_rows`` on one side.
 
     Parameters
@@ -76,6 +80,8 @@ def best_shift(pairs, weight, deviation, others, place):
         What rows are multiplied with.
     place : {0, 1}
         Whether the rows are those of users or of items.
+    processes : Communicator, optional
+        Those that have the other users and their pairs.
 
     Returns
     -------
@@ -83,11 +89,19 @@ def best_shift(pairs, weight, deviation, others, place):
     """
     D, Y = (torch.from_numpy(np.ascontiguousarray(rows)).to(pairs.device) for rows in (deviation, others))
     score = pairs.dots(*((D, Y) if place == 0 else (Y, D)))
-    total = weight.sum().clamp_min(TINY)
+    total, squares = processes.all_reduce([weight.sum(), torch.dot(weight, score.square())])
+    total = total.clamp_min(TINY)
     load, pull = (pairs.sums(values / total)[1 - place].double() for values in (weight, weight * score))
-    G, g = Y.T @ (load[:, None] * Y), Y.T @ pull
-    counting = (D != 0).any(dim=1).sum().clamp_min(1)
-    T, ridge = D.T @ D / counting, (torch.dot(weight, score.square()) / (total * counting)).clamp_min(TINY)
+    if place == 0:
+        load, pull = processes.all_reduce([load, pull])
+    of_rows, of_others = [D.T @ D, (D != 0).any(dim=1).sum()], [Y.T @ (load[:, None] * Y), Y.T @ pull]
+    if place == 0:
+        of_rows = processes.all_reduce(of_rows)
+    else:
+        of_others = processes.all_reduce(of_others)
+    (T, counting), (G, g) = of_rows, of_others
+    counting = counting.clamp_min(1)
+    T, ridge = T / counting, (squares / (total * counting)).clamp_min(TINY)
     shift = T @ torch.linalg.solve(G @ T + ridge * torch.eye(len(T), dtype=T.dtype, device=T.device), g)
     return shift.cpu().numpy()
 
@@ -98,11 +112,22 @@ def _stacked(side):
     return np.column_stack(parts).astype(np.float64)
 
 
+def _mean(rows, place, processes):
+    """The mean over the rows (n, width) of users, of all processes, or of items."""
+    if place == 1:
+        return rows.mean(axis=0)
+    total, n = processes.all_reduce([torch.from_numpy(rows.sum(axis=0)), len(rows)])
+    return total.numpy() / n
+
+
 def _of_rows(pairs, value, place):
     """For each pair the value of its user or of its item."""
     return pairs.expand(value) if place == 0 else value.index_select(0, pairs.columns)
 
 
-def _shared_out(pairs, weight, place):
+def _shared_out(pairs, weight, place, processes):
     """The weights of pairs, divided by what each row has of them: all rows count alike."""
-    return weight / _of_rows(pairs, pairs.sums(weight)[place].double().clamp_min(TINY), place)
+    sums = pairs.sums(weight)[place].double()
+    if place == 1:
+        (sums,) = processes.all_reduce([sums])
+    return weight / _of_rows(pairs, sums.clamp_min(TINY), place)

@@ -188,6 +188,11 @@ class Side:
             own.biases.addcmul_(length, move.biases, value=-1.0)
             self.rows[rows, k] = own.biases
 
+    def _basis(self, T, S):
+        """What ``diagonalise`` returns; where other processes have rows of the side, the same for all."""
+        plan = self.prior.design.plan
+        return diagonalise(T, S) if plan is None else plan.agreed(*diagonalise(T, S))
+
     def learned(self, S, noise):
         """What is known of the rows beside their means: a Posterior and, where they have features, FeatureWeights or None."""
         count = to_array(self.count[:, 0])
@@ -197,7 +202,7 @@ class Side:
         prior, T, N = self.prior, self.covariance(), torch.linalg.inv(self.basis).T
         pull = (self.rows - prior.rows) @ torch.linalg.inv(T).to(self.rows)
         information = self.count * (self.rows @ S.to(self.rows)) + noise * pull
-        cold, spread = prior.without({SEEN}, information, self.count, noise, T, partial(diagonalise, S=S))
+        cold, spread = prior.without({SEEN}, information, self.count, noise, T, partial(self._basis, S=S))
         unknown = (N * ((T + prior.covariance_of_means()) @ N)).sum(0) - 1  # of a row of which nothing is known
         doubt = np.concatenate([to_array(prior.doubt()), [to_array(unknown)]]).astype(np.float32)
         return replace(posterior, doubt=doubt), prior.weights(cold, spread, N, prior.shares(S, T))
@@ -340,8 +345,8 @@ class Variational(Solver):
     loss : PointwiseLoss
     features : SideFeatures, optional
         Of the users and items that the module has.
-    effects : sequence of (Tensor of shape (n_pairs,), int), optional
-        The codes of each effect, int64 and user-major, and how many there are.
+    effects : sequence of (Tensor of shape (n_pairs,), int, bool), optional
+        The codes of each effect, int64 and user-major, how many there are, and whether each belongs to one user.
     cuts : OrdinalCuts, optional
         On the plan and with the weights, where ratings are levels: they say what the loss is of each pair.
 
@@ -364,10 +369,10 @@ class Variational(Solver):
         self.plan = plan.cut(max_pairs=BLOCK, max_users=None if cuts is None else cuts.max_users)
         self.n_factors, self.biased = module.user_factors.shape[1], module.biased
         self.features = SideFeatures() if features is None else features
-        self.effects = [EffectBiases(n_codes, module.user_factors.detach()) for _, n_codes in effects]
+        self.effects = [EffectBiases(n_codes, module.user_factors.detach(), of_users) for _, n_codes, of_users in effects]
         constant = float(module.global_mean) if self.biased else 0.0
         self.likelihood = Likelihood(loss, self.effects, cuts, constant)
-        values, codes = rating if cuts is None else cuts.place, [code for code, _ in effects]
+        values, codes = rating if cuts is None else cuts.place, [code for code, *_ in effects]
         self.blocks = self.curved = observed_blocks(self.plan, values, weight, codes)
         if self.likelihood.is_squared_error and not isinstance(self.blocks, list):
             self.curved = self.blocks.without_values()  # how it bends no rating says

@@ -9,6 +9,8 @@ import numpy as np
 from sklearn.metrics import check_scoring
 from sklearn.metrics._scorer import _BaseScorer
 
+from sk_torchmf.distributed import ALONE, Communicator
+
 LOSS, SCORE = "validation_loss", "validation_score"
 
 
@@ -23,7 +25,9 @@ class Validation:
     scoring : callable or None
         ``(estimator, X, y, **weights) -> float``, higher is better; None for the estimator's own ``_validation_loss``.
     read : tuple or None
-        What that wants of the data, read once.
+        What that wants of the data, read once; ratings and weights or None are the last.
+    processes : Communicator
+        Those that have other parts of the data; where there are several, ``scoring`` is None.
     """
 
     X: Any
@@ -31,6 +35,7 @@ class Validation:
     sample_weight: Any
     scoring: Callable | None
     read: tuple | None = None
+    processes: Communicator = ALONE
 
     @classmethod
     def of(cls, estimator, X, y, sample_weight, scoring):
@@ -49,9 +54,7 @@ class Validation:
     def __call__(self, fitted):
         """The figure of a fitted estimator, a float."""
         if self.scoring is None:
-            if self.read is None:
-                self.read = fitted._read_validation(self.X, self.y, self.sample_weight)
-            return min(float(fitted._validation_loss(*self.read)), sys.float_info.max)
+            return min(self._loss(fitted), sys.float_info.max)
         weights = {"sample_weight": self.sample_weight} if isinstance(self.scoring, _BaseScorer) else {}
         if self.sample_weight is None:
             weights = {}
@@ -65,6 +68,20 @@ class Validation:
         if not isinstance(value, int | float | np.number):
             raise TypeError(f"scoring must return a number. Got {type(value).__name__}.")
         return float(value)
+
+    def _loss(self, fitted):
+        """The mean loss, over the parts of all processes; a part may be nothing."""
+        if self.read is None and self.X is not None:
+            self.read = fitted._read_validation(self.X, self.y, self.sample_weight)
+        own = () if self.read is None else self.read
+        if self.processes.size == 1:
+            return float(fitted._validation_loss(*own))
+        n = 0.0
+        if own:
+            rating, weight = own[-2:]
+            n = float(len(rating) if weight is None else weight.sum())
+        total, n_in_all = self.processes.all_reduce([n * float(fitted._validation_loss(*own)) if n else 0.0, n])
+        return total / n_in_all if n_in_all else np.nan
 
 
 def best_epoch(history):

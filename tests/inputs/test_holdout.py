@@ -5,7 +5,8 @@ import pytest
 from every_solver import DATA
 from numpy.testing import assert_array_equal
 
-from sk_torchmf.inputs.holdout import hold_out
+from sk_torchmf.distributed import ALONE
+from sk_torchmf.inputs.holdout import hold_out, hold_out_shared
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -47,3 +48,21 @@ def test_a_small_slice_holds_one_pair_and_none_can_be_made_of_lone_pairs():
     assert slice_of([0, 0], [0, 1]).sum() == 1  # the item cannot be helped
     with pytest.raises(ValueError, match=r"nothing to hold out: no user has two items\. Pass X_val"):
         slice_of([0, 1, 2], [0, 1, 2])
+
+
+def test_shared_slice_of_a_user_is_that_of_the_label_whoever_else_is_there():
+    labels = np.array([f"user {number}" for number in range(DATA.num_users)])
+
+    def chosen(rows, labels, user):
+        return hold_out_shared(user, DATA.item_ids[rows], labels, DATA.num_items, 0.2, 0, ALONE)
+
+    held = chosen(slice(None), labels, DATA.user_ids)
+    assert held.mean() == pytest.approx(0.2, abs=0.02)
+    assert set(DATA.user_ids[~held]) == set(DATA.user_ids)
+    assert set(DATA.item_ids[~held]) == set(DATA.item_ids)
+    some = np.flatnonzero(DATA.user_ids >= DATA.num_users // 2)
+    first = DATA.num_users // 2
+    again = chosen(some, labels[first:], DATA.user_ids[some] - first)
+    scarce = np.bincount(DATA.item_ids[some], minlength=DATA.num_items)[DATA.item_ids[some]] < 4  # of which one may have to stay
+    assert_array_equal(again[~scarce], held[some][~scarce])
+    assert (hold_out_shared(DATA.user_ids, DATA.item_ids, labels, DATA.num_items, 0.2, 1, ALONE) != held).any()

@@ -86,6 +86,10 @@ def assert_same(ours, theirs, name, tolerance):
         for key in theirs:
             if key != "seconds":
                 assert_same(ours[key], theirs[key], name, tolerance)
+    elif hasattr(theirs, "from_state"):  # an effect
+        assert_same(ours.state(), theirs.state(), name, tolerance)
+    elif hasattr(theirs, "get_params"):  # an encoder
+        assert_same(vars(ours), vars(theirs), name, tolerance)
     elif sp.issparse(theirs):
         for part in ("indptr", "indices", "data"):
             assert_array_equal(getattr(ours, part), getattr(theirs, part), name)
@@ -147,6 +151,174 @@ def of_few_items_at_once():
     return _with(als, "SHARED", 40, lambda: found_by(make(solver="als", loss="huber", max_iter=3), *part(*place())))
 
 
+def attributes_of(role, form):
+    """A table of attributes: numbers with gaps, categories and lists; of some ids of X, and of some that X lacks."""
+    n = N_USERS if role == "user" else N_ITEMS
+    ids = np.delete(np.arange(n + 3), [2, 5])
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame(
+        {
+            "age": np.where(ids % 7 == 0, np.nan, rng.normal(size=len(ids))),
+            "place": np.array(["sea", "hills", "town"])[ids % 3],
+            "tags": [[f"t{at % 4}", "t1"][: at % 3] for at in ids.tolist()],
+        }
+    )
+    if form == "text":
+        ids = np.char.add("user" if role == "user" else "film ", ids.astype(str))
+    elif form == "numbers":
+        ids = 3 * ids + 7 if role == "user" else 100 - ids
+    return table.assign(**{role: ids})
+
+
+def found_by_part(kind, **options):
+    return found_by(make(kind, **options), *part(*place(), options.get("loss", "squared_error"), weighted=kind == "biased"))
+
+
+def with_features(form, kind="biased", **options):
+    """Each process has some rows of the users' table, of whoever; those of items are on all and on the last."""
+    rank, size = place()
+    X, y, weight = part(rank, size, options.get("loss", "squared_error"), form)
+    users, items = attributes_of("user", form), attributes_of("item", form)
+    if form == "sparse":
+        first, end = (N_USERS * at // size for at in (rank, rank + 1))
+        users, items = users[(users["user"] >= first) & (users["user"] < end)], items[items["item"] < N_ITEMS]
+        users = users.assign(user=users["user"] - first)
+    else:
+        users = users[rank::size]
+    items = items[::2] if rank < size - 1 else items
+    tables = {"user_features": users, "item_features": items if size == 1 or rank else None}
+    model = make(kind, **options).fit(X, y, weight, **tables)
+    return state(model), state(model.gather())
+
+
+KIND_AND_FORM = list(zip(["biased", "plain"] * 2, FORMS, strict=True))
+FITS |= {f"{kind}_features_{form}": partial(with_features, form, kind) for kind, form in KIND_AND_FORM}
+
+
+def of_two_users():
+    """All at once, where most processes end without users: attributes, context, a slice that decides, earlier rows."""
+    rank, size = place()
+    rows = np.arange(rank, 2 * N_ITEMS, size)
+    X = pd.DataFrame({"user": rows % 2, "item": rows // 2, "where": rows % 3 % 2})
+    options = {"effects": ["where", ("user", "where"), ("item", "where")], "seen_features": "user", "cold_average": "macro"}
+    model = make(warm_start=True, early_stopping=True, n_iter_no_change=2, validation_fraction=0.3, max_iter=6, **options)
+    users = pd.DataFrame({"user": [0, 5], "age": [1.0, 2.0]})
+    y = rows * 7 % 5 + 1.0
+    for _ in range(2):
+        model.fit(
+            X, y, user_features=users if rank == 0 else None, item_features=attributes_of("item", "container").iloc[rank::size]
+        )
+    asked = X.assign(user=0, item=1, where=1)[:1] if len(X) else X
+    new = sp.csr_array(np.array([[1.0, 2.0, 3.0, *[0.0] * (model.n_items_ - 3)]]))
+    for answer in (model.predict(asked), model.predict(asked, return_std=True)[1], model.predict(new), model.recommend([9])[1]):
+        assert np.isfinite(answer).all()
+    return state(model), state(model.gather())
+
+
+SEEN_AND_COLD = {
+    "biased_seen": partial(with_features, "numbers", seen_features="user"),
+    "plain_seen_alone": partial(found_by_part, "plain", seen_features="user"),
+    "biased_cold": partial(with_features, "numbers", cold_average="macro"),
+    "plain_cold": partial(found_by_part, "plain", cold_average="macro"),
+    "biased_cold_micro": partial(found_by_part, "biased", cold_average="micro"),
+}
+FITS |= SEEN_AND_COLD
+FITS |= {"biased_features_poisson": partial(with_features, "numbers", loss="poisson")}
+
+
+def held_out(form, kind="biased", **options):
+    """A share of each user's pairs decides, after few iterations, and the fit begins anew with all."""
+    options = {"early_stopping": True, "validation_fraction": 0.2, "n_iter_no_change": 2, "max_iter": 20} | options
+    return found_by(make(kind, **options), *part(*place(), options.get("loss", "squared_error"), form, kind == "biased"))
+
+
+def validated(form, **options):
+    """On rows of any users and items, known or not, of which the last of four processes has none."""
+    rank, size = place()
+    user, item, rating, weight = (own[::4] for own in whole(form=form if form != "sparse" else "container"))
+    item = item[::-1].copy()
+    if form == "numbers":
+        user[:3], item[2:4] = [-5, -6, -7], [500, 501]
+    n_parts = min(size, max(size - 1, 2))
+    user, item, rating, weight = (own[rank::n_parts] if rank < n_parts else own[:0] for own in (user, item, rating, weight))
+    X_val, y_val = pd.DataFrame({"user": user, "item": item}), rating
+    if form in ("container", "sparse"):
+        X_val, y_val = Interactions(user, item, rating, weights=weight, num_users=N_USERS, num_items=N_ITEMS), None
+    given = (X_val, y_val) if len(rating) else (None, None)
+    X, y, own_weight = part(rank, size, form=form)
+    model = make(**options).fit(X, y, own_weight, *given)
+    return state(model), state(model.gather())
+
+
+def validated_by_new_users():
+    """Matrices of users that nobody was fitted on, of which the last of four processes has none."""
+    rank, size = place()
+    n_parts = min(size, max(size - 1, 2))
+    matrix = np.random.default_rng(2).integers(0, 6, size=(9, N_ITEMS)).astype(float)
+    matrix = sp.csr_array(matrix[rank::n_parts]) if rank < n_parts else None
+    model = make(early_stopping=True, n_iter_no_change=1).fit(*part(rank, size), X_val=matrix)
+    return state(model), state(model.gather())
+
+
+HELD_OUT = {f"held_out_{form}": partial(held_out, form, kind) for kind, form in KIND_AND_FORM}
+HELD_OUT |= {f"held_out_{loss}": partial(held_out, "numbers", loss=loss) for loss in ("logistic", "ordinal")}
+HELD_OUT |= {"held_out_for_good": partial(held_out, "numbers", refit=False)}
+HELD_OUT |= {f"validated_{form}": partial(validated, form) for form in FORMS}
+HELD_OUT |= {
+    "validated_and_stopped": partial(validated, "text", early_stopping=True),
+    "validated_by_new_users": validated_by_new_users,
+}
+FITS |= HELD_OUT
+
+
+def in_context(kind, form="numbers", **options):
+    """Values of which no process has all, and times, many of which are one; the last of four has no rows."""
+    rank, size = place()
+    user, item, rating, weight = whole(options.get("loss", "squared_error"), form)
+    n, rng = len(user), np.random.default_rng(3)
+    where = np.array(["home", "work", "car", "train", "sea"])[np.minimum(rng.integers(0, 5, n), np.arange(n) % 7)]
+    seconds = rng.integers(0, 40, n) * 3000.0
+    n_parts = min(size, max(size - 1, 2))
+    rows = np.arange(rank, n, n_parts) if rank < n_parts else np.arange(0)
+    user, item, rating, weight, where, seconds = (own[rows] for own in (user, item, rating, weight, where, seconds))
+    X = pd.DataFrame({"user": user, "item": item, "where": where, "day": seconds.astype("M8[s]")})
+    if form == "container":
+        X = Interactions(user, item, rating, timestamps=seconds, num_users=N_USERS, num_items=N_ITEMS)
+        return found_by(make(kind, time=True, **options), X)
+    options = {"effects": ["where", ("user", "where"), ("item", "where")], "time": "day"} | options
+    model = make(kind, **options)
+    found = found_by(model, X, rating, weight)
+    assert rank == 0 or np.isfinite(model.predict(X if len(X) else X.reindex([0]).assign(user=7, item=100))).all()
+    return found
+
+
+IN_CONTEXT = {f"{kind}_context": partial(in_context, kind) for kind in KINDS} | {
+    "biased_context_container": partial(in_context, "biased", "container"),
+    "biased_context_text": partial(in_context, "biased", "text", effects=["where"], time=None, early_stopping=True),
+    "biased_context_logistic": partial(in_context, "biased", loss="logistic"),
+}
+FITS |= IN_CONTEXT
+
+
+def begun_with_a_part(kind):
+    """The first iterations know neither all users nor all items."""
+    X, y, _ = part(*place())
+    some = ((X["user"] < 90) & (X["item"] > 90)).to_numpy()
+    return make(kind, max_iter=2).fit(X[some], y[some]).set_params(warm_start=True)
+
+
+def going_on(kind, gathered=False):
+    model = begun_with_a_part(kind)
+    model = model.gather().set_params(distributed=True, warm_start=True) if gathered else model
+    return found_by(model, *part(*place()))
+
+
+GOING_ON = {f"{kind}_going_on": partial(going_on, kind) for kind in KINDS} | {
+    "biased_going_on_from_gathered": partial(going_on, "biased", True)
+}
+FITS |= GOING_ON
+
+
 def in_single_precision():
     return found_by(make(dtype="float32"), *part(*place()))
 
@@ -193,7 +365,7 @@ def long_fit():
 
 OTHER_FITS = [
     *["of_few_items_at_once", "in_single_precision", "all_rows_on_the_last", "one_user", *ONE_USER],
-    *["weight_of_zero", "labels_of_two_kinds"],
+    *["weight_of_zero", "labels_of_two_kinds", "of_two_users"],
 ]
 
 
@@ -301,16 +473,18 @@ def refused(options, given):
 
 
 REFUSED = {
-    "early_stopping": ({"early_stopping": True}, {}, "needs early_stopping=False"),
-    "effects": ({"effects": [1]}, {}, "needs effects=None"),
-    "time": ({"time": 1}, {}, "needs time=None"),
-    "seen_features": ({"seen_features": "user"}, {}, "needs seen_features=None"),
-    "warm_start": ({"warm_start": True}, {}, "needs warm_start=False"),
+    "scoring": ({"early_stopping": True, "scoring": "r2"}, {}, "needs scoring=None"),
+    "seen_features": ({"seen_features": "both"}, {}, 'needs seen_features="user" or None'),
     "batches": ({"solver": "adam", "batch_size": 50}, {}, "needs batch_size=None: a batch would depend on which process has"),
     "lbfgs": ({"solver": "lbfgs"}, {}, 'takes no solver="lbfgs", whose steps depend on the products of all rows at once.'),
-    "validation_data": ({}, {"X_val": pd.DataFrame({"user": [7], "item": [100]}), "y_val": [3.0]}, "takes no X_val"),
-    "user_features": ({}, {"user_features": pd.DataFrame({"age": [3.0]}, index=[7])}, "takes no user_features"),
-    "item_features": ({}, {"item_features": pd.DataFrame({"age": [3.0]}, index=[100])}, "takes no item_features"),
+    "validation_data": ({}, {"X_val": Interactions([0], [0], [3.0])}, "X_val must be a table, as X is"),
+    "features_of_als": (
+        {"solver": "als"},
+        {"item_features": pd.DataFrame({"age": [3.0]}, index=[100])},
+        'solver="als" takes no item_features',
+    ),
+    "exact_early_stopping": ({"early_stopping": True, "distributed": "exact"}, {}, 'distributed="exact" takes no early_stopping'),
+    "checkpoint_of_effects": ({"effects": [1], "checkpoint": "file"}, {}, "checkpoint takes no effects or time"),
 }
 CASES = (
     FITS | ONE_USER | ASKED | {f"refused_{name}": partial(refused, options, given) for name, (options, given, _) in REFUSED.items()}
@@ -399,6 +573,40 @@ def divergence_in_one():
     return *found, all(vars(model)[name] is value for name, value in before.items())
 
 
+def going_on_elsewhere():
+    """Each process has the estimator of the one before."""
+    rank, size = place()
+    model = begun_with_a_part("biased")
+    with communicator(True) as processes:
+        model = processes.all_gather(model)[(rank + 1) % size]
+    return _raised(lambda: model.fit(*part(rank, size)))
+
+
+def going_on_in_one():
+    rank, size = place()
+    model = begun_with_a_part("biased")
+    return _raised(lambda: (model if rank == 0 else make(warm_start=True, max_iter=2)).fit(*part(rank, size)))
+
+
+def features_that_differ():
+    """The first process has other words of an item than the last."""
+    rank, size = place()
+    table = pd.DataFrame({"item": [100, 99], "place": ["sea", "hills" if rank == size - 1 else "town"]})
+    return _raised(lambda: make().fit(*part(rank, size), item_features=table))
+
+
+def features_of_other_columns():
+    rank, size = place()
+    table = pd.DataFrame({"item": [100, 99], "height" if rank == 1 else "place": [1.0, 2.0]})
+    return _raised(lambda: make().fit(*part(rank, size), item_features=table))
+
+
+def ids_of_another_type():
+    rank, size = place()
+    table = pd.DataFrame({"user": ["7", "10"], "age": [1.0, 2.0]})
+    return _raised(lambda: make().fit(*part(rank, size), user_features=table if rank else None))
+
+
 def afterwards():
     return found_by(make(), *part(*place()))
 
@@ -406,6 +614,7 @@ def afterwards():
 ERRORS = [
     *["partial_fit_refused", "error_in_one", "ratings_out_of_range_in_one", "labels_that_do_not_go_together"],
     *["parameters_that_differ", "one_level", "divergence", "divergence_in_one"],
+    *["going_on_elsewhere", "going_on_in_one", "features_that_differ", "features_of_other_columns", "ids_of_another_type"],
 ]
 
 
