@@ -56,7 +56,8 @@ class PositivesPart(Part):
                 module.get_parameter("item_biases").data.add_(self.start.factors.constant * begun.cpu())
         module = module.to(self.device)
         if params.loss == "ials":
-            gain = torch.from_numpy(raise_tiny(self.confidence * matrix.data)).to(self.device, dtype)  # user-major already
+            gain = raise_tiny(self.confidence * matrix.data)  # user-major already
+            gain = float(gain[0]) if (gain == gain[0]).all() else torch.from_numpy(gain).to(self.device, dtype)
             return ImplicitLeastSquares(module, plan, gain, alpha=params._alpha(), features=self.features)
         weight = np.maximum(matrix.data / matrix.data.mean(), 1e-30)  # greater than zero in float32 too
         return ranking_solver(
