@@ -5,9 +5,9 @@ import torch
 
 from sk_torchmf.estimators._fitting import observed_attributes
 from sk_torchmf.estimators._prediction import attributes_of
+from sk_torchmf.estimators._random_rows import scatter
 from sk_torchmf.inputs import context
 from sk_torchmf.inputs.side_features import ROLES, features_of
-from sk_torchmf.inputs.stable_hash import normal_rows, stable_hash
 from sk_torchmf.model.cut_points import CutPoints, find_levels
 from sk_torchmf.nn import POINTWISE, Pairs, Plan, squared_error
 from sk_torchmf.solvers import RATING_SOLVERS
@@ -94,7 +94,7 @@ class RatingPart(Part):
         module = params._module(*self.pairs.shape, params.n_factors, mean=mean, **options)
         self._arrange(module)
         if params.distributed:
-            self._scatter(module, row.init_std / params.n_factors**0.5)
+            scatter(module, self.users[self.known[0]], row.init_std / params.n_factors**0.5, self.seed, params.dtype)
         if self.start is not None:
             self.start.fill(module, self.known, mean, self.scale)
         plan = self._plan()
@@ -113,14 +113,6 @@ class RatingPart(Part):
             effects=[(code, effect.n_codes) for code, effect in zip(self.codes, self.effects, strict=True)],
             **self._cuts(plan),
         )
-
-    def _scatter(self, module, std):
-        """Give a module random rows, in place, that are the same whichever process has a user and however many there are."""
-        labels = self.users[self.known[0]], np.arange(len(self.known[1]))  # the items' numbers are the same in all
-        with torch.no_grad():
-            for at, (role, rows) in enumerate(zip(ROLES, (module.user_factors, module.item_factors), strict=True)):
-                drawn = normal_rows(stable_hash(labels[at], role), rows.shape[1], 2 * self.seed + at, self.params.dtype)
-                rows += std * torch.from_numpy(drawn)
 
     def attributes(self, solver, last=False):
         factors = solver.solution()

@@ -33,7 +33,7 @@ def check_shareable(estimator, processes, **given):
     """
     params = estimator.get_params(deep=False)
     for name, (value, reason) in NEEDS.items():
-        got = params[name]
+        got = params.get(name, value)  # not every estimator has all of them
         if got != value if isinstance(got, str) else not (got is None or _is_false(got)):
             raise ValueError(
                 f"distributed=True needs {name}={_shown(value)}: {reason}. Got {_shown(got)}. Use that, or distributed=False."
@@ -79,8 +79,9 @@ def joined(attributes, processes):
     dict
         Those of a fit by one process.
     """
-    own = {name: attributes[name] for name in (*ROWS, "users_", "observed_", "pair_weights_") if name in attributes}
-    posterior = attributes["user_posterior_"]
+    pattern = "observed_" if "observed_" in attributes else "seen_"  # where all that is observed of a pair is that it was
+    own = {name: attributes[name] for name in (*ROWS, "users_", pattern, "pair_weights_") if name in attributes}
+    posterior = attributes.get("user_posterior_")
     told = processes.all_gather(own | {"count": None if posterior is None else posterior[3]})
     users, places = _join([part["users_"] for part in told])
     _check_complete(len(users), [part["user_counts_"] for part in told], attributes["item_counts_"])
@@ -92,11 +93,11 @@ def joined(attributes, processes):
     def pairs(matrices):
         return sp.csr_array(sp.vstack(matrices, format="csr"))[order]
 
-    observed = pairs([part["observed_"] for part in told])
+    observed = pairs([part[pattern] for part in told])
     found = {name: rows(name) for name in ROWS if name in own}
-    found |= {"users_": users, "n_users_": len(users), "observed_": observed, "seen_": seen_in(observed)}
+    found |= {"users_": users, "n_users_": len(users), "seen_": seen_in(observed)} | {pattern: observed}
     if own["pair_weights_"] is not None:
-        found["pair_weights_"] = pairs([_with_values(part["observed_"], part["pair_weights_"]) for part in told]).data
+        found["pair_weights_"] = pairs([_with_values(part[pattern], part["pair_weights_"]) for part in told]).data
     if posterior is not None:
         found["user_posterior_"] = (*posterior[:3], rows("count"))
     return attributes | found

@@ -3,13 +3,13 @@
 import numpy as np
 import torch
 
+from sk_torchmf.estimators._random_rows import arrange
 from sk_torchmf.estimators._rating_part import RatingPart
 from sk_torchmf.inputs.side_features import ROLES
 from sk_torchmf.inputs.stored_pairs import StoredPairs, StoredPlan, StoredValues
 from sk_torchmf.inputs.stored_pattern import StoredPattern
 from sk_torchmf.inputs.stored_ratings import survey
 from sk_torchmf.nn import POINTWISE
-from sk_torchmf.solvers.base import by_side
 
 
 class StoredPart(RatingPart):
@@ -45,7 +45,4 @@ class StoredPart(RatingPart):
         return StoredPlan(self.pairs)
 
     def _arrange(self, module):
-        rank = torch.from_numpy(np.argsort(np.argsort(self.known[0])))
-        with torch.no_grad():
-            for values in by_side(dict(module.named_parameters()))["user"].values():
-                values.copy_(values[rank])
+        arrange(module, self.known[0])

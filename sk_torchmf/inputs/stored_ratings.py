@@ -38,21 +38,23 @@ class StoredRatings:
         return self.shards.n_ratings
 
 
-def read_shards(shards, y, sample_weight, name):
+def read_shards(shards, y, sample_weight, name, *, rated=True):
     """Read the arguments of a ``fit`` to a data set on disk; ``name`` is the estimator's, for messages.
+
+    Where it is not ``rated``, every row is a positive, and its rating says nothing.
 
     Returns
     -------
     Reading
         Its ``data`` are StoredRatings.
     """
-    for given, parameter, role in ((y, "y", "rating"), (sample_weight, "sample_weight", "weight")):
+    for given, parameter, role in ((y, "y", "rating" if rated else "weight"), (sample_weight, "sample_weight", "weight")):
         if given is not None:
             raise ValueError(
                 f"{parameter} must be None when X is Shards: their {role}s are a column of them. Name it as they are made, "
                 f"Shards.from_parquet(..., {role}=...)."
             )
-    if shards.rating_range is None:
+    if rated and shards.rating_range is None:
         raise ValueError(f"{name} needs ratings, and these Shards have none. Make them with Shards.from_parquet(..., rating=...).")
     users = shards.users
     order = np.argsort(users, kind="stable")
@@ -113,7 +115,7 @@ def survey(shards, loss, dtype):
     limits, totals = (float(known.min()), float(known.max())), np.zeros(len(known))
     by_user, by_item = np.zeros(shards.n_users), np.zeros(shards.n_items)
     total, moment, weighted = 0.0, 0.0, False
-    for block in _pieces(shards):
+    for block in pieces(shards):
         weight = None if block.weights is None else block.weights.astype(np.float64)
         weighted |= weight is not None
         users = slice(block.offset, block.offset + block.n_users)
@@ -135,14 +137,14 @@ def survey(shards, loss, dtype):
     location, scale = moment / total, 1.0
     if loss.standardised:
         size, square = float(np.abs(known).max()) or 1.0, 0.0
-        for block in _pieces(shards):
+        for block in pieces(shards):
             squares = np.square((loss.check(block.codes.astype(np.float64)) - location) / size)
             square += squares.sum() if block.weights is None else squares @ block.weights.astype(np.float64)
         scale = scale_of(location, size * (square / total) ** 0.5, size)
     return Survey((by_user, by_item), location, scale, limits, lambda codes: loss.check(codes.astype(np.float64)), weighted)
 
 
-def _pieces(shards):
+def pieces(shards):
     """The shards in pieces of so many ratings as are worked on at once."""
     for shard in shards:
         cuts = np.searchsorted(shard.pointers, np.arange(BLOCK, shard.n_ratings, BLOCK))

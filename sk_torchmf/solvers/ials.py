@@ -32,7 +32,7 @@ class ImplicitLeastSquares(Solver):
     module : PlainMF or BiasedMF
         Its parameters are the start and the result.
     plan : Plan
-        What was observed, each pair once.
+        What was observed, each pair once or ``repeated``.
     gain : Tensor of shape (n_pairs,) or float
         By how much an observed pair weighs more than one that was not, user-major; > 0. A float is that of every pair. Of a plan
         that does not keep its blocks, whatever gives the tensor of a block by its span.
@@ -40,6 +40,8 @@ class ImplicitLeastSquares(Solver):
         Regularisation.
     features : SideFeatures, optional
         Of the users and items that the module has.
+    repeated : bool
+        Whether a pair may be there more than once, one after the other: its gain is then the sum of theirs.
 
     Notes
     -----
@@ -61,13 +63,13 @@ class ImplicitLeastSquares(Solver):
 
     max_iter = 15
 
-    def __init__(self, module, plan, gain, *, alpha, features=None):
+    def __init__(self, module, plan, gain, *, alpha, features=None, repeated=False):
         with torch.no_grad():
             self.rows = tuple(rows.clone() for rows in module.rows())  # (n_users, width), (n_items, width)
         self.n_factors, width = module.user_factors.shape[1], self.rows[0].shape[1]
         k = self.n_factors  # which of a user's and of an item's columns are free: all, or of [P, 0, 1] and [Q, 1, b_i] some
         self.free = (slice(None), slice(None)) if width == k else (list(range(k)), [*range(k), k + 1])
-        self.plan, self.gain, self.alpha = plan.cut(max_pairs=BLOCK), gain, alpha
+        self.plan, self.gain, self.alpha, self.repeated = plan.cut(max_pairs=BLOCK), gain, alpha, repeated
         own = None if isinstance(gain, float) else gain  # of each pair
         self.blocks, masses = observed_blocks(self.plan, None, own), self.plan.sums(own)
         unit = gain if own is None else 1.0
@@ -89,25 +91,28 @@ class ImplicitLeastSquares(Solver):
         (users, items), plan = self.rows, self.plan
         features, biases = self._parts(1, items)
         for rows, by_user, _ in self.blocks:
-            pairs, gain = by_user.pairs, self._gain(by_user)
+            pairs, (gain, whole) = by_user.pairs, self._gains(by_user)
             start = None if biases is None else biases.index_select(0, pairs.columns)
             scores = pairs.dots(self._parts(0, users[rows])[0], features, add_to=start)
-            plan.add(float(((1 - scores).square().mul_(1 + gain) - scores.square()).sum(dtype=torch.float64)))
+            misses = (1 - scores).square()
+            values = misses * gain + (misses - scores.square()) * (gain / whole)
+            plan.add(float(values.sum(dtype=torch.float64)))
         return plan.total()[0]
 
-    def _gain(self, observed):
-        """That of each pair of a block, or of all."""
-        return self.gain if observed.weight is None else observed.weight
+    def _gains(self, observed):
+        """Those of the pairs of a block as they stand, and of each in all: Tensors (n_pairs,), or a float twice for all."""
+        gain = self.gain if observed.weight is None else observed.weight
+        return gain, sums_of_equals(observed.pairs, gain) if self.repeated else gain
 
     def _pull(self, observed, own, other):
         """Minus half the gradient of the rows of the side that is first, by the pairs of each: (n, k), and of biases (n,).
 
         The factors and biases of both sides are as by ``_parts``. A pair of gain g has the slope :math:`g (s - 1 - 1 / g)`.
         """
-        (P, b), (Q, c), gain = own, other, self._gain(observed)
-        target = P.new_full((observed.pairs.n_pairs,), 1 + 1 / gain) if isinstance(gain, float) else gain.reciprocal().add_(1)
+        (P, b), (Q, c), (_, whole) = own, other, self._gains(observed)
+        target = P.new_full((observed.pairs.n_pairs,), 1 + 1 / whole) if isinstance(whole, float) else 1 + whole.to(P).reciprocal()
         slopes, slope, _ = error_sums(observed.pairs, P, Q, target, observed.weight, b, c)
-        unit = -gain if observed.weight is None else -1.0
+        unit = -self.gain if observed.weight is None else -1.0
         return slopes.mul_(unit), slope.mul_(unit)
 
     def _squares(self, observed, direction, other, b=None):
@@ -191,7 +196,8 @@ class ImplicitLeastSquares(Solver):
 
     def solution(self):
         users, items = self.rows
-        return with_weights(Factors.from_rows(users, items, self.n_factors), self.regressions, users, items, self.plan)
+        factors = Factors.from_rows(users, items, self.n_factors, self.plan.mean_of_users)
+        return with_weights(factors, self.regressions, users, items, self.plan)
 
     def state(self):
         users, items = self.rows
@@ -212,6 +218,30 @@ class ImplicitLeastSquares(Solver):
 
     def advice(self):
         return ". Lower the weights (y, sample_weight) or raise alpha."
+
+
+def sums_of_equals(pairs, value):
+    """Sum a value of pairs that are there more than once, one after the other.
+
+    Parameters
+    ----------
+    pairs : Pairs
+    value : Tensor of shape (n_pairs,) or float
+        A float is that of every pair.
+
+    Returns
+    -------
+    Tensor of shape (n_pairs,)
+        At each pair the sum over those that are the same; of a float in float64.
+    """
+    if isinstance(value, float):
+        value = torch.full((pairs.n_pairs,), value, dtype=torch.float64, device=pairs.device)
+    starts = torch.ones(pairs.n_pairs, dtype=torch.bool, device=pairs.device)
+    starts[1:] = (pairs.columns[1:] != pairs.columns[:-1]) | (pairs.users[1:] != pairs.users[:-1])
+    if starts.all():
+        return value
+    number = starts.cumsum(0) - 1
+    return value.new_zeros(int(number[-1]) + 1).index_add_(0, number, value)[number]
 
 
 class Frame(NamedTuple):
@@ -261,7 +291,8 @@ class Frame(NamedTuple):
         pencil = torch.linalg.solve_triangular(factor, pencil.T, upper=False)
         spectrum, basis = torch.linalg.eigh((pencil + pencil.T) / 2)
         basis = torch.linalg.solve_triangular(factor.T, basis, upper=True)  # everywhere -> I, observed -> diag(spectrum)
-        return cls(cross, *plan.agreed(spectrum, basis), n_others, alpha)
+        spectrum, basis = plan.agreed(spectrum, basis)
+        return cls(cross, spectrum, basis, n_others, alpha)
 
     def step(self, rows, free, mass, sums, means=None):
         """Find where rows (n, w') with mass (n, 1) go in their free columns, which the observed pairs pull by sums (n, w).

@@ -298,7 +298,7 @@ class Descent(Solver):
         return value, gradients
 
     def solution(self):
-        factors = Factors.from_rows(*self.rows, self.n_factors)
+        factors = Factors.from_rows(*self.rows, self.n_factors, self.objective.plan.mean_of_users)
         return with_weights(factors, self.objective.regressions, *self.rows, self.objective.plan)
 
     def state(self):
