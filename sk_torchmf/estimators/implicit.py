@@ -20,15 +20,13 @@ from sk_torchmf.inputs.stored_ratings import read_shards
 from sk_torchmf.nn import RANKING
 from sk_torchmf.training.callbacks import with_callbacks
 
-UNSHARED = {  # parameters, the values of them that several processes do not share, and why
-    "loss": (
-        [name for name, loss in RANKING.items() if loss.expected is None],
-        "draws negatives, which differ from process to process",
-    ),
-    "temperature": (True, "is about the users of a block, who would be others"),
-    "exact": (False, "draws negatives, which differ from process to process"),
-    "negatives": ("popularity", "takes numbers of users that no process has"),
-}
+DRAWN = "draws negatives, which would differ from process to process"
+UNSHARED = [  # parameters, whether a value of theirs is none that several processes share, and why
+    ("loss", lambda loss: loss != "ials" and RANKING[loss].expected is None, DRAWN),
+    ("exact", lambda exact: exact is not None and not exact, DRAWN),
+    ("temperature", lambda temperature: temperature is not None, "is fitted on blocks of users, who would be others"),
+    ("negatives", lambda negatives: negatives == "popularity", "takes numbers of users that no process keeps"),
+]
 LOSSES: ChainMap[str, Any] = ChainMap({"ials": None}, RANKING)  # ials is not in pairs
 
 
@@ -349,13 +347,12 @@ class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
 
     def _check_shared(self, processes, **given):
         super()._check_shared(processes, **given)
-        for name, (values, why) in UNSHARED.items():
-            value = getattr(self, name)
-            if value is not None and (value in values if isinstance(values, list) else value == values or values is True):
+        for name, is_refused, why in UNSHARED:
+            if is_refused(value := getattr(self, name)):
                 shown = f'"{value}"' if isinstance(value, str) else repr(value)
                 raise ValueError(
-                    f'distributed=True takes no {name}={shown}, which {why}. Use loss="ials", or "logistic" or "softmax" with '
-                    "the exact expectation, or distributed=False."
+                    f'distributed=True takes no {name}={shown}, which {why}. Use loss="ials", or loss="logistic" or loss="softmax" '
+                    "with the exact expectation, or distributed=False."
                 )
 
     def _read(self, X, y, sample_weight):
