@@ -8,6 +8,7 @@ from sk_torchmf._validation import raise_tiny
 from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.estimators._random_rows import scatter
 from sk_torchmf.inputs.side_features import ROLES, features_of
+from sk_torchmf.inputs.stable_hash import pair_keys, stable_hash, uniform_numbers
 from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF, Plan
 from sk_torchmf.solvers.finished_rows import with_regressed_weights
 from sk_torchmf.solvers.ials import ImplicitLeastSquares
@@ -76,6 +77,7 @@ class PositivesPart(Part):
         self._arrange(module)
         if params.distributed:
             scatter(module, self.users[self.known[0]], INIT_STD / params.n_factors**0.5, self.seed, params.dtype)
+            generator.manual_seed(self.seed)  # it has come as far as there are users here
         if self.start is not None:
             _, begun = self.start.fill(module, self.known, 0.0)
             begun = torch.from_numpy(begun).to(self.device)
@@ -95,13 +97,25 @@ class PositivesPart(Part):
             alpha=params._alpha(),
             n_negatives=params.n_negatives,
             popularity=params.negatives == "popularity",
-            exact=True if params.distributed else params.exact,
+            exact=params.exact,
             temperature=params.temperature,
             max_iter=params.max_iter,
             generator=generator,
             begun=begun if self.start is not None and self.start.factors.biased else None,
             features=self.features,
+            uniform_of=self._uniform_of() if params.distributed else None,
         )
+
+    def _uniform_of(self):
+        """What negatives are drawn from, by the labels of users and the numbers of items: see ``ranking_solver``."""
+        users, items = self.users[self.known[0]], np.arange(len(self.known[1]))  # the items' numbers are the same in all
+        of_users = np.repeat(stable_hash(users, "user"), np.diff(self.matrix.indptr))
+        keys, count = pair_keys(of_users, stable_hash(items, "item")[self.matrix.indices]), self.params.n_negatives
+
+        def uniform_of(seed):
+            return lambda places, number: torch.from_numpy(uniform_numbers(keys, seed, count, places.numpy(), number))
+
+        return uniform_of
 
     def attributes(self, solver, last=False):
         factors = solver.solution()

@@ -20,10 +20,7 @@ from sk_torchmf.inputs.stored_ratings import read_shards
 from sk_torchmf.nn import RANKING
 from sk_torchmf.training.callbacks import with_callbacks
 
-DRAWN = "draws negatives, which would differ from process to process"
 UNSHARED = [  # parameters, whether a value of theirs is none that several processes share, and why
-    ("loss", lambda loss: loss != "ials" and RANKING[loss].expected is None, DRAWN),
-    ("exact", lambda exact: exact is not None and not exact, DRAWN),
     ("temperature", lambda temperature: temperature is not None, "is fitted on blocks of users, who would be others"),
     ("negatives", lambda negatives: negatives == "popularity", "takes numbers of users that no process keeps"),
 ]
@@ -89,10 +86,9 @@ class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
     @warm_start
     distributed : bool, default=False
         Whether this is one fit of all processes of the default group of ``torch.distributed``, each of which calls ``fit`` with
-        a part of the data, see ``gather``. For ``ials`` and for the exact expectation of ``logistic`` and ``softmax``, which then
-        is taken however many users and items there are. Features, validation data and checkpoints are refused, as are losses whose
-        negatives are drawn, ``temperature`` and ``negatives="popularity"``. Initial rows are drawn by the users' labels, so that
-        the result does not depend, beyond rounding, on the number of processes.
+        a part of the data, see ``gather``. Features, validation data and checkpoints are refused, as are ``temperature`` and
+        ``negatives="popularity"``. Initial rows and negatives are drawn by the users' labels, so that the result does not depend,
+        beyond rounding, on the number of processes.
     @random_state
     @verbose
 
@@ -351,8 +347,7 @@ class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
             if is_refused(value := getattr(self, name)):
                 shown = f'"{value}"' if isinstance(value, str) else repr(value)
                 raise ValueError(
-                    f'distributed=True takes no {name}={shown}, which {why}. Use loss="ials", or loss="logistic" or loss="softmax" '
-                    "with the exact expectation, or distributed=False."
+                    f"distributed=True takes no {name}={shown}, which {why}. Leave it at its default, or use distributed=False."
                 )
 
     def _read(self, X, y, sample_weight):

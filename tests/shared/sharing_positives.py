@@ -14,6 +14,7 @@ from sk_torchmf.distributed import communicator
 
 N_USERS, N_ITEMS = 40, 15
 LOSSES = {"ials": {}, "logistic": {"n_negatives": 2}, "softmax": {}}
+DRAWN = {"bpr": {}, "hinge": {"biased": True}, "adaptive_hinge": {}, "softmax": {"exact": False}, "logistic": {"exact": False}}
 FORMS = ["numbers", "text", "container", "sparse"]
 
 
@@ -80,6 +81,8 @@ FITS = {
     for biased in (False, True)
     for weighted in (False, True)
 }
+FITS |= {f"{loss}_drawn": partial(fit, weighted=True, loss=loss, **options) for loss, options in DRAWN.items()}
+FITS |= {"bpr_sparse": partial(fit, "sparse", loss="bpr"), "bpr_text": partial(fit, "text", loss="bpr")}
 FITS |= {f"ials_{form}": partial(fit, form, weighted=True) for form in FORMS[1:]}
 FITS |= {"softmax_sparse": partial(fit, "sparse", weighted=True, loss="softmax"), "confident": partial(fit, confidence=3.0)}
 
@@ -136,8 +139,6 @@ def _raised(run):
 
 
 REFUSED = {
-    "bpr": ({"loss": "bpr"}, {}, 'takes no loss="bpr", which draws negatives'),
-    "drawn": ({"loss": "softmax", "exact": False}, {}, "takes no exact=False, which draws negatives"),
     "temperature": ({"loss": "softmax", "temperature": 0.1}, {}, "takes no temperature=0.1"),
     "popularity": ({"loss": "softmax", "negatives": "popularity"}, {}, 'takes no negatives="popularity"'),
     "early_stopping": ({"early_stopping": True}, {}, "needs early_stopping=False"),
