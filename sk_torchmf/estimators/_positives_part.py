@@ -6,7 +6,7 @@ import torch
 
 from sk_torchmf._validation import raise_tiny
 from sk_torchmf.estimators._prediction import attributes_of
-from sk_torchmf.estimators._random_rows import scatter
+from sk_torchmf.inputs.initial_rows import scatter
 from sk_torchmf.inputs.side_features import ROLES, features_of
 from sk_torchmf.inputs.stable_hash import pair_keys, stable_hash, uniform_numbers
 from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF, Plan

@@ -5,8 +5,8 @@ import torch
 
 from sk_torchmf.estimators._fitting import observed_attributes
 from sk_torchmf.estimators._prediction import attributes_of
-from sk_torchmf.estimators._random_rows import scatter
 from sk_torchmf.inputs import context
+from sk_torchmf.inputs.initial_rows import scatter
 from sk_torchmf.inputs.side_features import ROLES, features_of
 from sk_torchmf.model.cut_points import CutPoints, find_levels
 from sk_torchmf.nn import POINTWISE, Pairs, Plan, squared_error

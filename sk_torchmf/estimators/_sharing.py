@@ -1,9 +1,14 @@
 """Fits that several processes share: what they refuse, what they must have in common, and how their parts become one estimator."""
 
+import copy
+
 import numpy as np
 import scipy.sparse as sp
+from sklearn.utils.validation import check_is_fitted
 
+from sk_torchmf.distributed import communicator
 from sk_torchmf.estimators._fitting import seen_in
+from sk_torchmf.estimators._saving import SavedEstimator, is_fitted_attribute
 from sk_torchmf.inputs.labels import join
 
 MAY_DIFFER = ("device", "random_state", "verbose", "scoring", "user_encoder", "item_encoder")  # or say nothing here
@@ -18,6 +23,51 @@ NEEDS = {  # the value of a parameter in a fit that is shared, and why
     "cold_average": (None, "it needs the scores of all pairs at once"),
     "seen_features": (None, "those who have seen an item lie in several processes"),
 }
+
+
+class Gathering(SavedEstimator):
+    """Base of the estimators that have the parameter ``distributed``, before the others."""
+
+    distributed: bool
+
+    def _check_shared(self, processes, **given):
+        check_shareable(self, processes, **given)
+
+    def gather(self):
+        """Put the parts of a fit with ``distributed`` together: an estimator with the users of all processes.
+
+        After such a fit a process knows its own users only. All processes call this at once, and each must have the memory for all
+        users and ratings.
+
+        Returns
+        -------
+        estimator
+            Of this class, with ``distributed=False``: what one process would have fitted to all the data, on every process. Of an
+            estimator that is not distributed, a copy.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        ValueError
+            Where these are not all processes of the fit, or not its processes alone.
+        DistributedError
+            Where another process fails or is lost.
+
+        Examples
+        --------
+        >>> from sk_torchmf import BiasedMatrixFactorization, datasets
+        >>> X = datasets.make_ratings(n_users=50, n_items=20, n_ratings=500, random_state=0).interactions
+        >>> whole = BiasedMatrixFactorization(n_factors=2, random_state=0).fit(X).gather()
+        >>> whole.n_users_
+        50
+        """
+        check_is_fitted(self)
+        attributes = {name: value for name, value in vars(self).items() if is_fitted_attribute(name)}
+        if self.distributed:
+            with communicator(True) as processes:
+                attributes = joined(attributes, processes)
+        return copy.copy(self)._publish(attributes).set_params(distributed=False)
 
 
 def check_shareable(estimator, processes, **given):

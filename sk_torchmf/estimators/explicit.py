@@ -11,9 +11,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sk_torchmf._validation import LARGEST, MOST, SMALLEST, check_device
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, work_of
-from sk_torchmf.estimators._gathering import Gathering
 from sk_torchmf.estimators._rating_part import RatingPart
 from sk_torchmf.estimators._ratings import RatingPredictor
+from sk_torchmf.estimators._sharing import Gathering
 from sk_torchmf.estimators._stored_part import StoredPart
 from sk_torchmf.inputs import context
 from sk_torchmf.inputs.forms import SHARDS, read_rated

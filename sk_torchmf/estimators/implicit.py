@@ -10,10 +10,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sk_torchmf._validation import LARGEST, MOST, SMALLEST, check_device
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, work_of
-from sk_torchmf.estimators._gathering import Gathering
 from sk_torchmf.estimators._positives import PositivesPredictor
 from sk_torchmf.estimators._positives_part import PositivesPart
-from sk_torchmf.estimators._stored_positives import StoredPositivesPart
+from sk_torchmf.estimators._sharing import Gathering
+from sk_torchmf.estimators._stored_part import StoredPositivesPart
 from sk_torchmf.inputs.forms import SHARDS, read_weighted
 from sk_torchmf.inputs.shards import Shards
 from sk_torchmf.inputs.stored_ratings import read_shards
