@@ -39,6 +39,8 @@ class PositivesPredictor(Recommender):
     # what fit leaves
     confidence_: float
     pair_weights_: np.ndarray | None
+    n_positives_: int
+    n_active_users_: int
 
     def _link(self):
         return POINTWISE["squared_error"] if self.loss == "ials" else RANKING[self.loss]
@@ -50,7 +52,7 @@ class PositivesPredictor(Recommender):
     @one_thread_if_forked
     def _fold_in(self, data, features=None):
         """Rows of the users of a container, every observation a positive; with nothing to learn from what features say."""
-        if self.seen_.nnz == 0:
+        if self.n_positives_ == 0:
             raise ValueError(
                 "New users cannot be folded in: this model was taken over without what it was trained on, so nothing is known of "
                 "what its users have. Pass the training Interactions to weights_from_spotlight(model, train)."
@@ -78,11 +80,12 @@ class PositivesPredictor(Recommender):
     def _learned_from(self, factors, reading):
         shape = len(factors.users), len(factors.items)
         if reading is None:
-            return {"seen_": sp.csr_array(shape, dtype=bool)}
+            return {"seen_": sp.csr_array(shape, dtype=bool), "n_positives_": 0, "n_active_users_": 0}
         data = reading.data
         weight = np.ones(len(data)) if data.weights is None else data.weights
         matrix = sp.csr_array(sp.coo_array((weight, (data.user_ids, data.item_ids)), shape=shape))
-        return {"seen_": matrix.astype(bool), "pair_weights_": matrix.data, "confidence_": self.confidence or 1.0}
+        numbers = {"n_positives_": matrix.nnz, "n_active_users_": np.count_nonzero(np.diff(matrix.indptr))}
+        return numbers | {"seen_": matrix.astype(bool), "pair_weights_": matrix.data, "confidence_": self.confidence or 1.0}
 
     def _alpha(self):
         """The regularisation that is asked for, or else suits the loss."""
@@ -92,12 +95,13 @@ class PositivesPredictor(Recommender):
 
     def _share(self):
         """The chance of an item to be a negative, up to a factor, as in ``fit``."""
-        counts = np.bincount(self.seen_.indices, minlength=self.n_items_)
-        return counts**POPULARITY_POWER if self.negatives == "popularity" else (counts > 0).astype(np.float64)
+        if self.negatives == "popularity":
+            return np.bincount(self.seen_.indices, minlength=self.n_items_) ** POPULARITY_POWER
+        return (self.item_counts_ > 0).astype(np.float64)
 
     def _unit(self):
         """The mean weight of a positive in ``fit``, which those of new users have."""
-        return self.user_counts_.sum() / self.seen_.nnz
+        return self.item_counts_.sum() / self.n_positives_
 
     def _fold_in_ials(self, seen, share, means):
         known, dtype = share > 0, getattr(torch, self.dtype)
@@ -147,7 +151,7 @@ class PositivesPredictor(Recommender):
             seen=seen,
             share=share,
             item_count=self.item_counts_ / unit,
-            typical=float(self.user_counts_[self.user_counts_ > 0].mean() / unit),
+            typical=self.n_positives_ / self.n_active_users_,
         )
         return rows[:, : k + self._factors.biased].numpy()
 

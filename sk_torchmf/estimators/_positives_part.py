@@ -6,7 +6,9 @@ import torch
 
 from sk_torchmf._validation import raise_tiny
 from sk_torchmf.estimators._prediction import attributes_of
+from sk_torchmf.inputs.initial_rows import scatter
 from sk_torchmf.inputs.side_features import ROLES, features_of
+from sk_torchmf.inputs.stable_hash import pair_keys, stable_hash, uniform_draws
 from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF, Plan
 from sk_torchmf.solvers.finished_rows import with_regressed_weights
 from sk_torchmf.solvers.ials import ImplicitLeastSquares
@@ -20,35 +22,62 @@ INIT_STD = 0.3
 class PositivesPart(Part):
     """Some of the positives as a matrix of weights, and the solver that fits a built-in module to it."""
 
+    counts: tuple
+    known: tuple
+    repeated = False  # whether a pair may be in the plan more than once
+
     def __init__(self, params, reading, device, seed, start):
         self.params, self.device, self.seed, self.start = params, device, seed, start
-        data = reading.data
+        data, self.processes, self.users = reading.data, reading.processes, reading.users
         weight = np.ones(len(data)) if data.weights is None else data.weights
-        matrix = sp.csr_array(sp.coo_array((weight, (data.user_ids, data.item_ids)), shape=reading.shape))
-        self.counts = matrix.sum(axis=1), matrix.sum(axis=0)
-        self.confidence = _confidence(params, matrix)
+        ids = (own.astype(np.int32, copy=False) for own in (data.user_ids, data.item_ids))
+        matrix = sp.csr_array(sp.coo_array((weight, tuple(ids)), shape=reading.shape))
+        self.counts = matrix.sum(axis=1), _summed(matrix.sum(axis=0), self.processes)
+        numbers = [matrix.nnz, np.count_nonzero(np.diff(matrix.indptr))]
+        n_positives, n_active_users = self.processes.all_reduce(list(map(int, numbers)))
+        largest = self.processes.largest(float(matrix.data.max(initial=0.0)))
+        self.confidence = confidence_for(params, largest, self.counts[1], n_active_users)
+        all_one = self.processes.largest(float((matrix.data != 1).any())) == 0
         self.observed = {
             "seen_": sp.csr_array((np.ones(matrix.nnz, dtype=bool), matrix.indices, matrix.indptr), shape=matrix.shape),
-            "pair_weights_": None if (matrix.data == 1).all() else matrix.data,
+            "pair_weights_": None if all_one else matrix.data,
+            "n_positives_": n_positives,
+            "n_active_users_": n_active_users,
             **dict(zip(("user_counts_", "item_counts_"), self.counts, strict=True)),
         }
-        matrix, items = (matrix, np.flatnonzero(matrix.sum(axis=0))) if params.loss == "ials" else _rankable(params, matrix)
+        items = np.flatnonzero(self.counts[1])
+        if params.loss != "ials":
+            matrix, items = _rankable(params, matrix, self.processes)
         self.known = np.flatnonzero(np.diff(matrix.indptr)), items
         if tuple(map(len, self.known)) != matrix.shape:
             matrix = matrix[self.known[0]][:, self.known[1]]
         pointers, columns = (torch.from_numpy(part.astype(np.int32)).to(device) for part in (matrix.indptr, matrix.indices))
-        self.matrix, self.plan = matrix, Plan(Pairs.from_rows(pointers, columns, matrix.shape[1]))
+        self.matrix, self.plan = matrix, Plan(Pairs.from_rows(pointers, columns, matrix.shape[1]), processes=self.processes)
         self.described = [reading.described.get(role) for role in ROLES]
         self.features = features_of(self.described, self.known)
 
+    def _gain(self, dtype):
+        """What ``ials`` is told of how much a positive weighs: a float where all weigh the same."""
+        gain = raise_tiny(self.confidence * self.matrix.data)  # user-major already
+        if len(gain) and (gain == gain[0]).all():
+            return float(gain[0])
+        return torch.from_numpy(gain).to(self.device, dtype)
+
+    def _arrange(self, module):
+        """Put the random rows of a module, drawn for users in the order of their labels, into that of the plan."""
+
     def make_solver(self):
         """Make the solver for the users and items that have something to learn from; all others get the mean row."""
-        params, matrix, plan = self.params, self.matrix, self.plan
+        params, plan = self.params, self.plan
         generator = torch.Generator("cpu").manual_seed(self.seed)
         dtype, begun = getattr(torch, params.dtype), None
-        kind = BiasedMF if params.biased else PlainMF
-        n_users, n_items = matrix.shape
-        module = kind(n_users, n_items, params.n_factors, init_std=INIT_STD, generator=generator, dtype=dtype)
+        kind, init_std = BiasedMF if params.biased else PlainMF, 0.0 if params.distributed else INIT_STD
+        sizes = len(self.known[0]), len(self.known[1])
+        module = kind(*sizes, params.n_factors, init_std=init_std, generator=generator, dtype=dtype)
+        self._arrange(module)
+        if params.distributed:
+            scatter(module, self.users[self.known[0]], INIT_STD / params.n_factors**0.5, self.seed, params.dtype)
+            generator.manual_seed(self.seed)  # it has come as far as there are users here
         if self.start is not None:
             _, begun = self.start.fill(module, self.known, 0.0)
             begun = torch.from_numpy(begun).to(self.device)
@@ -56,9 +85,10 @@ class PositivesPart(Part):
                 module.get_parameter("item_biases").data.add_(self.start.factors.constant * begun.cpu())
         module = module.to(self.device)
         if params.loss == "ials":
-            gain = torch.from_numpy(raise_tiny(self.confidence * matrix.data)).to(self.device, dtype)  # user-major already
-            return ImplicitLeastSquares(module, plan, gain, alpha=params._alpha(), features=self.features)
-        weight = np.maximum(matrix.data / matrix.data.mean(), 1e-30)  # greater than zero in float32 too
+            options = {"alpha": params._alpha(), "features": self.features, "repeated": self.repeated}
+            return ImplicitLeastSquares(module, plan, self._gain(dtype), **options)
+        total, n = self.processes.all_reduce([float(self.matrix.data.sum()), self.matrix.nnz])
+        weight = np.maximum(self.matrix.data / (total / n), 1e-30)  # greater than zero in float32 too
         return ranking_solver(
             module,
             plan,
@@ -73,7 +103,19 @@ class PositivesPart(Part):
             generator=generator,
             begun=begun if self.start is not None and self.start.factors.biased else None,
             features=self.features,
+            uniform_of=self._uniform_of() if params.distributed else None,
         )
+
+    def _uniform_of(self):
+        """What negatives are drawn from, by the labels of users and the numbers of items: see ``ranking_solver``."""
+        users, items = self.users[self.known[0]], np.arange(len(self.known[1]))  # the items' numbers are the same in all
+        of_users = np.repeat(stable_hash(users, "user"), np.diff(self.matrix.indptr))
+        keys, count = pair_keys(of_users, stable_hash(items, "item")[self.matrix.indices]), self.params.n_negatives
+
+        def uniform_of(seed):
+            return lambda places, number: torch.from_numpy(uniform_draws(keys, seed, count, places.numpy(), number))
+
+        return uniform_of
 
     def attributes(self, solver, last=False):
         factors = solver.solution()
@@ -86,39 +128,56 @@ class PositivesPart(Part):
         return self.observed | {"confidence_": self.confidence} | attributes_of(factors)
 
 
-def _confidence(params, matrix):
-    """The confidence that is asked for, or else suits a matrix of weights, which float32 must be able to hold."""
-    largest, what = float(matrix.data.max()), "weight of a pair"
+def confidence_for(params, largest, item_counts, n_users):
+    """The confidence that is asked for, or else suits the weights of positives, which float32 must be able to hold.
+
+    Parameters
+    ----------
+    params : estimator
+    largest : float
+        The largest weight of a pair.
+    item_counts : ndarray of shape (n_items,)
+        Weights by item, summed.
+    n_users : int
+        How many have a positive.
+
+    Returns
+    -------
+    float
+    """
+    what = "weight of a pair"
     if params.loss == "ials" and params.confidence is not None:
         largest, what = params.confidence * largest, what + ", times confidence,"
     if not 1e-30 <= largest <= 1e30:
         raise ValueError(f"The largest {what} must lie between 1e-30 and 1e30. Got {largest:.3g}. Rescale the weights.")
     if params.confidence is not None:
         return params.confidence
-    n_users, n_items = _n_known(matrix)
-    return POSITIVES * (n_users * n_items) / matrix.data.sum()
+    return POSITIVES * (n_users * np.count_nonzero(item_counts)) / item_counts.sum()
 
 
-def _rankable(params, matrix):
+def _rankable(params, matrix, processes):
     """Without the users who have every item that could be drawn; the items that can be."""
     rest = matrix
     while True:
-        counts = (rest if params.negatives == "popularity" else matrix).sum(axis=0)
+        counts = _summed((rest if params.negatives == "popularity" else matrix).sum(axis=0), processes)
         items, lengths = np.flatnonzero(counts), np.diff(rest.indptr)
         full = lengths == len(items)
-        if not full.any():
+        n_full, n_left = processes.all_reduce([int(np.count_nonzero(full)), int(lengths[~full].sum())])
+        if n_full == 0:
             return rest, items
         weight = np.where(np.repeat(full, lengths), 0.0, rest.data)
         rest = sp.csr_array((weight, rest.indices, rest.indptr), shape=rest.shape, copy=True)  # others have its indices
         rest.eliminate_zeros()
-        if rest.nnz == 0:
-            n_users, n_items = _n_known(matrix)
+        if n_left == 0:
+            (n_users,) = processes.all_reduce([int(np.count_nonzero(np.diff(matrix.indptr)))])
             raise ValueError(
                 f'Every user has every item, so loss="{params.loss}" has nothing to rank them above. Got {n_users} users and '
-                f'{n_items} items. Use loss="ials".'
+                f'{np.count_nonzero(_summed(matrix.sum(axis=0), processes))} items. Use loss="ials".'
             )
 
 
-def _n_known(matrix):
-    """How many users and items have any positive."""
-    return tuple(np.count_nonzero(matrix.sum(axis=axis)) for axis in (1, 0))
+def _summed(values, processes):
+    """The sums of an array over the processes."""
+    if processes.size == 1:
+        return values
+    return processes.all_reduce([torch.from_numpy(values)])[0].numpy()

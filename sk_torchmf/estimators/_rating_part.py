@@ -9,8 +9,9 @@ from sk_torchmf.distributed import EXACT, N_SHARDS
 from sk_torchmf.estimators._fitting import observed_attributes, observed_of
 from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.inputs import context
+from sk_torchmf.inputs.initial_rows import scatter
 from sk_torchmf.inputs.side_features import ROLES, features_of
-from sk_torchmf.inputs.stable_hash import normal_rows, shares, stable_hash
+from sk_torchmf.inputs.stable_hash import shares, stable_hash
 from sk_torchmf.model.cut_points import CutPoints, find_levels
 from sk_torchmf.nn import POINTWISE, Pairs, Plan, squared_error
 from sk_torchmf.nn.exact_plan import ExactPlan
@@ -183,7 +184,7 @@ class RatingPart(Part):
         module = params._module(*self.pairs.shape, params.n_factors, mean=mean, **options)
         self._arrange(module)
         if params.distributed:
-            self._scatter(module, row.init_std / params.n_factors**0.5)
+            scatter(module, self.user_labels(), row.init_std / params.n_factors**0.5, self.seed, params.dtype)
         if self.start is not None:
             self.start.fill(module, self.known, mean, self.scale, self.processes)
         plan = self._plan()
@@ -205,14 +206,6 @@ class RatingPart(Part):
 
     def user_labels(self):
         return self.users[self.known[0]]
-
-    def _scatter(self, module, std):
-        """Give a module random rows, in place, that are the same whichever process has a user and however many there are."""
-        labels = self.user_labels(), np.arange(len(self.known[1]))  # the items' numbers are the same in all
-        with torch.no_grad():
-            for at, (role, rows) in enumerate(zip(ROLES, (module.user_factors, module.item_factors), strict=True)):
-                drawn = normal_rows(stable_hash(labels[at], role), rows.shape[1], 2 * self.seed + at, self.params.dtype)
-                rows += std * torch.from_numpy(drawn)
 
     def attributes(self, solver, last=False):
         factors = solver.solution()

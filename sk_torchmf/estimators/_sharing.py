@@ -1,5 +1,6 @@
 """Fits that several processes share: what they refuse, what they have in common, how their parts become one estimator or files."""
 
+import copy
 import errno
 import os
 import re
@@ -15,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from sk_torchmf.distributed import communicator, has_group
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import seen_in
-from sk_torchmf.estimators._saving import SavedEstimator, folded, unfolded
+from sk_torchmf.estimators._saving import SavedEstimator, folded, is_fitted_attribute, unfolded
 from sk_torchmf.inputs import context
 from sk_torchmf.inputs.effects import join_effects
 from sk_torchmf.inputs.exchange import check_equal, check_types, exchange, firsts_of, owners_of, send
@@ -41,6 +42,11 @@ NEEDS = {  # the value of a parameter in a fit that is shared, and why
 }
 
 
+POSITIVES_NEEDS = {  # likewise of a fit to positives
+    "early_stopping": (False, "what is held out would have to be scored by all processes"),
+    "checkpoint": (None, "a file would hold the rows of one process alone"),
+    "warm_start": (False, "earlier rows of a user may lie in another process"),
+}
 MODULE_NEEDS = {  # likewise of a fit of any module
     "n_processes": (1, "each rank is a process already"),
     "features": (None, "their values are not yet agreed on by all processes"),
@@ -65,7 +71,7 @@ def check_shareable(estimator, processes, needs=NEEDS, **given):
     """
     params = estimator.get_params(deep=False)
     for name, (value, reason) in needs.items():
-        got = params[name]
+        got = params.get(name, value)  # not every estimator has all of them
         is_given = isinstance(got, str | Integral) and not isinstance(got, bool)
         if got != value if is_given else not (got is None or _is_false(got)):
             raise ValueError(
@@ -238,10 +244,10 @@ def joined(attributes, processes):
 
 def part_of(attributes):
     """What is of the users of one process, of its fitted attributes."""
-    n, posterior = len(attributes["users_"]), attributes["user_posterior_"]
+    n, posterior = len(attributes["users_"]), attributes.get("user_posterior_")
     own = {name: attributes[name][:n] for name in ROWS if attributes.get(name) is not None}
     own |= {name: attributes[name] for name in OTHERS if attributes.get(name) is not None}
-    pattern = "observed_" if "observed_" in attributes else "seen_"  # of an estimator that has not kept its observations
+    pattern = _pattern_of(attributes)
     of_rows = {"count": None} if posterior is None else dict(zip(("count", "doubt"), posterior[3:], strict=False))
     return own | {pattern: attributes[pattern]} | {name: None if values is None else values[:n] for name, values in of_rows.items()}
 
@@ -250,17 +256,21 @@ def common_of(attributes):
     """What is the same in all processes, of their fitted attributes."""
     own = *ROWS, *OTHERS, "n_users_", "observed_", "seen_"
     found = {name: value for name, value in attributes.items() if name not in own}
-    posterior = attributes["user_posterior_"]
-    if posterior is not None:  # of the doubts the last row is that of a user of whom nothing is known
-        posterior = posterior[:3] + ((None, posterior[4][-1:]) if len(posterior) > 4 else ())
-    return found | {"user_posterior_": posterior}
+    if (posterior := found.get("user_posterior_")) is not None:  # of the doubts the last row is an unknown user's
+        found["user_posterior_"] = posterior[:3] + ((None, posterior[4][-1:]) if len(posterior) > 4 else ())
+    return found
+
+
+def _pattern_of(attributes):
+    """Where the pairs are: in ``seen_`` of an estimator that keeps no values of them."""
+    return "observed_" if "observed_" in attributes else "seen_"
 
 
 def some_of(part, rows):
     """A part of some of its users, by their row numbers."""
     found = {name: values[rows] for name, values in part.items() if values is not None and name != "pair_weights_"}
     if part.get("pair_weights_") is not None:
-        found["pair_weights_"] = _with_values(part["observed_"], part["pair_weights_"])[rows].data
+        found["pair_weights_"] = _with_values(part[_pattern_of(part)], part["pair_weights_"])[rows].data
     return dict.fromkeys(part) | found
 
 
@@ -290,13 +300,11 @@ def together(attributes, parts):
 
     found = {name: rows(name) for name in ROWS if parts[0].get(name) is not None}
     found |= {"users_": users, "n_users_": len(users)}
-    if "observed_" in parts[0]:
-        observed = matrix([part["observed_"] for part in parts])
-        found |= {"observed_": observed, "seen_": seen_in(observed)}
-    else:
-        found["seen_"] = matrix([part["seen_"] for part in parts])
+    pattern = _pattern_of(parts[0])
+    observed = matrix([part[pattern] for part in parts])
+    found |= {pattern: observed, "seen_": seen_in(observed) if pattern == "observed_" else observed}
     if "pair_weights_" in parts[0]:
-        weighted = [_with_values(part["observed_"], part["pair_weights_"]) for part in parts if part["pair_weights_"] is not None]
+        weighted = [_with_values(part[pattern], part["pair_weights_"]) for part in parts if part["pair_weights_"] is not None]
         found["pair_weights_"] = matrix(weighted).data if weighted else None
     if "effects_" in parts[0]:
         found |= _joined_effects(parts, places, matrix)
@@ -371,11 +379,50 @@ def _with_values(pattern, values):
     return sp.csr_array((values, pattern.indices, pattern.indptr), shape=pattern.shape)
 
 
-class SavedParts(SavedEstimator):
-    """An estimator that goes into a file or, where several processes have its parts, into a folder."""
+class Gathering(SavedEstimator):
+    """An estimator whose fit several processes may share: put together, and saved by parts. Before the other bases."""
 
     # parameters
     distributed: bool
+
+    def _check_shared(self, processes, **given):
+        check_shareable(self, processes, **given)
+
+    def gather(self):
+        """Put the parts of a fit with ``distributed`` together: an estimator with the users of all processes.
+
+        After such a fit a process knows its own users only. All processes call this at once, and each must have the memory for all
+        users and ratings.
+
+        Returns
+        -------
+        estimator
+            Of this class, with ``distributed=False``: what one process would have fitted to all the data, on every process. Of an
+            estimator that is not distributed, a copy.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        ValueError
+            Where these are not all processes of the fit, or not its processes alone.
+        DistributedError
+            Where another process fails or is lost.
+
+        Examples
+        --------
+        >>> from sk_torchmf import BiasedMatrixFactorization, datasets
+        >>> X = datasets.make_ratings(n_users=50, n_items=20, n_ratings=500, random_state=0).interactions
+        >>> whole = BiasedMatrixFactorization(n_factors=2, random_state=0).fit(X).gather()
+        >>> whole.n_users_
+        50
+        """
+        check_is_fitted(self)
+        attributes = {name: value for name, value in vars(self).items() if is_fitted_attribute(name)}
+        if self.distributed:
+            with communicator(True) as processes:
+                attributes = joined(attributes, processes)
+        return copy.copy(self)._publish(attributes).set_params(distributed=False)
 
     @documented()
     def save(self, path, *, ratings=True):

@@ -1,16 +1,19 @@
-"""Ratings on disk, and the solver that fits a built-in module to them block by block."""
+"""Ratings and positives on disk, and the solvers that fit a built-in module to them block by block."""
 
 import numpy as np
 import torch
 
+from sk_torchmf._validation import raise_tiny
+from sk_torchmf.estimators._positives_part import PositivesPart, confidence_for
 from sk_torchmf.estimators._rating_part import RatingPart
-from sk_torchmf.inputs.side_features import ROLES
+from sk_torchmf.inputs.initial_rows import arrange
+from sk_torchmf.inputs.side_features import ROLES, features_of
 from sk_torchmf.inputs.stored_pairs import StoredPairs, StoredPlan, StoredValues
 from sk_torchmf.inputs.stored_pattern import pattern_of
+from sk_torchmf.inputs.stored_positives import survey_positives
 from sk_torchmf.inputs.stored_ratings import survey
 from sk_torchmf.model.cut_points import find_levels
 from sk_torchmf.nn import POINTWISE, squared_error
-from sk_torchmf.solvers.base import by_side
 from sk_torchmf.solvers.ordinal import ordinal_loss
 from sk_torchmf.solvers.scaling import standardise
 
@@ -51,10 +54,41 @@ class StoredPart(RatingPart):
         return StoredPlan(self.pairs)
 
     def _arrange(self, module):
-        rank = torch.from_numpy(np.argsort(np.argsort(self.known[0])))
-        with torch.no_grad():
-            for values in by_side(dict(module.named_parameters()))["user"].values():
-                values.copy_(values[rank])
+        arrange(module, self.known[0])
+
+
+class StoredPositivesPart(PositivesPart):
+    """The positives of a data set on disk, whose users are in its own order; the numbers of what it keeps are those of labels."""
+
+    def __init__(self, params, reading, device, seed, start):
+        self.params, self.device, self.seed, self.start = params, device, seed, start
+        self.processes, self.users, data = reading.processes, reading.users, reading.data
+        found, places = survey_positives(data.shards), (data.user_ids, data.item_ids)
+        n_active_users = int(np.count_nonzero(found.counts[0]))
+        self.confidence = confidence_for(params, found.largest, found.counts[1], n_active_users)
+        self.weighted, self.repeated = found.weighted, found.repeated
+        self.pairs = StoredPairs(data.shards, found.counts[1] > 0, device)
+        self.plan = StoredPlan(self.pairs)
+        self.known = places[0][self.pairs.users], places[1][self.pairs.items]
+        self.described = [reading.described.get(role) for role in ROLES]
+        self.features = features_of(self.described, self.known)
+        self.counts = tuple(map(np.zeros, reading.shape))
+        for count, place, own in zip(self.counts, places, found.counts, strict=True):
+            count[place] = own
+        self.observed = {
+            "seen_": pattern_of(data, reading.shape),
+            "n_positives_": found.n_pairs,
+            "n_active_users_": n_active_users,
+            **dict(zip(("user_counts_", "item_counts_"), self.counts, strict=True)),
+        }
+
+    def _gain(self, dtype):
+        if not self.weighted:
+            return float(raise_tiny(np.array(float(self.confidence))))
+        return StoredValues(self.pairs, "weights", dtype, lambda weights: raise_tiny(self.confidence * weights.astype(np.float64)))
+
+    def _arrange(self, module):
+        arrange(module, self.known[0])
 
 
 def _levels_of(found):

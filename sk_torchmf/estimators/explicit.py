@@ -1,6 +1,5 @@
 """Matrix factorization of explicit ratings, plain and biased, as two regressors."""
 
-import copy
 from collections import ChainMap
 from dataclasses import replace
 from numbers import Integral, Real
@@ -8,16 +7,14 @@ from typing import Any
 
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._validation import LARGEST, MOST, SMALLEST, check_device
-from sk_torchmf.distributed import EXACT, communicator
+from sk_torchmf.distributed import EXACT
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, work_of
 from sk_torchmf.estimators._rating_part import RatingPart
 from sk_torchmf.estimators._ratings import RatingPredictor
-from sk_torchmf.estimators._saving import is_fitted_attribute
-from sk_torchmf.estimators._sharing import SavedParts, check_shareable, has_rows_to_go_on, joined, shared_validation
+from sk_torchmf.estimators._sharing import Gathering, check_shareable, has_rows_to_go_on, shared_validation
 from sk_torchmf.estimators._stored_part import StoredPart
 from sk_torchmf.inputs import context
 from sk_torchmf.inputs.forms import SHARDS, SPARSE, read_rated
@@ -36,7 +33,7 @@ UNSTORED = {  # parameters, and why a fit to a data set on disk has no use for t
 LOSSES: ChainMap[str, Any] = ChainMap({"ordinal": None}, POINTWISE)  # ordinal has cut points to learn
 
 
-class ExplicitFactorization(SavedParts, RatingPredictor):
+class ExplicitFactorization(Gathering, RatingPredictor):
     """Base of the explicit estimators: parameters, ``fit`` and ``partial_fit``."""
 
     _parameter_constraints: dict = {
@@ -187,42 +184,6 @@ class ExplicitFactorization(SavedParts, RatingPredictor):
                 "partial_fit takes no Shards: it keeps all ratings in memory. Use fit, with warm_start=True to go on from the rows."
             )
         return self._partial_fit(X, y, sample_weight, user=user_features, item=item_features)
-
-    def gather(self):
-        """Put the parts of a fit with ``distributed`` together: an estimator with the users of all processes.
-
-        After such a fit a process knows its own users only. All processes call this at once, and each must have the memory for all
-        users and ratings.
-
-        Returns
-        -------
-        estimator
-            Of this class, with ``distributed=False``: what one process would have fitted to all the data, on every process. Of an
-            estimator that is not distributed, a copy.
-
-        Raises
-        ------
-        NotFittedError
-            Before ``fit``.
-        ValueError
-            Where these are not all processes of the fit, or not its processes alone.
-        DistributedError
-            Where another process fails or is lost.
-
-        Examples
-        --------
-        >>> from sk_torchmf import BiasedMatrixFactorization, datasets
-        >>> X = datasets.make_ratings(n_users=50, n_items=20, n_ratings=500, random_state=0).interactions
-        >>> whole = BiasedMatrixFactorization(n_factors=2, random_state=0).fit(X).gather()
-        >>> whole.n_users_
-        50
-        """
-        check_is_fitted(self)
-        attributes = {name: value for name, value in vars(self).items() if is_fitted_attribute(name)}
-        if self.distributed:
-            with communicator(True) as processes:
-                attributes = joined(attributes, processes)
-        return copy.copy(self)._publish(attributes).set_params(distributed=False)
 
     def _has_biases(self):
         return self._module.biased

@@ -12,15 +12,23 @@ from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, work_of
 from sk_torchmf.estimators._positives import PositivesPredictor
 from sk_torchmf.estimators._positives_part import PositivesPart
-from sk_torchmf.inputs.forms import read_weighted
+from sk_torchmf.estimators._sharing import POSITIVES_NEEDS, Gathering, check_shareable
+from sk_torchmf.estimators._stored_part import StoredPositivesPart
+from sk_torchmf.inputs.forms import SHARDS, read_weighted
+from sk_torchmf.inputs.shards import Shards
+from sk_torchmf.inputs.stored_ratings import read_shards
 from sk_torchmf.nn import RANKING
 from sk_torchmf.training.callbacks import with_callbacks
 
+UNSHARED = [  # parameters, whether a value of theirs is none that several processes share, and why
+    ("temperature", lambda temperature: temperature is not None, "is fitted on blocks of users, who would be others"),
+    ("negatives", lambda negatives: negatives == "popularity", "takes numbers of users that no process keeps"),
+]
 LOSSES: ChainMap[str, Any] = ChainMap({"ials": None}, RANKING)  # ials is not in pairs
 
 
 @documented(epoch="iteration", observations="positives", entries="seen_")
-class ImplicitMatrixFactorization(PositivesPredictor):
+class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
     r"""Matrix factorization of implicit feedback, :math:`s_{ui} = p_u \cdot q_i \; (+ b_i)`, that ranks.
 
     Every observation is a positive: something a user has bought, heard, read. The model learns to score it above what that user has
@@ -76,6 +84,11 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     @dtype
     @device
     @warm_start
+    distributed : bool, default=False
+        Whether this is one fit of all processes of the default group of ``torch.distributed``, each of which calls ``fit`` with
+        a part of the data, see ``gather``. Features, validation data and checkpoints are refused, as are ``temperature`` and
+        ``negatives="popularity"``. Initial rows and negatives are drawn by the users' labels, so that the result does not depend,
+        beyond rounding, on the number of processes.
     @random_state
     @verbose
 
@@ -95,6 +108,8 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     @seen_
     @user_counts_, item_counts_
     @pair_weights_
+    n_positives_, n_active_users_ : int
+        Pairs of the fit, each counted once, and users who have any: of all processes that shared it.
     confidence_ : float
         The confidence that ``ials`` uses.
     @user_encoder_, item_encoder_
@@ -183,6 +198,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         "temperature": [Interval(Real, SMALLEST, LARGEST, closed="both"), None],
         "exact": ["boolean", None],
         "max_iter": [Interval(Integral, 1, MOST, closed="both"), None],
+        "distributed": ["boolean"],
         **ENCODER_CONSTRAINTS,
         **FIT_CONSTRAINTS,
     }
@@ -215,6 +231,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         dtype="float32",
         device=None,
         warm_start=False,
+        distributed=False,
         random_state=None,
         verbose=0,
     ):
@@ -243,6 +260,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         self.dtype = dtype
         self.device = device
         self.warm_start = warm_start
+        self.distributed = distributed
         self.random_state = random_state
         self.verbose = verbose
 
@@ -255,6 +273,9 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         ----------
         @X
             The values of a matrix and a container's ``ratings`` say nothing. A pair that comes twice counts twice.
+            Or ``Shards``, a data set on disk, with the loss ``ials``: the model is that of its rows as a table, and memory does not
+            grow with them. Its ratings say nothing, its weights are what ``y`` and ``sample_weight`` of a table are; both must be
+            None.
         y : array-like of shape (n,), optional
             Weights of the positives, >= 0, such as counts of plays. None for a sparse matrix.
         @sample_weight
@@ -301,6 +322,11 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         A call takes as long as a ``fit`` to all positives so far with ``warm_start``, so give it many at a time. For a few new
         users there is ``fold_in``.
         """
+        if isinstance(X, Shards):
+            raise TypeError(
+                "partial_fit takes no Shards: it keeps all positives in memory. Use fit, with warm_start=True to go on from the "
+                "rows."
+            )
         return self._partial_fit(X, y, sample_weight, user=user_features, item=item_features)
 
     def _check(self):
@@ -315,11 +341,30 @@ class ImplicitMatrixFactorization(PositivesPredictor):
             )
         return check_device(self.device)
 
+    def _check_shared(self, processes, **given):
+        check_shareable(self, processes, POSITIVES_NEEDS, **given)
+        for name, is_refused, why in UNSHARED:
+            if is_refused(value := getattr(self, name)):
+                shown = f'"{value}"' if isinstance(value, str) else repr(value)
+                raise ValueError(
+                    f"distributed=True takes no {name}={shown}, which {why}. Leave it at its default, or use distributed=False."
+                )
+
     def _read(self, X, y, sample_weight):
-        return read_weighted(X, y, sample_weight, self.user, self.item)
+        if isinstance(X, Shards):
+            self._check_takes_shards()
+            return read_shards(X, y, sample_weight, type(self).__name__, rated=False)
+        return read_weighted(X, y, sample_weight, self.user, self.item, is_part=self.distributed)
+
+    def _check_takes_shards(self):
+        """Refuse what a fit to a data set on disk does not do."""
+        if self.loss != "ials":
+            raise ValueError(f'A fit to Shards needs loss="ials", which reads them block by block. Got loss="{self.loss}".')
+        if self.distributed:
+            raise ValueError("distributed must be False in a fit to Shards, which one process reads. Got True. Give each a table.")
 
     def _part(self, reading, device, seed, start):
-        return PositivesPart(self, reading, device, seed, start)
+        return (StoredPositivesPart if reading.form == SHARDS else PositivesPart)(self, reading, device, seed, start)
 
     def _work(self, reading):
         return work_of(reading, self.n_factors)

@@ -155,7 +155,7 @@ def form_of(X):
         raise TypeError("X must hold its rows, and a LazyFrame has none yet. Pass X.collect().")
     if isinstance(X, Shards):
         raise TypeError(
-            "X is a data set on disk, Shards, which nothing but fit takes, and not that of every estimator. "
+            "X is a data set on disk, Shards, which nothing but fit takes. "
             "Pass a table, Interactions or a sparse matrix; sk_torchmf.parquet predicts and recommends for what is on disk."
         )
     if isinstance(X, UserBlock) or (isinstance(X, list) and X and isinstance(X[0], UserBlock)):
@@ -267,7 +267,7 @@ def read_weighted(X, y, sample_weight, user, item, *, is_part=False):
     if y is not None:
         weights = as_weights(data.ratings)
         data.weights = raise_tiny(weights if data.weights is None else weights * data.weights)
-        if len(data) and not data.weights.any():
+        if len(data) and not data.weights.any() and not is_part:
             what = "y is zero" if not weights.any() else "y times the weight is zero"
             raise ValueError(f"{what} for every observation. At least one must be greater than zero.")
     data.ratings = None

@@ -144,6 +144,46 @@ def uniform_numbers(hashed, at, seed):
     return _uniform(mixed(hashed ^ mixed(np.array([seed], dtype=np.uint64))) + at.astype(np.uint64) * np.uint64(GOLDEN))
 
 
+def pair_keys(rows, columns):
+    """A number for each of some pairs of labels, by the hashes of both: ndarrays of shape (n,), uint64, in and out."""
+    return mixed(rows ^ mixed(columns))
+
+
+def uniform_draws(keys, seed, count, places, number):
+    """Draw uniform numbers by keys and seed alone: whoever has a key draws the same.
+
+    Parameters
+    ----------
+    keys : ndarray of shape (n,), uint64
+    seed : int
+        At least zero.
+    count : int
+        How many places a key has.
+    places : ndarray of shape (m,), int
+        The places that are asked for: the first ``count`` are those of the first key, and so on.
+    number : int
+        Of another draw at the same places.
+
+    Returns
+    -------
+    ndarray of shape (m,), float64
+        Between 0 and 1, neither of which comes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_torchmf.inputs.stable_hash import pair_keys, stable_hash, uniform_draws
+    >>> user, item = stable_hash(np.array(["ann", "bob"]), "user"), stable_hash(np.array(["tea", "milk"]), "item")
+    >>> keys = pair_keys(user, item)
+    >>> drawn = uniform_draws(keys, 0, 3, np.arange(6), 0)
+    >>> np.array_equal(uniform_draws(keys[1:], 0, 3, np.arange(3), 0), drawn[3:])
+    True
+    """
+    key, step = keys[places // count], (places % count + number * count).astype(np.uint64)
+    starts = mixed(key ^ mixed(np.array([seed], dtype=np.uint64)))
+    return _uniform(starts + step * np.uint64(GOLDEN))
+
+
 def _uniform(counters):
     return ((mixed(counters) >> np.uint64(11)) + 0.5) * 2.0**-53
 

@@ -41,7 +41,7 @@ class StoredRatings:
 def read_shards(shards, y, sample_weight, name, *, rated=True):
     """Read the arguments of a ``fit`` to a data set on disk; ``name`` is the estimator's, for messages.
 
-    Where it is not ``rated``, every pair is a positive, and ratings say nothing.
+    Where it is not ``rated``, every row is a positive, and its rating says nothing.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def survey(shards, loss, dtype):
     limits, totals = (float(known.min()), float(known.max())), np.zeros(len(known))
     by_user, by_item = np.zeros(shards.n_users), np.zeros(shards.n_items)
     total, moment, weighted = 0.0, 0.0, False
-    for block in _pieces(shards):
+    for block in pieces(shards):
         weight = None if block.weights is None else block.weights.astype(np.float64)
         weighted |= weight is not None
         users = slice(block.offset, block.offset + block.n_users)
@@ -141,14 +141,14 @@ def survey(shards, loss, dtype):
     location, scale = moment / total, 1.0
     if loss.standardised:
         size, square = float(np.abs(known).max()) or 1.0, 0.0
-        for block in _pieces(shards):
+        for block in pieces(shards):
             squares = np.square((loss.check(block.codes.astype(np.float64)) - location) / size)
             square += squares.sum() if block.weights is None else squares @ block.weights.astype(np.float64)
         scale = scale_of(location, size * (square / total) ** 0.5, size)
     return Survey((by_user, by_item), location, scale, limits, lambda codes: loss.check(codes.astype(np.float64)), weighted)
 
 
-def _pieces(shards):
+def pieces(shards):
     """The shards in pieces of so many ratings as are worked on at once."""
     for shard in shards:
         cuts = np.searchsorted(shard.pointers, np.arange(BLOCK, shard.n_ratings, BLOCK))

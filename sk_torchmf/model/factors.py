@@ -93,7 +93,7 @@ class Side:
     def with_centred_biases(self):
         """The side with biases of mean zero, and what the mean was."""
         biases = np.asarray(self.biases)
-        level = float((biases if self.counts is None else biases[self.counts > 0]).mean(dtype=np.float64))
+        level = float(self.mean_of(biases if self.counts is None else biases[self.counts > 0]))
         weights = self.weights
         if weights is not None:
             width = self.factors.shape[1] + 1
@@ -212,13 +212,14 @@ class Factors:
         return cls(users, items, float(state.get("global_mean", 0.0)), prior, noise)
 
     @classmethod
-    def from_rows(cls, users, items, n_factors):
+    def from_rows(cls, users, items, n_factors, mean_of_users=mean_of_rows):
         """Take over rows ``[P]`` and ``[Q]`` or, of a biased model, ``[P, b_u, 1]`` and ``[Q, 1, b_i]``: Tensors (n, width)."""
         users, items = (side.detach().cpu().numpy() for side in (users, items))
         factors = [side[:, :n_factors].copy() for side in (users, items)]
         if users.shape[1] == n_factors:
-            return cls(*map(Side.of, factors))
-        return cls(Side.of(factors[0], users[:, n_factors].copy()), Side.of(factors[1], items[:, n_factors + 1].copy()))
+            return cls(Side.of(factors[0], mean_of=mean_of_users), Side.of(factors[1]))
+        biases = users[:, n_factors].copy(), items[:, n_factors + 1].copy()
+        return cls(Side.of(factors[0], biases[0], mean_of=mean_of_users), Side.of(factors[1], biases[1]))
 
     @property
     def n_factors(self):

@@ -24,6 +24,10 @@ class NegativeSampler:
         A CPU generator: draws are made on the CPU and moved, so that devices draw alike.
     device : torch.device or str, default="cpu"
         Where the draws go.
+    uniform : callable, optional
+        Where draws come from instead of ``generator``: takes places (n,), int64, and the number of a round, from 0, and returns
+        uniform numbers from 0 to 1, float64. The places are those of the negatives that a call of ``draw`` asks for, one row's
+        after another's; what was seen is drawn anew in the next round.
 
     Attributes
     ----------
@@ -49,12 +53,12 @@ class NegativeSampler:
             [1, 1]])
     """
 
-    def __init__(self, seen, *, popularity=False, item_counts=None, generator=None, device="cpu"):
+    def __init__(self, seen, *, popularity=False, item_counts=None, generator=None, device="cpu", uniform=None):
         seen = sp.csr_array(seen)
         if not seen.has_canonical_format:
             seen = seen.copy()
             seen.sum_duplicates()
-        self.seen, self.generator, self.device = seen, generator, device
+        self.seen, self.generator, self.device, self.uniform = seen, generator, device, uniform
         n_users, self.n_items = seen.shape
         counts = np.diff(seen.indptr)
         self.n_unobserved = self.n_items - counts.astype(np.int64)
@@ -97,25 +101,31 @@ class NegativeSampler:
             at = int(user[~known][0])
             raise ValueError(f"User {at} has every item there is to draw, so there are no negatives. Leave this user out.")
         rows = user.repeat_interleave(n_negatives)
-        drawn = self._propose(len(rows))
+        drawn = self._propose(torch.arange(len(rows), device="cpu"), 0)
         todo = self.find_seen(rows, drawn)
-        for _ in range(ROUNDS):
+        for number in range(1, ROUNDS + 1):
             if len(todo) == 0:
                 break
-            drawn[todo] = self._propose(len(todo))
+            drawn[todo] = self._propose(todo, number)
             todo = todo[self.find_seen(rows[todo], drawn[todo])]
         if len(todo):
             self._draw_from_rest(rows, drawn, todo)
         return drawn.view(len(user), n_negatives).to(self.device)
 
-    def _propose(self, n):
-        if self._limits is None:
-            return torch.randint(self.n_items, (n,), generator=self.generator, device="cpu")
-        return self._draw_by(self._limits, n)
+    def _propose(self, places, number):
+        if self._limits is not None:
+            return self._draw_by(self._limits, places, number)
+        if self.uniform is not None:
+            return (self.uniform(places, number) * self.n_items).long().clamp_max_(self.n_items - 1)
+        return torch.randint(self.n_items, (len(places),), generator=self.generator, device="cpu")
 
-    def _draw_by(self, limits, n):
+    def _draw_by(self, limits, places, number):
         """Places (n,) in a row of cumulated shares, each drawn with the chance of its share."""
-        drawn = torch.rand(n, generator=self.generator, dtype=torch.float64, device="cpu") * limits[-1]
+        if self.uniform is None:
+            drawn = torch.rand(len(places), generator=self.generator, dtype=torch.float64, device="cpu")
+        else:
+            drawn = self.uniform(places, number)
+        drawn = drawn * limits[-1]
         return torch.searchsorted(limits, drawn, right=True).clamp_max_(len(limits) - 1)
 
     def find_seen(self, user, item):
@@ -150,4 +160,4 @@ class NegativeSampler:
             rest = np.flatnonzero(share)
             places = todo[rows[todo] == user]
             limits = torch.from_numpy(np.cumsum(share[rest]))
-            drawn[places] = torch.from_numpy(rest)[self._draw_by(limits, len(places))]
+            drawn[places] = torch.from_numpy(rest)[self._draw_by(limits, places, ROUNDS + 1)]

@@ -59,9 +59,10 @@ def halves(design):
     n = design.n_rows if design.plan is None else design.plan.n_items
     lot = torch.randint(2, (n,), generator=torch.Generator("cpu").manual_seed(0), dtype=torch.int32, device="cpu")
     if design.plan is not None:
-        pairs = design.plan.pairs
-        lot, of_items = torch.zeros(design.n_rows, dtype=torch.int32, device=pairs.device), lot.to(pairs.device)
-        lot.index_add_(0, pairs.users.long(), of_items[pairs.columns.long()])
+        device = design.plan.device
+        lot, of_items = torch.zeros(design.n_rows, dtype=torch.int32, device=device), lot.to(device)
+        for rows, _, block in design.plan:
+            lot[rows].index_add_(0, block.users.long(), of_items[block.columns.long()])
     return (lot % 2 == 1)[:, None]
 
 

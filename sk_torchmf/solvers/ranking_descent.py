@@ -298,7 +298,7 @@ class Descent(Solver):
         return value, gradients
 
     def solution(self):
-        factors = Factors.from_rows(*self.rows, self.n_factors)
+        factors = Factors.from_rows(*self.rows, self.n_factors, self.objective.plan.mean_of_users)
         return with_weights(factors, self.objective.regressions, *self.rows, self.objective.plan)
 
     def state(self):
@@ -356,6 +356,7 @@ def ranking_solver(
     generator=None,
     begun=None,
     features=None,
+    uniform_of=None,
 ):
     """Make the solver that fits positives above what users have not.
 
@@ -387,6 +388,9 @@ def ranking_solver(
         Which items' biases start where the module has them.
     features : SideFeatures, optional
         Of the users and items that the module has; the softmax of cosines has no ridge and no use for them.
+    uniform_of : callable, optional
+        Where negatives come from if not from the generator, which then gives a seed for each pass only: takes that seed and returns
+        ``uniform`` of ``NegativeSampler``.
 
     Returns
     -------
@@ -407,6 +411,12 @@ def ranking_solver(
     with torch.no_grad():
         users, items = (side.clone() for side in module.rows())  # (n_users, width), (n_items, width)
         means = module.mean_rows(0.0)
+
+    def draw():
+        if uniform_of is not None:
+            sampler.uniform = uniform_of(int(torch.randint(2**62, (1,), generator=generator, device="cpu")))
+        return sampler.draw(user, n_negatives)
+
     columns = free_columns(k, users.shape[1] > k, loss)
     if users.shape[1] > k:
         biases = popularity_biases(plan.sums(weight)[1], n_negatives, sampler.share).to(weight)
@@ -425,7 +435,7 @@ def ranking_solver(
         alpha=alpha,
         n_factors=k,
         n_negatives=n_negatives,
-        draw=None if exact else lambda: sampler.draw(user, n_negatives),
+        draw=None if exact else draw,
         features=features,
         **known,
     )

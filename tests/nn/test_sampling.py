@@ -145,3 +145,29 @@ def test_explicit_zeros_and_duplicates_are_what_a_user_has_once():
 
 def test_nobody_asked_is_nothing_drawn():
     assert NegativeSampler(small_matrix()).draw(torch.empty(0, dtype=torch.int64), 3).shape == (0, 3)
+
+
+def test_numbers_from_elsewhere_decide_what_is_drawn_and_what_was_seen_gets_others():
+    """User 0 has all but item 1, and gets item 0 until the third round; user 1 gets item 0, at once."""
+    asked = []
+
+    def uniform(places, number):
+        asked.append((number, places.tolist()))
+        return torch.full((len(places),), 0.1 if number < 2 else 0.5, dtype=torch.float64)
+
+    seen = sp.csr_array([[1, 0, 1], [0, 1, 1]])
+    drawn = NegativeSampler(seen, uniform=uniform).draw(torch.tensor([1, 0]), 2)
+    assert drawn.tolist() == [[0, 0], [1, 1]]
+    assert asked == [(0, [0, 1, 2, 3]), (1, [2, 3]), (2, [2, 3])]
+
+
+def test_numbers_from_elsewhere_decide_by_shares_too():
+    """Of a user who has but one of many items, of which the last has the share of eight."""
+    seen = sp.csr_array([[1, 0, 0, 0]])
+    sampler = NegativeSampler(
+        seen,
+        popularity=True,
+        item_counts=np.array([1.0, 1.0, 1.0, 16.0]),  # to the power 0.75: 1, 1, 1 and 8, in all 11
+        uniform=lambda places, number: torch.tensor([1.5 / 11, 2.5 / 11, 3.5 / 11, 10.5 / 11], dtype=torch.float64),
+    )
+    assert sampler.draw(torch.tensor([0]), 4).tolist() == [[1, 2, 3, 3]]

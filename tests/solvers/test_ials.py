@@ -9,6 +9,7 @@ from rating_problems import side_features
 from solving import fit_ials
 
 from sk_torchmf.nn import BiasedMF, Pairs, PlainMF, Plan
+from sk_torchmf.solvers import ials
 from sk_torchmf.solvers.base import copy_state
 from sk_torchmf.solvers.design import SEEN
 from sk_torchmf.solvers.fold_in import fold_in_ials
@@ -109,6 +110,29 @@ def test_ials_leaves_the_module_and_fixed_columns_alone(kind):
     if kind is BiasedMF:  # [P, 0, 1] and [Q, 1, b_i]
         assert_array_equal(users[:, K:], np.tile([0.0, 1.0], (len(users), 1)))
         assert (items[:, K] == 1).all()
+
+
+@kinds
+def test_one_gain_of_all_pairs_is_that_of_each(kind):
+    _, pairs, gain = positives()
+    one = fit_ials(start(kind, pairs), pairs, 1.7, alpha=ALPHA, max_iter=4, tol=0)
+    each = fit_ials(start(kind, pairs), pairs, torch.full_like(gain, 1.7), alpha=ALPHA, max_iter=4, tol=0)
+    assert_allclose(one[0] @ one[1].T, each[0] @ each[1].T, rtol=1e-10)
+    assert_allclose(one[2]["loss"], each[2]["loss"], rtol=1e-12)
+
+
+@kinds
+def test_ials_in_blocks_finds_the_same_and_its_state_has_no_number_for_a_pair(kind, monkeypatch):
+    _, pairs, gain = positives()
+    whole = ImplicitLeastSquares(start(kind, pairs), Plan(pairs), gain, alpha=ALPHA)
+    monkeypatch.setattr(ials, "BLOCK", 5)
+    blocks = ImplicitLeastSquares(start(kind, pairs), Plan(pairs), gain, alpha=ALPHA)
+    assert len(blocks.plan) > 3 > len(whole.plan)
+    for _ in range(3):
+        assert blocks.step()["loss"] == pytest.approx(whole.step()["loss"], rel=1e-12)
+    for ours, theirs in zip(blocks.rows, whole.rows, strict=True):
+        assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+    assert {name for part in blocks.state().values() for name in part} == {"rows", "of_observed", "iteration"}
 
 
 def test_ials_stops_by_tol_after_five_small_improvements():

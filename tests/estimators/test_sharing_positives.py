@@ -1,0 +1,111 @@
+"""Fits to positives that several processes share, in real ones: the same as by one, or refused with words."""
+
+import sys
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from numpy.testing import assert_allclose, assert_array_equal
+from several_processes import run
+from sharing_positives import ASKED, FITS, N_USERS, OTHER_FITS, OTHERS, REFUSED, make, part
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
+EVERY_FIT = [*FITS, *OTHER_FITS]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one process in a group of one finds."""
+    return {
+        name: found[0] for name, found in run("sharing_positives", [(EVERY_FIT, 60)], 1, tmp_path_factory.mktemp("one")).items()
+    }
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def size(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def found(size, tmp_path_factory):
+    groups = [(EVERY_FIT, 60), ([*OTHERS, "bytes_of_an_epoch"], 60)]
+    return run("sharing_positives", groups, size, tmp_path_factory.mktemp("ranks"))
+
+
+def assert_same(ours, theirs, name):
+    """Numbers to 1e-12, relative to the largest."""
+    if isinstance(theirs, tuple | list):
+        for own, other in zip(ours, theirs, strict=True):
+            assert_same(own, other, name)
+    elif isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys()
+        for key in theirs.keys() - {"seconds"}:
+            assert_same(ours[key], theirs[key], name)
+    elif sp.issparse(theirs):
+        for own in ("indptr", "indices", "data"):
+            assert_array_equal(getattr(ours, own), getattr(theirs, own), name)
+        assert (ours.shape, ours.dtype, ours.indices.dtype) == (theirs.shape, theirs.dtype, theirs.indices.dtype)
+    elif isinstance(theirs, float) or getattr(theirs, "dtype", np.dtype(object)).kind == "f":
+        assert np.asarray(ours).dtype == np.asarray(theirs).dtype
+        largest = np.abs(theirs).max(initial=1, where=np.isfinite(theirs))  # a place in a list that no item has left is -inf
+        assert_allclose(ours, theirs, rtol=0, atol=1e-12 * largest, err_msg=name)
+    else:
+        assert_array_equal(ours, theirs, name)
+
+
+@pytest.mark.parametrize("case", EVERY_FIT)
+def test_gathered_parts_are_the_fit_of_one_process(found, alone, case):
+    _, expected = alone[case]
+    for own, gathered in found[case]:
+        assert gathered.keys() == expected.keys()
+        for name, value in expected.items():
+            assert_same(gathered[name], value, name)
+        for name in ("item_factors_", "item_counts_", "mean_user_", "history_", "n_positives_", "confidence_"):
+            assert_same(own[name], expected[name], name)
+        assert own["seen_"].shape == (len(own["users_"]), len(own["items_"]))
+    assert_array_equal(np.sort(np.concatenate([own["users_"] for own, _ in found[case]])), expected["users_"])
+
+
+def test_every_user_of_a_part_is_of_one_process(found, alone):
+    assert len(alone["ials"][1]["users_"]) == N_USERS
+    assert min(len(own["users_"]) for own, _ in found["ials"]) > 0
+    assert min(len(own["users_"]) for own, _ in found["all_rows_on_the_last"]) > 0
+
+
+@pytest.mark.parametrize("case", ASKED)
+def test_process_says_of_its_users_and_of_new_ones_what_the_whole_says(found, case):
+    for own, whole, loaded in found[case]:
+        assert_same(own, whole, case)
+        assert_same(loaded, own, case)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_shared_is_refused_by_all(found, name):
+    for kind, message in found[f"refused_{name}"]:
+        assert kind == "ValueError"
+        assert REFUSED[name][2] in message
+
+
+@pytest.mark.parametrize(
+    ("case", "text"),
+    [
+        ("every_user_has_every_item", 'so loss="logistic" has nothing to rank them above. Got 4 users and 3 items.'),
+        ("weights_out_of_range_in_one", "The largest weight of a pair, times confidence, must lie between 1e-30 and 1e30."),
+    ],
+)
+def test_what_is_wrong_with_the_whole_is_said_by_all(found, case, text):
+    for kind, message in found[case]:
+        assert kind == "ValueError"
+        assert text in message
+
+
+def test_two_numbers_for_each_item_beside_its_row_are_summed_an_epoch(found, size):
+    """What pulls an item and its bias, and how its pairs bend; and one number of the users' pairs. Nothing of the users."""
+    assert found["bytes_of_an_epoch"] == [(300 * (3 + 1 + 1) + 1) * 8] * size
+
+
+def test_initial_rows_are_all_that_differs_from_a_fit_that_is_not_distributed(alone):
+    X, y, _ = part(0, 1)
+    model = make(n_factors=1, max_iter=300, tol=0, distributed=False).fit(X, y)
+    shared = make(n_factors=1, max_iter=300, tol=0, distributed=False, random_state=1).fit(X, y)
+    assert_allclose(shared.predict(X), model.predict(X), rtol=0, atol=1e-6)

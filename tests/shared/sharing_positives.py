@@ -1,0 +1,191 @@
+"""Cases of fits to positives that several processes share: each function runs in all of them and returns what this one got."""
+
+import tempfile
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch.distributed as dist
+
+from sk_torchmf import ImplicitMatrixFactorization, Interactions
+from sk_torchmf.distributed import communicator
+
+N_USERS, N_ITEMS = 40, 15
+LOSSES = {"ials": {}, "logistic": {"n_negatives": 2}, "softmax": {}}
+DRAWN = {"bpr": {}, "hinge": {"biased": True}, "adaptive_hinge": {}, "softmax": {"exact": False}, "logistic": {"exact": False}}
+FORMS = ["numbers", "text", "container", "sparse"]
+
+
+def whole(form="numbers"):
+    """What the processes share: ids and weights; one user has every item, and some pairs are there twice but in a sparse matrix."""
+    rng = np.random.default_rng(0)
+    has = rng.random((N_USERS, N_ITEMS)) < rng.uniform(0.1, 0.7, size=(N_USERS, 1))
+    has[3], has[has.sum(1) == 0, 2] = True, True
+    user, item = np.nonzero(has)
+    if form != "sparse":
+        user, item = np.append(user, user[::9]), np.append(item, item[::9])
+    weight = rng.integers(1, 6, len(user)) / 2
+    if form == "text":
+        user, item = (np.char.add(prefix, ids.astype(str)) for prefix, ids in (("user", user), ("song ", item)))
+    elif form == "numbers":
+        user, item = 3 * user + 7, 100 - item
+    return user, item, weight
+
+
+def part(rank, size, form="numbers", weighted=False):
+    """X, y and weights of a process: any rows, but of a sparse matrix those of consecutive users."""
+    user, item, weight = whole(form)
+    first, last = N_USERS * rank // size, N_USERS * (rank + 1) // size
+    rows = np.flatnonzero((user >= first) & (user < last)) if form == "sparse" else np.arange(rank, len(user), size)
+    user, item, weight = user[rows], item[rows], weight[rows] if weighted else None
+    if form == "container":
+        return Interactions(user, item, weights=weight, num_users=N_USERS, num_items=N_ITEMS), None, None
+    if form == "sparse":
+        matrix = sp.csr_array((np.ones(len(user)), (user - first, item)), shape=(last - first, N_ITEMS))
+        return matrix, None, 1.0 + np.arange(first, last) if weighted else None
+    return pd.DataFrame({"user": user, "item": item}), weight, None
+
+
+def make(**options):
+    params = {"n_factors": 3, "max_iter": 8, "dtype": "float64", "random_state": 0, "distributed": True}
+    return ImplicitMatrixFactorization(**params | options)
+
+
+def place():
+    """Rank and size."""
+    with communicator(True) as processes:
+        return processes.rank, processes.size
+
+
+def state(model):
+    return {name: value for name, value in vars(model).items() if name.endswith("_") and name[0] != "_"}
+
+
+def found_by(model, X, y=None, weight=None):
+    """The attributes of a fit, and of all its parts together."""
+    model.fit(X, y, weight)
+    return state(model), state(model.gather())
+
+
+def fit(form="numbers", weighted=False, **options):
+    return found_by(make(**options), *part(*place(), form, weighted))
+
+
+FITS = {
+    f"{loss}{'_biased' if biased else ''}{'_weighted' if weighted else ''}": partial(
+        fit, weighted=weighted, loss=loss, biased=biased, **options
+    )
+    for loss, options in LOSSES.items()
+    for biased in (False, True)
+    for weighted in (False, True)
+}
+FITS |= {f"{loss}_drawn": partial(fit, weighted=True, loss=loss, **options) for loss, options in DRAWN.items()}
+FITS |= {"bpr_sparse": partial(fit, "sparse", loss="bpr"), "bpr_text": partial(fit, "text", loss="bpr")}
+FITS |= {f"ials_{form}": partial(fit, form, weighted=True) for form in FORMS[1:]}
+FITS |= {"softmax_sparse": partial(fit, "sparse", weighted=True, loss="softmax"), "confident": partial(fit, confidence=3.0)}
+
+
+def all_rows_on_the_last():
+    rank, size = place()
+    X, y, weight = part(0, 1, weighted=True)
+    some = slice(None) if rank == size - 1 else slice(0, 0)
+    return found_by(make(), X[some], y[some], weight)
+
+
+def few_users():
+    """Processes end without users, and of two users one has every item."""
+    rank, size = place()
+    X = pd.DataFrame({"user": [1, 1, 1, 5, 5], "item": [0, 1, 2, 0, 1]})
+    return found_by(make(loss="softmax", n_factors=1), X[rank::size])
+
+
+OTHER_FITS = ["all_rows_on_the_last", "few_users"]
+
+
+def answers_for_own_users(form, **options):
+    """What this process says of its users, and what the whole says of them; the same of new users."""
+    model = make(**options).fit(*part(*place(), form, True))
+    whole, own = model.gather(), model.users_
+    pairs = np.repeat(own, 2), np.tile(model.items_[:2], len(own))
+    new = sp.csr_array(np.array([[1.0, 1.0, 1.0, *[0.0] * (N_ITEMS - 3)]]))
+    path = f"{tempfile.mkdtemp()}/part.npz"
+    model.save(path)
+
+    def answers(one):
+        return {
+            "predict": one.predict(*pairs),
+            "recommend": one.recommend(own, k=4),
+            "unknown": one.recommend(-5 if form != "text" else "nobody", k=3),
+            "new": one.recommend(new, k=3),
+            "folded": one.fold_in(new),
+        }
+
+    return answers(model), answers(whole), answers(ImplicitMatrixFactorization.load(path))
+
+
+ASKED = {
+    "asked": partial(answers_for_own_users, "text"),
+    "asked_logistic": partial(answers_for_own_users, "numbers", loss="logistic", biased=True),
+    "asked_softmax": partial(answers_for_own_users, "numbers", loss="softmax"),
+}
+
+
+def _raised(run):
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        run()
+    return type(caught.value).__name__, str(caught.value)
+
+
+REFUSED = {
+    "temperature": ({"loss": "softmax", "temperature": 0.1}, {}, "takes no temperature=0.1"),
+    "popularity": ({"loss": "softmax", "negatives": "popularity"}, {}, 'takes no negatives="popularity"'),
+    "early_stopping": ({"early_stopping": True}, {}, "needs early_stopping=False"),
+    "user_features": ({}, {"user_features": pd.DataFrame({"age": [3.0]}, index=[7])}, "takes no user_features"),
+}
+
+
+def refused(options, given):
+    return _raised(lambda: make(**options).fit(*part(*place()), **given))
+
+
+CASES = FITS | ASKED | {f"refused_{name}": partial(refused, options, given) for name, (options, given, _) in REFUSED.items()}
+
+
+def every_user_has_every_item():
+    rank, size = place()
+    rows = np.arange(rank, 12, size)
+    return _raised(lambda: make(loss="logistic").fit(pd.DataFrame({"user": rows // 3, "item": rows % 3})))
+
+
+def weights_out_of_range_in_one():
+    rank, size = place()
+    X, y, _ = part(rank, size, weighted=True)
+    return _raised(lambda: make(confidence=1e10).fit(X, y * (1e25 if rank == 0 else 1)))
+
+
+def bytes_of_an_epoch():
+    """What is summed over the processes in an epoch, apart from what is short, where there are 300 items."""
+    rank, size = place()
+    X = pd.DataFrame({"user": np.arange(rank, 900, size) % 50, "item": np.arange(rank, 900, size) % 300})
+    n_bytes, all_reduce = [], dist.all_reduce
+
+    def counted(tensor, *args):
+        n_bytes.append(tensor.numel() * tensor.element_size())
+        return all_reduce(tensor, *args)
+
+    def fit(max_iter):
+        n_bytes.clear()
+        dist.all_reduce = counted
+        try:
+            make(max_iter=max_iter).fit(X)
+        finally:
+            dist.all_reduce = all_reduce
+        return sum(n_bytes)
+
+    return fit(3) - fit(2)
+
+
+OTHERS = [*ASKED, *[f"refused_{name}" for name in REFUSED], "every_user_has_every_item", "weights_out_of_range_in_one"]
+globals().update(CASES)
