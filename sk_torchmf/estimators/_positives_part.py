@@ -5,9 +5,11 @@ import scipy.sparse as sp
 import torch
 
 from sk_torchmf._validation import raise_tiny
+from sk_torchmf.estimators._positives import COSINE
 from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.inputs.side_features import ROLES, features_of
 from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF, Plan
+from sk_torchmf.solvers.cosine_softmax import cosine_solver
 from sk_torchmf.solvers.finished_rows import with_regressed_weights
 from sk_torchmf.solvers.ials import ImplicitLeastSquares
 from sk_torchmf.solvers.ranking_descent import ranking_solver
@@ -46,44 +48,38 @@ class PositivesPart(Part):
         params, matrix, plan = self.params, self.matrix, self.plan
         generator = torch.Generator("cpu").manual_seed(self.seed)
         dtype, begun = getattr(torch, params.dtype), None
-        kind = BiasedMF if params.biased else PlainMF
+        kind = BiasedMF if params._has_biases() else PlainMF
         n_users, n_items = matrix.shape
         module = kind(n_users, n_items, params.n_factors, init_std=INIT_STD, generator=generator, dtype=dtype)
         if self.start is not None:
             _, begun = self.start.fill(module, self.known, 0.0)
             begun = torch.from_numpy(begun).to(self.device)
-            if params.biased:  # here the level is a part of the items' biases
+            if kind is BiasedMF:  # here the level is a part of the items' biases
                 module.get_parameter("item_biases").data.add_(self.start.factors.constant * begun.cpu())
         module = module.to(self.device)
+        begun = begun if self.start is not None and self.start.factors.biased else None
         if params.loss == "ials":
             gain = torch.from_numpy(raise_tiny(self.confidence * matrix.data)).to(self.device, dtype)  # user-major already
             return ImplicitLeastSquares(module, plan, gain, alpha=params._alpha(), features=self.features)
         weight = np.maximum(matrix.data / matrix.data.mean(), 1e-30)  # greater than zero in float32 too
-        return ranking_solver(
-            module,
-            plan,
-            torch.from_numpy(weight).to(self.device, dtype),
-            RANKING[params.loss],
-            alpha=params._alpha(),
-            n_negatives=params.n_negatives,
-            popularity=params.negatives == "popularity",
-            exact=params.exact,
-            temperature=params.temperature,
-            max_iter=params.max_iter,
-            generator=generator,
-            begun=begun if self.start is not None and self.start.factors.biased else None,
-            features=self.features,
-        )
+        weight = torch.from_numpy(weight).to(self.device, dtype)
+        drawn = {"popularity": params.negatives == "popularity", "exact": params.exact, "generator": generator}
+        options = {"max_iter": params.max_iter, "begun": begun, **drawn}
+        if params.loss == COSINE:
+            return cosine_solver(module, plan, weight, temperature=params._temperature(n_items), **options)
+        options |= {"alpha": params._alpha(), "n_negatives": params.n_negatives, "features": self.features}
+        return ranking_solver(module, plan, weight, RANKING[params.loss], **options)
 
     def attributes(self, solver, last=False):
         factors = solver.solution()
-        if self.params.temperature is not None:  # there is no ridge that could draw rows to what features say
+        if self.params.loss == COSINE:  # there is no ridge that could draw rows to what features say
             factors = with_regressed_weights(factors, self.features, self.plan)
         if factors.biased:
             factors = factors.with_centred_biases()
         encoded = [None if side is None else side.encoded for side in self.described]
         factors = factors.spread_over(self.known, self.counts, encoded)
-        return self.observed | {"confidence_": self.confidence} | attributes_of(factors)
+        found = self.observed | {"confidence_": self.confidence} | attributes_of(factors)
+        return found | {"temperature_": solver.temperature} if self.params.loss == COSINE else found
 
 
 def _confidence(params, matrix):
