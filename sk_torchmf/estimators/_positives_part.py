@@ -66,7 +66,8 @@ class PositivesPart(Part):
         drawn = {"popularity": params.negatives == "popularity", "exact": params.exact, "generator": generator}
         options = {"max_iter": params.max_iter, "begun": begun, **drawn}
         if params.loss == COSINE:
-            return cosine_solver(module, plan, weight, temperature=params._temperature(n_items), **options)
+            made = {"temperature": params._temperature(n_items), "spectral": self.start is None}
+            return cosine_solver(module, plan, weight, **made, **options)
         options |= {"alpha": params._alpha(), "n_negatives": params.n_negatives, "features": self.features}
         return ranking_solver(module, plan, weight, RANKING[params.loss], **options)
 

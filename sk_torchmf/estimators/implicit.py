@@ -29,8 +29,10 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     Parameters
     ----------
     @n_factors
-    loss : {"ials", "cosine", "logistic", "bpr", "hinge", "adaptive_hinge", "softmax"}, default="ials"
-        What is minimised, see Notes. ``ials`` is by far the fastest; which ranks best depends on the data: try them in a search.
+    loss : {"cosine", "ials", "logistic", "bpr", "hinge", "adaptive_hinge", "softmax"}, default="cosine"
+        What is minimised, see Notes. ``cosine`` needs no tuning, and ranks as well as ``ials`` does after a search or better.
+        ``ials`` is some ten times faster, and learns from features of items and users that have positives too: take it for tens of
+        millions of positives.
     biased : bool, default=None
         Whether items have biases. Without, popularity goes into a factor, which is regularised with the others: where positives
         are few that ranks better. None says yes for ``cosine``, where popularity can go nowhere else, and no for all others.
@@ -200,7 +202,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         self,
         n_factors=64,
         *,
-        loss="ials",
+        loss="cosine",
         biased=None,
         alpha=None,
         confidence=None,

@@ -224,13 +224,15 @@ class Smoothing:
         return to_users, through_unit(to_q, self.free, self.free_length)
 
 
-def cosine_solver(module, plan, weight, *, temperature, popularity=False, exact=None, max_iter=None, generator=None, begun=None):
+def cosine_solver(
+    module, plan, weight, *, temperature, popularity=False, exact=None, max_iter=None, generator=None, begun=None, spectral=True
+):
     """Make the solver that fits positives above what users have not by the softmax of cosines.
 
     Parameters
     ----------
     module : PlainMF or BiasedMF
-        Where ``begun`` is given its factors are the start; else that is spectral, see ``spectral_rows``.
+        Its factors are the start where that is not spectral.
     plan : Plan
         The positives, each pair once; every user has one, and one that the user has not.
     weight : Tensor of shape (n_pairs,)
@@ -246,6 +248,8 @@ def cosine_solver(module, plan, weight, *, temperature, popularity=False, exact=
         A CPU generator.
     begun : Tensor of shape (n_items,), bool, optional
         Which items' biases start where the module has them.
+    spectral : bool
+        Whether to start from ``spectral_rows``.
 
     Returns
     -------
@@ -257,7 +261,7 @@ def cosine_solver(module, plan, weight, *, temperature, popularity=False, exact=
     weight = weight * user_weights(own, own.mean()).to(weight)[pairs.users.long()]
     with torch.no_grad():
         users, items = (side.clone() for side in module.rows())  # (n_users, width), (n_items, width)
-    if begun is None:
+    if spectral:
         users[:, :k], items[:, :k] = spectral_rows(pairs, k, generator, users)
     if items.shape[1] > k:
         biases = popularity_biases(plan.sums(weight)[1], 1, sampler.share).to(weight)

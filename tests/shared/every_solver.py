@@ -66,7 +66,7 @@ SOLVERS = {
     "sgd": Fit(lambda **o: BiasedMatrixFactorization(4, solver="sgd", max_iter=6, random_state=0, **o)),
     "adagrad": Fit(lambda **o: BiasedMatrixFactorization(4, solver="adagrad", max_iter=6, batch_size=90, random_state=0, **o)),
     "lbfgs": Fit(lambda **o: BiasedMatrixFactorization(4, solver="lbfgs", max_iter=6, random_state=0, **o)),
-    "ials": Fit(lambda **o: ImplicitMatrixFactorization(4, max_iter=6, tol=0, random_state=0, **o), LIKED),
+    "ials": Fit(lambda **o: ImplicitMatrixFactorization(4, loss="ials", max_iter=6, tol=0, random_state=0, **o), LIKED),
     "bpr": Fit(lambda **o: ImplicitMatrixFactorization(4, loss="bpr", biased=True, max_iter=6, random_state=0, **o), LIKED),
     "softmax": Fit(lambda **o: ImplicitMatrixFactorization(4, loss="softmax", max_iter=6, random_state=0, **o), LIKED),
     "cosines": Fit(
