@@ -59,8 +59,8 @@ print(candidates.to_string(index=False, na_rep="default", float_format="{:.3f}".
 # Each mark is a candidate. Times are those of the machine that ran this page, and of fits on two thirds of the positives.
 
 fig, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
-colors = ["#0072B2", "#D55E00", "#009E73", "#E69F00"]  # of Okabe and Ito, for all eyes
-for (loss, marks), color, marker in zip(candidates.groupby("loss", sort=False), colors, "os^D", strict=True):
+colors = ["#CC79A7", "#0072B2", "#D55E00", "#009E73", "#E69F00"]  # of Okabe and Ito, for all eyes
+for (loss, marks), color, marker in zip(candidates.groupby("loss", sort=False), colors, "vos^D", strict=True):
     ax.scatter(marks["fit (s)"], marks["NDCG@10"], color=color, marker=marker, label=loss)
 ax.set_xlim(left=0)
 ax.set(
