@@ -247,7 +247,9 @@ def seconds(folder, results, turns=3):
             for name, features in (("without", None), ("with", words)):
                 fits = [
                     timed(
-                        ImplicitMatrixFactorization(k, loss="ials", max_iter=n, tol=0, random_state=0).fit, data.train, item_features=features
+                        ImplicitMatrixFactorization(k, loss="ials", max_iter=n, tol=0, random_state=0).fit,
+                        data.train,
+                        item_features=features,
                     )[1]
                     for n in (2, 10)
                 ]

@@ -80,7 +80,7 @@ class PositivesPredictor(Recommender):
 
     def _learned_from(self, factors, reading):
         shape = len(factors.users), len(factors.items)
-        found = {"temperature_": self._temperature(shape[1])} if self.loss == COSINE else {}
+        found = {"temperature_": self._temperature(*shape)} if self.loss == COSINE else {}
         if reading is None:
             return found | {"seen_": sp.csr_array(shape, dtype=bool)}
         data = reading.data
@@ -94,9 +94,9 @@ class PositivesPredictor(Recommender):
             return as_python(self.alpha)
         return IALS_ALPHA if self.loss == "ials" else RANKING[self.loss].alpha
 
-    def _temperature(self, n_items):
-        """That of the cosines which is asked for, or else suits so many items."""
-        return suitable_temperature(n_items) if self.temperature == "auto" else as_python(self.temperature)
+    def _temperature(self, n_users, n_items):
+        """That of the cosines which is asked for, or else suits so many users and items."""
+        return suitable_temperature(n_users, n_items) if self.temperature == "auto" else as_python(self.temperature)
 
     def _share(self):
         """The chance of an item to be a negative, up to a factor, as in ``fit``."""

@@ -66,7 +66,7 @@ class PositivesPart(Part):
         drawn = {"popularity": params.negatives == "popularity", "exact": params.exact, "generator": generator}
         options = {"max_iter": params.max_iter, "begun": begun, **drawn}
         if params.loss == COSINE:
-            made = {"temperature": params._temperature(n_items), "spectral": self.start is None}
+            made = {"temperature": params._temperature(n_users, n_items), "spectral": self.start is None}
             return cosine_solver(module, plan, weight, **made, **options)
         options |= {"alpha": params._alpha(), "n_negatives": params.n_negatives, "features": self.features}
         return ranking_solver(module, plan, weight, RANKING[params.loss], **options)

@@ -46,8 +46,9 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         positive with ``logistic``, and without effect with ``softmax``.
     @negatives
     temperature : float or "auto", default="auto"
-        With ``cosine``: scores are cosines divided by the temperature, with the items' biases added. "auto" goes by the number of
-        items n that have any user, :math:`0.1 \, (40000 / n)^{1/4}`, and 0.3 at most: 0.22 for 1,700 items and 0.1 for 40,000.
+        With ``cosine``: scores are cosines divided by the temperature, with the items' biases added. "auto" goes by the
+        numbers m and n of users and items that have positives, :math:`0.1 \, (10^9 / mn)^{1/8}`, and 0.3 at most: 0.22 for 1,000
+        users and 1,700 items, 0.1 for 30,000 users and as many items.
     exact : bool, default=None
         With ``logistic`` and ``softmax``: take the expectation over all negatives, scoring all items for all users in each
         iteration, instead of drawing some. None does so where users times items are at most 2**28, some 270 million. With
@@ -200,7 +201,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
 
     def __init__(
         self,
-        n_factors=64,
+        n_factors=128,
         *,
         loss="cosine",
         biased=None,

@@ -125,10 +125,10 @@ def test_epochs_bring_the_loss_down_and_scores_are_cosines_over_the_temperature(
         assert_allclose(side[:, :K].norm(dim=1), TEMPERATURE**-0.5, rtol=1e-12)
 
 
-def test_the_temperature_goes_by_the_number_of_items():
-    assert suitable_temperature(40_000) == pytest.approx(0.1)
-    assert suitable_temperature(2_500) == pytest.approx(0.2)
-    assert suitable_temperature(10) == 0.3
+def test_the_temperature_goes_by_the_number_of_users_and_items():
+    assert suitable_temperature(20_000, 50_000) == pytest.approx(0.1)
+    assert suitable_temperature(1_000, 3_906.25) == pytest.approx(0.2)
+    assert suitable_temperature(10, 10) == 0.3
     assert model(temperature="auto", max_iter=1).fit(TRAIN).temperature_ == 0.3
     assert model(temperature=0.17, max_iter=1).fit(TRAIN).temperature_ == 0.17
 
