@@ -121,7 +121,7 @@ class Scored:
 def ours(data, grid):
     """One estimator with features of the cold side, by each setting."""
     for params in ParameterGrid(grid):
-        model = ImplicitMatrixFactorization(random_state=0).set_params(**params)
+        model = ImplicitMatrixFactorization(loss="ials", random_state=0).set_params(**params)
         yield params, timed(model.fit, data.train, **{f"{data.side[:-1]}_features": data.encoded()})
 
 
@@ -247,7 +247,9 @@ def seconds(folder, results, turns=3):
             for name, features in (("without", None), ("with", words)):
                 fits = [
                     timed(
-                        ImplicitMatrixFactorization(k, max_iter=n, tol=0, random_state=0).fit, data.train, item_features=features
+                        ImplicitMatrixFactorization(k, loss="ials", max_iter=n, tol=0, random_state=0).fit,
+                        data.train,
+                        item_features=features,
                     )[1]
                     for n in (2, 10)
                 ]

@@ -20,8 +20,10 @@ from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.model.factors import Side
 from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, Pairs, PlainMF
 from sk_torchmf.nn.sampling import POPULARITY_POWER
+from sk_torchmf.solvers.cosine_softmax import suitable_temperature
 from sk_torchmf.solvers.fold_in import fold_in_cosine, fold_in_ials, fold_in_ranking
 
+COSINE = "cosine"
 IALS_ALPHA = 0.01  # regularisation of ials where nothing else is asked for
 
 
@@ -31,19 +33,20 @@ class PositivesPredictor(Recommender):
     # parameters
     loss: str
     alpha: float | None
-    biased: bool
+    biased: bool | None
     n_negatives: int
     negatives: str
-    temperature: float | None
+    temperature: float | str
     dtype: str
     # what fit leaves
     confidence_: float
+    temperature_: float
     pair_weights_: np.ndarray | None
     n_positives_: int
     n_active_users_: int
 
     def _link(self):
-        return POINTWISE["squared_error"] if self.loss == "ials" else RANKING[self.loss]
+        return POINTWISE["squared_error"] if self.loss == "ials" else RANKING["softmax" if self.loss == COSINE else self.loss]
 
     def _earlier(self):
         weights = self._kept_for_more("pair_weights_")
@@ -70,28 +73,33 @@ class PositivesPredictor(Recommender):
             known = seen[np.flatnonzero(informed)]
             means = None if users.weights is None else users.weights.prior_means(data.num_users, features)[informed]
             solve = self._fold_in_ials if self.loss == "ials" else self._fold_in_ranking
-            solve = solve if self.temperature is None else self._fold_in_cosine
+            solve = self._fold_in_cosine if self.loss == COSINE else solve
             rows[informed] = solve(known, share, means)
         return rows
 
     def _has_biases(self):
-        return self.biased
+        return self.loss == COSINE if self.biased is None else self.biased
 
     def _learned_from(self, factors, reading):
         shape = len(factors.users), len(factors.items)
+        found = {"temperature_": self._temperature(*shape)} if self.loss == COSINE else {}
         if reading is None:
-            return {"seen_": sp.csr_array(shape, dtype=bool), "n_positives_": 0, "n_active_users_": 0}
+            return found | {"seen_": sp.csr_array(shape, dtype=bool), "n_positives_": 0, "n_active_users_": 0}
         data = reading.data
         weight = np.ones(len(data)) if data.weights is None else data.weights
         matrix = sp.csr_array(sp.coo_array((weight, (data.user_ids, data.item_ids)), shape=shape))
-        numbers = {"n_positives_": matrix.nnz, "n_active_users_": np.count_nonzero(np.diff(matrix.indptr))}
-        return numbers | {"seen_": matrix.astype(bool), "pair_weights_": matrix.data, "confidence_": self.confidence or 1.0}
+        found |= {"n_positives_": matrix.nnz, "n_active_users_": np.count_nonzero(np.diff(matrix.indptr))}
+        return found | {"seen_": matrix.astype(bool), "pair_weights_": matrix.data, "confidence_": self.confidence or 1.0}
 
     def _alpha(self):
         """The regularisation that is asked for, or else suits the loss."""
         if self.alpha is not None:
             return as_python(self.alpha)
         return IALS_ALPHA if self.loss == "ials" else RANKING[self.loss].alpha
+
+    def _temperature(self, n_users, n_items):
+        """That of the cosines which is asked for, or else suits so many users and items."""
+        return suitable_temperature(n_users, n_items) if self.temperature == "auto" else as_python(self.temperature)
 
     def _share(self):
         """The chance of an item to be a negative, up to a factor, as in ``fit``."""
@@ -119,7 +127,7 @@ class PositivesPredictor(Recommender):
         k, items = self.item_factors_.shape[1], torch.tensor(self._item_rows(), dtype=getattr(torch, self.dtype), device="cpu")
         n_unobserved = np.count_nonzero(share) - seen @ (share > 0).astype(np.float64)
         known = (torch.from_numpy(values).to(items) for values in (share, share.sum() - seen @ share, n_unobserved))
-        rows = fold_in_cosine(_plan(seen), items, *known, n_factors=k, temperature=as_python(self.temperature))
+        rows = fold_in_cosine(_plan(seen), items, *known, n_factors=k, temperature=self.temperature_)
         return rows[:, : k + self._factors.biased].numpy()
 
     def _item_rows(self):
@@ -201,7 +209,7 @@ class PositivesPredictor(Recommender):
         """The estimator whose users are those of a container, folded in with their EncodedFeatures."""
         factors, biases = self._factors.split(self._fold_in(data, features))
         n, pairs = data.num_users, (data.user_ids, data.item_ids)
-        users = Side(factors, biases if self.biased else None, self.mean_user_, np.ones(n))
+        users = Side(factors, biases if self._has_biases() else None, self.mean_user_, np.ones(n))
         seen = sp.csr_array(sp.coo_array((np.ones(len(data), dtype=bool), pairs), shape=(n, self.n_items_)))
         kept = {name: value for name, value in vars(self).items() if is_fitted_attribute(name) and not name.startswith("user_")}
         kept |= attributes_of(replace(self._factors, users=users))

@@ -5,11 +5,13 @@ import scipy.sparse as sp
 import torch
 
 from sk_torchmf._validation import raise_tiny
+from sk_torchmf.estimators._positives import COSINE
 from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.inputs.initial_rows import scatter
 from sk_torchmf.inputs.side_features import ROLES, features_of
 from sk_torchmf.inputs.stable_hash import pair_keys, stable_hash, uniform_draws
 from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF, Plan
+from sk_torchmf.solvers.cosine_softmax import cosine_solver
 from sk_torchmf.solvers.finished_rows import with_regressed_weights
 from sk_torchmf.solvers.ials import ImplicitLeastSquares
 from sk_torchmf.solvers.ranking_descent import ranking_solver
@@ -71,7 +73,7 @@ class PositivesPart(Part):
         params, plan = self.params, self.plan
         generator = torch.Generator("cpu").manual_seed(self.seed)
         dtype, begun = getattr(torch, params.dtype), None
-        kind, init_std = BiasedMF if params.biased else PlainMF, 0.0 if params.distributed else INIT_STD
+        kind, init_std = BiasedMF if params._has_biases() else PlainMF, 0.0 if params.distributed else INIT_STD
         sizes = len(self.known[0]), len(self.known[1])
         module = kind(*sizes, params.n_factors, init_std=init_std, generator=generator, dtype=dtype)
         self._arrange(module)
@@ -81,30 +83,24 @@ class PositivesPart(Part):
         if self.start is not None:
             _, begun = self.start.fill(module, self.known, 0.0)
             begun = torch.from_numpy(begun).to(self.device)
-            if params.biased:  # here the level is a part of the items' biases
+            if kind is BiasedMF:  # here the level is a part of the items' biases
                 module.get_parameter("item_biases").data.add_(self.start.factors.constant * begun.cpu())
         module = module.to(self.device)
+        begun = begun if self.start is not None and self.start.factors.biased else None
         if params.loss == "ials":
             options = {"alpha": params._alpha(), "features": self.features, "repeated": self.repeated}
             return ImplicitLeastSquares(module, plan, self._gain(dtype), **options)
         total, n = self.processes.all_reduce([float(self.matrix.data.sum()), self.matrix.nnz])
         weight = np.maximum(self.matrix.data / (total / n), 1e-30)  # greater than zero in float32 too
-        return ranking_solver(
-            module,
-            plan,
-            torch.from_numpy(weight).to(self.device, dtype),
-            RANKING[params.loss],
-            alpha=params._alpha(),
-            n_negatives=params.n_negatives,
-            popularity=params.negatives == "popularity",
-            exact=params.exact,
-            temperature=params.temperature,
-            max_iter=params.max_iter,
-            generator=generator,
-            begun=begun if self.start is not None and self.start.factors.biased else None,
-            features=self.features,
-            uniform_of=self._uniform_of() if params.distributed else None,
-        )
+        weight = torch.from_numpy(weight).to(self.device, dtype)
+        drawn = {"popularity": params.negatives == "popularity", "exact": params.exact, "generator": generator}
+        options = {"max_iter": params.max_iter, "begun": begun, **drawn}
+        if params.loss == COSINE:
+            made = {"temperature": params._temperature(*sizes), "spectral": self.start is None}
+            return cosine_solver(module, plan, weight, **made, **options)
+        options |= {"alpha": params._alpha(), "n_negatives": params.n_negatives, "features": self.features}
+        options["uniform_of"] = self._uniform_of() if params.distributed else None
+        return ranking_solver(module, plan, weight, RANKING[params.loss], **options)
 
     def _uniform_of(self):
         """What negatives are drawn from, by the labels of users and the numbers of items: see ``ranking_solver``."""
@@ -119,13 +115,14 @@ class PositivesPart(Part):
 
     def attributes(self, solver, last=False):
         factors = solver.solution()
-        if self.params.temperature is not None:  # there is no ridge that could draw rows to what features say
+        if self.params.loss == COSINE:  # there is no ridge that could draw rows to what features say
             factors = with_regressed_weights(factors, self.features, self.plan)
         if factors.biased:
             factors = factors.with_centred_biases()
         encoded = [None if side is None else side.encoded for side in self.described]
         factors = factors.spread_over(self.known, self.counts, encoded)
-        return self.observed | {"confidence_": self.confidence} | attributes_of(factors)
+        found = self.observed | {"confidence_": self.confidence} | attributes_of(factors)
+        return found | {"temperature_": solver.temperature} if self.params.loss == COSINE else found
 
 
 def confidence_for(params, largest, item_counts, n_users):

@@ -10,10 +10,11 @@ from sk_torchmf._validation import LARGEST, check_size
 from sk_torchmf.nn import NegativeSampler, Plan, squared_error
 from sk_torchmf.solvers.als import PriorMoves, RowPrior, solve_rows
 from sk_torchmf.solvers.base import run
-from sk_torchmf.solvers.cosine_softmax import CosineSoftmax, users_of_a_block
+from sk_torchmf.solvers.cosine_softmax import Adam, softmax_slopes, through_unit, unit, users_of_a_block
 from sk_torchmf.solvers.ranking_descent import Descent, RankingObjective, free_columns, user_weights
 
 STEPS = 20  # of what has no closed form
+COSINE_RATE = 0.05  # of the first of them, of rows of length 1
 
 
 def fold_in_ratings(data, factors, loss, features=None, *, cold_apart=False, leave_one_out=False):
@@ -203,15 +204,22 @@ def fold_in_cosine(pairs, items, share, total, n_unobserved, *, n_factors, tempe
     Tensor of shape (n_rows, width)
         Rows whose inner products with those of items, both as ``CosineSoftmax`` gives them, are the scores.
     """
-    directions, found = items.clone(), []
-    directions[:, :n_factors] = F.normalize(items[:, :n_factors], dim=1)
-    size = users_of_a_block(len(items))
-    for rows, _, block in pairs.blocks_of_users(size):  # of one step an epoch each: Adam counts them
+    k, against = n_factors, torch.log(n_unobserved / total)
+    directions, biases = F.normalize(items[:, :k], dim=1), items[:, k + 1] if items.shape[1] > k else None
+    found = []
+    for rows, _, block in pairs.blocks_of_users(users_of_a_block(pairs.shape[0], len(items))):
         weight = items.new_ones(block.n_pairs)
-        start = block.user_sums(weight, directions)
-        known = weight, share, total[rows], n_unobserved[rows]
-        options = {"n_factors": n_factors, "temperature": temperature, "max_iter": STEPS, "exact": True, "frozen": True}
-        solver = CosineSoftmax(start, items, Plan(block), *known, generator=torch.Generator("cpu"), **options)
-        run(solver, max_iter=STEPS)
-        found.append(solver.unit_rows()[0])
-    return torch.cat(found)
+        mover = Adam(F.normalize(block.user_sums(weight, directions), dim=1))
+        known = block.users.long(), block.columns.long(), weight, share, against[rows]
+        for number in range(1, STEPS + 1):
+            p, length = unit(mover.rows)
+            scores = p @ directions.T / temperature
+            slope = softmax_slopes(scores if biases is None else scores + biases, *known)[1]
+            gradient = through_unit(slope @ directions / temperature, p, length)
+            mover.step(gradient, COSINE_RATE * (1 - 0.9 * (number - 1) / STEPS), number)
+        found.append(unit(mover.rows)[0])
+    users = torch.cat(found) / temperature**0.5
+    if biases is None:
+        return users
+    zeros = torch.zeros_like(users[:, :1])
+    return torch.cat([users, zeros, zeros + 1], 1)

@@ -8,8 +8,8 @@ from torch import Tensor
 from sk_torchmf.model.factors import Factors
 from sk_torchmf.nn.row_sums import error_sums, square_sums
 from sk_torchmf.solvers.base import Solver
-from sk_torchmf.solvers.likelihood import observed_blocks
 from sk_torchmf.solvers.objective import Ridge
+from sk_torchmf.solvers.observed import observed_blocks
 from sk_torchmf.solvers.row_regression import regressions_of, with_weights
 
 BLOCK = 2**20  # pairs worked on at once

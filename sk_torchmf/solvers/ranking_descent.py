@@ -13,7 +13,6 @@ from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.model.factors import Factors
 from sk_torchmf.nn import NegativeSampler, Pairs, Plan, RankingLoss, pair_dot
 from sk_torchmf.solvers.base import PATIENCE, Solver, copy_state
-from sk_torchmf.solvers.cosine_softmax import CosineSoftmax
 from sk_torchmf.solvers.objective import Ridge
 from sk_torchmf.solvers.row_regression import RowRegression, about_features, regressions_of, with_weights
 
@@ -351,7 +350,6 @@ def ranking_solver(
     n_negatives=4,
     popularity=False,
     exact=None,
-    temperature=None,
     max_iter=None,
     generator=None,
     begun=None,
@@ -378,8 +376,6 @@ def ranking_solver(
     exact : bool, optional
         Take the expectation over all negatives instead of drawing them, for a loss that has it; by default where users times items
         are at most 2**28.
-    temperature : float, optional
-        Where it is given, the softmax of cosines over it is fitted, see ``CosineSoftmax``: ``alpha`` has no part in that.
     max_iter : int, optional
         See ``Descent``; by default 25 for an exact expectation and 40 otherwise.
     generator : torch.Generator, optional
@@ -387,7 +383,7 @@ def ranking_solver(
     begun : Tensor of shape (n_items,), bool, optional
         Which items' biases start where the module has them.
     features : SideFeatures, optional
-        Of the users and items that the module has; the softmax of cosines has no ridge and no use for them.
+        Of the users and items that the module has.
     uniform_of : callable, optional
         Where negatives come from if not from the generator, which then gives a seed for each pass only: takes that seed and returns
         ``uniform`` of ``NegativeSampler``.
@@ -402,8 +398,8 @@ def ranking_solver(
     options = {"popularity": popularity, "item_counts": item_counts, "generator": generator, "device": plan.device}
     sampler = NegativeSampler(plan.pairs.tocsr(), **options)
     if exact is None:
-        exact = temperature is None and loss.expected is not None and plan.n_users * plan.n_items <= EXACT
-    max_iter = max_iter or (25 if exact and temperature is None else 40)
+        exact = loss.expected is not None and plan.n_users * plan.n_items <= EXACT
+    max_iter = max_iter or (25 if exact else 40)
     user = plan.pairs.users.long()
     own = plan.sums(weight)[0]
     (total,) = plan.total_over_users(lambda some: [own[some].sum()])
@@ -423,10 +419,6 @@ def ranking_solver(
         means[1][k + 1] = biases.mean()
         items[:, k + 1] = biases if begun is None else torch.where(begun, items[:, k + 1], biases)
     known = {"share": sampler.share, "total": sampler.total, "n_unobserved": sampler.n_unobserved}
-    if temperature is not None:
-        known = {name: torch.from_numpy(values).to(weight) for name, values in known.items()}
-        made = {"n_factors": k, "temperature": temperature, "max_iter": max_iter, "exact": exact, "generator": generator}
-        return CosineSoftmax(users, items, plan, weight, **known, **made)
     objective = RankingObjective.build(
         plan,
         weight,

@@ -131,7 +131,9 @@ def test_ten_chunks_come_close_to_one_fit(make):
 
 
 def test_ten_chunks_of_positives_come_close_to_one_fit():
-    make = MODELS["implicit"]
+    def make():
+        return ImplicitMatrixFactorization(4, loss="ials", random_state=0)
+
     liked = DATA[DATA.ratings > 3]
     at_once, streamed = make().fit(liked), make()
     for chunk in np.array_split(np.random.default_rng(1).permutation(len(liked)), 10):
@@ -333,10 +335,10 @@ def test_a_warm_start_finds_the_rows_by_their_labels():
 @pytest.mark.parametrize("more", ["warm_start", "partial_fit"])
 def test_rows_go_on_where_biases_are_given_up_or_taken_on(biased, more):
     # Switching ``biased`` off ended in a KeyError: the earlier model had a tensor that the new one has not.
-    model = ImplicitMatrixFactorization(n_factors=4, biased=not biased, max_iter=30, tol=0, random_state=0).fit(DATA)
+    model = ImplicitMatrixFactorization(n_factors=4, loss="ials", biased=not biased, max_iter=30, tol=0, random_state=0).fit(DATA)
     best = grid(model)
     model.set_params(biased=biased, max_iter=1, warm_start=True)
     went_on = grid(model.fit(DATA) if more == "warm_start" else model.partial_fit(DATA[:1]))
     assert hasattr(model, "item_biases_") == biased
-    cold = grid(ImplicitMatrixFactorization(n_factors=4, biased=biased, max_iter=1, random_state=0).fit(DATA))
+    cold = grid(ImplicitMatrixFactorization(n_factors=4, loss="ials", biased=biased, max_iter=1, random_state=0).fit(DATA))
     assert np.linalg.norm(went_on - best) < 0.5 * np.linalg.norm(cold - best)

@@ -159,7 +159,7 @@ def test_cold_rows_of_a_ranking_loss_are_the_finished_ones_regressed_on_attribut
 
 
 def test_warm_rows_of_cosines_are_as_without_attributes_and_cold_ones_regressed_on_them():
-    plain, model = (precise("softmax", biased=False, temperature=0.2).fit(TRAIN, **more) for more in ({}, {"item_features": ITEMS}))
+    plain, model = (precise("cosine", biased=False, temperature=0.2).fit(TRAIN, **more) for more in ({}, {"item_features": ITEMS}))
     assert_array_equal(as_rows(model, "item", ~IS_COLD), as_rows(plain, "item", ~IS_COLD))
     assert_array_equal(as_rows(model, "user"), as_rows(plain, "user"))
     count = LIKES[:, ~IS_COLD].sum(0)

@@ -13,6 +13,7 @@ from sk_torchmf.distributed import Communicator
 from sk_torchmf.nn import POINTWISE, RANKING, BiasedMF, Pairs, PlainMF, Plan
 from sk_torchmf.solvers import RATING_SOLVERS
 from sk_torchmf.solvers.base import run
+from sk_torchmf.solvers.cosine_softmax import cosine_solver
 from sk_torchmf.solvers.design import SideFeatures
 from sk_torchmf.solvers.ials import ImplicitLeastSquares
 from sk_torchmf.solvers.ranking_descent import ranking_solver
@@ -97,6 +98,11 @@ def descent(loss, popularity, **options):
     return make
 
 
+def cosines(data, plan, kind):
+    generator = torch.Generator().manual_seed(1)
+    return cosine_solver(data.module(kind), plan, data.weight, temperature=0.3, exact=True, max_iter=9, generator=generator)
+
+
 SHARED = {  # what several processes can fit together
     **{
         f"{name} {loss}{' weighted' if weighted else ''}": rating_solver(name, loss, weighted)
@@ -116,7 +122,7 @@ SHARED = {  # what several processes can fit together
 OTHERS = {  # drawn negatives are others for each copy of a user, and a block of users is a step of one process alone
     "lbfgs": rating_solver("lbfgs", "squared_error", True),
     **{f"drawn {name}": descent(name, False, exact=False) for name in RANKING},
-    "cosines": descent("softmax", True, exact=True, temperature=0.3),
+    "cosines": cosines,
 }
 DESCRIBED = {f"{name} features": rating_solver(name, "squared_error", True, features=True) for name in ("als", "adam")}
 DESCRIBED["ials features"] = ials_of_features

@@ -119,7 +119,7 @@ def test_weights_of_any_size(solver, fill):
             check(lambda: make, X, TYPICAL, sample_weight=weight)
 
 
-@pytest.mark.parametrize("loss", ["ials", "logistic", "bpr", "softmax"])
+@pytest.mark.parametrize("loss", ["ials", "logistic", "bpr", "softmax", "cosine"])
 @pytest.mark.parametrize("fill", [1e-300, 1e-30, 1e29])
 def test_weights_of_positives_of_any_size(loss, fill):
     for weight in (np.where(np.arange(40) < 20, fill, 1.0), np.where(np.arange(40) < 39, 1e-30, fill)):
@@ -136,7 +136,7 @@ def test_parameters_of_any_size(solver, params):
     check(lambda: BiasedMatrixFactorization(n_factors=3, solver=solver, random_state=0, max_iter=4, **params), X, TYPICAL)
 
 
-@pytest.mark.parametrize("loss", ["ials", "logistic", "bpr", "softmax"])
+@pytest.mark.parametrize("loss", ["ials", "logistic", "bpr", "softmax", "cosine"])
 @pytest.mark.parametrize(
     "params",
     [
@@ -149,7 +149,7 @@ def test_parameters_of_any_size(solver, params):
     ],
 )
 def test_parameters_of_positives_of_any_size(loss, params):
-    if "temperature" in params and loss != "softmax":
+    if "temperature" in params and loss != "cosine":
         params = {}
     wide = Interactions(USER, ITEM, num_users=9, num_items=9)
     check(lambda: ImplicitMatrixFactorization(n_factors=3, loss=loss, random_state=0, max_iter=3, **params), wide)

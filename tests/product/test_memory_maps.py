@@ -10,7 +10,7 @@ from every_estimator import MODELS, Model
 from numpy.testing import assert_array_equal
 
 DATA = planted(3, mean=3.0)[0]
-COSINES = {"loss": "softmax", "temperature": 0.3, "dtype": "float64"}
+COSINES = {"loss": "cosine", "temperature": 0.3, "dtype": "float64"}
 MAPPED = MODELS | {"implicit, cosines": Model(MODELS["implicit"].entry, MODELS["implicit"].params | COSINES)}
 pytestmark = pytest.mark.usefixtures("one_thread")
 

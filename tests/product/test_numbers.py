@@ -42,7 +42,7 @@ WITH = {  # what makes a parameter count
     "learning_rate": {"solver": "adam"},
     "batch_size": {"solver": "adam"},
     "alpha": {"solver": "als"},
-    "temperature": {"loss": "softmax"},
+    "temperature": {"loss": "cosine"},
     "n_negatives": {"loss": "bpr"},
     "validation_fraction": {"early_stopping": True},
     "n_iter_no_change": {"early_stopping": True, "max_iter": 12},

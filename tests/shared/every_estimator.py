@@ -135,11 +135,16 @@ ESTIMATORS = {
         params=FACTORS,
         overfits={"n_factors": 16, "loss": "bpr", "max_iter": 60},
         checked={
-            "float32": Checked({}, OLDER, strict=False),  # repeated rows are summed before any rounding
-            "float64": Checked({"dtype": "float64"}, OLDER, strict=False),
+            "cosine": Checked({}, NOTHING_TO_RANK | OLDER, strict=False),
+            "float32": Checked({"loss": "ials"}, OLDER, strict=False),  # repeated rows are summed before any rounding
+            "float64": Checked({"loss": "ials", "dtype": "float64"}, OLDER, strict=False),
             "softmax": Checked({"loss": "softmax"}, NOTHING_TO_RANK | OLDER, strict=False),
         },
-        variants={"biased": {"biased": True, "loss": "logistic"}, "popularity": {"loss": "bpr", "negatives": "popularity"}},
+        variants={
+            "ials": {"loss": "ials"},
+            "biased": {"biased": True, "loss": "logistic"},
+            "popularity": {"loss": "bpr", "negatives": "popularity"},
+        },
         positives=True,
     ),
     "torch": Entry(

@@ -66,11 +66,11 @@ SOLVERS = {
     "sgd": Fit(lambda **o: BiasedMatrixFactorization(4, solver="sgd", max_iter=6, random_state=0, **o)),
     "adagrad": Fit(lambda **o: BiasedMatrixFactorization(4, solver="adagrad", max_iter=6, batch_size=90, random_state=0, **o)),
     "lbfgs": Fit(lambda **o: BiasedMatrixFactorization(4, solver="lbfgs", max_iter=6, random_state=0, **o)),
-    "ials": Fit(lambda **o: ImplicitMatrixFactorization(4, max_iter=6, tol=0, random_state=0, **o), LIKED),
+    "ials": Fit(lambda **o: ImplicitMatrixFactorization(4, loss="ials", max_iter=6, tol=0, random_state=0, **o), LIKED),
     "bpr": Fit(lambda **o: ImplicitMatrixFactorization(4, loss="bpr", biased=True, max_iter=6, random_state=0, **o), LIKED),
     "softmax": Fit(lambda **o: ImplicitMatrixFactorization(4, loss="softmax", max_iter=6, random_state=0, **o), LIKED),
     "cosines": Fit(
-        lambda **o: ImplicitMatrixFactorization(4, loss="softmax", temperature=0.3, max_iter=6, random_state=0, **o), LIKED
+        lambda **o: ImplicitMatrixFactorization(4, loss="cosine", temperature=0.3, max_iter=6, random_state=0, **o), LIKED
     ),
     "torch": Fit(lambda **o: torch_model(scheduler="StepLR", scheduler__step_size=2, **o)),
     "torch milestones": Fit(lambda **o: torch_model(scheduler="MultiStepLR", scheduler__milestones=[2, 2, 4], **o)),

@@ -56,7 +56,7 @@ OF_POSITIVES = {
     "confidence": ("1e-300", "1e-30", "0.1", "10", "1e30", "1e300", "np.float16(2)", "np.uint8(3)"),
     "n_negatives": ("1", "30", "np.int8(3)"),
     "negatives": ("'popularity'",),
-    "temperature": ("0.1", "1e-6", "1e6", "1e-300", "1e300", "1", "np.float16(0.1)"),
+    "temperature": ("'auto'", "0.1", "1e-6", "1e6", "1e-300", "1e300", "1", "np.float16(0.1)"),
     "exact": ("True", "False"),
 }
 OF_A_MODULE = {

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+import torch.nn.functional as F
 from communities import TEST, TRAIN, MostPopular, preferences
 from contract_of_positives import ImplicitContract
 from few_positives import K, positives, start
@@ -13,12 +14,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sk_torchmf import ImplicitMatrixFactorization
 from sk_torchmf.model_selection import ranking_scorer
-from sk_torchmf.nn import RANKING, NegativeSampler, Pairs, PlainMF, Plan
+from sk_torchmf.nn import BiasedMF, NegativeSampler, Pairs, PlainMF, Plan
+from sk_torchmf.nn.ranking_losses import expected_softmax
 from sk_torchmf.solvers import cosine_softmax as cosine
 from sk_torchmf.solvers.base import copy_state, run
-from sk_torchmf.solvers.cosine_softmax import CosineSoftmax
+from sk_torchmf.solvers.cosine_softmax import cosine_solver, spectral_rows, suitable_temperature
 from sk_torchmf.solvers.fold_in import fold_in_cosine
-from sk_torchmf.solvers.ranking_descent import ranking_solver, user_weights
+from sk_torchmf.solvers.ranking_descent import user_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TEMPERATURE = 0.3
@@ -26,57 +28,109 @@ MATRIX = sp.csr_array(TRAIN.tocsr())
 
 
 class TestCosines(ImplicitContract):
-    loss = "softmax"
+    loss = "cosine"
     blockwise = (*ImplicitContract.blockwise, cosine)
 
     def make(self, **params):
         return super().make(**{"temperature": TEMPERATURE} | params)
 
 
-def solver_of(pairs, weight, *, popularity=False, **options):
+def solver_of(pairs, weight, kind=PlainMF, **options):
     made = {"temperature": TEMPERATURE, "max_iter": 30, "generator": torch.Generator().manual_seed(1)} | options
-    module = start(PlainMF, pairs)
-    return ranking_solver(module, Plan(pairs), weight, RANKING["softmax"], alpha=0.0, popularity=popularity, **made)
+    return cosine_solver(start(kind, pairs), Plan(pairs), weight, **made)
 
 
 def model(**params):
-    return ImplicitMatrixFactorization(
-        **{"n_factors": 8, "loss": "softmax", "temperature": 0.2, "max_iter": 20, "random_state": 0} | params
-    )
+    return ImplicitMatrixFactorization(**{"n_factors": 8, "loss": "cosine", "temperature": 0.2, "random_state": 0} | params)
 
 
-def loss_by_hand(users, items, has, weight, share):
-    """Of all positives, by loops; users and items are rows of any length, shares weigh the negatives."""
-    total = 0.0
+def unit(row):
+    return row / np.linalg.norm(row)
+
+
+def smoothed_by_hand(users, items, has):
+    """Rows by loops: of users with the mean of what they have, of items with the mean of who has them."""
+    free = np.array([unit(row) for row in items])
+    p = np.array([unit(row + free[own].sum(0) / own.sum() ** 0.5) for row, own in zip(users, has, strict=True)])
+    q = np.array([unit(row + 30 * p[own].mean(0)) for row, own in zip(free, has.T, strict=True)])
+    return p, q
+
+
+def loss_by_hand(users, items, has, weight, share, biases=None):
+    """Of all positives, by loops; users and items are rows of length 1, shares weigh the negatives."""
+    total, biases = 0.0, np.zeros(len(items)) if biases is None else biases
     for u in range(len(users)):
         others = np.flatnonzero(~has[u])
-        cosines = items @ users[u] / np.linalg.norm(items, axis=1) / np.linalg.norm(users[u]) / TEMPERATURE
-        against = share[others] @ np.exp(cosines[others]) * len(others) / share[others].sum()
+        scores = items @ users[u] / TEMPERATURE + biases
+        against = share[others] @ np.exp(scores[others]) * len(others) / share[others].sum()
         for i in np.flatnonzero(has[u]):
-            total += weight[u, i] * np.log(1 + against / np.exp(cosines[i]))
+            total += weight[u, i] * np.log(1 + against / np.exp(scores[i]))
     return total
 
 
+@pytest.mark.parametrize("kind", [PlainMF, BiasedMF])
 @pytest.mark.parametrize("popularity", [False, True])
-def test_the_first_loss_is_that_of_a_plain_loop(popularity):
+def test_the_first_loss_is_that_of_a_plain_loop(popularity, kind, monkeypatch):
+    monkeypatch.setattr(cosine, "BLOCKS", 1)  # all users at once
     has, pairs, weight = positives()
-    rows = [side.detach().numpy() for side in start(PlainMF, pairs).rows()]
+    solver = solver_of(pairs, weight, kind, popularity=popularity)
+    rows = smoothed_by_hand(*(side.numpy() for side in solver.rows[:2]), has)
+    biases = solver.rows[2][:, 0].numpy().copy() if kind is BiasedMF else None
     own = pairs.sums(weight)[0]
     effective = np.zeros(has.shape)
     effective[pairs.users, pairs.columns] = weight * user_weights(own, own.mean())[pairs.users.long()]
     share = has.sum(0) ** 0.75 if popularity else np.ones(has.shape[1])
-    loss = solver_of(pairs, weight, popularity=popularity).step()["loss"]
-    assert_allclose(loss, loss_by_hand(*rows, has, effective, share), rtol=1e-12)
+    assert_allclose(solver.step()["loss"], loss_by_hand(*rows, has, effective, share, biases), rtol=1e-12)
+
+
+def test_gradients_are_those_of_autograd():
+    has, pairs, weight = positives()
+    solver = solver_of(pairs, weight, BiasedMF)
+    some = torch.tensor([0, 3, 4, 9])
+    loss, to_p, to_q, to_biases = solver._loss(some, *solver.smooth(*solver.rows[:2]))
+    found = [*solver.smooth.back(to_p, to_q), to_biases]
+    users, items, biases = free = [side.clone().requires_grad_() for side in solver.rows]
+    matrix = torch.from_numpy(has).double()
+    directions = F.normalize(items, dim=1)
+    p = F.normalize(users + matrix @ directions / matrix.sum(1, keepdim=True).sqrt(), dim=1)
+    q = F.normalize(directions + 30 * matrix.T @ p / matrix.sum(0)[:, None], dim=1)
+    scores = (p[some] @ q.T) / TEMPERATURE + biases[:, 0]
+    place, user = pairs.of_users(some)
+    ones = torch.ones(has.shape[1], dtype=torch.float64)
+    n = (~torch.from_numpy(has)).sum(1)[some].double()
+    expected = expected_softmax(scores, user, pairs.columns[place].long(), solver.weight[place], ones, n, n, 1)
+    assert_allclose(loss, expected.detach(), rtol=1e-12)
+    for own, gradient in zip(found, torch.autograd.grad(expected, free), strict=True):
+        assert_allclose(own, gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_the_start_is_spectral():
+    has, pairs, _ = positives(n_users=40, n_items=30)
+    normalised = has / np.sqrt(has.sum(1, keepdims=True) * has.sum(0))
+    left, size, right = np.linalg.svd(normalised, full_matrices=False)
+    like = torch.zeros(1, dtype=torch.float64)
+    users, items = (rows.numpy() for rows in spectral_rows(pairs, 3, torch.Generator().manual_seed(0), like))
+    for at in range(3):
+        sign = np.sign(users[:, at] @ left[:, at])
+        assert_allclose(users[:, at], sign * left[:, at] * size[at] ** 0.5, atol=0.02)  # random numbers of 0.001, and few rounds
+        assert_allclose(items[:, at], sign * right[at] * size[at] ** 0.5, atol=0.02)
 
 
 def test_epochs_bring_the_loss_down_and_scores_are_cosines_over_the_temperature():
     _, pairs, weight = positives()
-    solver = solver_of(pairs, weight)
+    solver = solver_of(pairs, weight, BiasedMF)
     history = run(solver, max_iter=30)
-    assert history["loss"][-1] < 0.7 * history["loss"][0]
+    assert history["loss"][-1] < 0.8 * history["loss"][0]
     for side in solver.unit_rows():
-        assert side.shape[1] == K
-        assert_allclose(side.norm(dim=1), TEMPERATURE**-0.5, rtol=1e-12)
+        assert_allclose(side[:, :K].norm(dim=1), TEMPERATURE**-0.5, rtol=1e-12)
+
+
+def test_the_temperature_goes_by_the_number_of_users_and_items():
+    assert suitable_temperature(20_000, 50_000) == pytest.approx(0.1)
+    assert suitable_temperature(1_000, 3_906.25) == pytest.approx(0.2)
+    assert suitable_temperature(10, 10) == 0.3
+    assert model(temperature="auto", max_iter=1).fit(TRAIN).temperature_ == 0.3
+    assert model(temperature=0.17, max_iter=1).fit(TRAIN).temperature_ == 0.17
 
 
 def test_a_block_is_shown_its_own_items_and_others_that_stand_for_the_rest(monkeypatch):
@@ -101,37 +155,28 @@ def test_a_sample_of_the_items_leads_where_all_of_them_do(monkeypatch):
     train, test = preferences(n_items=200)
     monkeypatch.setattr(cosine, "USERS", 8)
     monkeypatch.setattr(cosine, "OTHERS", 20)
-    exact, sampled = (model(max_iter=15, exact=how).fit(train) for how in (True, False))
+    exact, sampled = (model(exact=how).fit(train) for how in (True, False))
     assert not np.array_equal(exact.item_factors_, sampled.item_factors_)
     assert sampled.score(test) == pytest.approx(exact.score(test), abs=0.1)
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_a_restored_solver_goes_on_bit_for_bit(monkeypatch, frozen):
+@pytest.mark.parametrize("kind", [PlainMF, BiasedMF])
+def test_a_restored_solver_goes_on_bit_for_bit(monkeypatch, kind):
     monkeypatch.setattr(cosine, "USERS", 5)
     monkeypatch.setattr(cosine, "OTHERS", 3)
     _, pairs, weight = positives()
-    sampler = NegativeSampler(pairs.tocsr())
-    known = [torch.from_numpy(values).double() for values in (sampler.share, sampler.total, sampler.n_unobserved)]
-
-    def made():
-        rows = (side.detach() for side in start(PlainMF, pairs).rows())
-        options = {"n_factors": K, "temperature": 0.2, "max_iter": 9, "exact": False, "frozen": frozen}
-        return CosineSoftmax(*rows, Plan(pairs), weight, *known, generator=torch.Generator().manual_seed(3), **options)
-
-    whole, first, second = made(), made(), made()
+    whole, first, second = (solver_of(pairs, weight, kind, max_iter=9) for _ in range(3))
     run(whole, max_iter=9)
     history = run(first, max_iter=4)
     second.restore(copy_state(first.state()))
     run(second, max_iter=9, history=copy.deepcopy(history))
     for expected, found in zip(whole.unit_rows(), second.unit_rows(), strict=True):
         assert torch.equal(expected, found)
-    assert frozen == torch.equal(second.rows[1], made().rows[1])
 
 
 def test_fold_in_is_near_the_minimum_of_the_users_loss_and_knows_her_items_only(monkeypatch):
     rng = np.random.default_rng(0)
-    has, items = rng.random((15, 30)) < 0.3, rng.normal(size=(30, K))
+    has, items = rng.random((15, 30)) < 0.3, np.array([unit(row) for row in rng.normal(size=(30, K))])
     pattern = sp.csr_array(has)
 
     def fold(pattern):
@@ -153,8 +198,8 @@ def test_fold_in_is_near_the_minimum_of_the_users_loss_and_knows_her_items_only(
     for user in (0, 7, 14):
         row = together[user].numpy()
         assert_allclose(fold(pattern[[user]])[0], row, rtol=1e-9)
-        found = loss_by_hand(row[None], items, has[[user]], ones, share)
-        elsewhere = [loss_by_hand(other[None], items, has[[user]], ones, share) for other in rng.normal(size=(500, K))]
+        found = loss_by_hand(unit(row)[None], items, has[[user]], ones, share)
+        elsewhere = [loss_by_hand(unit(other)[None], items, has[[user]], ones, share) for other in rng.normal(size=(500, K))]
         assert found < min(elsewhere) + 0.02 * np.ptp(elsewhere)
 
 
@@ -164,7 +209,7 @@ def test_a_model_of_cosines_finds_who_likes_what():
     assert popular < 0.6
     assert fitted.score(TEST) > 0.93
     assert_allclose(np.linalg.norm(fitted.item_factors_, axis=1), 0.2**-0.5, rtol=1e-5)
-    assert len(fitted.history_["loss"]) == fitted.n_iter_ == 20
+    assert len(fitted.history_["loss"]) == fitted.n_iter_ == 8
 
 
 def test_a_known_user_folded_in_is_recommended_nearly_what_she_was():
@@ -180,7 +225,7 @@ def test_a_known_user_folded_in_is_recommended_nearly_what_she_was():
         ({"temperature": 0}, "'temperature' parameter"),
         ({"temperature": -0.1}, "'temperature' parameter"),
         ({"temperature": "warm"}, "'temperature' parameter"),
-        ({"loss": "ials"}, r'temperature=0\.2 is for loss="softmax", .* Got loss="ials"\.'),
+        ({"loss": "softmax"}, r'temperature=0\.2 is for loss="cosine", .* Got loss="softmax"\.'),
     ],
 )
 def test_a_temperature_that_means_nothing_is_refused(params, message):
@@ -195,7 +240,7 @@ def test_one_item_for_everyone_and_one_factor_do_not_break():
     assert np.isfinite(single.predict(0)).all()
 
 
-@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("biased", [False, None])
 def test_cosines_go_on_with_more_positives_and_are_saved(biased, tmp_path):
     half = len(TRAIN) // 2
     order = np.random.default_rng(0).permutation(len(TRAIN))
