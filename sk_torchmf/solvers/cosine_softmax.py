@@ -143,7 +143,8 @@ class CosineSoftmax(Solver):
         return columns, share[columns]
 
     def solution(self):
-        return Factors.from_rows(*self.unit_rows(), self.n_factors)
+        users, items = self.unit_rows()
+        return Factors.from_rows(users, items, self.n_factors)
 
     def unit_rows(self):
         """Rows (n_users, width) and (n_items, width) whose inner products are the scores."""

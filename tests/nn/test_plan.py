@@ -388,21 +388,26 @@ class Team:
         return found
 
 
-class Half(Plan):
-    """The plan of one of two processes."""
+class OneOfTwo(Communicator):
+    """One of two processes."""
 
-    def __init__(self, pairs, team, rank, **limits):
+    size = 2
+
+    def __init__(self, team, rank):
+        super().__init__()
         self.team, self.rank = team, rank
-        super().__init__(pairs, **limits)
 
-    def total(self):
-        def add(ours, theirs):
-            return [a + b for a, b in zip(ours, theirs, strict=True)]
+    def all_gather(self, value):
+        return self.team.exchange(self.rank, value, lambda *given: list(given))
 
-        return self.team.exchange(self.rank, super().total(), add)
+    def all_reduce(self, parts):
+        return [sum(own[1:], start=own[0]) for own in zip(*self.all_gather(list(parts)), strict=True)]
 
     def largest(self, value):
-        return self.team.exchange(self.rank, value, max)
+        return max(self.all_gather(value))
+
+    def broadcast(self, value):
+        return self.all_gather(value)[0]
 
 
 @kinds
@@ -415,7 +420,7 @@ def test_two_processes_with_users_of_their_own_find_what_one_does(name, kind):
         torch.set_num_threads(1)
         part = data.of_users(*cuts[rank])
         try:
-            return fitted(make, part, Half(part.pairs, team, rank, **limits[rank]), kind)
+            return fitted(make, part, Plan(part.pairs, processes=OneOfTwo(team, rank), **limits[rank]), kind)
         except BaseException:
             team.barrier.abort()  # the other one is not left waiting
             raise
