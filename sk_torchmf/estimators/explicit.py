@@ -17,6 +17,7 @@ from sk_torchmf.estimators._ratings import RatingPredictor
 from sk_torchmf.estimators._sharing import Gathering, check_shareable, has_rows_to_go_on, shared_validation
 from sk_torchmf.estimators._stored_part import StoredPart
 from sk_torchmf.inputs import context
+from sk_torchmf.inputs.cached_shards import is_stored, open_stored
 from sk_torchmf.inputs.forms import SHARDS, SPARSE, read_rated
 from sk_torchmf.inputs.shards import Shards
 from sk_torchmf.inputs.stored_ratings import read_shards
@@ -133,6 +134,8 @@ class ExplicitFactorization(Gathering, RatingPredictor):
             Or ``Shards``, a data set on disk: the model is that of its rows as a table, and memory does not grow with them. Its
             ratings and weights are columns of it, named when it was made, as were those of the ids: ``user`` and ``item`` then are
             for tables that ``predict`` and its like take.
+            A path of Parquet files, or a pyarrow Dataset, becomes such a data set once, in a folder that is kept, see the guide;
+            ``user``, ``item``, ``y`` and ``sample_weight`` then name its columns.
         @y
             None for ``Shards``.
         @sample_weight
@@ -179,9 +182,10 @@ class ExplicitFactorization(Gathering, RatingPredictor):
         The result is close to that of a fit to all ratings at once. A call takes as long as a ``fit`` to all ratings so far with
         ``warm_start``, so give it many at a time. For a few new users there is ``fold_in``.
         """
-        if isinstance(X, Shards):
+        if is_stored(X):
             raise TypeError(
-                "partial_fit takes no Shards: it keeps all ratings in memory. Use fit, with warm_start=True to go on from the rows."
+                "partial_fit takes no data on disk: it keeps all ratings in memory. Use fit, with warm_start=True to go on from "
+                "the rows."
             )
         return self._partial_fit(X, y, sample_weight, user=user_features, item=item_features)
 
@@ -229,6 +233,7 @@ class ExplicitFactorization(Gathering, RatingPredictor):
 
     def _read(self, X, y, sample_weight):
         name = type(self).__name__
+        X, y, sample_weight = open_stored(X, y, sample_weight, self.user, self.item, rated=True)
         if isinstance(X, Shards):
             self._check_takes_shards()
             return read_shards(X, y, sample_weight, name)

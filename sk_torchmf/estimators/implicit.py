@@ -14,6 +14,7 @@ from sk_torchmf.estimators._positives import COSINE, PositivesPredictor
 from sk_torchmf.estimators._positives_part import PositivesPart
 from sk_torchmf.estimators._sharing import POSITIVES_NEEDS, Gathering, check_shareable
 from sk_torchmf.estimators._stored_part import StoredPositivesPart
+from sk_torchmf.inputs.cached_shards import is_stored, open_stored
 from sk_torchmf.inputs.forms import SHARDS, read_weighted
 from sk_torchmf.inputs.shards import Shards
 from sk_torchmf.inputs.stored_ratings import read_shards
@@ -288,6 +289,8 @@ class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
             Or ``Shards``, a data set on disk, with the loss ``ials``: the model is that of its rows as a table, and memory does not
             grow with them. Its ratings say nothing, its weights are what ``y`` and ``sample_weight`` of a table are; both must be
             None.
+            A path of Parquet files, or a pyarrow Dataset, becomes such a data set once, in a folder that is kept, see the guide;
+            ``user``, ``item``, ``y`` or ``sample_weight`` then name its columns.
         y : array-like of shape (n,), optional
             Weights of the positives, >= 0, such as counts of plays. None for a sparse matrix.
         @sample_weight
@@ -334,10 +337,10 @@ class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
         A call takes as long as a ``fit`` to all positives so far with ``warm_start``, so give it many at a time. For a few new
         users there is ``fold_in``.
         """
-        if isinstance(X, Shards):
+        if is_stored(X):
             raise TypeError(
-                "partial_fit takes no Shards: it keeps all positives in memory. Use fit, with warm_start=True to go on from the "
-                "rows."
+                "partial_fit takes no data on disk: it keeps all positives in memory. Use fit, with warm_start=True to go on from "
+                "the rows."
             )
         return self._partial_fit(X, y, sample_weight, user=user_features, item=item_features)
 
@@ -361,6 +364,7 @@ class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
                 raise ValueError(f"distributed=True takes no {name}={shown}, which {why}. Use another, or distributed=False.")
 
     def _read(self, X, y, sample_weight):
+        X, y, sample_weight = open_stored(X, y, sample_weight, self.user, self.item, rated=False)
         if isinstance(X, Shards):
             self._check_takes_shards()
             return read_shards(X, y, sample_weight, type(self).__name__, rated=False)

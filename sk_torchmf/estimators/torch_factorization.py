@@ -21,6 +21,7 @@ from sk_torchmf.estimators._torch_batches import StoredModulePart, StreamTrainer
 from sk_torchmf.estimators._torch_saving import SavedModule
 from sk_torchmf.estimators._torch_training import ModulePart, ModuleStart
 from sk_torchmf.inputs import columns as side_columns
+from sk_torchmf.inputs.cached_shards import is_stored, open_stored
 from sk_torchmf.inputs.exchange import exchange, with_all_users
 from sk_torchmf.inputs.forms import SHARDS, read_rated, read_weighted
 from sk_torchmf.inputs.shards import Shards
@@ -303,6 +304,8 @@ class TorchFactorization(SavedModule, StreamTrainer):
             Or ``Shards``, a data set on disk, of which batches are read: memory does not grow with it. Its ratings and weights are
             columns of it, named when it was made, as were those of the ids: ``user`` and ``item`` then are for tables that
             ``predict`` and its like take.
+            A path of Parquet files, or a pyarrow Dataset, becomes such a data set once, in a folder that is kept, see the guide;
+            ``user``, ``item``, ``y`` and ``sample_weight`` then name its columns.
         @y
             None for ``Shards``. With a ranking loss it is a weight >= 0 instead, never required, and a container's ``ratings`` and
             a matrix's values say nothing.
@@ -354,10 +357,10 @@ class TorchFactorization(SavedModule, StreamTrainer):
         trains for ``max_iter`` epochs on all observations so far, as long as a ``fit`` to all of them with ``warm_start``, so give
         it many at a time.
         """
-        if isinstance(X, Shards):
+        if is_stored(X):
             raise TypeError(
-                "partial_fit takes no Shards: it keeps all observations in memory. Use fit, with warm_start=True to go on from the "
-                "module."
+                "partial_fit takes no data on disk: it keeps all observations in memory. Use fit, with warm_start=True to go on "
+                "from the module."
             )
         return self._partial_fit(X, y, sample_weight, user=user_features, item=item_features)
 
@@ -422,6 +425,7 @@ class TorchFactorization(SavedModule, StreamTrainer):
         return ranking_scorer("ndcg", k=10)
 
     def _read(self, X, y, sample_weight, categories=None):
+        X, y, sample_weight = open_stored(X, y, sample_weight, self.user, self.item, rated=not self._ranks())
         if isinstance(X, Shards):
             self._check_takes_shards()
             return read_shards(X, y, sample_weight, type(self).__name__, rated=not self._ranks())

@@ -445,7 +445,7 @@ def test_other_estimators_validation_data_and_partial_fit_take_none(data, model,
     with pytest.raises(TypeError, match=OTHERS):
         make().fit(data[["user", "item"]], data["rating"], X_val=shards)
     for estimator in (make(), model):
-        with pytest.raises(TypeError, match="partial_fit takes no Shards: it keeps all ratings in memory"):
+        with pytest.raises(TypeError, match="partial_fit takes no data on disk: it keeps all ratings in memory"):
             estimator.partial_fit(shards)
 
 
@@ -457,14 +457,60 @@ def test_a_search_cannot_split_shards(shards):
         make().fit(shards[0])
 
 
-@pytest.mark.parametrize("estimator", [MatrixFactorization(), ImplicitMatrixFactorization(), TorchFactorization(nn.PlainMF)])
-def test_a_path_or_dataset_is_refused_with_the_way_to_shards(estimator, shards, tmp_path):
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SK_TORCHMF_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_path_is_fitted_by_shards_that_are_made_once(data, cache, tmp_path):
+    columns = {name: data[name].to_numpy() for name in ("user", "item", "rating")}
+    path = write(tmp_path / "rows.parquet", columns)
+    expected = make(user="user", item="item").fit(
+        Shards.from_parquet(path, tmp_path / "own", user="user", item="item", rating="rating")
+    )
+    for X in (path, str(path), pyarrow.dataset.dataset(path)):
+        found = make(user="user", item="item").fit(X, "rating")
+        assert_array_equal(found.user_factors_, expected.user_factors_)
+        assert_array_equal(found.recommend(k=2)[0], expected.recommend(k=2)[0])
+    (made,) = cache.iterdir()
+    assert_array_equal(make().fit(made).user_factors_, make().fit(Shards(made)).user_factors_)
+    write(tmp_path / "rows.parquet", {name: values[:-1] for name, values in columns.items()})
+    changed = make(user="user", item="item").fit(path, "rating")
+    assert changed.user_counts_.sum() == len(data) - 1
+    filtered = pyarrow.dataset.dataset(path).filter(pyarrow.dataset.field("rating") > 2)
+    assert make(user="user", item="item").fit(filtered, "rating").user_counts_.sum() == (columns["rating"][:-1] > 2).sum()
+    assert len(list(cache.iterdir())) == 3
+
+
+def test_a_path_of_positives_and_of_a_module(data, cache, tmp_path):
+    columns = {"user": data["user"].to_numpy(), "item": data["item"].to_numpy(), "times": np.full(len(data), 2.0)}
+    path = write(tmp_path / "rows.parquet", columns)
+    ids = {"user": "user", "item": "item"}
+    plain = ImplicitMatrixFactorization(2, loss="ials", max_iter=2, random_state=0, **ids).fit(path)
+    heavy = ImplicitMatrixFactorization(2, loss="ials", max_iter=2, random_state=0, **ids).fit(path, "times")
+    assert heavy.user_counts_.sum() == 2 * plain.user_counts_.sum() == 2 * len(data)
+    module = TorchFactorization(nn.PlainMF, "bpr", module__n_factors=2, max_iter=1, random_state=0, **ids).fit(path)
+    assert module.user_counts_.sum() == len(data)
+
+
+def test_a_path_is_refused_where_it_does_not_say_enough(cache, shards, tmp_path):
     path = write(tmp_path / "rows.parquet", {"user": [1], "item": [2], "rating": [3.0]})
-    for X, what in ((path, "a path, "), (str(path), "a path, "), (pyarrow.dataset.dataset(path), "a pyarrow Dataset")):
-        with pytest.raises(TypeError, match=rf"X must be data, and it is {what}.*Shards\.from_parquet\(source, folder, user="):
-            estimator.fit(X)
-    with pytest.raises(TypeError, match=r"Shards\(folder\) opens it again"):
-        estimator.fit(shards.folder)
+    with pytest.raises(ValueError, match=r"y must name the column of ratings when X is on disk.* Got None"):
+        make().fit(path)
+    with pytest.raises(TypeError, match=r"y must name a column, by name or position, when X is on disk\. Got list"):
+        make().fit(path, [3.0])
+    with pytest.raises(ValueError, match="both name a column of weights"):
+        ImplicitMatrixFactorization(loss="ials").fit(path, "rating", "rating")
+    with pytest.raises(FileNotFoundError):
+        make().fit(tmp_path / "nowhere.parquet", "rating")
+    with pytest.raises(ValueError, match="stars"):
+        make(user="user", item="item").fit(path, "stars")
+    with pytest.raises(TypeError, match="partial_fit takes no data on disk"):
+        make().partial_fit(path, "rating")
+    with pytest.raises(ValueError, match="y must be None when X is Shards"):
+        make().fit(shards.folder, "rating")
+    assert not cache.exists() or not list(cache.iterdir())
 
 
 def test_containers_are_refused_after_labels(model):

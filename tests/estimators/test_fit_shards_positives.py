@@ -124,5 +124,5 @@ def test_what_a_fit_to_shards_does_not_take(params, words, shards):
 def test_arguments_that_are_columns_of_shards(rows, shards):
     with pytest.raises(ValueError, match=r"y must be None when X is Shards: their weights are a column of them\. .*weight=\.\.\."):
         make().fit(shards, rows["weight"])
-    with pytest.raises(TypeError, match="partial_fit takes no Shards: it keeps all positives in memory"):
+    with pytest.raises(TypeError, match="partial_fit takes no data on disk: it keeps all positives in memory"):
         make().partial_fit(shards)

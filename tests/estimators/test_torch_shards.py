@@ -134,7 +134,7 @@ def test_what_follows_a_fit(data, shards, tmp_path):
     assert abs(further.fit(shards).predict(user, 0) - before) < 0.1
     assert model.predict(data)[0] == model.predict(user, data["item"][0])
     for estimator in (make(), model):
-        with pytest.raises(TypeError, match="partial_fit takes no Shards"):
+        with pytest.raises(TypeError, match="partial_fit takes no data on disk"):
             estimator.partial_fit(shards)
     with pytest.raises(ValueError, match=r"has not kept them: .* or fitted on batches or on Shards"):
         model.partial_fit(data[["user", "item"]])
