@@ -25,6 +25,7 @@ from sk_torchmf.inputs.forms import INTERACTIONS, LABELLED, SPARSE, Reading, for
 from sk_torchmf.inputs.holdout import hold_out_shared
 from sk_torchmf.inputs.labels import join, lookup
 from sk_torchmf.inputs.stable_hash import shares, stable_hash
+from sk_torchmf.inputs.stored_pattern import StoredPattern
 from sk_torchmf.interactions import Interactions
 from sk_torchmf.storage.archive import check_path
 from sk_torchmf.storage.archive import naming as naming_file
@@ -301,8 +302,12 @@ def together(attributes, parts):
     found = {name: rows(name) for name in ROWS if parts[0].get(name) is not None}
     found |= {"users_": users, "n_users_": len(users)}
     pattern = _pattern_of(parts[0])
-    observed = matrix([part[pattern] for part in parts])
-    found |= {pattern: observed, "seen_": seen_in(observed) if pattern == "observed_" else observed}
+    observed = [part[pattern] for part in parts]
+    if isinstance(observed[0], StoredPattern):
+        found["seen_"] = observed[0].with_rows(np.concatenate([own.number for own in observed])[order])
+    else:
+        observed = matrix(observed)
+        found |= {pattern: observed, "seen_": seen_in(observed) if pattern == "observed_" else observed}
     if "pair_weights_" in parts[0]:
         weighted = [_with_values(part[pattern], part["pair_weights_"]) for part in parts if part["pair_weights_"] is not None]
         found["pair_weights_"] = matrix(weighted).data if weighted else None
@@ -461,8 +466,8 @@ class Gathering(SavedEstimator):
         with communicator(True) as processes:
             values, beside = self._content(ratings)
             state = values.pop("state")
-            if state.get("effects_"):
-                raise ValueError("With effects or time there is one file for all users. Use gather().save(path).")
+            if state.get("effects_") or isinstance(state["seen_"], StoredPattern):
+                raise ValueError("After a fit with effects, time or Shards there is one file of all. Use gather().save(path).")
             own = part_of(state)
             content = {"own": folded(own | {"seen_": state["seen_"]})}
             if processes.rank == 0:

@@ -23,15 +23,15 @@ class StoredPart(RatingPart):
 
     def __init__(self, params, reading, device, seed, start):
         self.params, self.device, self.seed, self.start = params, device, seed, start
-        self.processes, data = reading.processes, reading.data
+        self.processes, self.users, data = reading.processes, reading.users, reading.data
         self.cut_points, self.exact, self.effects, self.codes = None, None, [], []
         dtype, is_ordinal = getattr(torch, params.dtype), params.loss == "ordinal"
         self.loss = squared_error if is_ordinal else POINTWISE[params.loss]
-        found = survey(data.shards, self.loss, params.dtype)
+        found = survey(data.shards, self.loss, params.dtype, self.processes)
         self.location, self.scale, limits = found.location, found.scale, found.limits
         if is_ordinal:
             levels = _levels_of(found)
-            self.location, scale = standardise(levels, found.totals, squared_error)
+            self.location, scale = standardise(levels, found.totals, squared_error)  # of all processes
             self.cut_points, self.scale, limits = self._first_cut_points(levels, self.location, scale), 1.0, levels[[0, -1]]
             self.loss = ordinal_loss(self.cut_points)
         places = data.user_ids, data.item_ids
@@ -51,7 +51,7 @@ class StoredPart(RatingPart):
         }
 
     def _plan(self):
-        return StoredPlan(self.pairs)
+        return StoredPlan(self.pairs, processes=self.processes)
 
     def _arrange(self, module):
         arrange(module, self.known[0])

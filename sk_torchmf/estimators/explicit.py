@@ -31,6 +31,12 @@ UNSTORED = {  # parameters, and why a fit to a data set on disk has no use for t
     "effects": "which have no further columns",
     "time": "which have no further columns",
 }
+UNSHARED_STORED = {  # what they must be where several processes fit to one
+    "distributed": True,
+    "early_stopping": False,
+    "checkpoint": None,
+    "warm_start": False,
+}
 LOSSES: ChainMap[str, Any] = ChainMap({"ordinal": None}, POINTWISE)  # ordinal has cut points to learn
 
 
@@ -226,6 +232,8 @@ class ExplicitFactorization(Gathering, RatingPredictor):
                 raise ValueError(f"In a fit of several processes {what} takes no {refused[0]} yet. Leave one of them out.")
 
     def _hold_out(self, given, seed):
+        if self.distributed and given.reading.form == SHARDS and given.X_val is not None:
+            raise ValueError("In a fit of several processes to Shards X_val must be None. Leave it out, or give each a table.")
         return shared_validation(self, given, seed) if self.distributed else super()._hold_out(given, seed)
 
     def _goes_on(self, reading):
@@ -248,7 +256,11 @@ class ExplicitFactorization(Gathering, RatingPredictor):
     def _check_takes_shards(self):
         """Refuse what a fit to a data set on disk does not do."""
         if self.distributed:
-            raise ValueError("distributed must be False in a fit to Shards, which one process reads. Got True. Give each a table.")
+            for name, value in UNSHARED_STORED.items():
+                if (got := getattr(self, name)) != value:
+                    raise ValueError(
+                        f"In a fit of several processes to Shards {name} must be {value!r}. Got {got!r}. Give each a table."
+                    )
         for name, why in UNSTORED.items():
             value = getattr(self, name)
             if value is not None and value is not False:

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from sk_torchmf.inputs.forms import SPARSE
+from sk_torchmf.inputs.forms import SHARDS, SPARSE
 from sk_torchmf.inputs.id_types import KINDS, NUMBER, TEXT, type_of
 from sk_torchmf.inputs.labels import join
 from sk_torchmf.inputs.stable_hash import mixed, shares, stable_hash
+from sk_torchmf.inputs.stored_ratings import reading_of
 from sk_torchmf.interactions import Interactions
 from sk_torchmf.storage.checkpoint import digest_of
 
@@ -47,12 +48,14 @@ def exchange(reading, processes, firsts=None):
     """
     if processes.size == 1 and len(reading.data):
         return reading
-    columns = _columns(reading)
+    columns = {} if reading.form == SHARDS else _columns(reading)
     told = processes.all_gather(_description(reading, columns))
     givers = [own for own in told if own["n"]]
     _check_forms(told)
     if not givers:
         raise ValueError("X has no observations on any rank, while a minimum of 1 is required.")
+    if reading.form == SHARDS:
+        return _part_of_shards(reading.data.shards, processes)
     dtypes = _agree_on_columns(told)
     items, item_code = _agree(reading.items, "item", told, processes)
     agreed = replace(reading, n_features=givers[0]["n_features"], names=givers[0]["names"], items=items, processes=processes)
@@ -116,6 +119,14 @@ def check_types(labels, more, role, name, processes):
     of_x, got = (next((own[at] for own in told if own[at] is not None), None) for at in (0, 1))
     if None not in (of_x, got) and of_x != got:
         raise TypeError(f"{role} ids of {name} must be of the type that those of X have, {of_x}. Got {got}.")
+
+
+def _part_of_shards(shards, processes):
+    """A Reading of the shards that hold the users of this process."""
+    check_equal(
+        [own[:12] for own in processes.all_gather(shards.digest)], "X must be Shards of the same data, by digest, on all ranks"
+    )
+    return replace(reading_of(shards.part(processes.rank, processes.size)), processes=processes)
 
 
 def with_all_users(reading):

@@ -1,5 +1,6 @@
 """A data set on disk: ratings that do not fit in memory, in shards of whole users. Knows neither solvers nor processes."""
 
+import copy
 from functools import cached_property
 
 import numpy as np
@@ -130,6 +131,8 @@ class Shards:
         The lowest and the highest rating; None where the data have none.
     n_bytes : int
         Size of the folder.
+    first_user : int
+        The number in the folder of the first user, see ``part``.
     digest : str
         One for the same data, in whatever order and files they came, and the same number of shards.
 
@@ -176,6 +179,7 @@ class Shards:
                 f"The manifest of {self.folder} does not say what shards it has ({error!r}). Build it again."
             ) from None
         self.offsets = np.cumsum([0, *(own["n_users"] for own in self._sizes)])
+        self._first, self.first_user = 0, 0  # of the shards in the folder, where these are some of them
         self._levels = np.array(self._files.array("levels")) if "levels" in self._files else None
 
     @classmethod
@@ -280,14 +284,15 @@ class Shards:
     def __getitem__(self, at):
         """Return a shard as a ``UserBlock``, by its number."""
         at = range(len(self))[at]
+        number = self._first + at
 
         def part(name):
-            name = f"{at:05}_{name}"
+            name = f"{number:05}_{name}"
             return self._files.array(name) if name in self._files or name.endswith(("pointers", "columns")) else None
 
         pointers, columns, codes, weights, timestamps = map(part, ("pointers", "columns", "ratings", "weights", "timestamps"))
         offset, levels = int(self.offsets[at]), self._levels
-        return UserBlock(offset, lambda: self._labels(f"{at:05}_users"), pointers, columns, codes, levels, weights, timestamps)
+        return UserBlock(offset, lambda: self._labels(f"{number:05}_users"), pointers, columns, codes, levels, weights, timestamps)
 
     def __iter__(self):
         """Go through the shards, in order.
@@ -306,7 +311,43 @@ class Shards:
     @property
     def users(self):
         """Labels of the users, ndarray of shape (n_users,), shard after shard; read when they are asked for."""
-        return np.concatenate([self._labels(f"{at:05}_users") for at in range(len(self))])
+        return np.concatenate([self._labels(f"{self._first + at:05}_users") for at in range(len(self))])
+
+    def part(self, at, n):
+        """Take one of several equal runs of the shards: of users by the hash of their labels, as several processes divide them.
+
+        Parameters
+        ----------
+        at : int
+            The number of the part, from 0.
+        n : int
+            How many parts there are, which divides the number of shards.
+
+        Returns
+        -------
+        Shards
+            With all items, and the users of the part, numbered from 0: ``first_user`` is the number of the first of them here.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> from sk_torchmf import Shards
+        >>> rows = {"who": ["ann", "ann", "bob"], "what": [7, 3, 3]}
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     shards = Shards.from_chunks([rows], pathlib.Path(parent, "shards"), user="who", item="what", n_shards=2)
+        ...     [shards.part(at, 2).n_users for at in range(2)]
+        [0, 2]
+        """
+        if len(self) % n:
+            raise ValueError(
+                f"The number of shards must be a multiple of that of parts, {n}. Got {len(self)}. Build with n_shards={16 * n}."
+            )
+        part, size = copy.copy(self), len(self) // n
+        part._first, part._sizes = self._first + at * size, self._sizes[at * size : (at + 1) * size]
+        part.first_user = self.first_user + int(self.offsets[at * size])
+        part.n_users, part.n_ratings = (sum(own[name] for own in part._sizes) for name in ("n_users", "n_ratings"))
+        part.offsets = np.cumsum([0, *(own["n_users"] for own in part._sizes)])
+        return part
 
     def verify(self):
         """Read every byte, and raise ValueError for a file that is not what was written."""

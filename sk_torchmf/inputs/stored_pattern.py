@@ -12,7 +12,7 @@ from sk_torchmf.storage.archive import check_path
 def pattern_of(data, shape):
     """Which pairs a data set on disk has, by its StoredRatings; a StoredPattern of so many users and items."""
     number = np.full(shape[0], -1, dtype=np.int32)
-    number[data.user_ids] = np.arange(len(data.user_ids))
+    number[data.user_ids] = data.shards.first_user + np.arange(len(data.user_ids))
     alike = np.array_equal(data.item_ids, np.arange(shape[1]))
     place = None if alike else data.item_ids.astype(np.int32)
     return StoredPattern(data.shards.folder, data.shards.digest, number, place, shape[1])
@@ -111,6 +111,10 @@ class StoredPattern:
             found = block.columns[np.repeat(starts[own], lengths[own]) + within]
             columns[np.repeat(pointers[own], lengths[own]) + within] = found if self.place is None else self.place[found]
         return pointers, columns
+
+    def with_rows(self, number):
+        """The same data set with other rows, by their numbers in it."""
+        return StoredPattern(self.folder, self.digest, number, self.place, self.n_items)
 
     def spread_over(self, places, shape):
         """The same with rows and columns at new places among more, see ``spread_pattern``."""

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from sk_torchmf.distributed import ALONE
 from sk_torchmf.inputs.forms import SHARDS, Reading
 from sk_torchmf.inputs.stored_pairs import BLOCK
 from sk_torchmf.solvers.scaling import scale_of, standardise
@@ -56,6 +58,11 @@ def read_shards(shards, y, sample_weight, name, *, rated=True):
             )
     if rated and shards.rating_range is None:
         raise ValueError(f"{name} needs ratings, and these Shards have none. Make them with Shards.from_parquet(..., rating=...).")
+    return reading_of(shards)
+
+
+def reading_of(shards):
+    """The Reading of a data set on disk."""
     users = shards.users
     order = np.argsort(users, kind="stable")
     place = np.empty(len(users), dtype=np.int64)
@@ -94,7 +101,7 @@ class Survey:
     totals: np.ndarray | None = None
 
 
-def survey(shards, loss, dtype):
+def survey(shards, loss, dtype, processes=ALONE):
     """Go through the ratings of a data set on disk.
 
     Parameters
@@ -103,6 +110,8 @@ def survey(shards, loss, dtype):
     loss : PointwiseLoss
     dtype : str
         That of the numbers to be made of ratings.
+    processes : Communicator
+        Each of which has other shards: all but the users' counts is of all of them.
 
     Returns
     -------
@@ -134,6 +143,10 @@ def survey(shards, loss, dtype):
             rating = loss.check(block.codes.astype(np.float64))
             total += len(rating) if weight is None else weight.sum()
             moment += rating.sum() if weight is None else rating @ weight
+    sums = [torch.from_numpy(by_item), torch.from_numpy(totals), float(total), float(moment)]
+    by_item, totals, total, moment = processes.all_reduce(sums)
+    by_item, totals = by_item.numpy(), totals.numpy()
+    weighted = bool(processes.largest(float(weighted)))
     if levels is not None:
         location, scale = standardise(known, totals, loss)  # a value counts as often as it occurs
         table = known.astype(dtype)
@@ -144,6 +157,7 @@ def survey(shards, loss, dtype):
         for block in pieces(shards):
             squares = np.square((loss.check(block.codes.astype(np.float64)) - location) / size)
             square += squares.sum() if block.weights is None else squares @ block.weights.astype(np.float64)
+        (square,) = processes.all_reduce([float(square)])
         scale = scale_of(location, size * (square / total) ** 0.5, size)
     return Survey((by_user, by_item), location, scale, limits, lambda codes: loss.check(codes.astype(np.float64)), weighted)
 

@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ import scipy.sparse as sp
 import torch.distributed as dist
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sk_torchmf import BiasedMatrixFactorization, DivergenceError, Interactions, MatrixFactorization
+from sk_torchmf import BiasedMatrixFactorization, DivergenceError, Interactions, MatrixFactorization, Shards
 from sk_torchmf.distributed import communicator
 from sk_torchmf.solvers import als
 from sk_torchmf.solvers.likelihood import Likelihood
@@ -88,6 +89,8 @@ def assert_same(ours, theirs, name, tolerance):
                 assert_same(ours[key], theirs[key], name, tolerance)
     elif hasattr(theirs, "from_state"):  # an effect
         assert_same(ours.state(), theirs.state(), name, tolerance)
+    elif hasattr(theirs, "with_rows"):  # what was seen, on disk
+        assert_array_equal(ours.number, theirs.number, name)
     elif hasattr(theirs, "get_params"):  # an encoder
         assert_same(vars(ours), vars(theirs), name, tolerance)
     elif sp.issparse(theirs):
@@ -144,6 +147,26 @@ FITS |= {
     if loss != "ordinal"
 }
 FITS |= {f"{kind}_own_cut_points": partial(fit, kind, "ordinal", "numbers", True, cut_points="user", max_iter=4) for kind in KINDS}
+
+
+def from_shards(kind, **options):
+    """A data set on disk that the first process makes, of which each reads the shards of its users."""
+    user, item, rating, weight = whole(options.get("loss", "squared_error"))
+    rows = {"user": user, "item": item, "rating": rating, "weight": weight}
+    with communicator(True) as processes:
+        folder = Path(processes.broadcast(tempfile.mkdtemp()), "shards")
+        if processes.rank == 0:
+            columns = {name: name for name in rows}
+            Shards.from_chunks([rows], folder, **columns, n_shards=8)
+        processes.all_gather(None)  # it is whole
+    return found_by(make(kind, **options), Shards(folder))
+
+
+FITS |= {
+    f"{kind}_from_shards_{loss}": partial(from_shards, kind, loss=loss, max_iter=4)
+    for kind, loss in (("biased", "squared_error"), ("plain", "huber"), ("biased", "ordinal"))
+}
+FITS |= {f"plain_from_shards_{solver}": partial(from_shards, "plain", solver=solver, max_iter=4) for solver in ("als", "adam")}
 
 
 def of_few_items_at_once():
