@@ -1,11 +1,14 @@
 """Positives as a matrix of weights, and the solver that ranks them above what users have not."""
 
+from functools import partial
+
 import numpy as np
 import scipy.sparse as sp
 import torch
 
 from sk_torchmf._validation import raise_tiny
-from sk_torchmf.estimators._positives import COSINE
+from sk_torchmf.estimators._ials_search import is_searched, search
+from sk_torchmf.estimators._positives import AUTO, COSINE, INIT_STD
 from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.inputs.side_features import ROLES, features_of
 from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF, Plan
@@ -16,7 +19,6 @@ from sk_torchmf.solvers.ranking_descent import ranking_solver
 from sk_torchmf.training.loop import Part
 
 POSITIVES = 0.1  # what all positives weigh, of all pairs, where nothing else is asked for
-INIT_STD = 0.3
 
 
 class PositivesPart(Part):
@@ -28,7 +30,9 @@ class PositivesPart(Part):
         weight = np.ones(len(data)) if data.weights is None else data.weights
         matrix = sp.csr_array(sp.coo_array((weight, (data.user_ids, data.item_ids)), shape=reading.shape))
         self.counts = matrix.sum(axis=1), matrix.sum(axis=0)
-        self.confidence = _confidence(params, matrix)
+        self.alpha, self.confidence = None if params.loss == COSINE else params._alpha(), _confidence(params, matrix)
+        if is_searched(params):
+            self.alpha, self.confidence = search(params, partial(_confidence, params), matrix, device, seed)
         self.observed = {
             "seen_": sp.csr_array((np.ones(matrix.nnz, dtype=bool), matrix.indices, matrix.indptr), shape=matrix.shape),
             "pair_weights_": None if (matrix.data == 1).all() else matrix.data,
@@ -60,7 +64,7 @@ class PositivesPart(Part):
         begun = begun if self.start is not None and self.start.factors.biased else None
         if params.loss == "ials":
             gain = torch.from_numpy(raise_tiny(self.confidence * matrix.data)).to(self.device, dtype)  # user-major already
-            return ImplicitLeastSquares(module, plan, gain, alpha=params._alpha(), features=self.features)
+            return ImplicitLeastSquares(module, plan, gain, alpha=self.alpha, features=self.features)
         weight = np.maximum(matrix.data / matrix.data.mean(), 1e-30)  # greater than zero in float32 too
         weight = torch.from_numpy(weight).to(self.device, dtype)
         drawn = {"popularity": params.negatives == "popularity", "exact": params.exact, "generator": generator}
@@ -68,7 +72,7 @@ class PositivesPart(Part):
         if params.loss == COSINE:
             made = {"temperature": params._temperature(n_items), "spectral": self.start is None}
             return cosine_solver(module, plan, weight, **made, **options)
-        options |= {"alpha": params._alpha(), "n_negatives": params.n_negatives, "features": self.features}
+        options |= {"alpha": self.alpha, "n_negatives": params.n_negatives, "features": self.features}
         return ranking_solver(module, plan, weight, RANKING[params.loss], **options)
 
     def attributes(self, solver, last=False):
@@ -80,17 +84,18 @@ class PositivesPart(Part):
         encoded = [None if side is None else side.encoded for side in self.described]
         factors = factors.spread_over(self.known, self.counts, encoded)
         found = self.observed | {"confidence_": self.confidence} | attributes_of(factors)
-        return found | {"temperature_": solver.temperature} if self.params.loss == COSINE else found
+        return found | ({"temperature_": solver.temperature} if self.params.loss == COSINE else {"alpha_": self.alpha})
 
 
 def _confidence(params, matrix):
     """The confidence that is asked for, or else suits a matrix of weights, which float32 must be able to hold."""
     largest, what = float(matrix.data.max()), "weight of a pair"
-    if params.loss == "ials" and params.confidence is not None:
+    given = params.confidence is not None and params.confidence != AUTO
+    if params.loss == "ials" and given:
         largest, what = params.confidence * largest, what + ", times confidence,"
     if not 1e-30 <= largest <= 1e30:
         raise ValueError(f"The largest {what} must lie between 1e-30 and 1e30. Got {largest:.3g}. Rescale the weights.")
-    if params.confidence is not None:
+    if given:
         return params.confidence
     n_users, n_items = _n_known(matrix)
     return POSITIVES * (n_users * n_items) / matrix.data.sum()

@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sk_torchmf._validation import LARGEST, MOST, SMALLEST, check_device
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, work_of
-from sk_torchmf.estimators._positives import COSINE, PositivesPredictor
+from sk_torchmf.estimators._positives import AUTO, COSINE, PositivesPredictor
 from sk_torchmf.estimators._positives_part import PositivesPart
 from sk_torchmf.inputs.forms import read_weighted
 from sk_torchmf.nn import RANKING
@@ -36,11 +36,13 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     biased : bool, default=None
         Whether items have biases. Without, popularity goes into a factor, which is regularised with the others: where positives
         are few that ranks better. None says yes for ``cosine``, where popularity can go nowhere else, and no for all others.
-    alpha : float, default=None
-        Regularisation; None chooses one that suits the loss.
-    confidence : float, default=None
+    alpha : float or "auto", default=None
+        Regularisation; None chooses one that suits the loss. With ``ials`` "auto" searches for what ranks best positives that are
+        held out meanwhile, a tenth of each user's: at most 12 candidates of a few iterations each, which together take as long as
+        some 3 to 7 fits. Each fit searches, and so does ``partial_fit``; with ``early_stopping`` and ``refit`` both parts of it do.
+    confidence : float or "auto", default=None
         With ``ials``, by how much a positive of weight 1 weighs more than a pair that was not observed; None makes the positives
-        together weigh a tenth of what all pairs do.
+        together weigh a tenth of what all pairs do, and "auto" is as for ``alpha``, both in one search.
     n_negatives : int, default=4
         Negatives drawn for each positive, anew in each iteration. Where the expectation is exact, the weight of all negatives of a
         positive with ``logistic``, and without effect with ``softmax``.
@@ -96,6 +98,8 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     @seen_
     @user_counts_, item_counts_
     @pair_weights_
+    alpha_ : float
+        With all losses but ``cosine``; the regularisation that was used.
     confidence_ : float
         The confidence that ``ials`` uses.
     temperature_ : float
@@ -187,8 +191,8 @@ class ImplicitMatrixFactorization(PositivesPredictor):
         "n_factors": [Interval(Integral, 1, MOST, closed="both")],
         "loss": [StrOptions(LOSSES.keys())],  # a view: a loss that joins the table is a value at once
         "biased": ["boolean", None],
-        "alpha": [Interval(Real, 0, LARGEST, closed="both"), None],
-        "confidence": [Interval(Real, SMALLEST, LARGEST, closed="both"), None],
+        "alpha": [Interval(Real, 0, LARGEST, closed="both"), StrOptions({AUTO}), None],
+        "confidence": [Interval(Real, SMALLEST, LARGEST, closed="both"), StrOptions({AUTO}), None],
         "n_negatives": [Interval(Integral, 1, MOST, closed="both")],
         "negatives": [StrOptions({"uniform", "popularity"})],
         "temperature": [Interval(Real, SMALLEST, LARGEST, closed="both"), StrOptions({"auto"})],
@@ -320,7 +324,10 @@ class ImplicitMatrixFactorization(PositivesPredictor):
                 f'exact=True is for loss="cosine", "logistic" and "softmax". Got loss="{self.loss}", which '
                 + ("always counts all pairs." if self.loss == "ials" else "is drawn.")
             )
-        if self.temperature != "auto" and self.loss != COSINE:
+        for name, value in (("alpha", self.alpha), ("confidence", self.confidence)):
+            if value == AUTO and self.loss != "ials":
+                raise ValueError(f'{name}="auto" is for loss="ials". Got loss="{self.loss}". Pass a number, or None.')
+        if self.temperature != AUTO and self.loss != COSINE:
             raise ValueError(
                 f'temperature={self.temperature} is for loss="cosine", whose scores are cosines over it. Got loss="{self.loss}".'
             )
