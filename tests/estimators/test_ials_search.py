@@ -121,7 +121,7 @@ def test_verbose_tells_each_candidate(monkeypatch, capsys):
     for number, line in enumerate(lines[:-2], 1):
         assert line.startswith(f"[ImplicitMatrixFactorization] candidate {number}, alpha 0.")
         assert ", confidence " in line
-        assert ", NDCG@10 0." in line
+        assert ", worth 0." in line
     assert lines[-1].startswith("[ImplicitMatrixFactorization] iteration 2, loss ")
 
 
