@@ -39,7 +39,7 @@ class ImplicitMatrixFactorization(PositivesPredictor):
     alpha : float or "auto", default=None
         Regularisation; None chooses one that suits the loss. With ``ials`` "auto" searches for what ranks best positives that are
         held out meanwhile, a tenth of each user's: at most 10 candidates of a few iterations each, which together take as long as
-        some 5 to 8 fits. Each fit searches, and so does ``partial_fit``; with ``early_stopping`` and ``refit`` both parts of it do.
+        some 5 to 9 fits. Each fit searches, and so does ``partial_fit``; with ``early_stopping`` and ``refit`` both parts of it do.
     confidence : float or "auto", default=None
         With ``ials``, by how much a positive of weight 1 weighs more than a pair that was not observed; None makes the positives
         together weigh a tenth of what all pairs do, and "auto" is as for ``alpha``, both in one search.
