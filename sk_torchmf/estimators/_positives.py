@@ -23,7 +23,8 @@ from sk_torchmf.nn.sampling import POPULARITY_POWER
 from sk_torchmf.solvers.cosine_softmax import suitable_temperature
 from sk_torchmf.solvers.fold_in import fold_in_cosine, fold_in_ials, fold_in_ranking
 
-COSINE = "cosine"
+AUTO, COSINE = "auto", "cosine"
+INIT_STD = 0.3  # of random rows
 IALS_ALPHA = 0.01  # regularisation of ials where nothing else is asked for
 
 
@@ -32,13 +33,15 @@ class PositivesPredictor(Recommender):
 
     # parameters
     loss: str
-    alpha: float | None
+    alpha: float | str | None
+    confidence: float | str | None
     biased: bool | None
     n_negatives: int
     negatives: str
     temperature: float | str
     dtype: str
     # what fit leaves
+    alpha_: float
     confidence_: float
     temperature_: float
     pair_weights_: np.ndarray | None
@@ -82,24 +85,29 @@ class PositivesPredictor(Recommender):
 
     def _learned_from(self, factors, reading):
         shape = len(factors.users), len(factors.items)
-        found = {"temperature_": self._temperature(*shape)} if self.loss == COSINE else {}
+        found = {"temperature_": self._temperature(*shape)} if self.loss == COSINE else {"alpha_": self._alpha()}
         if reading is None:
             return found | {"seen_": sp.csr_array(shape, dtype=bool), "n_positives_": 0, "n_active_users_": 0}
         data = reading.data
         weight = np.ones(len(data)) if data.weights is None else data.weights
         matrix = sp.csr_array(sp.coo_array((weight, (data.user_ids, data.item_ids)), shape=shape))
         found |= {"n_positives_": matrix.nnz, "n_active_users_": np.count_nonzero(np.diff(matrix.indptr))}
-        return found | {"seen_": matrix.astype(bool), "pair_weights_": matrix.data, "confidence_": self.confidence or 1.0}
+        confidence = 1.0 if self.confidence in (None, AUTO) else self.confidence
+        return found | {"seen_": matrix.astype(bool), "pair_weights_": matrix.data, "confidence_": confidence}
 
     def _alpha(self):
         """The regularisation that is asked for, or else suits the loss."""
-        if self.alpha is not None:
+        if self.alpha not in (None, AUTO):
             return as_python(self.alpha)
         return IALS_ALPHA if self.loss == "ials" else RANKING[self.loss].alpha
 
+    def _alpha_of_fit(self):
+        """The regularisation that the rows were fitted with; a model that an earlier version saved does not tell."""
+        return vars(self).get("alpha_", self._alpha())
+
     def _temperature(self, n_users, n_items):
         """That of the cosines which is asked for, or else suits so many users and items."""
-        return suitable_temperature(n_users, n_items) if self.temperature == "auto" else as_python(self.temperature)
+        return suitable_temperature(n_users, n_items) if self.temperature == AUTO else as_python(self.temperature)
 
     def _share(self):
         """The chance of an item to be a negative, up to a factor, as in ``fit``."""
@@ -119,7 +127,7 @@ class PositivesPredictor(Recommender):
         pointers, columns = (torch.from_numpy(part.astype(np.int64)) for part in (seen.indptr, seen.indices))
         gain = torch.from_numpy(self.confidence_ * self._unit() * seen.data).to(dtype)
         means = None if means is None else torch.from_numpy(means[:, : features.shape[1]]).to(dtype)
-        options = {"alpha": self._alpha(), "n_items": int(known.sum()), "means": means}
+        options = {"alpha": self._alpha_of_fit(), "n_items": int(known.sum()), "means": means}
         rows = fold_in_ials(pointers, columns, gain, features, offset, **options)
         return np.column_stack([rows.numpy(), np.zeros(len(rows))]) if self._factors.biased else rows.numpy()
 
@@ -153,7 +161,7 @@ class PositivesPredictor(Recommender):
             torch.tensor(self._item_rows(), dtype=dtype, device="cpu"),
             centre,
             RANKING[self.loss],
-            alpha=self._alpha(),
+            alpha=self._alpha_of_fit(),
             n_factors=k,
             n_negatives=as_python(self.n_negatives),
             seen=seen,

@@ -1,11 +1,14 @@
 """Positives as a matrix of weights, and the solver that ranks them above what users have not."""
 
+from functools import partial
+
 import numpy as np
 import scipy.sparse as sp
 import torch
 
 from sk_torchmf._validation import raise_tiny
-from sk_torchmf.estimators._positives import COSINE
+from sk_torchmf.estimators._ials_search import is_searched, search
+from sk_torchmf.estimators._positives import AUTO, COSINE, INIT_STD
 from sk_torchmf.estimators._prediction import attributes_of
 from sk_torchmf.inputs.initial_rows import scatter
 from sk_torchmf.inputs.side_features import ROLES, features_of
@@ -18,7 +21,6 @@ from sk_torchmf.solvers.ranking_descent import ranking_solver
 from sk_torchmf.training.loop import Part
 
 POSITIVES = 0.1  # what all positives weigh, of all pairs, where nothing else is asked for
-INIT_STD = 0.3
 
 
 class PositivesPart(Part):
@@ -39,6 +41,9 @@ class PositivesPart(Part):
         n_positives, n_active_users = self.processes.all_reduce(list(map(int, numbers)))
         largest = self.processes.largest(float(matrix.data.max(initial=0.0)))
         self.confidence = confidence_for(params, largest, self.counts[1], n_active_users)
+        self.alpha = None if params.loss == COSINE else params._alpha()
+        if is_searched(params):
+            self.alpha, self.confidence = search(params, partial(_confidence, params), matrix, device, seed)
         all_one = self.processes.largest(float((matrix.data != 1).any())) == 0
         self.observed = {
             "seen_": sp.csr_array((np.ones(matrix.nnz, dtype=bool), matrix.indices, matrix.indptr), shape=matrix.shape),
@@ -88,7 +93,7 @@ class PositivesPart(Part):
         module = module.to(self.device)
         begun = begun if self.start is not None and self.start.factors.biased else None
         if params.loss == "ials":
-            options = {"alpha": params._alpha(), "features": self.features, "repeated": self.repeated}
+            options = {"alpha": self.alpha, "features": self.features, "repeated": self.repeated}
             return ImplicitLeastSquares(module, plan, self._gain(dtype), **options)
         total, n = self.processes.all_reduce([float(self.matrix.data.sum()), self.matrix.nnz])
         weight = np.maximum(self.matrix.data / (total / n), 1e-30)  # greater than zero in float32 too
@@ -98,7 +103,7 @@ class PositivesPart(Part):
         if params.loss == COSINE:
             made = {"temperature": params._temperature(*sizes), "spectral": self.start is None}
             return cosine_solver(module, plan, weight, **made, **options)
-        options |= {"alpha": params._alpha(), "n_negatives": params.n_negatives, "features": self.features}
+        options |= {"alpha": self.alpha, "n_negatives": params.n_negatives, "features": self.features}
         options["uniform_of"] = self._uniform_of() if params.distributed else None
         return ranking_solver(module, plan, weight, RANKING[params.loss], **options)
 
@@ -122,7 +127,7 @@ class PositivesPart(Part):
         encoded = [None if side is None else side.encoded for side in self.described]
         factors = factors.spread_over(self.known, self.counts, encoded)
         found = self.observed | {"confidence_": self.confidence} | attributes_of(factors)
-        return found | {"temperature_": solver.temperature} if self.params.loss == COSINE else found
+        return found | ({"temperature_": solver.temperature} if self.params.loss == COSINE else {"alpha_": self.alpha})
 
 
 def confidence_for(params, largest, item_counts, n_users):
@@ -143,13 +148,20 @@ def confidence_for(params, largest, item_counts, n_users):
     float
     """
     what = "weight of a pair"
-    if params.loss == "ials" and params.confidence is not None:
+    given = params.confidence is not None and params.confidence != AUTO
+    if params.loss == "ials" and given:
         largest, what = params.confidence * largest, what + ", times confidence,"
     if not 1e-30 <= largest <= 1e30:
         raise ValueError(f"The largest {what} must lie between 1e-30 and 1e30. Got {largest:.3g}. Rescale the weights.")
-    if params.confidence is not None:
+    if given:
         return params.confidence
     return POSITIVES * (n_users * np.count_nonzero(item_counts)) / item_counts.sum()
+
+
+def _confidence(params, matrix):
+    """``confidence_for`` a matrix of weights."""
+    n_users = np.count_nonzero(np.diff(matrix.indptr))
+    return confidence_for(params, float(matrix.data.max()), matrix.sum(axis=0), n_users)
 
 
 def _rankable(params, matrix, processes):

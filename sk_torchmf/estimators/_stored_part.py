@@ -65,6 +65,7 @@ class StoredPositivesPart(PositivesPart):
         self.processes, self.users, data = reading.processes, reading.users, reading.data
         found, places = survey_positives(data.shards), (data.user_ids, data.item_ids)
         n_active_users = int(np.count_nonzero(found.counts[0]))
+        self.alpha = params._alpha()
         self.confidence = confidence_for(params, found.largest, found.counts[1], n_active_users)
         self.weighted, self.repeated = found.weighted, found.repeated
         self.pairs = StoredPairs(data.shards, found.counts[1] > 0, device)

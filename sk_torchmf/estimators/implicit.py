@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sk_torchmf._validation import LARGEST, MOST, SMALLEST, check_device
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, work_of
-from sk_torchmf.estimators._positives import COSINE, PositivesPredictor
+from sk_torchmf.estimators._positives import AUTO, COSINE, PositivesPredictor
 from sk_torchmf.estimators._positives_part import PositivesPart
 from sk_torchmf.estimators._sharing import POSITIVES_NEEDS, Gathering, check_shareable
 from sk_torchmf.estimators._stored_part import StoredPositivesPart
@@ -23,6 +23,8 @@ from sk_torchmf.training.callbacks import with_callbacks
 
 UNSHARED = [  # parameters, whether a value of theirs is none that several processes share, and why
     ("loss", lambda loss: loss == COSINE, "is fitted on blocks of users, who would be others"),
+    ("alpha", lambda alpha: alpha == AUTO, "is searched for in all positives at once"),
+    ("confidence", lambda confidence: confidence == AUTO, "is searched for in all positives at once"),
     ("negatives", lambda negatives: negatives == "popularity", "takes numbers of users that no process keeps"),
 ]
 LOSSES: ChainMap[str, Any] = ChainMap({"ials": None, COSINE: None}, RANKING)  # these two are not in pairs
@@ -45,11 +47,13 @@ class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
     biased : bool, default=None
         Whether items have biases. Without, popularity goes into a factor, which is regularised with the others: where positives
         are few that ranks better. None says yes for ``cosine``, where popularity can go nowhere else, and no for all others.
-    alpha : float, default=None
-        Regularisation; None chooses one that suits the loss.
-    confidence : float, default=None
+    alpha : float or "auto", default=None
+        Regularisation; None chooses one that suits the loss. With ``ials`` "auto" searches for what ranks best positives that are
+        held out meanwhile, a tenth of each user's: at most 10 candidates of a few iterations each, which together take as long as
+        some 5 to 9 fits. Each fit searches, and so does ``partial_fit``; with ``early_stopping`` and ``refit`` both parts of it do.
+    confidence : float or "auto", default=None
         With ``ials``, by how much a positive of weight 1 weighs more than a pair that was not observed; None makes the positives
-        together weigh a tenth of what all pairs do.
+        together weigh a tenth of what all pairs do, and "auto" is as for ``alpha``, both in one search.
     n_negatives : int, default=4
         Negatives drawn for each positive, anew in each iteration. Where the expectation is exact, the weight of all negatives of a
         positive with ``logistic``, and without effect with ``softmax``.
@@ -113,6 +117,8 @@ class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
     @pair_weights_
     n_positives_, n_active_users_ : int
         Pairs of the fit, each counted once, and users who have any: of all processes that shared it.
+    alpha_ : float
+        With all losses but ``cosine``; the regularisation that was used.
     confidence_ : float
         The confidence that ``ials`` uses.
     temperature_ : float
@@ -204,8 +210,8 @@ class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
         "n_factors": [Interval(Integral, 1, MOST, closed="both")],
         "loss": [StrOptions(LOSSES.keys())],  # a view: a loss that joins the table is a value at once
         "biased": ["boolean", None],
-        "alpha": [Interval(Real, 0, LARGEST, closed="both"), None],
-        "confidence": [Interval(Real, SMALLEST, LARGEST, closed="both"), None],
+        "alpha": [Interval(Real, 0, LARGEST, closed="both"), StrOptions({AUTO}), None],
+        "confidence": [Interval(Real, SMALLEST, LARGEST, closed="both"), StrOptions({AUTO}), None],
         "n_negatives": [Interval(Integral, 1, MOST, closed="both")],
         "negatives": [StrOptions({"uniform", "popularity"})],
         "temperature": [Interval(Real, SMALLEST, LARGEST, closed="both"), StrOptions({"auto"})],
@@ -350,7 +356,10 @@ class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
                 f'exact=True is for loss="cosine", "logistic" and "softmax". Got loss="{self.loss}", which '
                 + ("always counts all pairs." if self.loss == "ials" else "is drawn.")
             )
-        if self.temperature != "auto" and self.loss != COSINE:
+        for name, value in (("alpha", self.alpha), ("confidence", self.confidence)):
+            if value == AUTO and self.loss != "ials":
+                raise ValueError(f'{name}="auto" is for loss="ials". Got loss="{self.loss}". Pass a number, or None.')
+        if self.temperature != AUTO and self.loss != COSINE:
             raise ValueError(
                 f'temperature={self.temperature} is for loss="cosine", whose scores are cosines over it. Got loss="{self.loss}".'
             )
@@ -374,6 +383,10 @@ class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
         """Refuse what a fit to a data set on disk does not do."""
         if self.loss != "ials":
             raise ValueError(f'A fit to Shards needs loss="ials", which reads them block by block. Got loss="{self.loss}".')
+        if AUTO in (self.alpha, self.confidence):
+            raise ValueError(
+                'alpha="auto" and confidence="auto" search in positives at hand. Search in a part of the Shards first.'
+            )
         if self.distributed:
             raise ValueError("distributed must be False in a fit to Shards, which one process reads. Got True. Give each a table.")
 

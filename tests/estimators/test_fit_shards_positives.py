@@ -25,7 +25,7 @@ def several_blocks_a_shard(monkeypatch):
 
 
 def make(**params):
-    options = {"n_factors": 3, "user": "user", "item": "item", "dtype": "float64", "random_state": 0, "max_iter": 4}
+    options = {"loss": "ials", "n_factors": 3, "user": "user", "item": "item", "dtype": "float64", "random_state": 0, "max_iter": 4}
     return ImplicitMatrixFactorization(**options | params)
 
 

@@ -49,7 +49,7 @@ def part(rank, size, form="numbers", weighted=False):
 
 
 def make(**options):
-    params = {"n_factors": 3, "max_iter": 8, "dtype": "float64", "random_state": 0, "distributed": True}
+    params = {"n_factors": 3, "loss": "ials", "max_iter": 8, "dtype": "float64", "random_state": 0, "distributed": True}
     return ImplicitMatrixFactorization(**params | options)
 
 
@@ -139,7 +139,8 @@ def _raised(run):
 
 
 REFUSED = {
-    "temperature": ({"loss": "softmax", "temperature": 0.1}, {}, "takes no temperature=0.1"),
+    "cosine": ({"loss": "cosine"}, {}, 'takes no loss="cosine"'),
+    "auto": ({"alpha": "auto"}, {}, 'takes no alpha="auto"'),
     "popularity": ({"loss": "softmax", "negatives": "popularity"}, {}, 'takes no negatives="popularity"'),
     "early_stopping": ({"early_stopping": True}, {}, "needs early_stopping=False"),
     "user_features": ({}, {"user_features": pd.DataFrame({"age": [3.0]}, index=[7])}, "takes no user_features"),
