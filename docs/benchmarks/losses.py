@@ -38,7 +38,7 @@ LOSSES = ("cosine", "ials", "logistic", "bpr", "softmax", "hinge", "adaptive_hin
 WIDE = 128  # factors of what is tuned
 GRID = [{"confidence": c, "alpha": a} for c in (0.25, 1.0, 4.0) for a in (0.003, 0.006, 0.01, 0.02, 0.04)]  # times that of None
 # implicit's own scales: the weight of a positive and one ridge for all rows; given in those of ials, whose best are near these.
-ALS = [{"confidence": c, "alpha": a} for c, a in ((0.25, 0.01), (0.25, 0.03), (1, 0.01), (1, 0.03), (4, 0.01), (4, 0.03), (4, 0.1))]
+ALS = [{"confidence": c, "alpha": a} for c, a in ((0.25, 0.01), (1, 0.01), (1, 0.02), (1, 0.03), (4, 0.01), (4, 0.02), (4, 0.03))]
 WARP = {64: (5, 10, 20, 30), WIDE: (10, 20, 30)}  # epochs, by the number of factors: one fit goes on from one to the next
 EPOCHS = 20  # of LightFM's defaults, which name none
 
