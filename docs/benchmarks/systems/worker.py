@@ -96,13 +96,15 @@ class Curve:
 
     def start(self):
         """Start the clock."""
-        self.began, self.paused = time.perf_counter(), 0.0
+        self.began, self.paused, self.worked = time.perf_counter(), 0.0, time.process_time()
 
     def take(self, step, factors):
         """Keep what is there after ``step`` passes, if it is wanted; ``factors()`` gives the users' and the items', arrays."""
-        now = time.perf_counter()
+        now, worked = time.perf_counter(), time.process_time()
         if step in self.steps:
             users, items = factors()
-            self.points.append({"step": step, "seconds": now - self.began - self.paused, "file": str(self.folder / f"{step}.npz")})
+            spent = {"seconds": now - self.began - self.paused, "cpu_seconds": worked - self.worked}
+            self.points.append({"step": step, "file": str(self.folder / f"{step}.npz")} | spent)
             np.savez(self.points[-1]["file"], users=users, items=items)
         self.paused += time.perf_counter() - now
+        self.worked += time.process_time() - worked
