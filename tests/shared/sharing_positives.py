@@ -110,8 +110,10 @@ def answers_for_own_users(form, **options):
     whole, own = model.gather(), model.users_
     pairs = np.repeat(own, 2), np.tile(model.items_[:2], len(own))
     new = sp.csr_array(np.array([[1.0, 1.0, 1.0, *[0.0] * (N_ITEMS - 3)]]))
-    path = f"{tempfile.mkdtemp()}/part.npz"
+    with communicator(True) as processes:
+        path = processes.broadcast(tempfile.mkdtemp()) + "/parts"
     model.save(path)
+    loaded = ImplicitMatrixFactorization.load(path)
 
     def answers(one):
         return {
@@ -122,7 +124,7 @@ def answers_for_own_users(form, **options):
             "folded": one.fold_in(new),
         }
 
-    return answers(model), answers(whole), answers(ImplicitMatrixFactorization.load(path))
+    return answers(model), answers(whole), answers(loaded)
 
 
 ASKED = {
