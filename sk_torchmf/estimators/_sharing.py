@@ -246,11 +246,10 @@ def joined(attributes, processes):
 def part_of(attributes):
     """What is of the users of one process, of its fitted attributes."""
     n, posterior = len(attributes["users_"]), attributes.get("user_posterior_")
-    own = {name: attributes[name][:n] for name in ROWS if attributes.get(name) is not None}
-    own |= {name: attributes[name] for name in OTHERS if attributes.get(name) is not None}
-    pattern = _pattern_of(attributes)
-    of_rows = {"count": None} if posterior is None else dict(zip(("count", "doubt"), posterior[3:], strict=False))
-    return own | {pattern: attributes[pattern]} | {name: None if values is None else values[:n] for name, values in of_rows.items()}
+    of_rows = {name: attributes[name] for name in ROWS if name in attributes}
+    of_rows |= {"count": None} if posterior is None else dict(zip(("count", "doubt"), posterior[3:], strict=False))
+    own = {name: attributes[name] for name in (*OTHERS, _pattern_of(attributes)) if name in attributes}
+    return own | {name: None if values is None else values[:n] for name, values in of_rows.items()}
 
 
 def common_of(attributes):
@@ -299,7 +298,7 @@ def together(attributes, parts):
         own = [part[name] for part in parts]
         return matrix(own) if sp.issparse(own[0]) else np.concatenate(own)[order]
 
-    found = {name: rows(name) for name in ROWS if parts[0].get(name) is not None}
+    found = {name: None if parts[0][name] is None else rows(name) for name in ROWS if name in parts[0]}
     found |= {"users_": users, "n_users_": len(users)}
     pattern = _pattern_of(parts[0])
     observed = [part[pattern] for part in parts]

@@ -142,7 +142,7 @@ def test_weights_that_float32_could_not_hold_are_refused(loss, weight):
         ({"handle_unknown": "ignore"}, "'handle_unknown' parameter"),
         (
             {"exact": True},
-            r'exact=True is for loss="logistic" and loss="softmax"\. Got loss="ials", which always counts all pairs\.',
+            r'exact=True is for loss="cosine", "logistic" and "softmax"\. Got loss="ials", which always counts all pairs\.',
         ),
         ({"exact": True, "loss": "bpr"}, r'exact=True is for .* Got loss="bpr", which is drawn\.'),
         ({"exact": True, "loss": "adaptive_hinge"}, r'Got loss="adaptive_hinge", which is drawn\.'),
