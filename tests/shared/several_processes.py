@@ -14,7 +14,7 @@ import warnings
 from datetime import timedelta
 from pathlib import Path
 
-LIMIT = 120  # seconds that the processes of a group of cases have on the busiest machine
+LIMIT = 300  # seconds that the processes of a group of cases have on the busiest machine
 
 
 def run(module, groups, size, folder):
