@@ -103,7 +103,8 @@ class Pairs:
         return pairs
 
     @cached_property
-    def order(self):  # of pairs that were user-major already; others have it from the start
+    def order(self):
+        """Where each pair was in the arrays that were given, user-major: one after the other, where they were so already."""
         return torch.arange(self.n_pairs, dtype=torch.int32, device=self.device)
 
     @cached_property

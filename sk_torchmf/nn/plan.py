@@ -109,7 +109,12 @@ class Plan:
         return self._blocks[at]
 
     def users(self):
-        """Return the users of each block, a list of slices, without a look at the pairs."""
+        """Tell the users of each block, without a look at the pairs.
+
+        Returns
+        -------
+        list of slice
+        """
         return [rows for rows, _, _ in self._blocks]
 
     def cut(self, *, max_pairs=None, max_users=None):
