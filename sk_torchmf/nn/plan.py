@@ -109,11 +109,12 @@ class Plan:
         return self._blocks[at]
 
     def users(self):
-        """Tell the users of each block, without a look at the pairs.
+        """Return the users of each block, without a look at the pairs.
 
         Returns
         -------
         list of slice
+            Of their numbers, one for each block.
         """
         return [rows for rows, _, _ in self._blocks]
 
