@@ -149,7 +149,7 @@ def test_an_implicit_candidate_that_diverges_fails_and_the_search_goes_on(monkey
         return step(self) if self.alpha < 1 else {"loss": np.inf}
 
     monkeypatch.setattr(ials.ImplicitLeastSquares, "step", overflow)
-    model = ImplicitMatrixFactorization(4, max_iter=3, random_state=0)
+    model = ImplicitMatrixFactorization(4, loss="ials", max_iter=3, random_state=0)
     search = GridSearchCV(model, {"alpha": [0.01, 2.0]}, cv=KFold(2, shuffle=True, random_state=0), error_score=np.nan)
     words = r"DivergenceError: Loss became inf in iteration 1\. Lower the weights .* or raise alpha"
     assert re.search(words, warnings_of(lambda: search.fit(LIKED)))
