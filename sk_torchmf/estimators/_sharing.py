@@ -298,7 +298,7 @@ def together(attributes, parts):
         own = [part[name] for part in parts]
         return matrix(own) if sp.issparse(own[0]) else np.concatenate(own)[order]
 
-    found = {name: None if parts[0][name] is None else rows(name) for name in ROWS if name in parts[0]}
+    found: dict[str, Any] = {name: None if parts[0][name] is None else rows(name) for name in ROWS if name in parts[0]}
     found |= {"users_": users, "n_users_": len(users)}
     pattern = _pattern_of(parts[0])
     observed = [part[pattern] for part in parts]

@@ -62,9 +62,8 @@ def _has_probabilities(estimator):
 class ModulePredictor(RegressorMixin, PartEstimator):
     """Base of ``TorchFactorization``: all that follows ``fit``."""
 
-    distributed: bool = False  # of an estimator that has no such parameter
-
     # parameters
+    distributed: bool = False  # of an estimator that has no such parameter
     loss: object
     clip: bool
     dtype: str
