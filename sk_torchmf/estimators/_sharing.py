@@ -389,9 +389,6 @@ class Gathering(SavedEstimator):
     # parameters
     distributed: bool
 
-    def _check_shared(self, processes, **given):
-        check_shareable(self, processes, **given)
-
     def gather(self):
         """Put the parts of a fit with ``distributed`` together: an estimator with the users of all processes.
 
