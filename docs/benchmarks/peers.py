@@ -20,7 +20,16 @@ from splits import PLANTED, Splits  # noqa: E402
 N_SPLITS = 3
 WIDTHS = (16, 32, 64, 128)
 FEW_PASSES = {"sk_torchmf": 10, "cmfrec": 5, "cornac": 5, "libmf": 10, "implicit": 5, "lightfm": 2}  # for ratings a second; else 1
-LARGEST = {"surprise": 1_000_000, "lenskit": 5_000_000, "cornac": 5_000_000, "skorch": 0, "spotlight": 0, "libmf": 0, "lightfm": 0}
+LARGEST = {
+    "surprise": 1_000_000,
+    "lenskit": 5_000_000,
+    "cornac": 5_000_000,
+    "myfm": 0,
+    "skorch": 0,
+    "spotlight": 0,
+    "libmf": 0,
+    "lightfm": 0,
+}
 SEARCH = {
     "sk_torchmf": {"n_factors": [8, 16, 32, 64], "max_iter": [5, 10, 20]},
     "surprise": {"n_epochs": [10, 20], "lr_all": [0.005, 0.01], "reg_all": [0.02, 0.05, 0.1]},

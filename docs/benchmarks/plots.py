@@ -24,6 +24,7 @@ LABELS = {
     "spotlight": "Spotlight",
     "implicit": "implicit ALS (ranking)",
     "lightfm": "LightFM WARP (ranking)",
+    "myfm": "myFM",
 }
 # Okabe and Ito's colours, told apart by colour-blind readers too, and a marker each
 STYLES = dict(
@@ -40,6 +41,7 @@ STYLES = dict(
             ("#8C8C00", "*"),
             ("#999999", "<"),
             ("#7F4F24", ">"),
+            ("#6A3D9A", "h"),
         ],
         strict=True,
     )
