@@ -1,4 +1,4 @@
-"""The code of README and of the documentation's pages runs as it stands; README shows what it prints, and its links lead somewhere."""
+"""The code of README and of the documentation's pages runs; README shows what its code prints, and its links lead somewhere."""
 
 import os
 import re
