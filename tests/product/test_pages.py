@@ -16,7 +16,6 @@ from sk_torchmf import BiasedMatrixFactorization, ImplicitMatrixFactorization, T
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 QUICKSTART, CALLS = ROOT / "docs" / "quickstart.md", ROOT / "docs" / "calls.md"
-APART = {QUICKSTART}  # each block by itself
 PAGES = [path for path in sorted((ROOT / "docs").rglob("*.md")) if "coming_from" not in path.parts]  # test_migration runs these
 MOVIELENS = os.environ.get("SK_TORCHMF_ML100K")
 ADDRESS = r"https://(?:github\.com/sk-torchmf/sk_torchmf/(?:blob|tree)|raw\.githubusercontent\.com/sk-torchmf/sk_torchmf)/main/"
@@ -74,7 +73,7 @@ def test_a_block_of_the_quickstart_runs_by_itself(block, capsys):
     assert "model" in names
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page) and page not in APART], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page) and page != QUICKSTART], ids=lambda page: page.stem)
 def test_the_blocks_of_a_page_run_in_their_order(page, capsys):
     names = {"__name__": "docs"}
     for block in blocks(page):
