@@ -137,7 +137,8 @@ class Bench:
                 for dataset in self.options.datasets:
                     variants = dict(SYSTEMS[name].asked)
                     if SYSTEMS[name].grid and not (self.options.quick and SYSTEMS[name].slow):
-                        variants["tuned"] = self.settings(name, dataset)
+                        chosen = any(name in systems for systems in self.tuned.values())
+                        variants["tuned" if chosen else "middle of the grid"] = self.settings(name, dataset)
                     if SYSTEMS[name].slow and dataset != "ml100k" and number and "defaults" not in variants:
                         continue  # minutes an epoch
                     split = self.splits.random(dataset, number % N_SPLITS)
