@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 DATASETS = {"ml100k": "MovieLens-100K", "ml1m": "MovieLens-1M"}
-QUIET = 0.25  # cores busy with other things, above which a fit counts only where there is none better
+QUIET = 0.25  # cores busy with other things, above which a fit counts only where all were so
 LABELS = {
     "sk_torchmf": "sk_torchmf",
     "cmfrec": "cmfrec ALS",
@@ -49,9 +49,9 @@ STYLES = dict(
 
 
 def seconds(records):
-    """Median fit time of the undisturbed runs, of the least disturbed one where all were disturbed."""
-    quiet = [record["seconds"] for record in records if record["others"] < QUIET]
-    return median(quiet) if quiet else min(records, key=lambda record: record["others"])["seconds"]
+    """Median fit time of the undisturbed runs, of all where each was disturbed."""
+    quiet = [record for record in records if record["others"] < QUIET]
+    return median(record["seconds"] for record in quiet or records)
 
 
 def grouped(records, *names):
