@@ -1,4 +1,4 @@
-"""A web service around a saved model: ``uvicorn service:app``. The environment variable MODEL has the path of the file."""
+"""A web service around a saved model: ``uvicorn service:app``, with the model's path in MODEL."""
 
 import os
 from typing import Annotated
@@ -14,7 +14,7 @@ from sk_torchmf import BiasedMatrixFactorization
 
 torch.set_num_threads(1)  # a request is little work, and several are answered at once
 
-# Once in a process, before its first request. Processes that are forked afterwards share the memory.
+# Loaded once, before the first request; processes that are forked afterwards share the memory.
 model = BiasedMatrixFactorization.load(os.environ.get("MODEL", "shop/model"))
 customers = set(model.users_)
 column_of = {product: column for column, product in enumerate(model.items_)}
@@ -69,10 +69,11 @@ def predict(pairs: Pairs) -> Predictions:
     return Predictions(stars=stars.tolist(), std=std.tolist())
 
 
-@app.post("/predictions/new-product")
+@app.post("/predictions/new")
 def predict_new_product(product: NewProduct) -> Predictions:
     check(product.customers, customers, "customers")
-    features = pd.DataFrame({"price": [product.price], "tags": [product.tags]}, index=[NEW]).astype({"price": float})
+    features = pd.DataFrame({"price": [product.price], "tags": [product.tags]}, index=[NEW])
+    features = features.astype({"price": float})  # None becomes NaN, which is allowed
     stars, std = model.predict(product.customers, [NEW], item_features=features, return_std=True)
     return Predictions(stars=stars.tolist(), std=std.tolist())
 
@@ -80,7 +81,7 @@ def predict_new_product(product: NewProduct) -> Predictions:
 @app.get("/customers/{customer}/recommendations")
 def recommend(customer: str, k: HowMany = 10) -> Recommendations:
     if customer not in customers:
-        raise HTTPException(404, f"Customer {customer!r} is unknown. Post the stars of a new customer to /recommendations.")
+        raise HTTPException(404, f"Unknown customer: {customer!r}. Post new ones to /recommendations.")
     return as_recommendations(*model.recommend(customer, k))
 
 
@@ -88,7 +89,8 @@ def recommend(customer: str, k: HowMany = 10) -> Recommendations:
 def recommend_to_new_customer(stars: dict[str, Stars], k: HowMany = 10) -> Recommendations:
     check(stars, column_of, "products")
     columns = [column_of[product] for product in stars]
-    row = sp.csr_array((list(stars.values()), columns, [0, len(columns)]), shape=(1, len(column_of)))
+    shape = (1, len(column_of))
+    row = sp.csr_array((list(stars.values()), columns, [0, len(columns)]), shape=shape)
     products, expected = model.recommend(row, k)
     return as_recommendations(products[0], expected[0])
 

@@ -1,5 +1,7 @@
-"""The tutorials run as they stand, one after the other in one folder; the service they make is asked over HTTP, its workers forked."""
+"""The tutorials run as they stand, one after the other in one folder; their service is asked over HTTP, its workers forked."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -44,19 +46,33 @@ def commands(name):
 
 
 def run_page(name, folder):
-    """Run the Python of a page in a folder, warnings being errors, and return the names that it leaves."""
-    names, before, threads = {"__name__": "docs"}, Path.cwd(), torch.get_num_threads()
+    """Run the Python of a page in a folder, warnings being errors: the names that it leaves, and as ``printed`` what it prints."""
+    names, before, threads, printed = {"__name__": "docs"}, Path.cwd(), torch.get_num_threads(), io.StringIO()
     os.chdir(folder)
     torch.set_num_threads(1)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
             warnings.simplefilter("error")
             for block in blocks(name, "python"):
                 exec(compile(block, f"{name}.md", "exec"), names)
     finally:
         os.chdir(before)
         torch.set_num_threads(threads)
-    return names
+    return names | {"printed": printed.getvalue()}
+
+
+def assert_prints(name, printed):
+    """Each text that a page shows is in what its Python prints; numbers to a hundredth, since they are rounded."""
+    number = re.compile(r"\d+(?:\.\d*)?")
+
+    def parts(line):
+        return number.sub("#", line), [float(one) for one in number.findall(line)]
+
+    shown, lines = "".join(blocks(name, "text")).splitlines(), [parts(line) for line in printed.splitlines()]
+    assert shown
+    for line in shown:
+        words, numbers = parts(line)
+        assert any(words == own and numbers == pytest.approx(values, abs=0.01) for own, values in lines), line
 
 
 def environment(**more):
@@ -105,9 +121,8 @@ def test_csv_parquet_and_a_database_give_the_same_reviews(folder, names):
     of_database, of_csv = names["reviews"], names["cleaned"](pd.read_csv(folder / "shop" / "reviews.csv", dtype=str))
     of_parquet = names["cleaned"](pd.read_parquet(folder / "shop" / "reviews.parquet"))
     for found in (of_database, of_csv, of_parquet):
-        assert (
-            dict(zip(zip(found["customer"], found["product"], strict=True), found["stars"].astype(float), strict=True)) == expected
-        )
+        pairs = zip(found["customer"], found["product"], strict=True)
+        assert dict(zip(pairs, found["stars"].astype(float), strict=True)) == expected
         assert found["reviewed_at"].is_monotonic_increasing
 
 
@@ -115,8 +130,7 @@ def test_the_model_of_the_past_is_better_than_the_baselines_as_the_page_says(nam
     errors = [names["rmse"](names[guess]) for guess in ("mean", "of_products", "expected")]
     assert errors[0] > errors[1] > errors[2] > 0.7  # the planted noise, that of rounding to stars beside it
     assert names["train"]["reviewed_at"].max() < names["test"]["reviewed_at"].min()
-    shown = re.search(r"they are (\S+), (\S+) and (\S+)\. ", (FOLDER / "from_a_file.md").read_text(encoding="utf-8"))
-    assert errors == pytest.approx([float(one) for one in shown.groups()], abs=0.01)
+    assert_prints("from_a_file", names["printed"])
     assert names["within"].mean() == pytest.approx(0.8, abs=0.05)
 
 
@@ -194,28 +208,23 @@ def test_a_new_customer_is_folded_in(client, model):
 def test_a_new_product_is_predicted_from_what_is_known_of_it(client, model, known):
     table = pd.DataFrame({"item": ["x"], "price": [known.get("price", np.nan)], "tags": [known.get("tags", [])]})
     expected, std = model.predict(["00007", "00042"], ["x", "x"], item_features=table, return_std=True)
-    answer = client.post("/predictions/new-product", json={"customers": ["00007", "00042"], **known}).json()
+    answer = client.post("/predictions/new", json={"customers": ["00007", "00042"], **known}).json()
     np.testing.assert_allclose([answer["stars"], answer["std"]], [expected, std])
 
 
 WRONG = {
-    "an unknown customer": ("/customers/nobody/recommendations", None, 404, "Customer 'nobody' is unknown"),
+    "an unknown customer": ("/customers/nobody/recommendations", None, 404, "Unknown customer: 'nobody'"),
     "no products asked for": ("/customers/00007/recommendations?k=0", None, 422, "greater than or equal to 1"),
     "too many products asked for": ("/customers/00007/recommendations?k=101", None, 422, "less than or equal to 100"),
-    "an unknown customer in a request": (
-        "/predictions",
-        {"customer": "x", "products": ["00012"]},
-        422,
-        "Unknown customers: ['x'].",
-    ),
+    "an unknown customer in a body": ("/predictions", {"customer": "x", "products": ["00012"]}, 422, "Unknown customers: ['x']."),
     "unknown products": ("/predictions", {"customer": "00007", "products": ["a", "00012", "b"]}, 422, "products: ['a', 'b']."),
     "no products": ("/predictions", {"customer": "00007", "products": []}, 422, "at least 1 item"),
     "a number for an id": ("/predictions", {"customer": 7, "products": ["00012"]}, 422, "valid string"),
     "stars that do not exist": ("/recommendations", {"00012": 6}, 422, "less than or equal to 5"),
     "stars of an unknown product": ("/recommendations", {"tea": 5}, 422, "Unknown products: ['tea']."),
-    "a price that is none": ("/predictions/new-product", {"customers": ["00007"], "price": "low"}, 422, "valid number"),
-    "a price beyond all": ("/predictions/new-product", {"customers": ["00007"], "price": 1e300}, 422, "less than or equal"),
-    "an unknown customer of a new product": ("/predictions/new-product", {"customers": ["x"]}, 422, "Unknown customers: ['x']."),
+    "a price that is none": ("/predictions/new", {"customers": ["00007"], "price": "low"}, 422, "valid number"),
+    "a price beyond all": ("/predictions/new", {"customers": ["00007"], "price": 1e300}, 422, "less than or equal"),
+    "an unknown customer of a new product": ("/predictions/new", {"customers": ["x"]}, 422, "Unknown customers: ['x']."),
 }
 
 
@@ -262,11 +271,10 @@ def server(request, folder, model):
 
 def wait_for_workers(n, process, log):
     """Wait until a server has written that so many of its workers are ready."""
-    until = time.monotonic() + 300
-    while (
-        (ready := log.read_text().count("Application startup complete")) < n and time.monotonic() < until and process.poll() is None
-    ):
+    until, ready = time.monotonic() + 300, 0
+    while ready < n and time.monotonic() < until and process.poll() is None:
         time.sleep(0.1)
+        ready = log.read_text().count("Application startup complete")
     assert ready == n, log.read_text()
 
 
@@ -313,15 +321,8 @@ def test_two_workers_answer_as_the_page_shows_and_as_one_process_does(server, cl
 @needs_shell
 def test_the_job_does_what_its_page_shows(folder, model):
     for command, shown in commands("batch"):
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=folder,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-        )
+        both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        done = subprocess.run(["bash", "-c", command], cwd=folder, env=environment(), timeout=300, check=False, **both)
         assert done.stdout.strip() == shown
         assert (done.returncode == 0) == ("no_such" not in command)
     best = run_page("batch", folder)["best"]
@@ -349,7 +350,7 @@ def test_a_bar_is_shown_where_it_is_asked_for_and_what_fails_leaves_the_file_as_
     before = output.read_bytes()
     Path("none.txt").write_text("tea\n", encoding="utf-8")
     for options, words in ((("-k", "0"), "k must be an int >= 1"), (("--products", "none.txt"), "no product that the model knows")):
-        with pytest.raises(SystemExit, match="^1$"):
+        with pytest.raises(SystemExit, match=r"^1$"):
             job(*options)
         assert words in capsys.readouterr().err
     assert output.read_bytes() == before
@@ -362,6 +363,7 @@ def test_a_search_over_a_pipeline_finds_the_planted_model(folder):
     names = run_page("from_arrays", folder)
     assert names["search"].best_params_["model__n_factors"] == 8  # as many as were planted
     assert names["search"].best_score_ > 0.5
+    assert_prints("from_arrays", names["printed"])
     assert names["model"].item_counts_[290:].max() == 0
     shares = names["model"].item_feature_shares_
     assert shares["genre"] > 10 * shares["minutes"]  # a planted factor, and nothing
