@@ -148,17 +148,11 @@ def client(folder, model):
     """FastAPI's test client of the service, in this process."""
     pytest.importorskip("fastapi")
     pytest.importorskip("httpx2")
-    threads, before = torch.get_num_threads(), Path.cwd()
-    sys.path.insert(0, str(folder))
-    os.chdir(folder)
-    try:
-        client = run_page("service", folder)["client"]
-    finally:
-        os.chdir(before)
-        sys.path.remove(str(folder))
-        del sys.modules["service"]
-        torch.set_num_threads(threads)
-    return client
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        names = run_page("service", folder)
+    del sys.modules["service"]
+    return names["client"]
 
 
 @pytest.fixture
@@ -275,7 +269,7 @@ def wait_for_workers(n, process, log):
     while ready < n and time.monotonic() < until and process.poll() is None:
         time.sleep(0.1)
         ready = log.read_text().count("Application startup complete")
-    assert ready == n, log.read_text()
+    assert ready >= n, log.read_text()
 
 
 def ask(command, client):
