@@ -22,7 +22,6 @@ from sk_torchmf.nn import RANKING
 from sk_torchmf.training.callbacks import with_callbacks
 
 UNSHARED = [  # parameters, whether a value of theirs is none that several processes share, and why
-    ("loss", lambda loss: loss == COSINE, "is fitted on blocks of users, who would be others"),
     ("alpha", lambda alpha: alpha == AUTO, "is searched for in all positives at once"),
     ("confidence", lambda confidence: confidence == AUTO, "is searched for in all positives at once"),
     ("negatives", lambda negatives: negatives == "popularity", "takes numbers of users that no process keeps"),
@@ -93,9 +92,9 @@ class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
     @warm_start
     distributed : bool, default=False
         Whether this is one fit of all processes of the default group of ``torch.distributed``, each of which calls ``fit`` with
-        a part of the data, see ``gather``. Features, validation data and checkpoints are refused, as are ``temperature`` and
-        ``negatives="popularity"``. Initial rows and negatives are drawn by the users' labels, so that the result does not depend,
-        beyond rounding, on the number of processes.
+        a part of the data, see ``gather``. Features, validation data and checkpoints are refused, as are ``warm_start`` and
+        ``negatives="popularity"``. Initial rows, blocks of users and negatives are drawn by the users' labels, so that the result
+        does not depend, beyond rounding, on the number of processes.
     @random_state
     @verbose
 

@@ -28,7 +28,7 @@ def size(request):
 
 @pytest.fixture(scope="module")
 def found(size, tmp_path_factory):
-    groups = [(EVERY_FIT, 60), ([*OTHERS, "bytes_of_an_epoch"], 60)]
+    groups = [(EVERY_FIT, 60), ([*OTHERS, "bytes_of_an_epoch", "bytes_of_an_epoch_of_cosine"], 60)]
     return run("sharing_positives", groups, size, tmp_path_factory.mktemp("ranks"))
 
 
@@ -102,6 +102,13 @@ def test_what_is_wrong_with_the_whole_is_said_by_all(found, case, text):
 def test_two_numbers_for_each_item_beside_its_row_are_summed_an_epoch(found, size):
     """What pulls an item and its bias, and how its pairs bend; and one number of the users' pairs. Nothing of the users."""
     assert found["bytes_of_an_epoch"] == [(300 * (3 + 1 + 1) + 1) * 8] * size
+
+
+def test_cosine_sums_what_an_item_is_of_its_users_and_gradients_of_the_items_shown(found, size):
+    """In a step a row of each item twice, how many users of the block have it (int32), and of an item shown a row and a bias."""
+    for n_bytes, shown in found["bytes_of_an_epoch_of_cosine"]:
+        assert max(shown) < 300
+        assert n_bytes == 17 * 300 * (2 * 3 * 8 + 4) + sum(shown) * (3 + 1) * 8
 
 
 def test_initial_rows_are_all_that_differs_from_a_fit_that_is_not_distributed(alone):

@@ -2,6 +2,7 @@
 
 import tempfile
 from functools import partial
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,10 @@ import torch.distributed as dist
 
 from sk_torchmf import ImplicitMatrixFactorization, Interactions
 from sk_torchmf.distributed import communicator
+from sk_torchmf.solvers import cosine_softmax
 
 N_USERS, N_ITEMS = 40, 15
-LOSSES = {"ials": {}, "logistic": {"n_negatives": 2}, "softmax": {}}
+LOSSES = {"ials": {}, "logistic": {"n_negatives": 2}, "softmax": {}, "cosine": {}}
 DRAWN = {"bpr": {}, "hinge": {"biased": True}, "adaptive_hinge": {}, "softmax": {"exact": False}, "logistic": {"exact": False}}
 FORMS = ["numbers", "text", "container", "sparse"]
 
@@ -84,6 +86,7 @@ FITS = {
 FITS |= {f"{loss}_drawn": partial(fit, weighted=True, loss=loss, **options) for loss, options in DRAWN.items()}
 FITS |= {"bpr_sparse": partial(fit, "sparse", loss="bpr"), "bpr_text": partial(fit, "text", loss="bpr")}
 FITS |= {f"ials_{form}": partial(fit, form, weighted=True) for form in FORMS[1:]}
+FITS |= {f"cosine_{form}": partial(fit, form, weighted=True, loss="cosine") for form in FORMS[1:]}
 FITS |= {"softmax_sparse": partial(fit, "sparse", weighted=True, loss="softmax"), "confident": partial(fit, confidence=3.0)}
 
 
@@ -94,14 +97,28 @@ def all_rows_on_the_last():
     return found_by(make(), X[some], y[some], weight)
 
 
-def few_users():
+def few_users(loss="softmax"):
     """Processes end without users, and of two users one has every item."""
     rank, size = place()
     X = pd.DataFrame({"user": [1, 1, 1, 5, 5], "item": [0, 1, 2, 0, 1]})
-    return found_by(make(loss="softmax", n_factors=1), X[rank::size])
+    return found_by(make(loss=loss, n_factors=1), X[rank::size])
 
 
-OTHER_FITS = ["all_rows_on_the_last", "few_users"]
+def cosine_of_drawn_items():
+    """Blocks of three users, who are shown some of the items."""
+    with patch.multiple(cosine_softmax, OTHERS=4, BLOCKS=N_USERS // 3):
+        return fit(loss="cosine", negatives="uniform")
+
+
+def cosine_of_apart():
+    """Three groups that have no item in common: as many singular values are 1, which have no vectors of their own."""
+    rank, size = place()
+    user, item = np.nonzero(np.kron(np.eye(3), np.ones((5, 4))) * (np.random.default_rng(1).random((15, 12)) < 0.7))
+    X = pd.DataFrame({"user": user, "item": item})
+    return found_by(make(loss="cosine"), X[rank::size])
+
+
+OTHER_FITS = ["all_rows_on_the_last", "few_users", "cosine_of_few_users", "cosine_of_drawn_items", "cosine_of_apart"]
 
 
 def answers_for_own_users(form, **options):
@@ -131,6 +148,7 @@ ASKED = {
     "asked": partial(answers_for_own_users, "text"),
     "asked_logistic": partial(answers_for_own_users, "numbers", loss="logistic", biased=True),
     "asked_softmax": partial(answers_for_own_users, "numbers", loss="softmax"),
+    "asked_cosine": partial(answers_for_own_users, "text", loss="cosine"),
 }
 
 
@@ -141,7 +159,6 @@ def _raised(run):
 
 
 REFUSED = {
-    "cosine": ({"loss": "cosine"}, {}, 'takes no loss="cosine"'),
     "auto": ({"alpha": "auto"}, {}, 'takes no alpha="auto"'),
     "popularity": ({"loss": "softmax", "negatives": "popularity"}, {}, 'takes no negatives="popularity"'),
     "early_stopping": ({"early_stopping": True}, {}, "needs early_stopping=False"),
@@ -153,6 +170,7 @@ def refused(options, given):
     return _raised(lambda: make(**options).fit(*part(*place()), **given))
 
 
+cosine_of_few_users = partial(few_users, "cosine")
 CASES = FITS | ASKED | {f"refused_{name}": partial(refused, options, given) for name, (options, given, _) in REFUSED.items()}
 
 
@@ -168,8 +186,8 @@ def weights_out_of_range_in_one():
     return _raised(lambda: make(confidence=1e10).fit(X, y * (1e25 if rank == 0 else 1)))
 
 
-def bytes_of_an_epoch():
-    """What is summed over the processes in an epoch, apart from what is short, where there are 300 items."""
+def bytes_of_an_epoch(**options):
+    """What is summed over the processes in an epoch, apart from what is short, where there are 50 users and 300 items."""
     rank, size = place()
     X = pd.DataFrame({"user": np.arange(rank, 900, size) % 50, "item": np.arange(rank, 900, size) % 300})
     n_bytes, all_reduce = [], dist.all_reduce
@@ -182,12 +200,25 @@ def bytes_of_an_epoch():
         n_bytes.clear()
         dist.all_reduce = counted
         try:
-            make(max_iter=max_iter).fit(X)
+            make(max_iter=max_iter, **options).fit(X)
         finally:
             dist.all_reduce = all_reduce
         return sum(n_bytes)
 
     return fit(3) - fit(2)
+
+
+def bytes_of_an_epoch_of_cosine():
+    """Of 17 blocks, who are shown the items that their users have and 100 others, drawn; how many items they are shown in all."""
+    shown, show = [], cosine_softmax.CosineSoftmax._show
+
+    def counted(*args):
+        found = show(*args)
+        shown.append(len(found[0]))
+        return found
+
+    with patch.object(cosine_softmax, "OTHERS", 100), patch.object(cosine_softmax.CosineSoftmax, "_show", counted):
+        return bytes_of_an_epoch(loss="cosine"), shown[-17:]
 
 
 OTHERS = [*ASKED, *[f"refused_{name}" for name in REFUSED], "every_user_has_every_item", "weights_out_of_range_in_one"]
