@@ -499,15 +499,15 @@ REFUSED = {
     "scoring": ({"early_stopping": True, "scoring": "r2"}, {}, "needs scoring=None"),
     "seen_features": ({"seen_features": "both"}, {}, 'needs seen_features="user" or None'),
     "batches": ({"solver": "adam", "batch_size": 50}, {}, "needs batch_size=None: a batch would depend on which process has"),
-    "lbfgs": ({"solver": "lbfgs"}, {}, 'takes no solver="lbfgs", whose steps depend on the products of all rows at once.'),
+    "lbfgs": ({"solver": "lbfgs"}, {}, 'takes no solver="lbfgs": its steps depend on the products of all rows at once.'),
     "validation_data": ({}, {"X_val": Interactions([0], [0], [3.0])}, "X_val must be a table, as X is"),
     "features_of_als": (
         {"solver": "als"},
         {"item_features": pd.DataFrame({"age": [3.0]}, index=[100])},
-        'solver="als" takes no item_features',
+        'takes no item_features with solver="als" yet',
     ),
     "exact_early_stopping": ({"early_stopping": True, "distributed": "exact"}, {}, 'distributed="exact" takes no early_stopping'),
-    "checkpoint_of_effects": ({"effects": [1], "checkpoint": "file"}, {}, "checkpoint takes no effects or time"),
+    "checkpoint_of_effects": ({"effects": [1], "checkpoint": "file"}, {}, 'takes no effects with checkpoint="file" yet'),
 }
 CASES = (
     FITS | ONE_USER | ASKED | {f"refused_{name}": partial(refused, options, given) for name, (options, given, _) in REFUSED.items()}
