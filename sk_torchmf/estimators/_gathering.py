@@ -103,7 +103,7 @@ class SavedInParts(Gathering, SavedEstimator):
             Where another process fails or is lost.
         """
         if not self.distributed:
-            return self._save(path, ratings)
+            return super().save(path, ratings=ratings)
         folder = PartsFolder(path, KIND)
         check_is_fitted(self)
         with communicator(True) as processes:
@@ -149,7 +149,7 @@ class SavedInParts(Gathering, SavedEstimator):
             Where another process fails or is lost.
         """
         if not os.path.isdir(check_path(path)):
-            return cls._load(path, {})
+            return super().load(path)
         folder, among = PartsFolder(path, KIND), has_group()
         with communicator(among) as processes:
             manifest = processes.broadcast(folder.manifest() if processes.rank == 0 else None)

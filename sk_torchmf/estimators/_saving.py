@@ -82,14 +82,19 @@ def is_fitted_attribute(name):
 class SavedEstimator(Factorization):
     """An estimator that goes into a file and comes back."""
 
-    def _save(self, path, ratings):
-        """Write it to a file; ``ratings`` says whether with what only ``partial_fit`` needs."""
+    def save(self, path, *, ratings=True):
+        """Write it to a file, as ``load`` reads it; ``ratings`` says whether with what only ``partial_fit`` needs."""
         check_path(path)
         check_is_fitted(self)
         values, beside = self._content(ratings)
         tree, arrays = pack(values | {"state": folded(values["state"])})
         write(path, {"estimator": type(self).__name__, "values": tree} | beside, arrays)
         return self
+
+    @classmethod
+    def load(cls, path):
+        """Read an estimator of this class that ``save`` wrote."""
+        return cls._load(path, {})
 
     @classmethod
     def _load(cls, path, given):

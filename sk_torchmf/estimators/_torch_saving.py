@@ -62,7 +62,7 @@ class SavedModule(ModulePredictor, Fitting):
         """
         check_path(path)
         check_is_fitted(self, "module_")
-        return self._save(path, ratings)
+        return super().save(path, ratings=ratings)
 
     @classmethod
     @documented()

@@ -247,6 +247,23 @@ SEEN_AND_COLD = {
 }
 FITS |= SEEN_AND_COLD
 FITS |= {"biased_features_poisson": partial(with_features, "numbers", loss="poisson")}
+FITS |= {
+    f"{kind}_{solver}_features_{loss}": partial(
+        with_features, "numbers", kind, solver=solver, loss=loss, seen_features=seen, cold_average=cold, max_iter=5
+    )
+    for kind, solver, loss, seen, cold in (
+        ("biased", "als", "squared_error", None, None),
+        ("plain", "als", "huber", "user", "macro"),
+        ("biased", "adam", "poisson", "user", None),
+        ("plain", "sgd", "squared_error", None, "micro"),
+        ("biased", "adagrad", "logistic", None, None),
+    )
+}
+FITS |= {
+    f"plain_{solver}_seen_alone": partial(found_by_part, "plain", solver=solver, seen_features="user", max_iter=5)
+    for solver in ("als", "adam")
+}
+FITS |= {f"biased_als_features_{form}": partial(with_features, form, solver="als", max_iter=5) for form in ("text", "sparse")}
 
 
 def held_out(form, kind="biased", **options):
@@ -501,11 +518,6 @@ REFUSED = {
     "batches": ({"solver": "adam", "batch_size": 50}, {}, "needs batch_size=None: a batch would depend on which process has"),
     "lbfgs": ({"solver": "lbfgs"}, {}, 'takes no solver="lbfgs": its steps depend on the products of all rows at once.'),
     "validation_data": ({}, {"X_val": Interactions([0], [0], [3.0])}, "X_val must be a table, as X is"),
-    "features_of_als": (
-        {"solver": "als"},
-        {"item_features": pd.DataFrame({"age": [3.0]}, index=[100])},
-        'takes no item_features with solver="als" yet',
-    ),
     "exact_early_stopping": ({"early_stopping": True, "distributed": "exact"}, {}, 'distributed="exact" takes no early_stopping'),
     "checkpoint_of_effects": ({"effects": [1], "checkpoint": "file"}, {}, 'takes no effects with checkpoint="file" yet'),
 }
