@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from sk_torchmf.distributed import communicator, has_group
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._saving import Factorization, SavedEstimator, folded, is_fitted_attribute, unfolded
+from sk_torchmf.inputs.earlier_rows import has_rows_to_go_on
 from sk_torchmf.inputs.stable_hash import shares, stable_hash
 from sk_torchmf.inputs.stored_pattern import StoredPattern
 from sk_torchmf.storage.archive import check_path, naming
@@ -70,7 +71,19 @@ class Gathering(Factorization):
 
 
 class SavedInParts(Gathering, SavedEstimator):
-    """One that goes into a folder too, in which each process has a file. Before the other bases."""
+    """One that goes into a folder too, in which each process has a file, and on from an earlier fit. Before the other bases."""
+
+    # parameters
+    n_factors: int
+    # what fit leaves
+    users_: np.ndarray
+    items_: np.ndarray
+
+    def _goes_on(self, reading):
+        is_fitted = super()._goes_on(reading)
+        if not self.distributed:
+            return is_fitted
+        return has_rows_to_go_on((self.users_, self.items_, self.n_factors) if is_fitted else None, reading)
 
     @documented()
     def save(self, path, *, ratings=True):

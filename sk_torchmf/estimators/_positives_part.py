@@ -65,10 +65,11 @@ class PositivesPart(Part):
         self.features = features_of(self.described, self.known)
 
     def _gain(self, dtype):
-        """What ``ials`` is told of how much a positive weighs: a float where all weigh the same."""
-        gain = raise_tiny(self.confidence * self.matrix.data)  # user-major already
-        if len(gain) and (gain == gain[0]).all():
-            return float(gain[0])
+        """What ``ials`` is told of how much a positive weighs: a float where those of all processes weigh the same."""
+        gain, largest = raise_tiny(self.confidence * self.matrix.data), self.processes.largest  # user-major already
+        most, least = largest(gain.max(initial=-np.inf)), -largest(-gain.min(initial=np.inf))
+        if most == least:
+            return float(most)
         return torch.from_numpy(gain).to(self.device, dtype)
 
     def _arrange(self, module):
@@ -89,7 +90,7 @@ class PositivesPart(Part):
             scatter(module, self.user_labels(), std, self.seed, params.dtype)
             generator.manual_seed(self.seed)  # it has come as far as there are users here
         if self.start is not None:
-            _, begun = self.start.fill(module, self.known, 0.0)
+            _, begun = self.start.fill(module, self.known, 0.0, processes=self.processes)
             begun = torch.from_numpy(begun).to(self.device)
             if kind is BiasedMF:  # here the level is a part of the items' biases
                 module.get_parameter("item_biases").data.add_(self.start.factors.constant * begun.cpu())

@@ -6,6 +6,7 @@ from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import issparse
 
 from sk_torchmf.distributed import EXACT
 from sk_torchmf.inputs.exchange import check_equal
@@ -73,10 +74,9 @@ NEEDS = [  # of a fit to ratings that several processes share
     ),
 ]
 POSITIVES_NEEDS = [  # likewise of one to positives
-    HELD_OUT,
-    Refusal("checkpoint", given, "a file would hold the rows of one process alone", "None"),
-    Refusal("warm_start", given, "earlier rows of a user may lie in another process", "False"),
-    *(Refusal(name, given) for name in (*TABLES_OF_ATTRIBUTES, "X_val", "y_val")),
+    Refusal("X_val", issparse, "which items of a new user are scored would depend on who has the user"),
+    Refusal("X_val", given, beside=("checkpoint", given)),
+    *(Refusal(name, given) for name in TABLES_OF_ATTRIBUTES),
     Refusal("alpha", one_of("auto"), "it is searched for in all positives at once"),
     Refusal("confidence", one_of("auto"), "it is searched for in all positives at once"),
     Refusal("negatives", one_of("popularity"), "it takes numbers of users that no process keeps"),

@@ -4,6 +4,8 @@ from collections import ChainMap
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+import scipy.sparse as sp
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
@@ -17,10 +19,14 @@ from sk_torchmf.estimators._refusals import POSITIVES_NEEDS, check_shareable
 from sk_torchmf.estimators._stored_part import StoredPositivesPart
 from sk_torchmf.inputs.cached_shards import is_stored, open_stored
 from sk_torchmf.inputs.forms import SHARDS, read_weighted
+from sk_torchmf.inputs.labels import lookup
 from sk_torchmf.inputs.shards import Shards
 from sk_torchmf.inputs.stored_ratings import read_shards
+from sk_torchmf.metrics._scorer import ScorerOfParts
 from sk_torchmf.nn import RANKING
 from sk_torchmf.training.callbacks import with_callbacks
+from sk_torchmf.training.shared_validation import shared_validation
+from sk_torchmf.training.validation import Validation
 
 LOSSES: ChainMap[str, Any] = ChainMap({"ials": None, COSINE: None}, RANKING)  # these two are not in pairs
 
@@ -369,6 +375,22 @@ class ImplicitMatrixFactorization(SavedInParts, PositivesPredictor):
             self._check_takes_shards()
             return read_shards(X, y, sample_weight, type(self).__name__, rated=False)
         return read_weighted(X, y, sample_weight, self.user, self.item, is_part=self.distributed)
+
+    def _hold_out(self, given, seed):
+        return shared_validation(self, given, seed) if self.distributed else super()._hold_out(given, seed)
+
+    def _read_held_out(self, X, y):
+        """Read validation data, of which others may have other parts; a Reading."""
+        return read_weighted(X, None, None, self.user, self.item, is_part=True)
+
+    def _judging(self, held_out, reading):
+        """What judges by this process's part of held-out positives, a Reading, of its users beside what it was fitted to."""
+        item, n_items = lookup(held_out.items, reading.items, "item"), reading.shape[1]
+        item = np.where(item < 0, n_items + np.arange(len(item)), item)[held_out.data.item_ids]
+        shape = len(held_out.users), n_items + len(held_out.items)
+        relevant = sp.coo_array((np.ones(len(item), dtype=bool), (held_out.data.user_ids, item)), shape=shape)
+        scorer = ScorerOfParts(held_out.users, sp.csr_array(relevant), reading.processes)
+        return Validation(None, None, None, scorer)
 
     def _check_takes_shards(self):
         """Refuse what a fit to a data set on disk does not do."""

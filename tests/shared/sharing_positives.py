@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from sk_torchmf import ImplicitMatrixFactorization, Interactions
 from sk_torchmf.distributed import communicator
+from sk_torchmf.model_selection import ranking_scorer
 from sk_torchmf.solvers import cosine_softmax
 
 N_USERS, N_ITEMS = 40, 15
@@ -118,7 +119,55 @@ def cosine_of_apart():
     return found_by(make(loss="cosine"), X[rank::size])
 
 
-OTHER_FITS = ["all_rows_on_the_last", "few_users", "cosine_of_few_users", "cosine_of_drawn_items", "cosine_of_apart"]
+def held_out(**options):
+    """A share of each user's positives decides, after few iterations, and the fit begins anew with all."""
+    options = {"early_stopping": True, "validation_fraction": 0.3, "n_iter_no_change": 2} | options
+    return fit(weighted=True, **options)
+
+
+def validated(form, **options):
+    """On positives of users and items, known or not, of which the last of four processes has none."""
+    rank, size = place()
+    user, item, _ = whole(form if form != "sparse" else "container")
+    user, item = user[::3], item[::-3].copy()
+    if form == "numbers":
+        user[:3], item[2:4] = [-5, -6, -7], [500, 501]
+    n_parts = min(size, max(size - 1, 2))
+    user, item = (own[rank::n_parts] if rank < n_parts else own[:0] for own in (user, item))
+    X_val = pd.DataFrame({"user": user, "item": item})
+    if form in ("container", "sparse"):
+        X_val = Interactions(user, item, num_users=N_USERS, num_items=N_ITEMS)
+    model = make(**options).fit(*part(rank, size, form), X_val=X_val if len(user) else None)
+    return state(model), state(model.gather())
+
+
+def gone_on(form="numbers", gathered=False, **options):
+    """On to all positives from a fit to the heavier ones, of which not every user has one."""
+    X, y, weight = part(*place(), form, weighted=True)
+    some = y > 2
+    model = make(**options | {"max_iter": 3}).fit(X[some], y[some])
+    model = model.gather() if gathered else model
+    return found_by(model.set_params(distributed=True, warm_start=True), X, y, weight)
+
+
+def weights_that_differ_in_one():
+    """Users of a process have positives of one weight, and one of another process has a heavier one."""
+    rank, size = place()
+    user, item, _ = whole("sparse")  # each pair once
+    X = pd.DataFrame({"user": user, "item": item})[rank::size]
+    return found_by(make(), X, 1.0 + (X["user"] == 3).to_numpy())
+
+
+OTHER_FITS = ["all_rows_on_the_last", "few_users", "ials_of_few_users", "cosine_of_few_users", "cosine_of_drawn_items"]
+OTHER_FITS += ["cosine_of_apart", "weights_that_differ_in_one"]
+FITS |= {f"held_out_{name}": partial(held_out, loss=name, **LOSSES.get(name, {})) for name in ("ials", "softmax", "bpr", "cosine")}
+FITS |= {"held_out_kept": partial(held_out, loss="cosine", refit=False), "validated": partial(validated, "numbers", loss="cosine")}
+FITS |= {f"validated_{form}": partial(validated, form, early_stopping=True, n_iter_no_change=1) for form in FORMS[1:]}
+FITS |= {
+    f"gone_on_{name}": partial(gone_on, loss=name, biased=biased)
+    for name, biased in (("ials", False), ("logistic", True), ("bpr", None), ("cosine", None))
+}
+FITS |= {"gone_on_from_all": partial(gone_on, gathered=True), "gone_on_text": partial(gone_on, "text", loss="cosine")}
 
 
 def answers_for_own_users(form, **options):
@@ -161,7 +210,13 @@ def _raised(run):
 REFUSED = {
     "auto": ({"alpha": "auto"}, {}, 'takes no alpha="auto"'),
     "popularity": ({"loss": "softmax", "negatives": "popularity"}, {}, 'takes no negatives="popularity"'),
-    "early_stopping": ({"early_stopping": True}, {}, "needs early_stopping=False"),
+    "scoring": ({"early_stopping": True, "scoring": ranking_scorer()}, {}, "needs scoring=None"),
+    "new_users": (
+        {},
+        {"X_val": sp.csr_array((2, N_ITEMS))},
+        "takes no X_val: which items of a new user",
+    ),
+    "checkpoint": ({"checkpoint": "a"}, {"X_val": Interactions([0], [0])}, 'takes no X_val with checkpoint="a" yet'),
     "user_features": ({}, {"user_features": pd.DataFrame({"age": [3.0]}, index=[7])}, "takes no user_features"),
 }
 
@@ -170,7 +225,7 @@ def refused(options, given):
     return _raised(lambda: make(**options).fit(*part(*place()), **given))
 
 
-cosine_of_few_users = partial(few_users, "cosine")
+ials_of_few_users, cosine_of_few_users = partial(few_users, "ials"), partial(few_users, "cosine")
 CASES = FITS | ASKED | {f"refused_{name}": partial(refused, options, given) for name, (options, given, _) in REFUSED.items()}
 
 
