@@ -1,5 +1,7 @@
 """Cases of fits to positives that several processes share: each function runs in all of them and returns what this one got."""
 
+import os
+import shutil
 import tempfile
 from functools import partial
 from unittest.mock import patch
@@ -14,6 +16,8 @@ from sk_torchmf import ImplicitMatrixFactorization, Interactions
 from sk_torchmf.distributed import communicator
 from sk_torchmf.model_selection import ranking_scorer
 from sk_torchmf.solvers import cosine_softmax
+from sk_torchmf.solvers.ials import ImplicitLeastSquares
+from sk_torchmf.solvers.ranking_descent import Descent
 
 N_USERS, N_ITEMS = 40, 15
 LOSSES = {"ials": {}, "logistic": {"n_negatives": 2}, "softmax": {}, "cosine": {}}
@@ -274,6 +278,53 @@ def bytes_of_an_epoch_of_cosine():
 
     with patch.object(cosine_softmax, "OTHERS", 100), patch.object(cosine_softmax.CosineSoftmax, "_show", counted):
         return bytes_of_an_epoch(loss="cosine"), shown[-17:]
+
+
+FOLDER = "PARTED"  # the variable that names the folder which all processes see
+N_EPOCHS, N_DONE = 7, 3
+CHECKPOINTED = {name: {"loss": name} for name in ("ials", "softmax", "bpr", "cosine")}
+CHECKPOINTED["held_out"] = {"loss": "cosine", "early_stopping": True, "refit": False, "n_iter_no_change": 9}
+SIZES = 1, 2, 4  # of groups that go on
+
+
+def checkpointed(name, path=None, stop_at=None):
+    """What the whole of a fit is, and how many epochs were trained for; an error in one process may end the fit before."""
+    rank, size = place()
+    solver = {"ials": ImplicitLeastSquares, "cosine": cosine_softmax.CosineSoftmax}.get(CHECKPOINTED[name]["loss"], Descent)
+    begun, step = [], solver.step
+
+    def counted(self):
+        begun.append(self)
+        if len(begun) == stop_at and rank == 0:
+            raise KeyError("enough")
+        return step(self)
+
+    with patch.object(solver, "step", counted):
+        model = make(max_iter=N_EPOCHS, checkpoint=path, **CHECKPOINTED[name])
+        return state(model.fit(*part(rank, size, "text", weighted=True)).gather()), len(begun)
+
+
+def uninterrupted():
+    return {name: checkpointed(name) for name in CHECKPOINTED}
+
+
+def interrupted():
+    """Fits that end early, and copies of their checkpoints for groups of other sizes."""
+    found = {}
+    for name in CHECKPOINTED:
+        path = os.path.join(os.environ[FOLDER], name)
+        found[name] = _raised(lambda name=name, path=path: checkpointed(name, path, N_DONE + 1))
+        with communicator(True) as processes:
+            if processes.rank == 0:
+                for size in SIZES:
+                    shutil.copytree(path, f"{path} {size}")
+            processes.all_gather(0)
+    return found
+
+
+def resumed():
+    size = place()[1]
+    return {name: checkpointed(name, os.path.join(os.environ[FOLDER], f"{name} {size}")) for name in CHECKPOINTED}
 
 
 OTHERS = [*ASKED, *[f"refused_{name}" for name in REFUSED], "every_user_has_every_item", "weights_out_of_range_in_one"]
