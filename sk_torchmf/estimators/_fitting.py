@@ -33,6 +33,7 @@ from sk_torchmf.storage.checkpoint import Checkpoint, SharedCheckpoint, digest_o
 from sk_torchmf.training import loop
 from sk_torchmf.training.callbacks import CallbackSupportMixin
 from sk_torchmf.training.fitted_parts import seen_in
+from sk_torchmf.training.shared_validation import read_validation
 from sk_torchmf.training.state import Codes, regrow
 from sk_torchmf.training.validation import Validation
 
@@ -349,7 +350,8 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         checkpoint: Checkpoint | None = None
         if self.checkpoint is not None:
             if self.distributed:
-                fingerprint = fingerprint_of(self, seed, digest_of_all(given.reading, processes))
+                digest = digest_of_all(given.reading, processes, read_validation(self, given))
+                fingerprint = fingerprint_of(self, seed, digest)
                 checkpoint = SharedCheckpoint(self.checkpoint, fingerprint, processes)
             else:
                 checkpoint = Checkpoint(self.checkpoint, fingerprint_of(self, seed, given.digest()))

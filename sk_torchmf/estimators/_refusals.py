@@ -67,7 +67,7 @@ NEEDS = [  # of a fit to ratings that several processes share
         Refusal(name, given, beside=beside)
         for names, beside in (
             ((*TABLES_OF_ATTRIBUTES, "seen_features", *CONTEXT, *JUDGING, "cold_average"), ("distributed", one_of(EXACT))),
-            ((*TABLES_OF_ATTRIBUTES, "seen_features", *CONTEXT, *JUDGING), ("checkpoint", given)),
+            (CONTEXT, ("checkpoint", given)),
         )
         for name in names
     ),

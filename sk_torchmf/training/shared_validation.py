@@ -30,11 +30,7 @@ def shared_validation(estimator, given, seed):
     validation : Validation or None
         None where nothing is asked for.
     """
-    if given.y_val is not None and given.X_val is None:
-        raise ValueError("y_val was given without X_val. Pass both, or neither.")
-    reading = given.reading
-    forms = reading.processes.all_gather(None if given.X_val is None else form_of(given.X_val))
-    form = next((own for own in forms if own is not None), None)
+    reading, form = given.reading, _form_of_all(given)
     if form is None and not estimator.early_stopping:
         return None, None
     if estimator.scoring is not None:
@@ -49,13 +45,9 @@ def shared_validation(estimator, given, seed):
         )
         part = reading[np.flatnonzero(held)]
         return np.flatnonzero(~held), _judging(estimator, part, part.data.user_ids, part.data.item_ids, reading.processes)
-    check_equal(forms, "X_val must have one form on all ranks: tables, sparse matrices or Interactions")
     if form == SPARSE:  # of new users: whoever has them
         return None, Validation(given.X_val, given.y_val, None, None, processes=reading.processes)
-    if form == INTERACTIONS and reading.form in LABELLED:
-        raise ValueError("X_val must be a table, as X is: Interactions hold positions, and the ids of X are labels.")
-    with naming("X_val"):
-        held_out = _read_validation(estimator, given, form)
+    held_out = _read(estimator, given, form)
     for role in ("user", "item"):
         check_types(getattr(reading, f"{role}s"), getattr(held_out, f"{role}s"), role, "X_val", reading.processes)
     with naming("X_val"):
@@ -65,7 +57,26 @@ def shared_validation(estimator, given, seed):
     return None, _judging(estimator, held_out, user, item, reading.processes)
 
 
-def _read_validation(estimator, given, form):
+def read_validation(estimator, given):
+    """Read the part of ``X_val`` that this process was given: a Reading, or None where no process was given any."""
+    form = _form_of_all(given)
+    return None if form is None else _read(estimator, given, form)
+
+
+def _form_of_all(given):
+    """The form that X_val has in all processes that were given any; None where none was."""
+    if given.y_val is not None and given.X_val is None:
+        raise ValueError("y_val was given without X_val. Pass both, or neither.")
+    forms = given.reading.processes.all_gather(None if given.X_val is None else form_of(given.X_val))
+    check_equal(forms, "X_val must have one form on all ranks: tables, sparse matrices or Interactions")
+    form = next((own for own in forms if own is not None), None)
+    if form == INTERACTIONS and given.reading.form in LABELLED:
+        raise ValueError("X_val must be a table, as X is: Interactions hold positions, and the ids of X are labels.")
+    return form
+
+
+@naming("X_val")
+def _read(estimator, given, form):
     """The part of X_val that the process has; a Reading."""
     reading, X = given.reading, given.X_val
     if X is None:

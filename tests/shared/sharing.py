@@ -272,9 +272,8 @@ def held_out(form, kind="biased", **options):
     return found_by(make(kind, **options), *part(*place(), options.get("loss", "squared_error"), form, kind == "biased"))
 
 
-def validated(form, **options):
-    """On rows of any users and items, known or not, of which the last of four processes has none."""
-    rank, size = place()
+def validated_by(rank, size, form="numbers"):
+    """Rows of any users and items, known or not, of which the last of four processes has none."""
     user, item, rating, weight = (own[::4] for own in whole(form=form if form != "sparse" else "container"))
     item = item[::-1].copy()
     if form == "numbers":
@@ -284,9 +283,13 @@ def validated(form, **options):
     X_val, y_val = pd.DataFrame({"user": user, "item": item}), rating
     if form in ("container", "sparse"):
         X_val, y_val = Interactions(user, item, rating, weights=weight, num_users=N_USERS, num_items=N_ITEMS), None
-    given = (X_val, y_val) if len(rating) else (None, None)
+    return (X_val, y_val) if len(rating) else (None, None)
+
+
+def validated(form, **options):
+    rank, size = place()
     X, y, own_weight = part(rank, size, form=form)
-    model = make(**options).fit(X, y, own_weight, *given)
+    model = make(**options).fit(X, y, own_weight, *validated_by(rank, size, form))
     return state(model), state(model.gather())
 
 
