@@ -7,11 +7,13 @@ import numpy as np
 from sk_torchmf.inputs import context
 from sk_torchmf.inputs.exchange import check_equal, check_types, exchange, firsts_of
 from sk_torchmf.inputs.features import naming
-from sk_torchmf.inputs.forms import INTERACTIONS, LABELLED, SPARSE, Reading, form_of, read_rated
+from sk_torchmf.inputs.forms import INTERACTIONS, LABELLED, SHARDS, SPARSE, Reading, form_of, read_rated
 from sk_torchmf.inputs.holdout import hold_out_shared
 from sk_torchmf.inputs.labels import lookup
 from sk_torchmf.interactions import Interactions
 from sk_torchmf.training.validation import Validation
+
+NOTHING_HELD_OUT = "early_stopping of a fit to Shards needs X_val: nothing is held out of them. Pass X_val and y_val."
 
 
 def shared_validation(estimator, given, seed):
@@ -38,6 +40,8 @@ def shared_validation(estimator, given, seed):
             f"distributed=True needs scoring=None: a scorer of one process's pairs says nothing of the others'. Got "
             f"{estimator.scoring!r}. Use that, or distributed=False."
         )
+    if form is None and reading.form == SHARDS:
+        raise ValueError(NOTHING_HELD_OUT)
     if form is None:
         data, labels = reading.data, reading.users
         held = hold_out_shared(
