@@ -14,7 +14,6 @@ from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._saving import Factorization, SavedEstimator, folded, is_fitted_attribute, unfolded
 from sk_torchmf.inputs.earlier_rows import has_rows_to_go_on
 from sk_torchmf.inputs.stable_hash import shares, stable_hash
-from sk_torchmf.inputs.stored_pattern import StoredPattern
 from sk_torchmf.storage.archive import check_path, naming
 from sk_torchmf.storage.packing import pack, unpack
 from sk_torchmf.storage.parts import PartsFolder
@@ -122,8 +121,6 @@ class SavedInParts(Gathering, SavedEstimator):
         with communicator(True) as processes:
             values, beside = self._content(ratings)
             state = values.pop("state")
-            if state.get("effects_") or isinstance(state["seen_"], StoredPattern):
-                raise ValueError("After a fit with effects, time or Shards there is one file of all. Use gather().save(path).")
             own = part_of(state)
             content = {"own": folded(own | {"seen_": state["seen_"]})}
             if processes.rank == 0:

@@ -65,17 +65,12 @@ NEEDS = [  # of a fit to ratings that several processes share
     Refusal("batch_size", given, "a batch would depend on which process has which users", "None"),
     Refusal("seen_features", one_of("item", "both"), "those who have seen an item are in several processes", '"user" or None'),
     *(
-        Refusal(name, given, beside=beside)
-        for names, beside in (
-            ((*TABLES_OF_ATTRIBUTES, "seen_features", *CONTEXT, *JUDGING, "cold_average"), ("distributed", one_of(EXACT))),
-            ((*TABLES_OF_ATTRIBUTES, "seen_features", *CONTEXT, *JUDGING), ("checkpoint", given)),
-        )
-        for name in names
+        Refusal(name, given, beside=("distributed", one_of(EXACT)))
+        for name in (*TABLES_OF_ATTRIBUTES, "seen_features", *CONTEXT, *JUDGING, "cold_average")
     ),
 ]
 POSITIVES_NEEDS = [  # likewise of one to positives
     Refusal("X_val", issparse, "which items of a new user are scored would depend on who has the user"),
-    Refusal("X_val", given, beside=("checkpoint", given)),
     *(Refusal(name, given) for name in TABLES_OF_ATTRIBUTES),
     Refusal("alpha", one_of("auto"), "it is searched for in all positives at once"),
     Refusal("confidence", one_of("auto"), "it is searched for in all positives at once"),
@@ -97,7 +92,6 @@ UNSTORED = [  # of a fit to ratings on disk
 ]
 UNSHARED_STORED = [  # further, where several processes fit to them
     Refusal("distributed", one_of(EXACT), use="True"),
-    *(Refusal(name, given) for name in ("early_stopping", "checkpoint", "warm_start")),
 ]
 MODULE_UNSTORED = [  # of a fit of any module to a data set on disk
     Refusal("distributed", given, "one process reads them", "False"),

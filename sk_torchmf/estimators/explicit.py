@@ -214,8 +214,6 @@ class ExplicitFactorization(SavedInParts, RatingPredictor):
         check_shareable(self, processes, NEEDS, **given)
 
     def _hold_out(self, given, seed):
-        if self.distributed and given.reading.form == SHARDS and given.X_val is not None:
-            raise ValueError("In a fit of several processes to Shards X_val must be None. Leave it out, or give each a table.")
         return shared_validation(self, given, seed) if self.distributed else super()._hold_out(given, seed)
 
     def _read_held_out(self, X, y):

@@ -220,7 +220,6 @@ REFUSED = {
         {"X_val": sp.csr_array((2, N_ITEMS))},
         "takes no X_val: which items of a new user",
     ),
-    "checkpoint": ({"checkpoint": "a"}, {"X_val": Interactions([0], [0])}, 'takes no X_val with checkpoint="a" yet'),
     "user_features": ({}, {"user_features": pd.DataFrame({"age": [3.0]}, index=[7])}, "takes no user_features"),
 }
 
@@ -284,6 +283,7 @@ FOLDER = "PARTED"  # the variable that names the folder which all processes see
 N_EPOCHS, N_DONE = 7, 3
 CHECKPOINTED = {name: {"loss": name} for name in ("ials", "softmax", "bpr", "cosine")}
 CHECKPOINTED["held_out"] = {"loss": "cosine", "early_stopping": True, "refit": False, "n_iter_no_change": 9}
+CHECKPOINTED["validated"] = {"loss": "ials", "early_stopping": True, "n_iter_no_change": 9}
 SIZES = 1, 2, 4  # of groups that go on
 
 
@@ -291,7 +291,10 @@ def checkpointed(name, path=None, stop_at=None):
     """What the whole of a fit is, and how many epochs were trained for; an error in one process may end the fit before."""
     rank, size = place()
     solver = {"ials": ImplicitLeastSquares, "cosine": cosine_softmax.CosineSoftmax}.get(CHECKPOINTED[name]["loss"], Descent)
-    begun, step = [], solver.step
+    begun, step, X_val = [], solver.step, None
+    if name == "validated":
+        user, item, _ = whole("text")
+        X_val = pd.DataFrame({"user": user, "item": item[::-1]})[rank::size]
 
     def counted(self):
         begun.append(self)
@@ -301,7 +304,7 @@ def checkpointed(name, path=None, stop_at=None):
 
     with patch.object(solver, "step", counted):
         model = make(max_iter=N_EPOCHS, checkpoint=path, **CHECKPOINTED[name])
-        return state(model.fit(*part(rank, size, "text", weighted=True)).gather()), len(begun)
+        return state(model.fit(*part(rank, size, "text", weighted=True), X_val).gather()), len(begun)
 
 
 def uninterrupted():
