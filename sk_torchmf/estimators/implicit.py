@@ -400,8 +400,6 @@ class ImplicitMatrixFactorization(SavedInParts, PositivesPredictor):
             raise ValueError(
                 'alpha="auto" and confidence="auto" search in positives at hand. Search in a part of the Shards first.'
             )
-        if self.distributed:
-            raise ValueError("distributed must be False in a fit to Shards, which one process reads. Got True. Give each a table.")
 
     def _part(self, reading, device, seed, start):
         return (StoredPositivesPart if reading.form == SHARDS else PositivesPart)(self, reading, device, seed, start)

@@ -73,6 +73,13 @@ def test_gathered_parts_are_the_fit_of_one_process(found, alone, case):
     assert_array_equal(np.sort(np.concatenate([own["users_"] for own, _ in found[case]])), expected["users_"])
 
 
+def test_data_set_on_disk_gives_the_model_of_its_rows(found, alone):
+    _, expected = alone["ials_biased_weighted"]
+    for _, gathered in found["from_shards_weighted"]:
+        for name in ("users_", "items_", "user_factors_", "item_factors_", "item_biases_", "seen_", "n_positives_"):
+            assert_same(gathered[name], expected[name], name)
+
+
 def test_every_user_of_a_part_is_of_one_process(found, alone):
     assert len(alone["ials"][1]["users_"]) == N_USERS
     assert min(len(own["users_"]) for own, _ in found["ials"]) > 0

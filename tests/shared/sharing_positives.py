@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from functools import partial
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import scipy.sparse as sp
 import torch.distributed as dist
 
-from sk_torchmf import ImplicitMatrixFactorization, Interactions
+from sk_torchmf import ImplicitMatrixFactorization, Interactions, Shards
 from sk_torchmf.distributed import communicator
 from sk_torchmf.model_selection import ranking_scorer
 from sk_torchmf.solvers import cosine_softmax
@@ -67,7 +68,9 @@ def place():
 
 
 def state(model):
-    return {name: value for name, value in vars(model).items() if name.endswith("_") and name[0] != "_"}
+    """The fitted attributes, with pairs that are on disk read."""
+    found = {name: value for name, value in vars(model).items() if name.endswith("_") and name[0] != "_"}
+    return found | {"seen_": found["seen_"][np.arange(model.n_users_)]}
 
 
 def found_by(model, X, y=None, weight=None):
@@ -162,6 +165,32 @@ def weights_that_differ_in_one():
     return found_by(make(), X, 1.0 + (X["user"] == 3).to_numpy())
 
 
+def shards_of(weighted):
+    """A data set on disk that the first process makes, of which each reads the shards of its users."""
+    user, item, weight = whole()
+    columns = {"user": user, "item": item} | ({"weight": weight} if weighted else {})
+    with communicator(True) as processes:
+        folder = Path(processes.broadcast(tempfile.mkdtemp()), "shards")
+        if processes.rank == 0:
+            Shards.from_chunks([columns], folder, **{name: name for name in columns}, n_shards=12)
+        processes.all_gather(None)  # it is whole
+    return Shards(folder)
+
+
+def from_shards(weighted=False, **options):
+    return found_by(make(**options), shards_of(weighted))
+
+
+def from_shards_and_on():
+    """With validation data that decide, of which each process has a part, and on from the rows so far."""
+    rank, size = place()
+    user, item, _ = whole()
+    X_val = pd.DataFrame({"user": user, "item": item[::-1]})[rank::size]
+    model, shards = make(warm_start=True, early_stopping=True, n_iter_no_change=2, biased=True), shards_of(True)
+    model.fit(shards, X_val=X_val).fit(shards, X_val=X_val)
+    return state(model), state(model.gather())
+
+
 OTHER_FITS = ["all_rows_on_the_last", "few_users", "ials_of_few_users", "cosine_of_few_users", "cosine_of_drawn_items"]
 OTHER_FITS += ["cosine_of_apart", "weights_that_differ_in_one"]
 FITS |= {f"held_out_{name}": partial(held_out, loss=name, **LOSSES.get(name, {})) for name in ("ials", "softmax", "bpr", "cosine")}
@@ -170,6 +199,11 @@ FITS |= {f"validated_{form}": partial(validated, form, early_stopping=True, n_it
 FITS |= {
     f"gone_on_{name}": partial(gone_on, loss=name, biased=biased)
     for name, biased in (("ials", False), ("logistic", True), ("bpr", None), ("cosine", None))
+}
+FITS |= {
+    "from_shards": from_shards,
+    "from_shards_weighted": partial(from_shards, True, biased=True),
+    "from_shards_and_on": from_shards_and_on,
 }
 FITS |= {"gone_on_from_all": partial(gone_on, gathered=True), "gone_on_text": partial(gone_on, "text", loss="cosine")}
 
