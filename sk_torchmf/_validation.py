@@ -1,4 +1,4 @@
-"""What an argument must be: each check names the argument, the rule, what came and the cure."""
+"""Checks of arguments. Each message names the argument, the rule, what was passed, and what to pass instead."""
 
 import os
 from numbers import Integral, Real
@@ -17,15 +17,15 @@ SMALLEST, LARGEST = 1e-30, 1e30  # of weights and parameters: float32 holds them
 def as_array(values, name):
     """Return values as an array, refusing a sparse one and nested lists of unequal lengths."""
     if sp.issparse(values):
-        raise TypeError(f"{name} must be a dense array. Got a sparse one; pass its toarray().")
+        raise TypeError(f"{name} must be a dense array. Got a sparse one. Pass its toarray().")
     try:
         return np.asarray(values)
     except ValueError:
-        raise ValueError(f"{name} must be an array of one value each. Got lists of unequal lengths.") from None
+        raise ValueError(f"{name} must be an array. Got nested lists of unequal lengths.") from None
 
 
 def as_matrix(X, *, least=1, **rules):
-    """Return a dense table as an array of two dimensions, with ``least`` rows or more; scikit-learn's words refuse what is none.
+    """Return a dense table as a two-dimensional array of ``least`` rows or more; scikit-learn's errors refuse anything else.
 
     What is one already is not given to scikit-learn's check, which sets warning filters: that is not safe in threads.
     """
@@ -48,13 +48,13 @@ def check_ids(ids, name):
         kinds = set(map(type, ids)) if ids.dtype.kind == "O" else {ids.dtype.type} if ids.size else set()
         if not all(issubclass(kind, Real | NoneType) and not issubclass(kind, bool | np.bool_) for kind in kinds):
             got = repr(ids[0]) if ids.dtype.kind == "O" else f"dtype {ids.dtype}"
-            raise TypeError(f"{name} must be integers. Got {got}; pass labels in a table instead.")
+            raise TypeError(f"{name} must be integers. Got {got}. If these are labels, pass a table instead.")
         values = ids.astype(np.float64)
         digits = exact_digits(ids.dtype if ids.dtype.kind == "f" else values.dtype)
         large = np.isfinite(values) & (np.abs(values) >= 2.0**digits)
         bad = np.flatnonzero(large | ~np.isfinite(values) | (values != np.floor(values)))
         if bad.size:
-            limit = f" below 2**{digits}, from where on floats do not tell them apart" if large[bad[0]] else ""
+            limit = f" below 2**{digits}, because floats cannot represent larger ones exactly" if large[bad[0]] else ""
             raise ValueError(f"{name} must be whole numbers{limit}. Got {name}[{bad[0]}] = {values[bad[0]]}.")
         ids = values.astype(np.int64)
     if ids.size and ids.dtype.kind == "i" and ids.min() < 0:
@@ -101,8 +101,8 @@ def check_ratings(ratings, n, name):
     ratings = values if plain else column_or_1d(ratings, warn=True)  # which sets warning filters: not safe in threads
     if ratings.dtype.kind in "mM":
         raise ValueError(
-            f"{name} must be numbers. Got {ratings.dtype}, and a time is no rating. Pass the column of ratings; of durations pass "
-            "a number, such as seconds."
+            f"{name} must be numbers. Got {ratings.dtype}, which holds times. Pass the column of ratings. Convert durations "
+            "to a number, such as seconds."
         )
     if ratings.dtype.kind not in "fiu":
         try:
@@ -148,15 +148,18 @@ def check_n_positions(n, role):
     """Refuse more positions of users or items than an int32 plan can index."""
     if n > MOST:
         raise ValueError(
-            f"{role} ids are positions, and {n} are more than a model can have, {MOST}. Where they are labels pass a table "
-            "instead, of which only ids that occur take a row."
+            f"{role} ids are positions here, and a model can have at most {MOST} of them. Got {n}. If the ids are labels, "
+            "pass a table instead: then only the ids that occur are counted."
         )
 
 
 def check_n_pairs(n):
     """Refuse more observations than an int32 plan can index."""
     if n > MOST:
-        raise ValueError(f"At most {MOST} observations fit one model (int32 index plans). Got {n}. Fit on a sample of them.")
+        raise ValueError(
+            f"A model can be fitted on at most {MOST} observations, because they are numbered by int32. Got {n}. Fit on a "
+            "sample of them."
+        )
 
 
 def check_device(device):
@@ -165,7 +168,7 @@ def check_device(device):
     try:
         device = torch.get_default_device() if device is None else torch.device(device)
     except RuntimeError:
-        raise ValueError(f'device must be "cpu", "cuda" or "cuda:0" and so on. Got "{asked}".') from None
+        raise ValueError(f'device must be "cpu", "cuda", or a numbered GPU such as "cuda:0". Got "{asked}".') from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f'device="{device}" was asked for, but torch.cuda.is_available() is False. Use device="cpu".')
     if device.type not in ("cpu", "cuda"):
@@ -173,21 +176,23 @@ def check_device(device):
     return device
 
 
-def check_memory(n_bytes, what, cure):
-    """Refuse, with words, an array that would not fit in the memory that is free now."""
+def check_memory(n_bytes, what, advice):
+    """Raise MemoryError for an array that would not fit in the memory that is free now."""
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # not every platform tells
         return
     if n_bytes > free:
-        raise MemoryError(f"{what} needs {n_bytes / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free. {cure}")
+        raise MemoryError(f"{what} needs {n_bytes / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free. {advice}")
 
 
 def check_size(ratings, name):
     """Refuse ratings so large or so small that float32 factors could not hold them."""
     size = max(float(ratings.max(initial=0)), -float(ratings.min(initial=0)))
     if size and not 1e-35 <= size <= 1e35:
-        raise ValueError(f"The largest of {name} must lie between 1e-35 and 1e35 in size. Got {size:.3g}. Rescale the ratings.")
+        raise ValueError(
+            f"The largest of {name} must lie between 1e-35 and 1e35 in absolute value. Got {size:.3g}. Rescale the ratings."
+        )
     return ratings
 
 
@@ -195,7 +200,7 @@ def check_rows(rows, name, dtype=np.float64):
     """Return rows of numbers as an array of two dimensions."""
     rows = as_array(rows, name)
     if rows.ndim != 2 or rows.dtype.kind not in "biufO":
-        raise ValueError(f"{name} must be numbers, an array of two dimensions. Got {rows.dtype} of shape {rows.shape}.")
+        raise ValueError(f"{name} must be a two-dimensional array of numbers. Got {rows.dtype} of shape {rows.shape}.")
     try:
         with np.errstate(over="ignore"):  # what becomes infinite is refused as that
             return rows.astype(dtype)

@@ -282,7 +282,7 @@ class DefaultGroup(Communicator):
             rank, (text, diverged) = failed[0]
             if operation != FAILED:
                 raise (DivergenceError if diverged else DistributedError)(
-                    f"Rank {rank} of {self.size} has failed, and with it the fit on every rank. It raised {text}"
+                    f"Rank {rank} of {self.size} has failed, which stops the fit on every rank. It raised {text}"
                 )
             return
         for rank, (own, _) in enumerate(told):
@@ -305,10 +305,10 @@ class DefaultGroup(Communicator):
         except RuntimeError as error:
             reason = str(error).strip().partition("\n")[0]
             raise DistributedError(
-                f"Rank {self.rank} of {self.size} has lost the others: one has ended, hangs or cannot be reached. See what each of "
-                "them printed last, and start all of them again; with a checkpoint the fit goes on where it was. If one of them is "
-                "only slow, pass a longer timeout to torch.distributed.init_process_group. "
-                f"torch.distributed says: {reason}"
+                f"Rank {self.rank} of {self.size} has lost contact with the others: one of them has ended, hangs or cannot be "
+                "reached. Look at what each of them printed last, and start all of them again. With a checkpoint the fit "
+                "continues where it stopped. If one of them is only slow, pass a longer timeout to "
+                f"torch.distributed.init_process_group. torch.distributed says: {reason}"
             ) from error
         self._is_over = False
 

@@ -1,13 +1,13 @@
-"""Events that have a name of their own; bad arguments are ValueError or TypeError."""
+"""The exceptions and the warning of this package. Invalid arguments raise ValueError or TypeError."""
 
 import sys
 import warnings
 
 
 class InputWarning(UserWarning):
-    """What was given can be read, but is almost surely not what was meant.
+    """An argument can be read, but is almost certainly not what was meant.
 
-    The message says what was found, how it was taken and how to say what is meant.
+    The message says what was found, how it was interpreted, and how to say what was meant.
 
     Examples
     --------
@@ -49,17 +49,17 @@ class DivergenceError(RuntimeError):
 
 
 class DistributedError(RuntimeError):
-    """A fit over several processes has ended on all of them, since one has failed or cannot be reached.
+    """A fit over several processes was stopped on all of them, because one of them failed or cannot be reached.
 
-    The message names the rank that failed and what it raised, or says that the others were lost, and what to do. The rank that
-    failed raises its own error.
+    The message names the rank that failed and the error it raised, or says that the connection to the others was lost and what
+    to do. The rank that failed raises its own error.
 
     Examples
     --------
     >>> from sk_torchmf import DistributedError
     >>> try:
-    ...     raise DistributedError("Rank 1 of 2 has failed, and with it the fit on every rank.")
+    ...     raise DistributedError("Rank 1 of 2 has failed, which stops the fit on every rank.")
     ... except RuntimeError as error:
     ...     print(error)
-    Rank 1 of 2 has failed, and with it the fit on every rank.
+    Rank 1 of 2 has failed, which stops the fit on every rank.
     """

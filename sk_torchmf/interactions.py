@@ -1,4 +1,4 @@
-"""The container of observed (user, item) pairs, which scikit-learn can slice, and that of their attributes, which it must not."""
+"""Two containers: of observed (user, item) pairs, which scikit-learn can slice, and of attributes, which it must not slice."""
 
 import copy
 
@@ -11,27 +11,28 @@ from sk_torchmf._validation import check_below, check_ids, check_length, check_r
 class Interactions:
     """Observed (user, item) pairs with optional ratings, timestamps and weights.
 
-    The attributes are those of Spotlight's class of this name, so Spotlight's models and metrics take it. Beyond them it
-    can be sliced by observation, as scikit-learn's splitters do: ``GridSearchCV(estimator, grid).fit(interactions,
-    interactions.ratings)`` holds out *entries*, whatever the splitter.
+    It has the attributes of Spotlight's class of the same name, so Spotlight's models and metrics accept it. It can also be
+    sliced by observation, as scikit-learn's splitters do: ``GridSearchCV(estimator, grid).fit(interactions,
+    interactions.ratings)`` holds out single observations, whatever the splitter.
 
     Parameters
     ----------
     user_ids, item_ids : array-like of shape (n,), int
-        Row and column numbers, >= 0. Integral floats are cast. A pair may occur more than once: each is an observation.
+        Row and column numbers, >= 0. Floats that are whole numbers are converted. A pair may occur more than once; each
+        occurrence is an observation of its own.
     ratings : array-like of shape (n,), float or int, optional
-        In the rating's own units.
+        The ratings, in any unit.
     timestamps : array-like of shape (n,), optional
-        Any unit; carried along.
+        The time of each observation, in any unit.
     weights : array-like of shape (n,), float, optional
-        Observation weights, used by ``fit`` unless ``sample_weight`` is given.
+        A weight for each observation. ``fit`` uses them unless ``sample_weight`` is given.
     num_users, num_items : int, optional
-        Sizes; ids must be below them. By default the largest id plus one.
+        How many users and items there are; all ids must be smaller. By default the largest id plus one.
 
     Raises
     ------
     ValueError
-        For ids that are negative, fractional or out of range, and arrays of unequal length.
+        If ids are negative, fractional or out of range, or the arrays differ in length.
 
     Examples
     --------
@@ -58,23 +59,23 @@ class Interactions:
 
     @classmethod
     def from_matrix(cls, matrix):
-        """Take the stored entries of a users x items matrix, explicit zeros included.
+        """Make Interactions of the stored entries of a users x items matrix, explicit zeros included.
 
         Parameters
         ----------
         matrix : scipy sparse matrix or array of shape (n_users, n_items)
-            Any format and index type; the stored values are the ratings. BSR stores the zeros that fill its blocks, DIA drops
-            explicit zeros: convert from another format where that matters.
+            A matrix of any format and index type; the stored values are the ratings. The BSR format stores zeros to fill its
+            blocks, and DIA drops explicit zeros: use another format where that matters.
 
         Returns
         -------
         Interactions
-            In row order. Duplicate entries of a COO matrix are summed, as SciPy does.
+            The entries in row order. Duplicate entries of a COO matrix are summed, as SciPy does.
 
         Raises
         ------
         TypeError
-            For what is not sparse.
+            If ``matrix`` is not sparse.
         """
         if not sp.issparse(matrix):
             raise TypeError(f"matrix must be a scipy sparse matrix or array. Got {type(matrix).__name__}.")
@@ -92,7 +93,7 @@ class Interactions:
 
     @property
     def shape(self):
-        """``(n, 2)``: one row an observation, as scikit-learn counts samples."""
+        """``(n, 2)``: one row per observation, as scikit-learn counts samples."""
         return len(self.user_ids), 2
 
     def __len__(self):
@@ -105,14 +106,14 @@ class Interactions:
         """Select observations by index array, boolean mask or slice; the sizes stay those of the whole."""
         if isinstance(index, tuple):
             if len(index) != 2 or index[1] is not Ellipsis:
-                raise IndexError("Interactions are sliced by observation only: interactions[index].")
+                raise IndexError("Interactions have a single index, the observation. Use interactions[index].")
             index = index[0]
         if isinstance(index, (int, np.integer)):
             index = np.arange(len(self))[index : index + 1 or None] if -len(self) <= index < len(self) else None
             if index is None:
                 raise IndexError(f"Index out of range for {len(self)} interactions.")
         if self.user_ids[index].ndim != 1:
-            raise IndexError("Interactions are selected by a slice, a one-dimensional array of positions, or a boolean mask.")
+            raise IndexError("Interactions can be indexed by a slice, a one-dimensional array of positions, or a boolean mask.")
         part = copy.copy(self)
         for name in ("user_ids", "item_ids", "ratings", "timestamps", "weights"):
             values = getattr(self, name)
@@ -121,8 +122,8 @@ class Interactions:
 
     def __array__(self, *args, **kwargs):
         raise TypeError(
-            "Interactions do not convert to an array: the ratings would be lost. Use interactions.user_ids, .item_ids, "
-            ".ratings, or tocsr()."
+            "Interactions cannot be converted to an array, because the ratings would be lost. Use interactions.user_ids, "
+            ".item_ids, .ratings, or tocsr()."
         )
 
     def tocoo(self):
@@ -131,7 +132,7 @@ class Interactions:
         Returns
         -------
         scipy.sparse.coo_matrix of shape (num_users, num_items)
-            Ones where there are no ratings. A pair that occurs twice is stored twice.
+            The entries are 1 if there are no ratings. A pair that occurs twice is stored twice.
         """
         values = np.ones(len(self)) if self.ratings is None else self.ratings
         if values.dtype.kind not in "biuf":
@@ -146,7 +147,7 @@ class Interactions:
         Returns
         -------
         scipy.sparse.csr_matrix of shape (num_users, num_items)
-            Ones where there are no ratings. The ratings of a pair that occurs twice are summed.
+            The entries are 1 if there are no ratings. The ratings of a pair that occurs twice are summed.
         """
         return self.tocoo().tocsr()
 
@@ -167,15 +168,16 @@ def as_interactions(X):
 
 
 class Features:
-    """Attributes of users or items, one row an id, in a container that scikit-learn does not slice.
+    """Attributes of users or items, one row per id, in a container that scikit-learn does not slice.
 
-    ``GridSearchCV`` and ``cross_validate`` cut every fit parameter that has as many rows as ``X``; a table of attributes is not
-    one row an observation, and has to reach each fit whole. This container has neither a length nor a shape, so that it does.
+    ``GridSearchCV`` and ``cross_validate`` take a subset of every fit parameter that has as many rows as ``X``. But the rows of
+    a table of attributes are users or items, not observations, so every fit needs the whole table. This container has neither a
+    length nor a shape, and is therefore passed on whole.
 
     Parameters
     ----------
     table : DataFrame, Arrow table, sparse matrix or array of shape (n_ids, n_columns)
-        Kept as it is, not copied. Another ``Features`` gives its table.
+        The attributes. They are not copied. Of another ``Features``, its table is taken.
 
     Attributes
     ----------
@@ -184,7 +186,7 @@ class Features:
     Raises
     ------
     TypeError
-        For what has not two dimensions.
+        If the table does not have two dimensions.
 
     Examples
     --------
@@ -220,5 +222,5 @@ def as_attributes(table, name):
             hint = " Its rows are of unequal lengths."
         if len(shape) == 2:
             return table
-        hint = f" Its shape is {tuple(shape)}; a table has one row an id and one column an attribute." if len(shape) else hint
+        hint = f" Its shape is {tuple(shape)}, but a table has one row per id and one column per attribute." if len(shape) else hint
     raise TypeError(f"{name} must be a table of attributes: a DataFrame, a sparse matrix or a 2-D array. Got {got}.{hint}")

@@ -1,4 +1,4 @@
-"""Recommendations and predictions of a fitted estimator as Parquet files, in blocks: more of them than fit in memory."""
+"""Writes recommendations and predictions of a fitted estimator to Parquet files, in blocks that fit in memory."""
 
 import contextlib
 
@@ -27,18 +27,19 @@ def write_recommendations(estimator, path, users=None, k=10, *, progress=False, 
     Parameters
     ----------
     estimator : estimator
-        A fitted one, with ``recommend``.
+        A fitted estimator with ``recommend``.
     path : str or os.PathLike
-        The file: columns ``user``, ``rank`` from 1, ``item`` and ``score``, in the order of users and ranks. It appears, in the
-        place of an earlier one, when all is written.
+        The file to write, with the columns ``user``, ``rank`` (from 1), ``item`` and ``score``, in the order of users and ranks. It
+        appears, and replaces an earlier one, only when it is complete.
     users : array-like of shape (n,), Interactions or sparse matrix of shape (n, n_items), optional
-        As ``recommend`` takes them, all known users by default. A user of a sparse matrix is named by the number of the row.
+        The users, as ``recommend`` takes them; by default all known users. The users of a sparse matrix are named by their row
+        numbers.
     k : int, default=10
-        How many items; a user for whom fewer remain has fewer rows.
+        How many items per user. A user for whom fewer remain has fewer rows.
     progress : bool, default=False
-        Show how far it is, on stderr: by tqdm where it is installed, else a line for every tenth.
+        Show progress on stderr: a tqdm bar if tqdm is installed, else a line for every tenth.
     **options : dict
-        Further arguments of ``recommend``, the same for all users.
+        Further arguments for ``recommend``, the same for all users.
 
     Returns
     -------
@@ -48,9 +49,9 @@ def write_recommendations(estimator, path, users=None, k=10, *, progress=False, 
     Raises
     ------
     OSError
-        Where the file cannot be written, as on a full disk. An earlier one is left as it was.
+        If the file cannot be written, for example because the disk is full. An earlier file is left as it was.
     ImportError
-        Where pyarrow is not installed.
+        If pyarrow is not installed.
 
     Examples
     --------
@@ -87,25 +88,25 @@ def write_recommendations(estimator, path, users=None, k=10, *, progress=False, 
 
 
 def write_predictions(estimator, source, path, *, user="user", item="item", progress=False, **options):
-    """Predict the pairs of Parquet files and write them to one, in memory that does not grow with their number.
+    """Predict pairs from Parquet files and write the predictions to one file, in memory that does not grow with their number.
 
     Parameters
     ----------
     estimator : estimator
-        A fitted one, with ``predict``.
+        A fitted estimator with ``predict``.
     source : str, os.PathLike, list of these or pyarrow.dataset.Dataset
-        As ``Shards.from_parquet`` takes it.
+        The files with the pairs, as for ``Shards.from_parquet``.
     path : str or os.PathLike
-        The file: the two columns of ids by their names and ``prediction``, a row for each row and in their order. It appears, in
-        the place of an earlier one, when all is written.
+        The file to write, with the two columns of ids, under their names, and ``prediction``. It has one row for each pair, in the
+        same order. It appears, and replaces an earlier one, only when it is complete.
     user : str or int, default="user"
-        Column of user ids, by name or position: whole numbers or text.
+        The column of user ids, by name or position. Ids are whole numbers or text.
     item : str or int, default="item"
-        Column of item ids.
+        The column of item ids.
     progress : bool, default=False
-        Show how far it is, on stderr.
+        Show progress on stderr.
     **options : dict
-        Further arguments of ``predict``. With ``return_std=True`` there is a column ``std`` too.
+        Further arguments for ``predict``. With ``return_std=True`` there is also a column ``std``.
 
     Returns
     -------
@@ -115,13 +116,13 @@ def write_predictions(estimator, source, path, *, user="user", item="item", prog
     Raises
     ------
     OSError
-        Where the file cannot be written, as on a full disk. An earlier one is left as it was.
+        If the file cannot be written, for example because the disk is full. An earlier file is left as it was.
     ValueError
-        For a column or an id that is missing, with the file and the row.
+        If a column or an id is missing. The message names the file and the row.
     TypeError
-        For ids of another type than numbers and text.
+        If ids are neither numbers nor text.
     ImportError
-        Where pyarrow is not installed.
+        If pyarrow is not installed.
 
     Examples
     --------
@@ -143,7 +144,7 @@ def write_predictions(estimator, source, path, *, user="user", item="item", prog
     rows.choose({"user": user, "item": item})
     names = rows.names_of("user", "item")
     if names[0] == names[1] or set(names) & set(ANSWERS):
-        raise ValueError(f"user and item must be two columns, by other names than {list(ANSWERS)}. Got {list(names)}.")
+        raise ValueError(f"user and item must be two columns whose names are not in {list(ANSWERS)}. Got {list(names)}.")
     n_rows, total, answers = 0, rows.n_rows or 0, ANSWERS[: 1 + bool(options.get("return_std"))]
     with contextlib.ExitStack() as stack:
         bar, writer = stack.enter_context(progress_bar("predict", total, "pair", check_flag(progress, "progress"))), None
@@ -162,7 +163,7 @@ def write_predictions(estimator, source, path, *, user="user", item="item", prog
             n_rows += len(ids[0])
             bar.update(len(ids[0]))
         if writer is None:
-            raise ValueError("The source has no pairs, while a minimum of 1 is required.")
+            raise ValueError("source has no pairs, while a minimum of 1 is required.")
     return n_rows
 
 
@@ -176,7 +177,10 @@ def _users_of(estimator, users, options):
     """What to ask for, which can be cut into blocks, and how each is named."""
     if sp.issparse(users):
         if options.get("user_features") is not None:
-            raise ValueError("user_features of new users go with one call of recommend: pass blocks of rows to it yourself.")
+            raise ValueError(
+                "user_features of new users cannot be divided into blocks here. Call recommend for blocks of rows, with their "
+                "features."
+            )
         return sp.csr_array(users), np.arange(users.shape[0])
     if users is None:
         return estimator.users_, estimator.users_
@@ -190,7 +194,7 @@ def _type_of(ids, role, pa):
     try:
         return pa.array(ids[:1]).type if len(ids) else pa.int64()
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
-        raise TypeError(f"{role} ids such as {ids[0]!r} are of no type that Parquet has: {error}.") from None
+        raise TypeError(f"{role} ids must be of a type that Parquet has. Got {ids[0]!r}: {error}.") from None
 
 
 def _wide(kind, pa):

@@ -113,7 +113,7 @@ def test_users_of_a_container_and_of_a_sparse_matrix(tmp_path):
     new = sp.random_array((50, model.n_items_), density=0.2, rng=np.random.default_rng(0), format="coo")
     write_recommendations(model, tmp_path / "best", new, 3)
     assert_rows(read(tmp_path / "best"), expected_rows(np.arange(50), *model.recommend(new, 3)))
-    with pytest.raises(ValueError, match="user_features of new users go with one call of recommend"):
+    with pytest.raises(ValueError, match="user_features of new users cannot be divided into blocks"):
         write_recommendations(model, tmp_path / "best", new, user_features=pd.DataFrame({"age": range(50)}))
 
 
@@ -162,12 +162,12 @@ def test_types_of_ids_may_differ_from_file_to_file(model, tmp_path):
 @pytest.mark.parametrize(
     ("pairs", "arguments", "error", "words"),
     [
-        ({"user": [5, None], "item": [3, 3]}, {}, ValueError, r"user ids must be present\. Row 1 of .*pairs has none"),
+        ({"user": [5, None], "item": [3, 3]}, {}, ValueError, r"user ids must not be missing\. Row 1 of .*pairs has none"),
         ({"user": [5], "thing": [3]}, {}, ValueError, r"item='item' is not a column of .*pairs"),
-        ({"user": ["a"], "item": [3]}, {}, TypeError, "user ids that fit saw are int64"),
-        ({"user": [5], "item": [3]}, {"item": "user"}, ValueError, "user and item must be two columns, by other names than"),
-        ({"prediction": [5], "item": [3]}, {"user": "prediction"}, ValueError, "user and item must be two columns, by other names"),
-        ({"user": pa.array([], pa.int64()), "item": pa.array([], pa.int64())}, {}, ValueError, "The source has no pairs"),
+        ({"user": ["a"], "item": [3]}, {}, TypeError, "user ids must be of the type that fit saw, int64"),
+        ({"user": [5], "item": [3]}, {"item": "user"}, ValueError, "user and item must be two columns whose names are not in"),
+        ({"prediction": [5], "item": [3]}, {"user": "prediction"}, ValueError, "user and item must be two columns"),
+        ({"user": pa.array([], pa.int64()), "item": pa.array([], pa.int64())}, {}, ValueError, "source has no pairs"),
         ({"user": [5], "item": [3]}, {"progress": "yes"}, TypeError, "progress must be True or False"),
     ],
 )
@@ -221,7 +221,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(model, tmp_path):
 
 
 def test_a_path_that_is_none_is_refused_before_anything_is_asked(model, tmp_path):
-    with pytest.raises(IsADirectoryError, match="give the name of a file"):
+    with pytest.raises(IsADirectoryError, match="path must name a file"):
         write_recommendations(model, tmp_path)
     with pytest.raises(FileNotFoundError, match="The folder to save in does not exist"):
         write_recommendations(model, tmp_path / "nowhere" / "best")
@@ -234,7 +234,7 @@ def test_a_path_that_is_none_is_refused_before_anything_is_asked(model, tmp_path
 def test_labels_that_parquet_cannot_hold_are_refused(tmp_path):
     X = np.array([[2**70, 1], [2**71, 2]], dtype=object)
     model = BiasedMatrixFactorization(**SMALL).fit(X, [1.0, 2.0])
-    with pytest.raises(TypeError, match=f"user ids such as {2**70} are of no type that Parquet has"):
+    with pytest.raises(TypeError, match=f"user ids must be of a type that Parquet has. Got {2**70}"):
         write_recommendations(model, tmp_path / "best", k=1)
 
 

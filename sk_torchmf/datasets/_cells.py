@@ -1,4 +1,4 @@
-"""Cells of a table, text or typed, to ids, numbers and times; knows neither files nor which column is which."""
+"""Converts the cells of a table, text or typed, to ids, numbers and times. Knows neither files nor which column is which."""
 
 import math
 import re

@@ -114,8 +114,8 @@ def _find(table, role, key):
     at = [place for place, name in enumerate(names) if key in (name, name.rpartition(":")[0])]
     if len(at) != 1:
         what = "is the name of several columns" if at else "is not a column"
-        cure = f"The columns are {names}" if names else "It has no header: pass the column's position"
-        raise ValueError(f"{role}={key!r} {what} of {table.name}. {cure}.")
+        advice = f"The columns are {names}" if names else "It has no header, so pass the column's position"
+        raise ValueError(f"{role}={key!r} {what} of {table.name}. {advice}.")
     return at[0]
 
 
@@ -128,30 +128,33 @@ def _by_order(table, asked):
         if role == "timestamp" and (asked or not any(row[at].strip() for row in table.sample)):  # separators that end each line
             continue
         if at in asked.values():
-            cure = "Give user=, item= and rating=, all three"
-            raise ValueError(f"{table.name} has no header, and column {at} is asked for where the {role} would be. {cure}.")
+            advice = "Pass all three: user=, item= and rating="
+            raise ValueError(
+                f"{table.name} has no header, and its column {at}, which would be the {role}, was passed for something else. "
+                f"{advice}."
+            )
         found[role] = at
     if not asked:
-        _doubt_order(table)
+        _check_order(table)
     return found
 
 
-def _doubt_order(table):
+def _check_order(table):
     """Refuse a matrix, and warn of columns whose numbers are unlike ratings and times, where order is all there is to go by."""
     cells = [[number(cell) for cell in row] for row in table.sample]
     small = all(len(row) > 3 and row[3] is not None and abs(row[3]) <= 100 for row in cells)
     if small and table.n_columns > 4 and all(cell is not None for row in cells for cell in row[1:]):
         raise ValueError(
-            f"{table.name} has no header and {table.n_columns} columns of numbers: which are the ratings? Give user=, item= and "
-            f"rating= as positions. {MATRIX}."
+            f"{table.name} has no header and {table.n_columns} columns of numbers, so the column of ratings cannot be told. Pass "
+            f"user=, item= and rating= as positions. {MATRIX}."
         )
-    cure = "Name the columns in a header, or give user=, item=, rating= and timestamp= as positions."
+    advice = "Name the columns in a header, or pass user=, item=, rating= and timestamp= as positions."
     if small:
         what = "its fourth column, taken for the timestamps, has numbers as small as ratings"
-        warn(f"{table.name} has no header, and {what}. {cure}")
+        warn(f"{table.name} has no header, and {what}. {advice}")
     elif all(row[2] is not None and row[2] >= 1e8 for row in cells):
         what = "its third column, taken for the ratings, has numbers like Unix times"
-        warn(f"{table.name} has no header, and {what}. {cure}")
+        warn(f"{table.name} has no header, and {what}. {advice}")
 
 
 def _by_name(table, asked):
@@ -166,15 +169,15 @@ def _by_name(table, asked):
             found[role] = best[0]
             continue
         article = "an" if role == "item" else "a"
-        cure = f"Say which it is with {role}=, a column's name or position"
+        advice = f"Say which it is with {role}=, a column's name or position"
         if best:
             message = f"{table.name} has the columns {[table.names[at] for at in best]}, and any could be the {role}"
             if role != "timestamp":
-                raise ValueError(f"{message}. {cure}.")
-            warn(f"{message}: no timestamps were read. {cure}.")
+                raise ValueError(f"{message}. {advice}.")
+            warn(f"{message}, so no timestamps were read. {advice}.")
         elif role in ("user", "item") or (role == "rating" and _has_more(table, found, ranks)):
             raise ValueError(
-                f"{table.name} has the columns {table.names}, and none is named like {article} {role}. {cure}. {MATRIX}."
+                f"{table.name} has the columns {table.names}, and none of these names means {article} {role}. {advice}. {MATRIX}."
             )
     return found
 
@@ -191,7 +194,7 @@ def _drop_unreadable_times(table, found):
     if seconds(first := table.first_cell(at)) is None:
         name = repr(table.names[at]) if table.names else f"{at} (the fourth)"
         warn(
-            f"{table.name} has {first!r} in its column {name}, which is neither a number nor a date of ISO 8601 (2005-09-06): no "
-            "timestamps were read. Name another column with timestamp=, or convert it."
+            f"{table.name} has {first!r} in its column {name}, which is neither a number nor a date in ISO 8601 (2005-09-06), so "
+            "no timestamps were read. Name another column with timestamp=, or convert it."
         )
         del found["timestamp"]

@@ -28,54 +28,54 @@ MISSING = {"nan", "null", "none", "na", "n/a", "<na>", "nat", "\\n"}  # as other
 def load_ratings(path, *, user=None, item=None, rating=None, timestamp=None):
     r"""Load a ratings file.
 
-    Nothing is guessed where a header says it: columns are found by their names, in any order, and what cannot be read as it is
-    meant is refused with words.
+    Columns are found by the names in the header, in any order. What cannot be read with certainty raises an error that says so.
 
     Parameters
     ----------
     path : str or path-like
-        Text, JSON or Parquet, plain or packed by gzip, bzip2, xz, Zstandard or zip with one file in it; told by the first bytes,
-        never by the name. See Notes.
+        A file of text, JSON or Parquet, plain or compressed by gzip, bzip2, xz, Zstandard or zip (with one file in it). The format
+        is recognised by the first bytes, never by the name. See Notes.
     user, item, rating, timestamp : str or int, optional
-        A column's name in the header or its position, from 0. By default the header's names tell (user, customer or reviewer, item,
-        movie, product or ASIN, rating, score, stars or overall, time or date, and their like, with ``id`` or without:
-        ``reviewerID``, ``Book-Rating``, ``user_id:token``); without a header, columns are user, item, rating and, optionally,
-        timestamp. Columns in no role are ignored.
+        A column's name in the header, or its position, from 0. By default the columns are recognised by their names (user, customer
+        or reviewer; item, movie, product or ASIN; rating, score, stars or overall; time or date; and similar ones, with or without
+        ``id``: ``reviewerID``, ``Book-Rating``, ``user_id:token``). Without a header the columns are user, item, rating and,
+        optionally, timestamp. Other columns are ignored.
 
     Returns
     -------
     Bunch
-        ``data``, ndarray of shape (n, 2): user and item ids as in the file, int64, or str where a column is not plain integers;
-        ``target``, ndarray of shape (n,), float32: ratings, None where a header names a user and an item and no other column but
-        times; ``timestamps``, ndarray of shape (n,), int64, float64 if fractional, or None; ``interactions``: the same as a
-        container with ids from 0, which are positions in ``user_labels`` and ``item_labels``; ``DESCR``.
+        ``data``, ndarray of shape (n, 2): user and item ids as in the file, int64, or str if a column is not plain integers;
+        ``target``, ndarray of shape (n,), float32: ratings, or None if the header names a user, an item and no other columns but
+        times; ``timestamps``, ndarray of shape (n,), int64, or float64 if fractional, or None; ``interactions``: the same data as a
+        container whose ids count from 0 and are positions in ``user_labels`` and ``item_labels``; ``DESCR``, a description.
 
     Raises
     ------
     OSError
-        Where the file cannot be opened.
+        If the file cannot be opened.
     ValueError
-        Where it is empty, of a format that is not read, a header does not say which column is which, or a cell is not what its
-        column must hold; the message names the line and the cure.
+        If the file is empty or of another format, the header does not say which column is which, or a cell has a value that its
+        column must not have. The message names the line and what to do.
 
     Warns
     -----
     InputWarning
-        Where times that were not asked for cannot be read, and are left out; where order alone tells the columns and their numbers
-        are unlike ratings and times; and where an id is ``nan``, ``NULL`` or the like.
+        If times that were not asked for cannot be read, and are left out; if there is no header and the numbers do not look like
+        ratings and times; and if an id is ``nan``, ``NULL`` or the like.
 
     Notes
     -----
-    - **Text** in UTF-8, or UTF-16 with a byte order mark, separated by ``::``, tab, comma, semicolon, pipe or blanks, which the
-      first lines tell: MovieLens's ``u.data``, ``ratings.dat``, ``ratings.csv``, RecBole's ``.inter`` and their like. Comments
-      (``#``, ``%``) above the first row are skipped, unless one has the columns' names. Rows are all of one length.
-    - **JSON** with an object for each rating: one on a line, or all in one array.
-    - **Parquet** by pyarrow or polars; Zstandard by Python 3.14, zstandard or pyarrow: whichever is installed.
-    - **Ids** of a text file are text unless every one in the column is an integer without sign and leading zeros. In JSON and
-      Parquet they have the type that they come with: ``"7"`` stays text, 7.0 is 7.
-    - **Ratings** may have a decimal comma (``3,5``) or a word behind them (``5.0 stars``).
-    - **Times** that are numbers are kept as they stand, whatever their unit; dates and times of ISO 8601 (``2005-09-06``,
-      ``2005-09-06 12:30:00+02:00``) become Unix seconds, UTC unless they say otherwise.
+    - **Text** in UTF-8, or UTF-16 with a byte order mark. The separator is ``::``, tab, comma, semicolon, pipe or blanks, and is
+      recognised by the first lines: MovieLens's ``u.data``, ``ratings.dat`` and ``ratings.csv``, RecBole's ``.inter`` and similar
+      files. Comments (``#``, ``%``) above the first row are skipped, unless one has the names of the columns. All rows must have
+      the same length.
+    - **JSON** with an object for each rating: each on a line of its own, or all in one array.
+    - **Parquet** needs pyarrow or polars, and Zstandard needs Python 3.14, zstandard or pyarrow.
+    - **Ids** of a text file are text, unless all ids of the column are integers without sign and leading zeros. In JSON and
+      Parquet they keep their type: ``"7"`` stays text, 7.0 is 7.
+    - **Ratings** may have a decimal comma (``3,5``) or be followed by a word (``5.0 stars``).
+    - **Times** that are numbers are kept as they are, whatever their unit. Dates and times in ISO 8601 (``2005-09-06``,
+      ``2005-09-06 12:30:00+02:00``) become Unix seconds; they are in UTC if they name no time zone.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def load_ratings(path, *, user=None, item=None, rating=None, timestamp=None):
     >>> ratings.interactions, ratings.target
     (<Interactions dataset (2 users x 2 items x 3 interactions)>, array([5. , 3.5, 1. ], dtype=float32))
 
-    Names that say nothing are refused unless it is said what they mean:
+    If the header does not tell the columns, name them:
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = pathlib.Path(folder, "answers.csv")
@@ -131,8 +131,8 @@ def read_ratings(open_lines, name, **given):
     try:
         return _read_table(TextTable(open_lines, name, given), given)
     except UnicodeDecodeError as error:
-        cure = 'If it is Latin-1: path.write_text(path.read_text("latin-1"), "utf-8")'
-        raise ValueError(f"{name} is no ratings file in UTF-8: {error}. Convert it first. {cure}.") from None
+        advice = 'If it is Latin-1: path.write_text(path.read_text("latin-1"), "utf-8")'
+        raise ValueError(f"{name} must be text in UTF-8: {error}. Convert it first. {advice}.") from None
 
 
 def _read_table(table, given):
@@ -144,8 +144,8 @@ def _read_table(table, given):
         codes, labels = values[side] if isinstance(values[side], tuple) else encode(values[side], side)
         arrays[f"{side}_ids"], arrays[f"{side}_raw"] = codes.astype(np.int32, copy=False), labels
         if labels.dtype.kind == "U" and (missing := [label for label in labels.tolist() if label.lower() in MISSING]):
-            cure = "Drop its rows if it stands for a missing value"
-            warn(f"{table.name} has {missing[0]!r} among its {side} ids, and it was read as one. {cure}.")
+            advice = "If it stands for a missing value, drop its rows"
+            warn(f"{table.name} has {missing[0]!r} among its {side} ids, and it was read as one. {advice}.")
     if "rating" in columns:
         arrays["ratings"] = values["rating"].astype(np.float32, copy=False)
     if "timestamp" in columns:
@@ -164,7 +164,7 @@ def _read_cells(table, columns):
                 reader.add(values)
             n_rows += len(block[0])
         if not n_rows:
-            raise ValueError(f"{table.name} has a header and no rating below it.")
+            raise ValueError(f"{table.name} must have at least one rating below its header. It has none.")
         return {role: reader.finish() for role, reader in readers.items()}
     except CellError as error:
         text = f"has the {error.role} {repr(error.value)[:99]}, which must be {error.rule}"

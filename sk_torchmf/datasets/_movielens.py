@@ -55,49 +55,50 @@ Interactive Intelligent Systems 5(4), 2015. https://doi.org/10.1145/2827872"""
     prefer_skip_nested_validation=True,
 )
 def fetch_movielens(variant="100k", *, data_home=None, download_if_missing=True, return_X_y=False, as_frame=False, features=False):
-    """Load MovieLens ratings, and what is known of its users and films, downloading them the first time.
+    """Load the MovieLens ratings and, if asked for, features of users and films. The data are downloaded once.
 
     Parameters
     ----------
     variant : {"100k", "1m"}, default="100k"
-        100,000 ratings of 1,682 films by 943 users, or 1,000,209 of 3,706 films by 6,040.
+        100,000 ratings of 1,682 films by 943 users, or 1,000,209 ratings of 3,706 films by 6,040 users.
     data_home : str or path-like, optional
-        The cache folder; by default the environment variable ``SK_TORCHMF_DATA``, else ``~/sk_torchmf_data``. Either
-        ``ml100k.npz``, and ``ml100k_side.npz`` for the features, as this function leaves them, or GroupLens's own ``ml-100k.zip``,
-        is taken from there (``ml1m.npz``, ``ml1m_side.npz``, ``ml-1m.zip``).
+        The folder that keeps the data. By default that of the environment variable ``SK_TORCHMF_DATA``, else ``~/sk_torchmf_data``.
+        The data are read from the files that this function left there (``ml100k.npz``, and ``ml100k_side.npz`` for the features),
+        or from GroupLens's own ``ml-100k.zip``; for 1M from ``ml1m.npz``, ``ml1m_side.npz`` and ``ml-1m.zip``.
     download_if_missing : bool, default=True
-        Whether to fetch the archive from GroupLens where the folder has neither.
+        Whether to download the archive from GroupLens if the folder has none of these files.
     return_X_y : bool, default=False
-        Return ``(data, target)`` only.
+        Return only ``(data, target)``.
     as_frame : bool, default=False
         Return ``data`` as a pandas DataFrame and ``target`` as a Series.
     features : bool, default=False
-        Return ``user_features`` and ``item_features`` too, pandas DataFrames; not with ``return_X_y``.
+        Return ``user_features`` and ``item_features`` too, as pandas DataFrames. Needs ``return_X_y=False``.
 
     Returns
     -------
     Bunch or tuple
         ``data``, ndarray of shape (n, 2), int64: MovieLens's user and item ids, or a DataFrame with the columns user, item and
         timestamp; ``target``, ndarray or Series of shape (n,), float32: 1 to 5 stars; ``timestamps``, ndarray of shape (n,), int64:
-        Unix seconds; ``interactions``: the same as a container with ids from 0, which are positions in ``user_labels`` and
+        Unix seconds; ``interactions``: the same data as a container whose ids count from 0 and are positions in ``user_labels`` and
         ``item_labels``; ``DESCR``: source and licence. With ``features`` also
 
-        - ``user_features``, DataFrame, its index ``user`` MovieLens's ids, ascending: gender (M, F), occupation and zip, text, and
-          age: int64, in years, of 100K, and of 1M an ordered category, in brackets from "under 18" to "56+";
-        - ``item_features``, DataFrame, its index ``item`` MovieLens's ids, ascending, of 1M also those of 177 films that nobody
-          rated: title, text, with the year as GroupLens has it; year, float64, NaN where the title has none; genres, a tuple of
-          str, empty where none is known.
+        - ``user_features``, a DataFrame whose index ``user`` has MovieLens's ids, ascending. Its columns are gender (M, F),
+          occupation and zip, which are text, and age: in years (int64) for 100K, an ordered category from "under 18" to "56+" for
+          1M;
+        - ``item_features``, a DataFrame whose index ``item`` has MovieLens's ids, ascending; for 1M it includes 177 films that
+          nobody rated. Its columns are title, text that ends with the year, as GroupLens has it; year, float64, NaN if the title
+          has none; genres, a tuple of str, empty if none is known.
 
         ``item_features.loc[item_labels]`` has a row for each position of ``interactions``, in their order.
 
     Raises
     ------
     OSError
-        Where the data are not in the folder and cannot be downloaded, or a file is not what it should be.
+        If the data are not in the folder and cannot be downloaded, or a file is damaged.
     ValueError
-        For features beside ``return_X_y``, which returns no more than two values.
+        If both ``features`` and ``return_X_y`` are True.
     ImportError
-        Where pandas is needed and missing.
+        If pandas is needed and not installed.
 
     Examples
     --------
@@ -108,7 +109,7 @@ def fetch_movielens(variant="100k", *, data_home=None, download_if_missing=True,
     ...     hint = str(error)  # names the file, and the folder to put it in
     """
     if return_X_y and features:
-        raise ValueError("features=True has no place in (data, target). Use return_X_y=False: the Bunch has all of them.")
+        raise ValueError("features=True needs return_X_y=False, because (data, target) does not include the features.")
     if as_frame or features:
         pandas = check_pandas_support(f"fetch_movielens({'as_frame' if as_frame else 'features'}=True)")
     source = MOVIELENS[variant]
@@ -146,17 +147,20 @@ def _read_cache(path, lengths):
         with np.load(path) as file:
             arrays = {name: file[name] for name in lengths}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise OSError(f"{path} cannot be read: {error}. Delete it to have it made again.") from error
+        raise OSError(f"{path} cannot be read: {error}. Delete it, and it will be made again.") from error
     for name, n in lengths.items():
         if n is not None and len(arrays[name]) != n:
-            raise OSError(f"{path} has {len(arrays[name])} {name}, not {n}. Delete it to have it made again.")
+            raise OSError(f"{path} must have {n} {name}. Got {len(arrays[name])}. Delete it, and it will be made again.")
     return arrays
 
 
 def _open_archive(path, source):
     found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
     if found != source.md5:
-        raise OSError(f"{path} has md5 {found}, not {source.md5}: truncated, or another file. Delete it to download it again.")
+        raise OSError(
+            f"{path} must have the MD5 checksum {source.md5}. Got {found}, so it is truncated or another file. Delete it to "
+            "download it again."
+        )
     return zipfile.ZipFile(path)
 
 
@@ -165,12 +169,12 @@ def _read_ratings(archive, member):
 
 
 def _obtain(archive, source, variant, download):
-    cure = (
+    advice = (
         f"Put {archive.name} from https://grouplens.org/datasets/movielens/{variant}/ into {archive.parent}, or name the folder "
         "that has it with data_home or the environment variable SK_TORCHMF_DATA."
     )
     if not download:
-        raise OSError(f"{archive.name} is not in {archive.parent}, and download_if_missing is False. {cure}")
+        raise OSError(f"{archive.name} is not in {archive.parent}, and download_if_missing is False. {advice}")
     url, found = URL + archive.name, hashlib.md5(usedforsecurity=False)
     try:
         with _replacing(archive) as file, urlopen(url, timeout=30) as response:
@@ -180,9 +184,11 @@ def _obtain(archive, source, variant, download):
                     found.update(chunk)
                     bar.update(len(chunk))
             if found.hexdigest() != source.md5:
-                raise OSError(f"it has md5 {found.hexdigest()}, not {source.md5}, so it is truncated or another file")
+                raise OSError(
+                    f"its MD5 checksum is {found.hexdigest()} instead of {source.md5}, so it is truncated or another file"
+                )
     except (OSError, HTTPException) as error:
-        raise OSError(f"{archive.name} is not in {archive.parent}, and fetching {url} failed: {error}. {cure}") from error
+        raise OSError(f"{archive.name} is not in {archive.parent}, and fetching {url} failed: {error}. {advice}") from error
 
 
 @contextmanager

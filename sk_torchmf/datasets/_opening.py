@@ -1,4 +1,4 @@
-"""Bytes of a file: what packs them and which format they have, told by the first of them and never by the file's name."""
+"""Opens files: recognises compression and format by the first bytes, never by the file's name."""
 
 import bz2
 import contextlib
@@ -13,7 +13,7 @@ import zlib
 HEAD = 4096
 DAMAGED = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, gzip.BadGzipFile)
 SPREADSHEET = "Save it as CSV, or read it with pandas.read_excel and pass the frame's columns to fit"
-UNPACK = "Unpack it first, or pack it by gzip, bzip2, xz, zip or Zstandard"
+UNPACK = "Unpack it first, or compress it with gzip, bzip2, xz, zip or Zstandard"
 CONVERT = "Convert it to CSV, JSON lines or Parquet first"
 
 UNREADABLE = {
@@ -27,10 +27,10 @@ UNREADABLE = {
     rb"ORC": ("an ORC file", CONVERT),
     rb"Obj\x01": ("an Avro file", CONVERT),
     rb"%PDF-": ("a PDF", CONVERT),
-    rb"\s*<(!doctype|html|\?xml|head|body)": ("HTML or XML, perhaps an error page in the place of a download", "Download it again"),
+    rb"\s*<(!doctype|html|\?xml|head|body)": ("HTML or XML, perhaps an error page instead of the download", "Download it again"),
     rb"(?s).{257}ustar": ("a tar archive", "Unpack it and name the file in it that has the ratings"),
     rb"7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|\x1f\x9d|\x04\x22\x4d\x18|\xff\x06\0\0sNaPpY": (
-        "packed by 7z, rar or the like",
+        "compressed by 7z, rar or the like",
         UNPACK,
     ),
     rb"(\xff\xfe\0\0|\0\0\xfe\xff)": ("text in UTF-32", "Convert it to UTF-8"),
@@ -78,8 +78,8 @@ def open_text(path):
         head = stream.peek(HEAD)[:HEAD]
         wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
         if not wide and b"\0" in head:
-            rule = "it is no text, or UTF-16 without a byte order mark. Convert it to text in UTF-8, or to Parquet"
-            raise ValueError(f"{path} has NUL bytes: {rule}.")
+            rule = "so it is not text, or is UTF-16 without a byte order mark. Convert it to text in UTF-8, or to Parquet"
+            raise ValueError(f"{path} has NUL bytes, {rule}.")
         yield io.TextIOWrapper(stream, "utf-16" if wide else "utf-8-sig")
 
 
@@ -90,7 +90,7 @@ def is_parquet(path):
 
 
 def _damaged(name, error):
-    return ValueError(f"{name} is damaged, {str(error) or type(error).__name__}. Download or pack it again.")
+    return ValueError(f"{name} is damaged: {str(error) or type(error).__name__}. Download or compress it again.")
 
 
 def _unpack(stream, name):
@@ -99,9 +99,9 @@ def _unpack(stream, name):
     for magic, unpack in PACKED.items():
         if re.match(magic, head):
             return _unpack(io.BufferedReader(unpack(stream, name)), name)
-    for magic, (what, cure) in UNREADABLE.items():
+    for magic, (what, advice) in UNREADABLE.items():
         if re.match(magic, head, re.IGNORECASE if b"doctype" in magic else 0):
-            raise ValueError(f"{name} is {what}, which load_ratings does not read. {cure}.")
+            raise ValueError(f"{name} is {what}, which load_ratings does not read. {advice}.")
     return stream
 
 
@@ -121,7 +121,9 @@ def _unzip(stream, name):
     except RuntimeError:
         raise ValueError(f"{name} is encrypted. Unpack it with its password first.") from None
     except NotImplementedError as error:
-        raise ValueError(f"{name} is packed in a way that Python's zipfile does not know ({error}). Unpack it first.") from None
+        raise ValueError(
+            f"{name} is compressed in a way that Python's zipfile does not support ({error}). Unpack it first."
+        ) from None
 
 
 def _unpack_zstandard(stream, name):
@@ -131,7 +133,10 @@ def _unpack_zstandard(stream, name):
             return unpack(importlib.import_module(module), stream)
         except ImportError:
             continue
-    raise ValueError(f"{name} is packed by Zstandard, which needs Python 3.14, or: pip install zstandard. Or unpack it first.")
+    raise ValueError(
+        f"{name} is compressed by Zstandard, which needs Python 3.14 or the package zstandard. Run: pip install zstandard. Or "
+        "unpack it first."
+    )
 
 
 ZSTANDARD = {

@@ -1,4 +1,4 @@
-"""Ratings whose truth is known, at any size. Knows no file and no estimator."""
+"""Generated ratings whose true factors are known, of any size."""
 
 from numbers import Integral, Real
 
@@ -46,23 +46,23 @@ def make_ratings(
     item_tail=1.5,
     random_state=None,
 ):
-    r"""Make ratings with a planted low rank, biases and Gaussian noise of known size.
+    r"""Generate ratings from known factors of low rank, known biases and Gaussian noise.
 
     .. math:: r_{ui} = \mu + b_u + b_i + p_u^\top q_i + \varepsilon_{ui}
 
-    Ratings are neither rounded nor clipped, so the root mean squared error that can be attained is ``noise_std``.
+    Ratings are neither rounded nor clipped, so the best root mean squared error that a model can reach is ``noise_std``.
 
     Parameters
     ----------
     n_users : int, default=1000
-        How many users. A user or item may happen to have no rating.
+        How many users there are. By chance a user or item may have no rating.
     n_items : int, default=500
-        How many items.
+        How many items there are.
     n_ratings : int, default=50_000
         How many distinct (user, item) pairs are rated, at most ``n_users * n_items``. Memory and time grow with this number, not
-        with the product.
+        with ``n_users * n_items``.
     n_factors : int, default=8
-        The planted rank.
+        The rank: how many true factors there are.
     factor_std : float, default=0.6
         Standard deviation of :math:`p_u^\top q_i`, in rating units.
     bias_std : float, default=0.4
@@ -72,25 +72,26 @@ def make_ratings(
     mean : float, default=3.5
         :math:`\mu`.
     user_tail : float, default=1.0
-        How unequal users' activity is: the standard deviation of its logarithm, between 0 (all alike) and 10. Pairs are drawn
-        without replacement, which flattens it where the matrix is nearly full. MovieLens-1M has 1.0.
+        How unequal the activity of users is: the standard deviation of the logarithm of their number of ratings, between 0 (all
+        equal) and 10. Because no pair is drawn twice, activity is more equal than that if nearly all pairs are rated. MovieLens-1M
+        has 1.0.
     item_tail : float, default=1.5
-        Likewise, how unequal items' popularity is. MovieLens-1M has 1.8.
+        How unequal the popularity of items is, measured likewise. MovieLens-1M has 1.8.
     random_state : int, RandomState or None, default=None
-        Seeds a private generator. Pass an int for the same ratings every time.
+        Seeds a generator of its own. Pass an int to get the same ratings every time.
 
     Returns
     -------
     Bunch
         ``data``, ndarray of shape (n_ratings, 2), int32: user and item ids, in random order; ``target``, ndarray of shape
-        (n_ratings,), float32: ratings; ``expected``, likewise, without the noise; ``interactions``: the same as a container;
-        ``user_factors`` (n_users, n_factors), ``item_factors`` (n_items, n_factors), ``user_biases`` (n_users,), ``item_biases``
-        (n_items,), float64: the truth; ``mean`` and ``noise_std``.
+        (n_ratings,), float32: ratings; ``expected``: the same without the noise; ``interactions``: the same data as a container;
+        ``user_factors`` (n_users, n_factors), ``item_factors`` (n_items, n_factors), ``user_biases`` (n_users,) and ``item_biases``
+        (n_items,), float64: the true values; ``mean`` and ``noise_std``.
 
     Raises
     ------
     ValueError
-        For a parameter out of its range, and for more ratings than pairs.
+        If a parameter is out of its range, or there are more ratings than pairs.
 
     Examples
     --------
@@ -103,7 +104,7 @@ def make_ratings(
     """
     if n_ratings > n_users * n_items:
         raise ValueError(
-            f"n_ratings must be at most n_users * n_items = {n_users * n_items}, since no pair is rated twice. Got {n_ratings}. "
+            f"n_ratings must be at most n_users * n_items = {n_users * n_items}, because no pair is rated twice. Got {n_ratings}. "
             "Lower n_ratings, or raise n_users or n_items."
         )
     rng = np.random.default_rng(check_seed(random_state))

@@ -36,10 +36,11 @@ class JsonTable:
         self.names = list(dict.fromkeys(chain(*self.sample)))
         self.n_columns = len(self.names)
         if not self.names:
-            raise ValueError(f"{self.name} has no rating in it. A rating is an object with names for user, item and rating.")
+            example = '{"user": 1, "item": 2, "rating": 3.5}'
+            raise ValueError(f"{self.name} must have at least one rating. Each is a JSON object such as {example}.")
         if all(isinstance(value, (dict, list)) for value in self.sample[0].values()):
-            cure = 'From pandas, write it with frame.to_json(path, orient="records", lines=True)'
-            raise ValueError(f"{self.name} has whole columns in one object, where a rating must be an object. {cure}.")
+            advice = 'From pandas, write it with frame.to_json(path, orient="records", lines=True)'
+            raise ValueError(f"{self.name} must have one JSON object per rating. Got one object with whole columns. {advice}.")
 
     def _records(self):
         """Yield the number of each object's line, or its own where all are one array, and the object."""
@@ -52,7 +53,7 @@ class JsonTable:
                 records = ((n, self._parse(line, n)) for n, line in enumerate(chain([first], lines), at) if line.strip())
             for n, record in records:
                 if not isinstance(record, dict):
-                    rule = f"must be an object with names. Got {str(record)[:99]}"
+                    rule = f"must be a JSON object. Got {str(record)[:99]}"
                     raise ValueError(f"{self.name}, {'object' if array else 'line'} {n}, {rule}.")
                 yield n, record
 
@@ -60,9 +61,9 @@ class JsonTable:
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
-            rule = "A rating is an object on a line of its own, or all are one array"
+            rule = "It must have one object per rating, each on a line of its own or all in one array"
             place = f", line {line}," if line else ""
-            raise ValueError(f"{self.name}{place} is no JSON ({error}). {rule}.") from None
+            raise ValueError(f"{self.name}{place} is not valid JSON ({error}). {rule}.") from None
 
     def first_cell(self, at):
         """Return the first cell of a column."""

@@ -53,7 +53,7 @@ class TextTable:
         self.open_lines, self.name = open_lines, name
         comment, numbers, lines = self._first_lines()
         if not lines:
-            raise ValueError(f"{name} is empty. A ratings file has a line for each rating: user, item, rating[, timestamp].")
+            raise ValueError(f"{name} is empty. It must have a line for each rating: user, item, rating[, timestamp].")
         self.separator = _choose_separator(lines)
         rows = _split(lines, self.separator)
         if not rows:
@@ -152,9 +152,9 @@ class TextTable:
                 try:
                     rows = list(islice(reader, BLOCK))
                 except csv.Error as error:
-                    cure = "Double the quotes within a field, and close those around it"
-                    message = f"{self.place(None)}, has a stray quote or too long a field ({error})"
-                    raise ValueError(f"{self.name}, {message}. {cure}.") from None
+                    advice = "Double the quotes inside a field, and close the quotes around it"
+                    message = f"{self.place(None)}, has a quote that is not closed, or a field that is too long ({error})"
+                    raise ValueError(f"{self.name}, {message}. {advice}.") from None
                 if not rows:
                     return
                 rows = [row for row in rows if row and (row[0].strip() or "".join(row).strip())]

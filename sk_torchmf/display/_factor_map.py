@@ -1,4 +1,4 @@
-"""Where factorization puts items or users: their factors in two dimensions."""
+"""Draws a map of items or users: their factors in two dimensions."""
 
 import numpy as np
 from sklearn.base import clone
@@ -15,33 +15,34 @@ FEW, MANY = 300, 3000  # points, between which they become smaller; beyond, an i
 
 
 class FactorMapDisplay:
-    """A map of items or users, near each other where their factors are.
+    """Draw a map of items or users, on which those with similar factors lie near each other.
 
-    Make one with ``from_estimator``, or of any coordinates: an embedding of your own module, say.
+    Make one with ``from_estimator``, or from any coordinates, for example of the embedding of your own module.
 
     Parameters
     ----------
     coordinates : array-like of shape (n, 2)
-        Where each point lies.
+        The position of each point.
     counts : array-like of shape (n,), optional
-        How popular each is: the most popular are drawn on top and get labels first. By default all are alike.
+        How popular each point is. The most popular are drawn on top and are labelled first. By default all are equal.
     texts : list of str, optional
-        What to call each.
+        The label of each point.
     color : array-like of shape (n,), optional
-        Numbers, or else categories; ``counts`` by default. None and NaN are grey.
+        Numbers or categories that determine the colours; ``counts`` by default. None and NaN are drawn in grey.
     color_label : str, optional
-        What ``color`` is.
+        What ``color`` means, for the colour bar or legend.
     axis_labels : tuple of str, default=("Dimension 1", "Dimension 2")
-        What the two coordinates are.
+        The labels of the two axes.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
     scatter_ : dict of str to PathCollection
-        Points by category, those of the rest under "other", those without one under "none"; of numbers under "values" and "none".
+        The points by category; rare categories are under "other", points without a category under "none". If ``color`` has numbers,
+        the keys are "values" and "none".
     texts_ : dict of int to Annotation
-        The labels that found a place, by row of ``coordinates``.
+        The labels for which there was room, by row of ``coordinates``.
     colorbar_ : matplotlib Colorbar or None
     legend_ : matplotlib Legend or None
 
@@ -87,50 +88,53 @@ class FactorMapDisplay:
         ax=None,
         scatter_kwargs=None,
     ):
-        """Draw the items or users of a fitted estimator. Those never observed have the mean's factors and are left out.
+        """Draw the items or users of a fitted estimator. Those without observations are left out.
 
         Parameters
         ----------
         estimator : estimator
-            Fitted, with ``item_factors_``; a pipeline or search whose last step is such an estimator will do.
+            A fitted estimator with ``item_factors_``, or a pipeline or search that ends in one.
         side : {"item", "user"}, default="item"
-            What to draw.
+            Whether to draw items or users.
         labels : mapping, Series or array-like of shape (n_items,), optional
-            What to call each: by id (a Series by its index), or in the order of ``items_``. By default its id.
+            The labels: a mapping from ids, a Series whose index has the ids, or an array in the order of ``items_``. By default the
+            ids.
         color : mapping, Series or array-like of shape (n_items,), optional
-            Likewise, what colours each: numbers get a colour bar, all else is a category and gets a legend, where the five most
-            frequent have a colour of their own. By default the number of ratings, on a logarithmic scale.
+            Values that determine the colours, given like ``labels``. Numbers get a colour bar. All else are categories, shown in a
+            legend, where the five most frequent have a colour of their own. By default the number of ratings, on a logarithmic
+            scale.
         color_label : str, optional
-            What ``color`` is, for the colour bar or legend; by default its name where it has one.
+            What ``color`` means, for the colour bar or legend; by default its name if it has one.
         n_labels : int, default=20
-            How many of the most popular get labels, where there is room beside them.
+            How many of the most popular points to label, as far as there is room.
         method : "pca", transformer or callable, default="pca"
-            What brings the factors to two dimensions: principal components, a transformer such as ``sklearn.manifold.TSNE()``, or a
-            function of the factors (n, n_factors) that returns (n, 2).
+            How the factors are reduced to two dimensions: by principal components, by a transformer such as
+            ``sklearn.manifold.TSNE()``, or by a function that takes the factors, of shape (n, n_factors), and returns an array of
+            shape (n, 2).
         ax : matplotlib Axes, optional
-            By default those of a new figure.
+            The axes to draw on. By default those of a new figure.
         scatter_kwargs : dict, optional
-            Passed on to ``Axes.scatter``.
+            Keyword arguments for ``Axes.scatter``.
 
         Returns
         -------
         FactorMapDisplay
-            With what it drew, see its attributes.
+            The display; its attributes hold what was drawn.
 
         Raises
         ------
         TypeError
-            For an estimator without factors, such as ``TorchFactorization``: draw ``FactorMapDisplay(coordinates=...)`` of your own
-            module's embeddings.
+            If the estimator has no factors, as ``TorchFactorization``. For the embeddings of your own module use
+            ``FactorMapDisplay(coordinates=...)``.
         ImportError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         _figure.check_matplotlib(f"{cls.__name__}.from_estimator")
         if side not in ("item", "user"):
             raise ValueError(f'side must be "item" or "user". Got {side!r}.')
         model = final_step(estimator)
-        cure = "For a module of your own draw FactorMapDisplay(coordinates=..., counts=...) of its embeddings."
-        require(model, f"{side}_factors_", cls.__name__, cure)
+        advice = "For the embeddings of your own module use FactorMapDisplay(coordinates=..., counts=...)."
+        require(model, f"{side}_factors_", cls.__name__, advice)
         ids, counts = getattr(model, f"{side}s_"), getattr(model, f"{side}_counts_")
         known = np.flatnonzero(counts)
         texts = texts_of(labels, ids, side)
@@ -150,21 +154,21 @@ class FactorMapDisplay:
         return display.plot(ax, n_labels=n_labels, scatter_kwargs=scatter_kwargs)
 
     def plot(self, ax=None, *, n_labels=20, scatter_kwargs=None):
-        """Draw.
+        """Draw the map.
 
         Parameters
         ----------
         ax : matplotlib Axes, optional
-            By default those of a new figure.
+            The axes to draw on. By default those of a new figure.
         n_labels : int, default=20
-            How many of the most popular get labels, where there is room beside them.
+            How many of the most popular points to label, as far as there is room.
         scatter_kwargs : dict, optional
-            Passed on to ``Axes.scatter``.
+            Keyword arguments for ``Axes.scatter``.
 
         Returns
         -------
         self
-            The display, with what it drew.
+            The display; its attributes hold what was drawn.
         """
         _figure.check_matplotlib(f"{type(self).__name__}.plot")
         _figure.check_axes(ax, 1)
@@ -199,7 +203,7 @@ class FactorMapDisplay:
         """The points, their counts, and the numbers that colour them or, of categories, the rows of each."""
         points = np.asarray(self.coordinates, dtype=float)
         if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
-            raise ValueError(f"coordinates must have shape (n, 2), with n at least 1. Got {points.shape}.")
+            raise ValueError(f"coordinates must have shape (n, 2), with n >= 1. Got {points.shape}.")
         if not np.isfinite(points).all():
             raise ValueError(f"coordinates must be finite. Row {int(np.argmin(np.isfinite(points).all(axis=1)))} is not.")
         n = len(points)
@@ -250,7 +254,7 @@ def _reduce(factors, method):
             raise ValueError(f'method must be "pca", a transformer such as TSNE(), or a function. Got {method!r}.')
         return _principal(factors)
     if isinstance(method, type):
-        raise TypeError(f"method must be an instance. Got the class {method.__name__}: pass {method.__name__}().")
+        raise TypeError(f"method must be an instance, not a class. Got {method.__name__}. Pass {method.__name__}().")
     if hasattr(method, "fit_transform"):
         points, name = clone(method).fit_transform(factors), type(method).__name__
     elif callable(method):
@@ -259,7 +263,7 @@ def _reduce(factors, method):
         raise TypeError(f'method must be "pca", a transformer such as TSNE(), or a function. Got {method!r}.')
     points = np.asarray(points, dtype=float)
     if points.shape != (len(factors), 2):
-        raise ValueError(f"method must give two dimensions, shape ({len(factors)}, 2). Got shape {points.shape}.")
+        raise ValueError(f"method must return two dimensions, an array of shape ({len(factors)}, 2). Got shape {points.shape}.")
     return points, (f"{name} 1", f"{name} 2")
 
 
@@ -280,12 +284,12 @@ def _groups_or_numbers(values):
     missing = np.array([is_missing(value) for value in values])
     present = [value for value, gone in zip(values, missing, strict=True) if not gone]
     if not present:
-        raise ValueError("color has no value at all: each is None or NaN.")
+        raise ValueError("color must have at least one value. Each is None or NaN.")
     if all(isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in present):
         numbers = np.full(len(missing), np.nan)
         numbers[~missing] = present
         if not np.isfinite(numbers[~missing]).all():
-            raise ValueError("color must be finite, or None or NaN where it is missing. Got an infinite value.")
+            raise ValueError("color must be finite; use None or NaN for missing values. Got an infinite value.")
         return numbers
     names = np.array([None if gone else str(value) for value, gone in zip(values, missing, strict=True)], dtype=object)
     distinct, counts = np.unique(names[~missing].astype(str), return_counts=True)

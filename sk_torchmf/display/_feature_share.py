@@ -1,4 +1,4 @@
-"""What features are worth: the share of the rows' variance that each group explains, and what its columns say of the bias."""
+"""Draws what features explain: the share of the variance of rows for each group of features, and weights on the bias."""
 
 from collections.abc import Mapping
 
@@ -17,34 +17,34 @@ SMALL = 1e-3  # weights below it are written as powers of ten
 
 
 class FeatureShareDisplay:
-    """Bars of the shares of the rows' variance that groups of features explain and, if asked for, of one group's weights.
+    """Draw the share of the variance of rows that each group of features explains and, if asked for, the weights of one group.
 
     Make one with ``from_estimator``.
 
     Parameters
     ----------
     shares : dict of str to dict of str to float
-        Of each side, by what it is to be called, the share that each group explains. Groups that say the same share it, so that the
-        bars of a side need not add up to what all of its groups explain.
+        For each side, by its label, the share that each group explains. Groups that carry the same information share it, so the
+        bars of a side need not add up to what all of its groups explain together.
     weights : dict of str to float, optional
-        Of the columns of one group, in the order in which they are to be drawn.
+        The weights of the columns of one group, in the order in which they are drawn.
     weights_title : str, default="Weights"
-        What stands above them.
+        The title above the weights.
     weights_label : str, default="Weight on the bias"
-        What they are.
+        The label of their axis.
 
     Attributes
     ----------
     ax_ : ndarray of matplotlib Axes, shape (1,) or (2,)
-        The second one where there are weights.
+        The second one is for the weights, if there are any.
     figure_ : matplotlib Figure
     share_bars_ : dict of str to BarContainer
-        By side, the largest share first.
+        The bars of each side, the largest share first.
     weight_bars_ : BarContainer or None
     share_texts_, weight_texts_ : list of Text
         The names of groups and of columns.
     legend_ : matplotlib Legend or None
-        None where there is one side.
+        None if there is only one side.
 
     Examples
     --------
@@ -66,37 +66,37 @@ class FeatureShareDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, *, side=None, group=None, n_columns=10, ax=None, bar_kwargs=None):
-        """Draw what the features of a fitted estimator are worth.
+        """Draw what the features of a fitted estimator explain.
 
         Parameters
         ----------
         estimator : estimator
-            Fitted with features; a pipeline or search whose last step is such an estimator will do.
+            An estimator that was fitted with features, or a pipeline or search that ends in one.
         side : {"user", "item"}, optional
-            Whose features; by default those of both sides, as far as they have any.
+            Whose features to draw; by default those of both sides, if they have any.
         group : str, optional
-            A group of columns whose weights on the bias are drawn too: what each adds to the bias of a row without observations, a
-            number's per standard deviation, in units of the score.
+            A group of columns whose weights on the bias are drawn too: what each column adds to the bias of a user or item without
+            observations, in units of the score; for a column of numbers, per standard deviation.
         n_columns : int, default=10
-            How many of its columns: those with the largest weights, of either sign.
+            How many columns of the group to draw: those with the largest weights, of either sign.
         ax : matplotlib Axes or, with ``group``, sequence of two, optional
-            One is divided where there are two. By default those of a new figure.
+            The axes to draw on; a single one is divided if two are needed. By default those of a new figure.
         bar_kwargs : dict, optional
-            Passed on to ``Axes.barh``.
+            Keyword arguments for ``Axes.barh``.
 
         Returns
         -------
         FeatureShareDisplay
-            With what it drew, see its attributes.
+            The display; its attributes hold what was drawn.
 
         Raises
         ------
         TypeError
-            For an estimator without shares: fitted without features, or with a module of its own, as ``TorchFactorization`` is.
+            If the estimator has no shares, because it was fitted without features, or is a ``TorchFactorization``.
         ValueError
-            For a group that there is not or that both sides have, and for one of a model without biases.
+            If there is no such group, both sides have it, or the model has no biases.
         ImportError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         _figure.check_matplotlib(f"{cls.__name__}.from_estimator")
         if side is not None and side not in SIDES:
@@ -106,8 +106,8 @@ class FeatureShareDisplay:
         wanted = list(SIDES) if side is None else [side]
         sides = [role for role in wanted if hasattr(model, f"{role}_feature_shares_")]
         if not sides:
-            cure = f"Fit it with {' or '.join(f'{role}_features' for role in wanted)}."
-            require(model, f"{wanted[-1]}_feature_shares_", cls.__name__, cure)
+            advice = f"Fit it with {' or '.join(f'{role}_features' for role in wanted)}."
+            require(model, f"{wanted[-1]}_feature_shares_", cls.__name__, advice)
         shares = {SIDES[role]: dict(getattr(model, f"{role}_feature_shares_")) for role in sides}
         if group is None:
             display = cls(shares=shares)
@@ -116,19 +116,19 @@ class FeatureShareDisplay:
         return display.plot(ax, bar_kwargs=bar_kwargs)
 
     def plot(self, ax=None, *, bar_kwargs=None):
-        """Draw.
+        """Draw the bars.
 
         Parameters
         ----------
         ax : matplotlib Axes or, with weights, sequence of two, optional
-            One is divided where there are two. By default those of a new figure.
+            The axes to draw on; a single one is divided if two are needed. By default those of a new figure.
         bar_kwargs : dict, optional
-            Passed on to ``Axes.barh``.
+            Keyword arguments for ``Axes.barh``.
 
         Returns
         -------
         self
-            The display, with what it drew.
+            The display; its attributes hold what was drawn.
         """
         _figure.check_matplotlib(f"{type(self).__name__}.plot")
         n_panels = 1 + (self.weights is not None)
@@ -170,12 +170,12 @@ class FeatureShareDisplay:
     def _check(self):
         """The shares of each side, the largest first."""
         if not isinstance(self.shares, Mapping) or not self.shares:
-            raise ValueError(f"shares must be a dict of side to shares, not empty. Got {self.shares!r}.")
+            raise ValueError(f"shares must be a dict from sides to shares that is not empty. Got {self.shares!r}.")
         for name, values in [*((f"shares[{side!r}]", values) for side, values in self.shares.items()), ("weights", self.weights)]:
             if name == "weights" and values is None:
                 continue
             if not isinstance(values, Mapping) or not values:
-                raise ValueError(f"{name} must be a dict of name to number, not empty. Got {values!r}.")
+                raise ValueError(f"{name} must be a dict from names to numbers that is not empty. Got {values!r}.")
             for own, value in values.items():
                 if not np.isfinite(value):
                     raise ValueError(f"{name}[{own!r}] must be finite. Got {value!r}.")
@@ -204,10 +204,12 @@ def _weights(model, sides, group, n_columns):
         known = [name for role in sides for name in getattr(model, f"{role}_feature_groups_", {})]
         raise ValueError(f"group must be one of {known}. Got {group!r}.")
     if len(having) > 1:
-        raise ValueError(f'Both users and items have a group {group!r}. Pass side="user" or side="item".')
+        raise ValueError(
+            f'side must be given, because both users and items have a group {group!r}. Pass side="user" or side="item".'
+        )
     role = having[0]
     if not hasattr(model, f"{role}_biases_"):
-        raise ValueError(f"group={group!r} asks for weights on the bias, and this {type(model).__name__} has no biases.")
+        raise ValueError(f"group={group!r} needs a model with biases, and this {type(model).__name__} has none. Use group=None.")
     first, last = getattr(model, f"{role}_feature_groups_")[group]
     weights = getattr(model, f"{role}_feature_weights_")[first:last, -1]
     names = [_own_name(name, group) for name in getattr(model, f"{role}_feature_names_")[first:last]]

@@ -16,7 +16,7 @@ def check_matplotlib(caller):
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"{caller} draws with matplotlib, which is not installed: pip install matplotlib") from error
+        raise ImportError(f"{caller} needs matplotlib, which is not installed. Run: pip install matplotlib") from error
 
 
 def one_axes(ax, figsize):
@@ -50,7 +50,7 @@ def check_axes(ax, n):
         return
     given = np.asarray(ax, dtype=object).ravel()
     if n == 1 or len(given) != n or not all(hasattr(part, "get_subplotspec") for part in given):
-        rule = "a matplotlib Axes" if n == 1 else f"a matplotlib Axes, which is divided, or a sequence of {n}"
+        rule = "a matplotlib Axes" if n == 1 else f"one matplotlib Axes, which is divided, or a sequence of {n} of them"
         raise TypeError(f"ax must be {rule}. Got {ax!r}.")
 
 

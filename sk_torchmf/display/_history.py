@@ -1,4 +1,4 @@
-"""What one user did, out of any input form, and what of it a recommendation resembles. Draws nothing."""
+"""Finds the observations of one user in any form of input, and those that a recommendation resembles. Draws nothing."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from sk_torchmf.inputs.forms import INTERACTIONS, form_of
 from sk_torchmf.inputs.queries import read_ids, read_users
 from sk_torchmf.interactions import as_interactions
 
-ADVICE = "pass its ratings as a sparse matrix of one row, where the model folds new users in"
+ADVICE = "pass the ratings of a new user as a sparse matrix with one row"
 
 
 class History(NamedTuple):
@@ -25,7 +25,7 @@ def check_user(model, user):
     """The row number of the one user asked for, None for a new one."""
     if sp.issparse(user):
         if user.shape[0] != 1:
-            raise ValueError(f"user must be one user: a sparse matrix with one row. Got {user.shape[0]} rows.")
+            raise ValueError(f"user must be a single user: a sparse matrix must have one row. Got {user.shape[0]} rows.")
         return None
     if np.ndim(user) != 0:
         raise ValueError(f"user must be one user id, or a sparse matrix with one row. Got shape {np.shape(user)}.")
@@ -54,15 +54,15 @@ def read_history(model, user, code, X, y, timestamps):
         Without items that the model does not know.
     """
     if X is not None and code is None:
-        raise ValueError("X must be None where user is a sparse matrix, which holds what is known of the new user.")
+        raise ValueError("X must be None when user is a sparse matrix, because that already holds the ratings of the new user.")
     if (X is None or sp.issparse(X)) and (y is not None or timestamps is not None):
-        raise ValueError("y and timestamps are of the rows of a table or container. Pass it as X.")
+        raise ValueError("y and timestamps need X to be a table or Interactions, to whose rows they belong. Pass it as X.")
     if code is None or sp.issparse(X):
         matrix = sp.csr_array(user if code is None else X)
         wanted = (1 if code is None else model.n_users_, model.n_items_)
         if matrix.shape != wanted:
             name = "user" if code is None else "X"
-            raise ValueError(f"{name} must have shape {wanted}, as users_ and items_. Got {matrix.shape}.")
+            raise ValueError(f"{name} must have shape {wanted}, which is that of users_ and items_. Got {matrix.shape}.")
         row = matrix[[code or 0]]
         return History(row.indices, row.data.astype(float), None)
     if X is None:
@@ -83,9 +83,9 @@ def read_history(model, user, code, X, y, timestamps):
 def sort_history(history, order, predicted):
     """Positions of the observations, the first to be shown first; ``predicted`` is what the model makes of each."""
     if order == "rating" and history.ratings is None:
-        raise ValueError('order="rating" needs ratings: pass X with y, or Interactions with ratings.')
+        raise ValueError('order="rating" needs ratings. Pass X with y, or Interactions with ratings.')
     if order == "recent" and history.times is None:
-        raise ValueError('order="recent" needs times: pass X with timestamps, or Interactions that have them.')
+        raise ValueError('order="recent" needs times. Pass X with timestamps, or Interactions with timestamps.')
     age = np.arange(len(history.items)) if history.times is None else np.argsort(np.argsort(-history.times, kind="stable"))
     if order == "recent":
         return np.argsort(age)

@@ -1,4 +1,4 @@
-"""Where a model of ratings errs: by how much was known of the user, and of the item."""
+"""Draws the errors of predicted ratings by the number of training ratings of the user and of the item."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,33 +14,33 @@ SIDES = {"user": "Training ratings of the user", "item": "Training ratings of th
 
 
 class RatingResidualDisplay:
-    """Errors of predicted ratings by the activity of the user and the popularity of the item.
+    """Draw the errors of predicted ratings by the activity of the user and the popularity of the item.
 
-    Make one with ``from_estimator`` or ``from_predictions``. The residual is the rating less its prediction, so that a mean above
-    zero says that ratings are predicted too low.
+    Make one with ``from_estimator`` or ``from_predictions``. The residual is the rating minus its prediction, so a mean above zero
+    means that predictions are too low.
 
     Parameters
     ----------
     y_true, y_pred : array-like of shape (n,)
         Ratings and their predictions, in rating units.
     user_counts, item_counts : array-like of shape (n,), optional
-        How many training ratings the user, the item of each has; at least one of the two.
+        For each rating, the number of training ratings of its user, and of its item. At least one of the two is needed.
     n_bins : int, default=6
-        How many groups of ratings, of about equal size, by their counts; where ties allow. A count of zero, of ids that training
-        did not see, is a group of its own.
+        Into how many groups the ratings are divided by their counts. Groups have about equal size, as far as ties allow. A count of
+        zero, for ids that training did not see, is a group of its own.
 
     Attributes
     ----------
     rmse_ : float
-        Root mean squared error of all.
+        Root mean squared error of all ratings.
     bins_ : dict of str to Bunch
-        Of "user" and "item", where given: ``low, high`` (the smallest and largest count), ``n_ratings``, ``rmse``,
-        ``rmse_std_error``, ``mean_residual``; each an ndarray of shape (n_groups,).
+        The groups of "user" and "item", as far as their counts were passed: ``low, high`` (the smallest and largest count),
+        ``n_ratings``, ``rmse``, ``rmse_std_error``, ``mean_residual``; each an ndarray of shape (n_groups,).
     ax_ : ndarray of matplotlib Axes
-        One for each of ``bins_``.
+        One for each entry of ``bins_``.
     figure_ : matplotlib Figure
     rmse_lines_, residual_lines_, level_lines_ : dict of str to Line2D
-        RMSE and mean residual of the groups, and the RMSE of all.
+        Lines of the RMSE and the mean residual of the groups, and of the RMSE of all ratings.
     legend_ : matplotlib Legend
 
     Examples
@@ -62,34 +62,34 @@ class RatingResidualDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, X, y=None, *, n_bins=6, ax=None):
-        """Draw the errors of a fitted estimator on ratings, best on those held out.
+        """Draw the errors of a fitted estimator on ratings, which should be held out from its training.
 
         Parameters
         ----------
         estimator : estimator of ratings
-            Fitted; a pipeline or search whose last step is such an estimator will do.
+            A fitted estimator, or a pipeline or search that ends in one.
         X : table, Interactions or sparse matrix
-            For a table or container each row is predicted. The rows of a sparse matrix are *new* users: each rating is predicted
-            from the other ratings of its row, as in ``score``, and these are the user's count. For held-out entries of *known*
-            users pass ``Interactions.from_matrix(X)``.
+            The ratings to compare with. For a table or container each row is predicted. The rows of a sparse matrix are *new*
+            users: each rating is predicted from the other ratings of its row, as in ``score``, and the number of these is the
+            user's count. For held-out entries of *known* users pass ``Interactions.from_matrix(X)``.
         y : array-like of shape (n,), optional
-            Ratings; a container's own by default, None for a sparse matrix.
+            The ratings; by default those of a container. None for a sparse matrix.
         n_bins : int, default=6
-            How many groups.
+            Into how many groups the ratings are divided.
         ax : matplotlib Axes or sequence of two, optional
-            One is divided. By default those of a new figure.
+            The axes to draw on; a single one is divided. By default those of a new figure.
 
         Returns
         -------
         RatingResidualDisplay
-            With what it drew, see its attributes.
+            The display; its attributes hold what was drawn.
 
         Raises
         ------
         TypeError
-            For an estimator whose predictions are no ratings.
+            If the predictions of the estimator are not ratings.
         ImportError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         _figure.check_matplotlib(f"{cls.__name__}.from_estimator")
         model = final_step(estimator)
@@ -106,40 +106,40 @@ class RatingResidualDisplay:
 
     @classmethod
     def from_predictions(cls, y_true, y_pred, *, user_counts=None, item_counts=None, n_bins=6, ax=None):
-        """Draw the errors of any predictions.
+        """Draw the errors of predictions that are passed.
 
         Parameters
         ----------
         y_true, y_pred : array-like of shape (n,)
-            Ratings and their predictions.
+            Ratings and their predictions, in rating units.
         user_counts, item_counts : array-like of shape (n,), optional
-            How many training ratings the user, the item of each has; at least one of the two.
+            For each rating, the number of training ratings of its user, and of its item. At least one of the two is needed.
         n_bins : int, default=6
-            How many groups.
+            Into how many groups the ratings are divided.
         ax : matplotlib Axes or sequence of them, optional
-            One is divided where both counts are given. By default those of a new figure.
+            The axes to draw on; a single one is divided if both counts are given. By default those of a new figure.
 
         Returns
         -------
         RatingResidualDisplay
-            With what it drew, see its attributes.
+            The display; its attributes hold what was drawn.
         """
         _figure.check_matplotlib(f"{cls.__name__}.from_predictions")
         display = cls(y_true=y_true, y_pred=y_pred, user_counts=user_counts, item_counts=item_counts, n_bins=n_bins)
         return display.plot(ax)
 
     def plot(self, ax=None):
-        """Draw.
+        """Draw the errors.
 
         Parameters
         ----------
         ax : matplotlib Axes or sequence of them, optional
-            One is divided where both counts are given. By default those of a new figure.
+            The axes to draw on; a single one is divided if both counts are given. By default those of a new figure.
 
         Returns
         -------
         self
-            The display, with what it drew.
+            The display; its attributes hold what was drawn.
         """
         _figure.check_matplotlib(f"{type(self).__name__}.plot")
         self._compute()
@@ -173,7 +173,7 @@ class RatingResidualDisplay:
     def _compute(self):
         y_true = check_ratings(self.y_true, len(self.y_true), "y_true").astype(float)
         if len(y_true) == 0:
-            raise ValueError("y_true is empty: there is no rating to compare.")
+            raise ValueError("y_true must have at least one rating. It is empty.")
         y_pred = np.asarray(check_length(self.y_pred, len(y_true), "y_pred", "rating"), dtype=float)
         if not np.isfinite(y_pred).all():
             at = int(np.argmin(np.isfinite(y_pred)))
@@ -183,7 +183,10 @@ class RatingResidualDisplay:
         self.rmse_ = float(np.sqrt(np.mean(residual**2)))
         given = {side: counts for side, counts in (("user", self.user_counts), ("item", self.item_counts)) if counts is not None}
         if not given:
-            raise ValueError("Pass user_counts, item_counts or both: the training ratings of each rating's user and item.")
+            raise ValueError(
+                "user_counts, item_counts or both must be passed: for each rating, the number of training ratings of its user "
+                "and of its item."
+            )
         self.bins_ = {}
         for side, counts in given.items():
             counts = np.asarray(check_length(counts, len(y_true), f"{side}_counts", "rating"), dtype=float)

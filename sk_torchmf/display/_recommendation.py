@@ -1,4 +1,4 @@
-"""One user: what is known of her beside what is recommended."""
+"""Draws the history of one user next to the recommendations."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,30 +16,30 @@ FIGURES = 0.2, 0.3  # of the width of the axes, for the numbers at its right; wi
 
 
 class RecommendationDisplay:
-    """Bars of a user's history and of the recommendations.
+    """Draw bars of a user's history next to bars of the recommendations.
 
     Make one with ``from_estimator``.
 
     Parameters
     ----------
     recommended : list of str
-        What each recommended item is called, best first.
+        The names of the recommended items, best first.
     scores : array-like of shape (n_recommended,)
-        Their predictions, the lengths of their bars.
+        Their predictions, which are the lengths of their bars.
     std : array-like of shape (n_recommended,), optional
-        Standard deviation of a rating about its prediction.
+        Standard deviations of the ratings about their predictions.
     nearest : list of str or None, optional
-        What each recommended item resembles.
+        For each recommended item the item of the history that it resembles most.
     history : list of str, default=()
-        What the items of the user's history are called.
+        The names of the items of the user's history.
     history_values : array-like of shape (n_history,), optional
-        Ratings, say, of the history.
+        Values of the history, for example its ratings.
     titles : tuple of str, default=("History", "Recommended")
-        What stands above the two sides.
+        The titles above the two sides.
     value_labels : tuple of str, default=("Rating", "Predicted rating")
-        What the values of the history and the scores are; where both are ratings they have one scale.
+        The labels of the two axes: what the values of the history and the scores are.
     same_scale : bool, default=False
-        Whether they have.
+        Whether both sides have the same scale, as they should if both are ratings.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class RecommendationDisplay:
     history_bars_, recommended_bars_ : BarContainer
     error_bars_ : ErrorbarContainer or None
     history_texts_, recommended_texts_, nearest_texts_ : list of Text
-        ``nearest_texts_`` is empty where there is no room for them.
+        ``nearest_texts_`` is empty if there is no room for them.
 
     Examples
     --------
@@ -101,47 +101,49 @@ class RecommendationDisplay:
         recommend_params=None,
         ax=None,
     ):
-        """Draw what is known of a user beside what a fitted estimator recommends.
+        """Draw a user's history next to what a fitted estimator recommends.
 
         Parameters
         ----------
         estimator : estimator
-            Fitted, with ``recommend``; a pipeline or search whose last step is such an estimator will do, whose ids then count.
+            A fitted estimator with ``recommend``, or a pipeline or search that ends in one; ids are those that this last step was
+            fitted on.
         user : scalar, or sparse matrix of shape (1, n_items)
-            A user id as ``fit`` saw it, or what is known of a new user.
+            A user id as ``fit`` saw it, or the ratings of a new user.
         X : table, Interactions or sparse matrix (n_users, n_items), optional
-            Where the user's ratings are to be found, as ``fit`` takes it. Without, the history is what ``fit`` saw, and its bars
-            are what the model predicts of it.
+            Data with the user's ratings, in any form that ``fit`` takes. By default the history is what ``fit`` saw, and its bars
+            are the model's predictions.
         y, timestamps : array-like of shape (n,), optional
-            Ratings and times of the rows of a table or container; a container has its own by default.
+            Ratings and times of the rows of a table or container; by default those of the container.
         labels : mapping, Series or array-like of shape (n_items,), optional
-            What to call each item: by id (a Series by its index), or in the order of ``items_``. By default its id.
+            The names of the items: a mapping from ids, a Series whose index has the ids, or an array in the order of ``items_``. By
+            default the ids.
         k : int, default=10
-            How many recommendations.
+            How many recommendations to draw.
         n_history : int, optional
-            How many items of the history; ``k`` by default.
+            How many items of the history to draw; ``k`` by default.
         order : {"rating", "recent", "predicted"}, optional
-            Which come first; by default by rating where there are ratings, else by time, else by what the model predicts. Ties by
-            time.
+            How the history is sorted. By default by rating if there are ratings, else by time if there are times, else by the
+            model's predictions. Ties are sorted by time.
         nearest : bool, default=True
-            Say of each recommendation which item of the whole history lies nearest by the cosine of the factors. That is a likeness
-            and not what made the model recommend it. Models without ``item_factors_`` have none.
+            Whether to show for each recommendation the item of the whole history that is most similar by the cosine of the factors.
+            This is a similarity, not the reason why the model recommends the item. Models without ``item_factors_`` show none.
         recommend_params : dict, optional
-            Passed on to ``recommend``: ``items``, ``exclude_seen``, ``features``.
+            Keyword arguments for ``recommend``: ``items``, ``exclude_seen``, ``features``.
         ax : matplotlib Axes or sequence of two, optional
-            One is divided. By default those of a new figure.
+            The axes to draw on; a single one is divided. By default those of a new figure.
 
         Returns
         -------
         RecommendationDisplay
-            With what it drew, see its attributes.
+            The display; its attributes hold what was drawn.
 
         Raises
         ------
         ValueError
-            For a user that ``fit`` did not see, and an order that X does not tell.
+            If ``fit`` did not see the user, or ``order`` needs ratings or times that are missing.
         ImportError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         _figure.check_matplotlib(f"{cls.__name__}.from_estimator")
         model = final_step(estimator)
@@ -191,17 +193,17 @@ class RecommendationDisplay:
         return display.plot(ax)
 
     def plot(self, ax=None):
-        """Draw.
+        """Draw both sides.
 
         Parameters
         ----------
         ax : matplotlib Axes or sequence of two, optional
-            One is divided. By default those of a new figure.
+            The axes to draw on; a single one is divided. By default those of a new figure.
 
         Returns
         -------
         self
-            The display, with what it drew.
+            The display; its attributes hold what was drawn.
         """
         _figure.check_matplotlib(f"{type(self).__name__}.plot")
         _figure.check_axes(ax, 2)

@@ -1,4 +1,4 @@
-"""What a picture reads off its arguments: the factorization in a pipeline or search, texts and values of ids. Draws nothing."""
+"""Reads the arguments of displays: the estimator in a pipeline or search, and values by id. Draws nothing."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,9 @@ def final_step(estimator):
     if isinstance(estimator, type) or not hasattr(estimator, "fit"):
         raise TypeError(f"estimator must be a fitted estimator. Got {estimator!r}.")
     if hasattr(estimator, "cv") and hasattr(estimator, "refit"):
-        raise ValueError(f"This {type(estimator).__name__} has no best_estimator_: fit it, with refit=True.")
+        raise ValueError(
+            f"estimator must be a fitted search. This {type(estimator).__name__} has no best_estimator_. Fit it, with refit=True."
+        )
     check_is_fitted(estimator)
     return estimator
 
@@ -32,10 +34,10 @@ def before_final_step(estimator, X):
     return before_final_step(estimator.steps[-1][1], estimator[:-1].transform(X) if len(estimator) > 1 else X)
 
 
-def require(estimator, attribute, what, cure):
+def require(estimator, attribute, what, advice):
     """Refuse an estimator without an attribute, saying what needs it."""
     if not hasattr(estimator, attribute):
-        raise TypeError(f"{what} needs an estimator with {attribute}. {type(estimator).__name__} has none. {cure}")
+        raise TypeError(f"{what} needs an estimator with {attribute}. {type(estimator).__name__} has none. {advice}")
 
 
 def of_ids(values, ids, name, role):
@@ -60,13 +62,14 @@ def of_ids(values, ids, name, role):
         result = [found.get(key) for key in plain]
         if len(plain) and found and not any(key in found for key in plain):
             raise ValueError(
-                f"{name} has no value for any of {role}s_. Its keys are like {next(iter(found))!r}, the ids like {plain[0]!r}."
+                f"{name} must have values for ids in {role}s_. Its keys look like {next(iter(found))!r}, and the ids like "
+                f"{plain[0]!r}."
             )
         return result
     values = values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values)
     if values.shape != ids.shape:
         raise ValueError(
-            f"{name} must be a mapping from {role} ids, or have one value for each of {role}s_, shape {ids.shape}. Got shape "
+            f"{name} must be a mapping from {role} ids, or have one value for each id in {role}s_, shape {ids.shape}. Got shape "
             f"{values.shape}."
         )
     return values.tolist()

@@ -1,4 +1,4 @@
-"""What training did: the loss of each iteration, and how it went on ratings held out."""
+"""Draws the training loss of each iteration, and the loss or score on validation data."""
 
 from collections.abc import Mapping
 
@@ -12,30 +12,30 @@ WIDE_RANGE = 20  # of the largest and the smallest final loss, beyond which thei
 
 
 class TrainingCurveDisplay:
-    """Curves of the training loss and, where there was early stopping, of the validation figures.
+    """Draw curves of the training loss and, if there was early stopping, of the validation loss or score.
 
     Make one with ``from_estimator``.
 
     Parameters
     ----------
     histories : dict of str to dict
-        Of each curve's name, a ``history_``: lists of equal length, ``loss`` and, where there are such, ``seconds`` (of the
-        iteration alone), ``validation_loss``, ``validation_score``.
+        For each curve, by its name, a ``history_``: lists of equal length, ``loss`` and optionally ``seconds`` (of each iteration
+        alone), ``validation_loss`` and ``validation_score``.
     best_iters : dict of str to int, optional
-        Of some of the names, the number of the best iteration, the first being 1.
+        The number of the best iteration, by the name of the curve; the first is 1.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
     score_ax_ : matplotlib Axes or None
-        The second axis, of validation scores; None where there are none.
+        The second axis, for validation scores; None if there are none.
     figure_ : matplotlib Figure
     lines_ : dict of str to Line2D
-        Training losses by name.
+        Curves of the training losses, by name.
     validation_lines_ : dict of str to Line2D
-        Validation losses or scores, of the names that have them.
+        Curves of the validation losses or scores, by name.
     best_points_ : dict of str to Line2D
-        Marks of the best iterations.
+        Marks of the best iterations, by name.
     legend_ : matplotlib Legend or None
 
     Examples
@@ -59,31 +59,32 @@ class TrainingCurveDisplay:
         Parameters
         ----------
         estimator : estimator, list of estimators, or dict of str to estimator
-            Fitted; a pipeline or search whose last step is such an estimator will do. The keys of a dict name the curves, else the
-            class does and, where several are of one class, the parameters in which they differ.
+            Fitted estimators, or pipelines or searches that end in one. The keys of a dict are the names of the curves. Otherwise
+            the names are those of the classes and, if a class occurs more than once, of the parameters in which its estimators
+            differ.
         ax : matplotlib Axes, optional
-            By default those of a new figure.
+            The axes to draw on. By default those of a new figure.
         x : {"iteration", "seconds"}, default="iteration"
-            What lies on the horizontal axis: the number of the iteration, or the time since training began.
+            What the horizontal axis shows: the number of the iteration, or the time since training began.
         relative : bool, default=False
-            Divide the losses of each curve by its first training loss: what a loss measures differs between solvers and between
-            models, and so does its size.
+            Divide the losses of each curve by its first training loss. Use it to compare solvers or models whose losses differ in
+            meaning and size.
         line_kwargs : dict, optional
-            Passed on to ``Axes.plot``, for all curves.
+            Keyword arguments for ``Axes.plot``, the same for all curves.
 
         Returns
         -------
         TrainingCurveDisplay
-            With what it drew, see its attributes.
+            The display; its attributes hold what was drawn.
 
         Raises
         ------
         sklearn.exceptions.NotFittedError
-            Before ``fit``.
+            If an estimator is not fitted.
         TypeError
-            For an estimator that keeps no ``history_``.
+            If an estimator has no ``history_``.
         ImportError
-            Where matplotlib is not installed.
+            If matplotlib is not installed.
         """
         _figure.check_matplotlib(f"{cls.__name__}.from_estimator")
         if isinstance(estimator, Mapping):
@@ -92,7 +93,7 @@ class TrainingCurveDisplay:
             several = [final_step(one) for one in (estimator if isinstance(estimator, list | tuple) else [estimator])]
             fitted = dict(zip(_names(several), several, strict=True))
         if not fitted:
-            raise ValueError("estimator is empty. Pass a fitted estimator, or a list or dict of them.")
+            raise ValueError("estimator must be a fitted estimator, or a list or dict of them. Got an empty one.")
         for one in fitted.values():
             require(one, "history_", cls.__name__, "Those of sk_torchmf keep it.")
         best = {name: one.best_iter_ for name, one in fitted.items() if getattr(one, "best_iter_", None) is not None}
@@ -100,31 +101,31 @@ class TrainingCurveDisplay:
         return display.plot(ax, x=x, relative=relative, line_kwargs=line_kwargs)
 
     def plot(self, ax=None, *, x="iteration", relative=False, line_kwargs=None):
-        """Draw.
+        """Draw the curves.
 
         Parameters
         ----------
         ax : matplotlib Axes, optional
-            By default those of a new figure.
+            The axes to draw on. By default those of a new figure.
         x : {"iteration", "seconds"}, default="iteration"
-            What lies on the horizontal axis.
+            What the horizontal axis shows.
         relative : bool, default=False
-            Divide the losses of each curve by its first training loss: what a loss measures differs between solvers and between
-            models, and so does its size.
+            Divide the losses of each curve by its first training loss. Use it to compare solvers or models whose losses differ in
+            meaning and size.
         line_kwargs : dict, optional
-            Passed on to ``Axes.plot``, for all curves.
+            Keyword arguments for ``Axes.plot``, the same for all curves.
 
         Returns
         -------
         self
-            The display, with what it drew.
+            The display; its attributes hold what was drawn.
         """
         _figure.check_matplotlib(f"{type(self).__name__}.plot")
         from matplotlib.ticker import MaxNLocator
 
         _figure.check_axes(ax, 1)
         if not isinstance(self.histories, Mapping) or not self.histories:
-            raise ValueError(f"histories must be a dict of name to history, not empty. Got {self.histories!r}.")
+            raise ValueError(f"histories must be a dict from names to histories that is not empty. Got {self.histories!r}.")
         if x not in ("iteration", "seconds"):
             raise ValueError(f'x must be "iteration" or "seconds". Got {x!r}.')
         across = {name: _check(name, history, x) for name, history in self.histories.items()}
@@ -219,10 +220,12 @@ def _check(name, history, x):
         raise ValueError(f'histories[{name!r}] must be a dict with a list "loss". Got {history!r}.')
     n = len(history["loss"])
     if n == 0:
-        raise ValueError(f'histories[{name!r}]["loss"] is empty: there is no iteration to draw.')
+        raise ValueError(f'histories[{name!r}]["loss"] must have at least one iteration. It is empty.')
     for key, values in history.items():
         if key in ("seconds", "validation_loss", "validation_score") and len(values) != n:
-            raise ValueError(f"histories[{name!r}] has {n} losses, but {key} has {len(values)} values.")
+            raise ValueError(
+                f"histories[{name!r}] must have lists of equal length. It has {n} losses, but {key} has {len(values)} values."
+            )
     if x == "iteration":
         return np.arange(1, n + 1)
     if "seconds" not in history:

@@ -295,13 +295,13 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         self._validate_params()
         if self.early_stopping or self.checkpoint is not None:
             raise ValueError(
-                "partial_fit takes neither early_stopping nor checkpoint: both are about a fit to all ratings at once. Use "
-                "early_stopping=False and checkpoint=None, or fit."
+                "partial_fit needs early_stopping=False and checkpoint=None, because both are for a fit to all ratings at once. "
+                "Use these values, or call fit."
             )
         if self.distributed:
             raise ValueError(
-                "partial_fit is for one process, and distributed=True was passed. Go on with the estimator that gather() returns, "
-                "or fit all of the data again."
+                "partial_fit needs distributed=False, because it runs in one process. Use it on the estimator that gather() "
+                "returns, or fit all of the data again."
             )
         if not self.__sklearn_is_fitted__():
             return self._fit(X, y, sample_weight, **features)
@@ -320,12 +320,12 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         return self
 
     def _kept_for_more(self, name):
-        """A fitted attribute that only ``partial_fit`` needs; refused with words where it was not kept."""
+        """A fitted attribute that only ``partial_fit`` needs; raises an error if it was not kept."""
         if name not in vars(self):
             raise ValueError(
-                f"partial_fit goes on with all observations so far, and this {type(self).__name__} has not kept them: it was saved "
-                "with ratings=False or by an earlier version, taken over without its training data, or fitted on batches or on "
-                "Shards. Use fit on all of them."
+                f"partial_fit needs all earlier observations, and this {type(self).__name__} has not kept them: it was saved with "
+                "ratings=False or by an earlier version, taken over without its training data, or fitted on batches or on "
+                "Shards. Call fit with all observations."
             )
         return getattr(self, name)
 
@@ -343,7 +343,7 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         check_memory(
             8 * (n_users + n_items) * n_factors,  # the rows and as much again to improve them
             f"A model of {n_users} users and {n_items} items with {n_factors} factors each",
-            "Lower n_factors, or pass labels in a table, of which only those that occur take a row.",
+            "Lower n_factors, or pass the labels in a table: then only those that occur are counted.",
         )
         processes = given.reading.processes
         seed, progress, restore = processes.broadcast(check_seed(self.random_state)), None, None

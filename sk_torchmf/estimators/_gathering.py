@@ -164,7 +164,7 @@ class SavedInParts(Gathering, SavedEstimator):
         with communicator(among) as processes:
             manifest = processes.broadcast(folder.manifest() if processes.rank == 0 else None)
             if manifest is None:
-                raise IsADirectoryError(errno.EISDIR, "This is a folder that holds no whole model of several processes", path)
+                raise IsADirectoryError(errno.EISDIR, "This folder does not hold a complete model saved by several processes", path)
             found: Any = None
             parts = []
             for at, file in enumerate(manifest["files"]):

@@ -60,8 +60,8 @@ class PositivesPredictor(Recommender):
         """Rows of the users of a container, every observation a positive; with nothing to learn from what features say."""
         if self.n_positives_ == 0:
             raise ValueError(
-                "New users cannot be folded in: this model was taken over without what it was trained on, so nothing is known of "
-                "what its users have. Pass the training Interactions to weights_from_spotlight(model, train)."
+                "New users cannot be folded in, because this model was converted without its training data, so the items that "
+                "its users have are not known. Pass the training Interactions to weights_from_spotlight(model, train)."
             )
         users = self._factors.users
         rows = users.expected(features, data.num_users)
@@ -200,7 +200,7 @@ class PositivesPredictor(Recommender):
         if not sp.issparse(X):
             return scorer(model, select_positives(X, y, sample_weight))
         if y is not None:
-            raise ValueError("y must be None when X is a sparse matrix: its stored entries are the positives.")
+            raise ValueError("y must be None when X is a sparse matrix, because its stored entries are the positives.")
         X = sp.csr_array(X)
         features = of_new_users(own, vars(self).get("user_encoder_"), X.shape[0])
         if sample_weight is not None:

@@ -75,31 +75,31 @@ class FactorPredictor(TransformerMixin, Fitting):
         n_factors = self.item_factors_.shape[1]
         if self.n_factors != n_factors:
             raise ValueError(
-                f"n_factors={self.n_factors}, but the rows to go on from have {n_factors} factors. Set n_factors={n_factors}, "
-                "or fit a fresh estimator with warm_start=False."
+                f"n_factors must be {n_factors}, as in the earlier fit that this one starts from. Got {self.n_factors}. Set "
+                f"n_factors={n_factors}, or use warm_start=False."
             )
         return Start(self._factors, codes)
 
     def set_factors(self, user_factors, item_factors, user_biases=None, item_biases=None, *, interactions=None, n_iter=0):
-        """Take over a factorization that was learned elsewhere, as if ``fit`` had found it.
+        """Set the factors to those of a model that was learned elsewhere, as if ``fit`` had found them.
 
         Parameters
         ----------
         user_factors, item_factors : array-like of shape (n_users, n_factors) and (n_items, n_factors)
-            Their inner products, and the biases, are the scores.
+            The scores are their inner products, plus the biases.
         user_biases, item_biases : array-like of shape (n_users,) and (n_items,), optional
-            Of a biased model. Their means go into ``global_mean_``.
+            The biases, for a biased model only. Their means are moved into ``global_mean_``.
         interactions : Interactions, optional
-            What they were learned from, for ids that are positions in these arrays. Without it every id counts as known and nothing
-            as seen: ``recommend`` leaves nothing out, ``clip`` limits nothing, new users cannot be folded in and ``partial_fit`` is
-            refused.
+            The data that the factors were learned from; its ids are positions in these arrays. Without it every id counts as known
+            and nothing as seen: ``recommend`` leaves no item out, ``clip`` has no limits, new users cannot be folded in, and
+            ``partial_fit`` raises an error.
         n_iter : int, default=0
-            What ``n_iter_`` is to say.
+            The value of ``n_iter_``.
 
         Returns
         -------
         self
-            The fitted estimator. ``fit`` trains one of the same shape anew.
+            The fitted estimator. A later ``fit`` starts from scratch.
 
         Examples
         --------
@@ -130,11 +130,13 @@ class FactorPredictor(TransformerMixin, Fitting):
         if factors.shape != (len(counts), self.n_factors):
             raise ValueError(f"{role}_factors must have shape (n_{role}s, {self.n_factors}). Got {factors.shape}.")
         if (biases is None) == self._has_biases():
-            due = f"one number for each {role}" if self._has_biases() else "None, since this model has none"
+            due = f"one number for each {role}" if self._has_biases() else "None, because this model has no biases"
             raise ValueError(f"{role}_biases must be {due}. Got {type(biases).__name__}.")
         check_finite(factors.ravel(), f"{role}_factors")
         if np.abs(factors).max() > LARGEST:
-            raise ValueError(f"{role}_factors must be at most {LARGEST} in size. Got {np.abs(factors).max():.3g}. Rescale them.")
+            raise ValueError(
+                f"{role}_factors must be at most {LARGEST} in absolute value. Got {np.abs(factors).max():.3g}. Rescale them."
+            )
         if biases is not None:
             biases = check_length(np.asarray(biases, dtype=self.dtype), len(counts), f"{role}_biases", role)
             check_finite(biases, f"{role}_biases")
@@ -158,11 +160,11 @@ class FactorPredictor(TransformerMixin, Fitting):
             data = as_interactions(interactions)
             if (data.num_users, data.num_items) != (n_users, n_items):
                 raise ValueError(
-                    f"interactions must be what the factors were learned from, with {n_users} users and {n_items} items. "
+                    f"interactions must be the data that the factors were learned from, with {n_users} users and {n_items} items. "
                     f"Got {data.num_users} and {data.num_items}."
                 )
             if len(data) == 0:
-                raise ValueError("interactions must have at least one observation, since the factors were learned from them.")
+                raise ValueError("interactions must have at least one observation, because the factors were learned from them.")
             users, items = np.bincount(data.user_ids, data.weights, n_users), np.bincount(data.item_ids, data.weights, n_items)
             counts = users.astype(np.float64), items.astype(np.float64)
         return Reading(data, np.arange(n_users), np.arange(n_items), INTERACTIONS, 2), counts
@@ -200,18 +202,18 @@ class FactorPredictor(TransformerMixin, Fitting):
         return (self._as_fitted(extended(self, more)) if any(part is not None for part in more.values()) else self), own
 
     def extend(self, *, user_features=None, item_features=None):
-        """Add users and items of whom only features are known, without a fit: rows are what the learned weights make of these.
+        """Add users and items of which only features are known, without a fit: the learned weights of features give their rows.
 
         Parameters
         ----------
         user_features, item_features : Features, DataFrame or matrix, optional
-            With the columns that ``fit`` saw, keyed as there. Of ids with observations the rows stay: ``partial_fit`` takes the new
-            features into account. Ids that are there without observations become what their new features say.
+            The features, with the columns and ids as for ``fit``. The rows of ids with observations do not change; ``partial_fit``
+            takes their new features into account. The rows of known ids without observations are computed from their new features.
 
         Returns
         -------
         self
-            The fitted estimator, with more ids.
+            The fitted estimator, with the new ids.
 
         Examples
         --------
@@ -226,7 +228,7 @@ class FactorPredictor(TransformerMixin, Fitting):
         """
         check_is_fitted(self)
         if user_features is None and item_features is None:
-            raise ValueError("extend needs user_features or item_features: the attributes of the ids to add.")
+            raise ValueError("extend needs user_features or item_features, with the attributes of the ids to add. Got neither.")
         return self._publish(extended(self, {"user": user_features, "item": item_features}))
 
     def _score(self, user_ids, item_ids, user_features=None):
@@ -262,21 +264,22 @@ class FactorPredictor(TransformerMixin, Fitting):
         return self._link().response(torch.from_numpy(scores)).numpy()
 
     def fold_in(self, X, *, user_features=None):
-        """Fit new users to the fixed items, from what is known of them alone.
+        """Compute the rows of new users from their observations, with the items held fixed.
 
         Parameters
         ----------
         X : sparse matrix of shape (n_rows, n_items)
-            What ``fit`` would be told of new users; column j is the item ``items_[j]``, whatever form ``fit`` saw.
+            The observations of the new users, as for ``fit``. Column j is the item ``items_[j]``, whatever form of input ``fit``
+            saw.
         user_features : DataFrame or matrix of shape (n_rows, n_attributes), optional
-            The attributes of these users, with the columns that ``fit`` saw: a row for each row of X or, in a frame with an index
-            or column of row numbers, for some of them.
+            The attributes of these users, with the columns that ``fit`` saw: one row for each row of X, or for some of them in a
+            frame whose index or column has the row numbers.
 
         Returns
         -------
         ndarray of shape (n_rows, n_factors) or, for a biased model, (n_rows, n_factors + 1), float64
-            Factors, then the user's bias. Shrunk towards what the user's features say, and without any towards the mean user; an
-            empty row is that.
+            The factors and, in the last column of a biased model, the user's bias. They are shrunk towards the row that the user's
+            features predict or, without features, towards the mean user. An empty row of X gives exactly that row.
         """
         check_is_fitted(self)
         data = read_new_users(self, X)
@@ -292,19 +295,19 @@ class FactorPredictor(TransformerMixin, Fitting):
         Parameters
         ----------
         X : in the form ``fit`` saw
-            Sparse matrix (n_rows, n_items), table or container of n interactions.
+            A sparse matrix (n_rows, n_items), or a table or container of n interactions.
 
         Returns
         -------
         ndarray of float64
-            For a sparse matrix ``fold_in(X)``. For a table or container the user's factors beside the item's,
-            (n, 2 * n_factors). The factors of rows that ``fit`` saw know their ratings: train a later step on other rows.
+            For a sparse matrix ``fold_in(X)``. For a table or container the user's factors followed by the item's, (n, 2 *
+            n_factors). The factors of rows that ``fit`` saw already contain their ratings, so train a later step on other rows.
         """
         check_is_fitted(self)
         if sp.issparse(X) != (self.form_ == SPARSE):
             raise ValueError(
-                f"transform takes X in the form fit saw ({self.form_}). Got {form_of(X)}. Use fold_in for a sparse "
-                "matrix of new users."
+                f"transform needs X in the form that fit saw, {self.form_}. Got {form_of(X)}. Use fold_in for a sparse matrix of "
+                "new users."
             )
         if sp.issparse(X):
             return self.fold_in(validate_data(self, X=X, reset=False, skip_check_array=True))
@@ -336,10 +339,10 @@ class FactorPredictor(TransformerMixin, Fitting):
         rows, factors = check_rows(rows, "rows"), self._factors
         width = factors.n_factors + factors.biased
         if rows.shape[1] != width:
-            raise ValueError(f"rows must have shape (n_rows, {width}), as fold_in gives them. Got {rows.shape}.")
+            raise ValueError(f"rows must have shape (n_rows, {width}), as fold_in returns them. Got {rows.shape}.")
         if not np.abs(rows).max(initial=0) <= LARGEST_ROW:
             raise ValueError(
-                f"rows must be finite numbers of at most {LARGEST_ROW} in size. Got {rows.flat[np.abs(rows).argmax()]}."
+                f"rows must be finite numbers of at most {LARGEST_ROW} in absolute value. Got {rows.flat[np.abs(rows).argmax()]}."
             )
         check_memory(
             8 * len(rows) * self.n_items_,

@@ -30,7 +30,7 @@ LEAST = 1e-6  # of the mean variance of the users' rows: their covariance can be
 def _has_levels(estimator):
     """Whether an estimator knows the probability of each rating."""
     if estimator.loss != "ordinal":
-        raise AttributeError(f'predict_proba needs loss="ordinal", whose ratings are levels. Got loss="{estimator.loss}".')
+        raise AttributeError(f'predict_proba needs loss="ordinal", for which ratings are levels. Got loss="{estimator.loss}".')
     return True
 
 
@@ -181,11 +181,11 @@ class RatingPredictor(RegressorMixin, Recommender):
     def _check_uncertainty(self, what, new_users):
         """Refuse to tell how uncertain a prediction is where that is not known."""
         if new_users:
-            raise ValueError(f"{what} is for users that fit saw. Got a sparse matrix of new users.")
+            raise ValueError(f"{what} needs users that fit saw. Got a sparse matrix of new users.")
         if self.user_posterior_ is None:
             raise ValueError(f'{what} needs solver="variational", which learns its uncertainty. Got solver="{self.solver}".')
         if self.loss != "ordinal" and self._link().variance is None:
-            raise ValueError(f'{what} needs the variance of a rating, and loss="{self.loss}" does not say what that is.')
+            raise ValueError(f'{what} needs the variance of a rating, which loss="{self.loss}" does not define.')
 
     def _respond(self, scores, clip=None, *, user=None):
         """The predicted rating of a score: inverse link, then the limits."""
@@ -233,14 +233,14 @@ class RatingPredictor(RegressorMixin, Recommender):
         """What makes ratings of scores, with ``loss="ordinal"``."""
         points = cut_points_of(vars(self))
         if points is None:
-            raise ValueError('loss="ordinal" has cut points, and this model was fitted without them. Use fit with that loss.')
+            raise ValueError('loss="ordinal" needs cut points, and this model was fitted without them. Fit again with that loss.')
         return points
 
     def _check_module(self):
         if vars(self).get("user_cut_points_") is not None:
             raise ValueError(
-                'to_module needs cut_points="common": each user\'s own make different ratings of the same score. Fit with that, or '
-                "use embeddings, whose inner products are the scores."
+                'to_module needs cut_points="common", because with cut points of their own two users with the same score may have '
+                "different ratings. Fit with that, or use embeddings, whose inner products are the scores."
             )
 
     def _limits(self):
@@ -310,8 +310,8 @@ class RatingPredictor(RegressorMixin, Recommender):
         """Rows of new users in rating units and, with ``leave_one_out``, the held-out score of each rating."""
         if self.user_prior_ is None:
             raise ValueError(
-                "New users cannot be folded in: this model was taken over without what it was trained on, so nothing is known of "
-                "how its users spread. Pass the training Interactions to weights_from_spotlight(model, train)."
+                "New users cannot be folded in, because this model was converted without its training data, so the distribution "
+                "of its users is not known. Pass the training Interactions to weights_from_spotlight(model, train)."
             )
         if self.loss == "ordinal":
             self._cut_points().check_levels(data.ratings, "ratings")
@@ -376,14 +376,16 @@ class RatingPredictor(RegressorMixin, Recommender):
     @one_thread_if_forked
     def _learned_from(self, factors, reading):
         if self.loss == "ordinal":
-            raise ValueError('set_factors takes no cut points, which loss="ordinal" needs. Use another loss, or fit.')
+            raise ValueError('set_factors does not support loss="ordinal", which needs cut points. Use another loss, or call fit.')
         found = {"seen_": sp.csr_array((len(factors.users), len(factors.items)), dtype=bool), "rating_scale_": 1.0}
         found |= dict.fromkeys(("noise_std_", "user_prior_", "user_posterior_", "item_posterior_"))
         if reading is None:
             return found | {"rating_range_": np.array([-np.inf, np.inf])}
         data, loss = reading.data, self._link()
         if data.ratings is None:
-            raise ValueError("interactions have no ratings, which the factors were learned from. Pass Interactions with ratings.")
+            raise ValueError(
+                "interactions must have the ratings that the factors were learned from. Pass Interactions with ratings."
+            )
         rating = loss.check(np.asarray(data.ratings, dtype=np.float64))
         noise = 0.5  # a log-likelihood has half the squares of its prior
         if loss.standardised:
@@ -403,8 +405,8 @@ class RatingPredictor(RegressorMixin, Recommender):
         columns, wanted = vars(self).get("observed_features_", {}), context.wanted(self.effects, self.time)
         if columns.keys() != wanted.keys():
             raise ValueError(
-                f"partial_fit goes on with the context that fit had. Got effects={self.effects!r} and time={self.time!r}, which "
-                "name other columns. Use fit."
+                f"partial_fit needs the same effects and time as the earlier fit. Got effects={self.effects!r} and "
+                f"time={self.time!r}, which name other columns. Use fit."
             )
         return replace(reading_of(self, observed, observed.data.astype(np.float64), weights), features=columns)
 

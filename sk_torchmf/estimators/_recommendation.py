@@ -133,7 +133,7 @@ class Recommender(FactorPredictor):
         if by not in ROLES:
             raise ValueError(f'by must be "item" or "user". Got {by!r}.')
         if item_ids is None and sp.issparse(user_ids):
-            raise ValueError("explain is for users that fit saw. Got a sparse matrix of new users; use partial_fit to add them.")
+            raise ValueError("explain needs users that fit saw. Got a sparse matrix of new users. Use partial_fit to add them.")
         model, _ = self._knowing(None, user_features, item_features)
         user, item = model._pairs(user_ids, item_ids)
         state, factors = vars(model), model._factors

@@ -123,13 +123,14 @@ class SavedEstimator(Factorization):
         for unknown in params:
             if not cls._has_param(unknown):
                 raise ValueError(
-                    f"{path} has a parameter {unknown[:80]!r}, which {cls.__name__} has not in this version. Upgrade sk_torchmf."
+                    f"{path} has a parameter {unknown[:80]!r}, which {cls.__name__} does not have in this version. Upgrade "
+                    "sk_torchmf."
                 )
         estimator = cls(**params)
         with naming(path):
             for attribute in state:
                 if not _is_free(cls, attribute):
-                    raise ValueError(f"{attribute[:80]!r} is nothing that fit leaves")
+                    raise ValueError(f"{attribute[:80]!r} is not a fitted attribute")
             estimator._publish(state)
             _set_requests(estimator, values["requests"])
             estimator._check_shapes()
@@ -184,9 +185,9 @@ class SavedEstimator(Factorization):
         for name, shape in self._shapes().items():
             value = getattr(self, name)
             if value.shape != shape:
-                raise ValueError(f"{name} has shape {value.shape}, where {shape} is due")
+                raise ValueError(f"{name} has shape {value.shape} instead of {shape}")
             if name not in ("users_", "items_") and value.dtype.kind not in "fiub":
-                raise ValueError(f"{name} has dtype {value.dtype}, where numbers are due")
+                raise ValueError(f"{name} has dtype {value.dtype} instead of numbers")
 
 
 def _is_free(cls, attribute):

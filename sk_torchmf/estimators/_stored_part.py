@@ -95,7 +95,7 @@ def _levels_of(found):
     """The levels of ratings that a Survey found, by the numbers that are stored."""
     if found.levels is None:
         raise ValueError(
-            'loss="ordinal" of Shards needs ratings of at most 256 distinct values, which are its levels. Round the ratings before '
-            "the Shards are made, or use another loss."
+            'loss="ordinal" needs Shards whose ratings have at most 256 distinct values, which are its levels. Round the ratings '
+            "before the Shards are made, or use another loss."
         )
     return find_levels(found.levels)[0]

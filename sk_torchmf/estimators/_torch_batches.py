@@ -47,23 +47,27 @@ class StreamTrainer(ModulePredictor, Fitting):
         self._validate_params()
         device = check_device(self.device)
         if self.distributed:
-            raise ValueError("fit_batches is for one process, and distributed=True was passed. Use distributed=False, or fit.")
+            raise ValueError("fit_batches needs distributed=False, because it runs in one process. Use that, or call fit.")
         if self._ranks():
             raise ValueError(
-                "fit_batches takes no ranking loss: without all that users have, it could not tell what they have not. Use fit."
+                "fit_batches needs a loss of ratings: for a ranking loss it would have to know all items of each user to draw "
+                "negatives. Use fit."
             )
         if self.features is not None or self.n_processes > 1:
-            raise ValueError("fit_batches takes neither features nor n_processes > 1: a batch holds users, items and ratings.")
+            raise ValueError(
+                "fit_batches needs features=None and n_processes=1, because a batch holds only users, items and ratings."
+            )
         if self.early_stopping or self.checkpoint is not None:
             raise ValueError(
-                "fit_batches takes neither early_stopping nor checkpoint: what it has passed it cannot go back to. Use fit."
+                "fit_batches needs early_stopping=False and checkpoint=None, because it cannot go back to earlier batches. Use "
+                "these values, or call fit."
             )
         if not callable(batches) and (not isinstance(batches, Iterable) or getattr(batches, "ndim", 1) == 0):
             raise TypeError(f"batches must be iterable, or a function that returns an iterator. Got {type(batches).__name__}.")
         if isinstance(batches, Iterator) and self.max_iter != 1:
             raise ValueError(
-                f"batches is an iterator, spent after one pass, and max_iter={self.max_iter}. Pass max_iter=1, or what can be gone "
-                "through anew: a list, a DataLoader, a function that returns an iterator."
+                f"batches must be readable max_iter={self.max_iter} times, and an iterator is exhausted after one pass. Use "
+                "max_iter=1, or pass a list, a DataLoader, or a function that returns an iterator."
             )
         shape = check_count(n_users, "n_users"), check_count(n_items, "n_items")
         stream = Stream(batches, shape, self._check_ratings, self.dtype, device)
@@ -154,8 +158,8 @@ class StoredModulePart(ModulePart):
     def _levels(self, observations):
         if self.levels is None:
             raise ValueError(
-                f"loss={self.params.loss!r} of Shards needs ratings of at most 256 distinct values, which are its levels. Round "
-                "the ratings before the Shards are made, or use another loss."
+                f"loss={self.params.loss!r} needs Shards whose ratings have at most 256 distinct values, which are its levels. "
+                "Round the ratings before the Shards are made, or use another loss."
             )
         occur = self.found.level_weights > 0
         known = torch.from_numpy(self.known[occur].astype(self.params.dtype))

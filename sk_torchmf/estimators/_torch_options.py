@@ -68,8 +68,8 @@ class PartEstimator(Factorization):
         known = {name: value for name, value in params.items() if not self._is_option(name)}
         for name in known:
             if name not in self._get_param_names():
-                cure = did_you_mean(name, self._known_names())
-                raise ValueError(f"Invalid parameter {name!r} for estimator {type(self).__name__}.{cure}")
+                advice = did_you_mean(name, self._known_names())
+                raise ValueError(f"Invalid parameter {name!r} for estimator {type(self).__name__}.{advice}")
         super().set_params(**known)
         for name in params.keys() - known.keys():
             setattr(self, name, params[name])

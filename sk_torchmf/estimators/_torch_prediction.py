@@ -55,7 +55,7 @@ def _module_of(loss):
 def _has_probabilities(estimator):
     """Whether an estimator knows the probability of each rating."""
     if not hasattr(_module_of(estimator.loss), "probabilities"):
-        raise AttributeError(f'predict_proba needs loss="ordinal", whose ratings are levels. Got loss={estimator.loss!r}.')
+        raise AttributeError(f'predict_proba needs loss="ordinal", for which ratings are levels. Got loss={estimator.loss!r}.')
     return True
 
 
@@ -176,7 +176,9 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         if item is None:
             user, item = np.broadcast_arrays(user, np.arange(self.n_items_))
         if features is not None and not by_ids:
-            raise ValueError("features are for predict(users, items): a table or container brings its own.")
+            raise ValueError(
+                "features must be None unless users and items are passed, because a table or container has its own features."
+            )
         values = self._given_features(features, user.shape) if by_ids else self._features_of(user_ids)
         return self._score(user, item, values, self.handle_unknown)
 
@@ -280,7 +282,9 @@ class ModulePredictor(RegressorMixin, PartEstimator):
     def _check_clip(self, clip=None):
         clip = check_flag(self.clip if clip is None else clip, "clip")
         if clip and self._ranks():
-            raise ValueError("clip=True limits predictions to the range of the ratings, and a ranking loss has none. Leave it out.")
+            raise ValueError(
+                "clip=True needs a loss of ratings, because it limits predictions to the range of the ratings. Use clip=False."
+            )
         return clip
 
     def _ranks(self):
@@ -394,8 +398,9 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         others = has_nothing & (np.where(code < 0, 0.0, self.user_counts_[code]) > 0)
         if others.any():
             raise ValueError(
-                f"What user {self.users_[code[others]][0]!r} has seen is known on another rank. Ask here for the users of this "
-                "rank, model.users_[model.seen_.sum(axis=1) > 0], use the estimator that gather() returns, or exclude_seen=False."
+                f"The items that user {self.users_[code[others]][0]!r} has seen are known only on another rank. Pass users of "
+                "this rank, model.users_[model.seen_.sum(axis=1) > 0], or use the estimator that gather() returns, or "
+                "exclude_seen=False."
             )
 
     @one_thread_if_forked

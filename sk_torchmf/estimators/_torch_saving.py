@@ -120,7 +120,10 @@ class SavedModule(ModulePredictor, Fitting):
             absent = [name for name in dict(meta["missing"]) if name not in given]
         if absent:
             names, passed = ", ".join(absent)[:300], ", ".join(f"{name}={meta['missing'][name]}" for name in absent)[:300]
-            raise TypeError(f"{path} holds no code, and so not {names}. Pass what fit had: {cls.__name__}.load(path, {passed}).")
+            raise TypeError(
+                f"{path} does not hold {names}, because saved files hold no code. Pass what fit had: {cls.__name__}.load(path, "
+                f"{passed})."
+            )
         return params | known | given
 
     @one_thread_if_forked

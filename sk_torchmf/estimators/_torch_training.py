@@ -99,7 +99,8 @@ class ModulePart(Part):
         self.params, self.reading, self.device, self.seed, self.start = params, reading, device, seed, start
         if reading.described and params.n_processes > 1:
             raise ValueError(
-                f"user_features and item_features need n_processes=1: the processes do not share them. Got {params.n_processes}."
+                "user_features and item_features need n_processes=1, because the processes do not share them. Got "
+                f"{params.n_processes}."
             )
         data, ranks, self.processes = reading.data, params._ranks(), reading.processes
         counts = tuple(
@@ -321,7 +322,7 @@ def _check_takes(estimator, roles):
     for role in roles:
         if f"{role}_features" not in parameters:
             raise ValueError(
-                f"{role}_features are for a module whose forward takes them, and {type(estimator.module_).__name__} has "
+                f"{role}_features need a module whose forward takes them, and {type(estimator.module_).__name__} has "
                 f"forward({', '.join(parameters)}). Give it that parameter, and fit with such features."
             )
 

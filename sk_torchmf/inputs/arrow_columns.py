@@ -1,4 +1,4 @@
-"""Columns of Arrow as ids, numbers and times that were checked, and their distinct labels: integers as NumPy's, text as Arrow's."""
+"""Checks Arrow columns of ids, numbers and times, and finds distinct labels: integers as NumPy arrays, text as Arrow arrays."""
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class ArrowColumns:
         codes, labels = self._encode(column, role, place)
         if column.null_count or (codes < 0).any():
             at = int(np.argmax(codes < 0))
-            raise ValueError(f"{role} ids must be present. {_upper(place(at))} has none. Drop the row or give it an id.")
+            raise ValueError(f"{role} ids must not be missing. {_upper(place(at))} has none. Drop the row or give it an id.")
         return codes, labels
 
     def _encode(self, column, role, place):
@@ -43,12 +43,15 @@ class ArrowColumns:
             try:
                 encoded.dictionary.validate(full=True)
             except self.pa.ArrowInvalid as error:
-                raise ValueError(f"{role} ids must be text in UTF-8, up to {place(len(column) - 1)}: {error}.") from None
+                raise ValueError(
+                    f"{role} ids must be text in UTF-8. Got other bytes in the rows up to {place(len(column) - 1)}: {error}."
+                ) from None
             return _codes(encoded.indices), encoded.dictionary
         if not types.is_integer(kind) and not types.is_floating(kind):
-            hint = "; a mask is no id" if types.is_boolean(kind) else ""
-            cure = "Cast the column to int64 or string."
-            raise TypeError(f"{role} ids must be whole numbers or text. {_upper(place(0))} is of type {kind}{hint}. {cure}")
+            raise TypeError(
+                f"{role} ids must be whole numbers or text. {_upper(place(0))} is of type {kind}. Cast the column to int64 or "
+                "string."
+            )
         encoded = column.dictionary_encode()
         codes, labels = _codes(encoded.indices), encoded.dictionary.to_numpy(zero_copy_only=False)
         if labels.dtype.kind == "f":
@@ -66,11 +69,11 @@ class ArrowColumns:
             return self.numbers(column.dictionary_decode(), role, place)
         if not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_boolean(kind)):
             if types.is_null(kind) and len(column):
-                raise ValueError(f"{role} must be present. {_upper(place(0))} has none. Drop the row or fill it in.")
+                raise ValueError(f"{role} must not be missing. {_upper(place(0))} has none. Drop the row or fill it in.")
             raise TypeError(f"{role} must be numbers. {_upper(place(0))} is of type {kind}. Cast the column to float32.")
         if column.null_count:
             at = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
-            raise ValueError(f"{role} must be present. {_upper(place(at))} has none. Drop the row or fill it in.")
+            raise ValueError(f"{role} must not be missing. {_upper(place(at))} has none. Drop the row or fill it in.")
         if types.is_decimal(kind) or types.is_boolean(kind):
             column = column.cast(self.pa.float64() if types.is_decimal(kind) else self.pa.uint8())
         values = column.to_numpy(zero_copy_only=False)
@@ -94,7 +97,7 @@ class ArrowColumns:
         if types.is_date(kind) or types.is_timestamp(kind):
             if column.null_count:
                 at = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
-                raise ValueError(f"timestamp must be present. {_upper(place(at))} has none. Drop the row or fill it in.")
+                raise ValueError(f"timestamp must not be missing. {_upper(place(at))} has none. Drop the row or fill it in.")
             return column.to_numpy(zero_copy_only=False)
         values = self.numbers(column, "timestamp", place)
         return values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
@@ -116,7 +119,9 @@ class ArrowColumns:
         """Labels of one type from several arrays of such."""
         kinds = {isinstance(part, np.ndarray) for part in parts if len(part)}
         if len(kinds) > 1:
-            raise TypeError(f"{role} ids must be of one type in all the data. Got numbers and text. Cast one to the other's type.")
+            raise TypeError(
+                f"{role} ids must be of one type in all of the data. Got numbers and text. Cast one to the other's type."
+            )
         parts = [part for part in parts if len(part)] or parts[:1]
         if not isinstance(parts[0], np.ndarray):
             return self.pa.concat_arrays(parts)

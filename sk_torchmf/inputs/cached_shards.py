@@ -41,11 +41,13 @@ def open_stored(X, y, sample_weight, user, item, *, rated):
         return Shards(X), y, sample_weight
     for name, value in (("y", y), ("sample_weight", sample_weight)):
         if value is not None and not isinstance(value, str | Integral):
-            raise TypeError(f"{name} must name a column, by name or position, when X is on disk. Got {type(value).__name__}.")
+            raise TypeError(f"{name} must be the name or position of a column when X is on disk. Got {type(value).__name__}.")
     if rated and y is None:
-        raise ValueError('y must name the column of ratings when X is on disk: fit("ratings.parquet", "rating"). Got None.')
+        raise ValueError(
+            'y must be the name of the column of ratings when X is on disk, as in fit("ratings.parquet", "rating"). Got None.'
+        )
     if not rated and y is not None and sample_weight is not None:
-        raise ValueError(f"y and sample_weight both name a column of weights, {y!r} and {sample_weight!r}. Name one of them.")
+        raise ValueError(f"y and sample_weight both name a column of weights, {y!r} and {sample_weight!r}. Pass only one of them.")
     keys = {"user": user, "item": item, "rating": y if rated else None}
     keys["weight"] = sample_weight if rated or y is None else y
     folder = _cache() / _key(X, keys)
@@ -75,7 +77,7 @@ def _key(X, keys):
     dataset = X if _is_dataset(X) else load_pyarrow("fit").dataset.dataset(os.fspath(X))
     files = getattr(dataset, "files", None)
     if not files or not all(map(os.path.isfile, files)):
-        raise ValueError("X must be a Dataset of files of this machine to be kept on disk by itself. Make Shards of it.")
+        raise ValueError("X must be a Dataset of files on this machine. Make Shards of it first, with Shards.from_parquet.")
     asked = str(getattr(dataset, "_scan_options", None))  # a filter
     told = [asked, *sorted(f"{name}={value!r}" for name, value in keys.items())]
     for file in sorted(map(os.path.abspath, files)):

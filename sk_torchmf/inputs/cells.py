@@ -32,17 +32,20 @@ DAY = 86_400_000_000  # in microseconds
 def check_attributes(X):
     """A table as a frame or an array, with at least one row and one column, each of another name."""
     if sp.issparse(X):
-        raise TypeError('Sparse data has no columns to encode: it holds numbers already. Use "passthrough", or pass a dense table.')
+        raise TypeError(
+            'A sparse matrix cannot be encoded, because it holds numbers already. Use the encoder "passthrough", or pass a dense '
+            "table."
+        )
     if type(X).__name__ == "LazyFrame":
-        raise TypeError("The table must hold its rows, and a LazyFrame has none yet. Pass its collect().")
+        raise TypeError("The table must hold its rows. Got a LazyFrame, which has none yet. Pass its collect().")
     if not is_frame(X):
         return as_matrix(as_table(X))
     if 0 in X.shape:
-        raise ValueError(f"The table has shape {tuple(X.shape)}, and at least a row and a column of attributes are needed.")
+        raise ValueError(f"The table has shape {tuple(X.shape)}, but at least one row and one column of attributes are needed.")
     names = names_of(X)
     if len(set(names)) < len(names):
         twice = next(name for at, name in enumerate(names) if name in names[:at])
-        raise ValueError(f"Every column must have a name of its own. Got {twice!r} more than once; rename or drop one.")
+        raise ValueError(f"Every column must have a name of its own. Got {twice!r} more than once. Rename or drop one.")
     return X
 
 
@@ -121,7 +124,10 @@ def as_numbers(values, name):
         numbers = _dense(values, name)
         row = np.arange(len(numbers))
     if np.isinf(numbers).any():
-        raise ValueError(f"Column {name!r} holds {numbers[np.isinf(numbers)][0]}. Clip it, or make it NaN: missing.")
+        raise ValueError(
+            f"Column {name!r} holds {numbers[np.isinf(numbers)][0]}. Clip it, or replace it by NaN, which stands for a missing "
+            "value."
+        )
     return row, numbers
 
 
@@ -215,8 +221,8 @@ def _checked_labels(flat, name):
         wrong = [label for label in flat if type(label) is kind and not _is_whole(label)]
         if wrong:
             raise ValueError(
-                f"Column {name!r} has lists, which may hold text, whole numbers and booleans. Got {reprlib.repr(wrong[0])} "
-                f"({kind.__name__}). Leave missing labels out, and give the numbers of a vector a column each."
+                f"Column {name!r} has lists, which must hold text, whole numbers or booleans. Got {reprlib.repr(wrong[0])} "
+                f"({kind.__name__}). Leave out missing labels, and make a column of each number of a vector."
             )
     labels: np.ndarray = np.empty(len(flat), dtype=np.dtype(object))
     labels[:] = flat
@@ -255,14 +261,14 @@ def _kind_of_cells(cells, name):
     for kind, of_cells in found.items():
         if of_cells is None:
             raise ValueError(
-                f"Column {name!r} holds {cell_of[kind]} ({kind.__name__}). A column holds numbers, text, categories, booleans, "
-                "dates, durations or lists of labels: drop it, or make it one of these."
+                f"Column {name!r} must hold numbers, text, categories, booleans, dates, durations or lists of labels. Got "
+                f"{cell_of[kind]} ({kind.__name__}). Drop the column, or convert it to one of these."
             )
     if len(set(found.values())) > 1:
         (first, one), (second, other) = sorted({of: kind for kind, of in found.items()}.items())[:2]
         raise ValueError(
-            f"Column {name!r} mixes {first} and {second}: {cell_of[one]} and {cell_of[other]}. Make it one of them, as by "
-            "astype(str) in pandas."
+            f"Column {name!r} mixes {first} and {second}: {cell_of[one]} and {cell_of[other]}. Convert all of it to one of them, "
+            "for example with astype(str) of pandas."
         )
     return next(iter(found.values()))
 

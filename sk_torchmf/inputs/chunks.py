@@ -38,7 +38,9 @@ class Stream:
     def __iter__(self):
         batches = self.batches() if callable(self.batches) else self.batches
         if not isinstance(batches, Iterable):
-            raise TypeError(f"batches must be a function that returns an iterator. It returned {type(batches).__name__}.")
+            raise TypeError(
+                f"batches must be an iterable, or a function that returns an iterator. It returned {type(batches).__name__}."
+            )
         for number, batch in enumerate(batches):
             if not isinstance(batch, tuple | list) or len(batch) not in (3, 4):
                 raise ValueError(

@@ -75,7 +75,9 @@ class NumberColumn:
             encoded = (numbers / self.unit - self.shift) / self.scale
         if np.isinf(encoded).any():
             wrong = numbers[np.isinf(encoded)][0]
-            raise ValueError(f"Column {self.name!r} holds {wrong}, too far from what fit saw to be scaled. Clip it.")
+            raise ValueError(
+                f"Column {self.name!r} holds {wrong}, which is too far from the values that fit saw to be scaled. Clip it."
+            )
         encoded[missing] = self.filler
         at = np.zeros(len(row), dtype=np.int64)
         parts = [(row, at, encoded)] if self.has_value else []

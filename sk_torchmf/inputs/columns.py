@@ -29,14 +29,15 @@ def columns(features):
     for name, key in wanted.items():
         if name in TAKEN:
             raise ValueError(
-                f"features: {name!r} has a meaning of its own here. Name the column otherwise, as in {{'{name}_': ...}}."
+                f"features must not be called {name!r}, because that name is used for something else. Rename it with a dict, "
+                f"as in features={{'{name}_': ...}}."
             )
         if not isinstance(key, str | int) or isinstance(key, bool):
-            raise TypeError(f"features must name columns by str or int. Got {key!r} for {name!r}.")
+            raise TypeError(f"features must name each column by a str or an int. Got {key!r} for {name!r}.")
         if not isinstance(name, str) or not name.isidentifier():
             raise ValueError(
-                f"features become keyword arguments of forward, so each needs a name. Got {name!r}; name a column by a dict: "
-                'features={"day": 3}.'
+                "features become keyword arguments of forward, so each needs a name that is a Python identifier. "
+                f'Got {name!r}. Name the column with a dict, as in features={{"day": 3}}.'
             )
     return dict(wanted)
 
@@ -65,7 +66,7 @@ def read(X, features, dtype, vocabularies=None):
     wanted = columns(features)
     form = form_of(X)
     if wanted and form == SPARSE:
-        raise ValueError("features need a table or Interactions: a sparse matrix has no further columns.")
+        raise ValueError("features need X to be a table or Interactions, because a sparse matrix has no further columns.")
     if form == TABLE and not is_frame(X):
         X = np.asarray(X)
     found, learned = {}, dict(vocabularies or {})
@@ -75,7 +76,9 @@ def read(X, features, dtype, vocabularies=None):
         else:
             values = getattr(as_interactions(X), key) if key in ("timestamps", "weights") else None
         if values is None:
-            raise ValueError(f"features={key!r}: of Interactions these are timestamps or weights, where they have them.")
+            raise ValueError(
+                f'features={key!r} is not available: the features of Interactions are "timestamps" and "weights", if present.'
+            )
         if vocabularies is None and is_categorical(values):
             codes, learned[name] = encode(values, name)
             found[name] = codes.astype(np.int64)
@@ -89,8 +92,8 @@ def check_known_categories(values):
     for name, code in values.items():
         if code.dtype.kind == "i" and (code < 0).any():
             raise ValueError(
-                f"features: {name} has a category that fit did not see, in row {int(np.argmax(code < 0))}. partial_fit grows "
-                "by users and items alone: drop the row, or fit from scratch."
+                f"features: {name} has a category in row {int(np.argmax(code < 0))} that fit did not see. partial_fit can add "
+                "users and items, but no categories. Drop the row, or fit from scratch."
             )
     return values
 
@@ -118,7 +121,7 @@ def given(values, features, dtype, vocabularies, shape):
     missing, unknown = wanted.keys() - values.keys(), values.keys() - wanted.keys()
     if missing or unknown:
         what = f"{sorted(missing)[0]!r} is missing" if missing else f"{sorted(unknown)[0]!r} is not one of them"
-        raise ValueError(f"features must be a dict with {sorted(wanted)}, what this model was fitted with: {what}.")
+        raise ValueError(f"features must be a dict with the keys {sorted(wanted)}, as in fit: {what}.")
     found = {}
     for name, value in values.items():
         try:
@@ -141,13 +144,13 @@ def _values(name, values, dtype, vocabularies):
     try:
         numbers = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
-        raise ValueError(f"features: {name} held numbers in fit. Got {np.asarray(values).ravel()[0]!r}.") from None
+        raise ValueError(f"features: {name} must hold numbers, as it did in fit. Got {np.asarray(values).ravel()[0]!r}.") from None
     check_finite(check_length(numbers, len(values), name), name)
     if dtype == "float32" and len(numbers) and np.abs(numbers).max() > WHOLE and (numbers == np.floor(numbers)).all():
         largest = numbers[np.abs(numbers).argmax()]
         raise ValueError(
-            f"features: {name} holds whole numbers beyond 2**24, such as {largest:.0f}, which float32 does not tell apart. "
-            'Subtract the first and divide, or use dtype="float64".'
+            f"features: {name} holds whole numbers beyond 2**24, such as {largest:.0f}, which float32 cannot "
+            'represent exactly. Subtract the first and divide, or use dtype="float64".'
         )
     return numbers
 

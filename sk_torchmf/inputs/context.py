@@ -42,20 +42,25 @@ def read(X, effects, time):
         return {}
     if form == SPARSE:
         raise ValueError(
-            "effects and time need a table or Interactions, since a sparse matrix says no more of a rating than its pair. Pass a "
-            "table, Interactions with timestamps, or neither of both parameters."
+            "effects and time need X to be a table or Interactions, because a sparse matrix holds neither columns nor times. "
+            "Pass one of these, or set neither parameter."
         )
     if form == INTERACTIONS:
         named = next((key for key in columns.values() if key is not True), None)
         if named is not None:
             raise ValueError(
-                f"effects and time name the column {named!r}, and Interactions have no columns. Pass a table, or time=True for "
-                "their timestamps."
+                f"effects and time name the column {named!r}, but Interactions have no columns. Pass a table, or use time=True "
+                "for their timestamps."
             )
         if as_interactions(X).timestamps is None:
-            raise ValueError("time=True needs Interactions with timestamps, and these have none. Pass timestamps, or time=None.")
+            raise ValueError(
+                "time=True needs Interactions with timestamps, and these have none. Pass Interactions with timestamps, or set "
+                "time=None."
+            )
     elif columns.get(TIME) is True:
-        raise ValueError("time=True is for the timestamps of Interactions. Of a table name the column, by name or position.")
+        raise ValueError(
+            "time=True stands for the timestamps of Interactions. For a table pass the name or position of the time column."
+        )
     return find(X, columns)
 
 

@@ -23,15 +23,15 @@ def has_rows_to_go_on(earlier, reading):
     Raises
     ------
     ValueError
-        Where the earlier fits are several, or a user's row is in another process than the user.
+        If the estimators come from different fits, or a user's row is in another process than the user.
     """
     processes, firsts = reading.processes, firsts_of(reading)
     told = processes.all_gather(None if earlier is None else (digest_of(earlier[1]), earlier[2]))
-    cure = "Fit with warm_start=False."
+    advice = "Fit with warm_start=False."
     states = ["one that is not" if own is None else "a fitted one" for own in told]
-    check_equal(states, "warm_start=True needs an estimator that is fitted on all ranks or on none", cure)
+    check_equal(states, "warm_start=True needs an estimator that is fitted on all ranks or on none", advice)
     if any(own != told[0] for own in told):
-        raise ValueError(f"warm_start=True needs the estimators of one fit, and on rank {processes.rank} items_ are others. {cure}")
+        raise ValueError(f"warm_start=True needs estimators of the same fit on all ranks. Got ranks whose items_ differ. {advice}")
     if earlier is None:
         return False
     users = earlier[0]
@@ -42,8 +42,8 @@ def has_rows_to_go_on(earlier, reading):
         missing = here[lookup(here, users, "user") < 0]
         if len(missing):
             raise ValueError(
-                f"warm_start=True needs each user's earlier row where the user is now. That of {missing.tolist()[0]!r} is on rank "
-                f"{rank}, and the user on rank {processes.rank}: the earlier fit had other processes. Go on from what gather() "
-                "returns on those: save it, load it on each of these, and set distributed=True."
+                f"warm_start=True needs each user on the rank that had the user in the earlier fit. User {missing.tolist()[0]!r} "
+                f"was on rank {rank} and is now on rank {processes.rank}, because the processes have changed since. Call gather() "
+                "there, save its result, load it on each of these ranks, and set distributed=True."
             )
     return True

@@ -38,7 +38,7 @@ class Values:
         if len(missing):
             raise ValueError(
                 f"effects: column {column!r} must have a value in each row. Row {missing[0]} has {values[missing[0]]}. Drop the "
-                "row, or give all such rows a value of their own."
+                "row, or fill in a value that marks missing ones."
             )
         codes, labels = encode(values, f"effects: {column}")
         if processes.size > 1:
@@ -335,18 +335,18 @@ def check_effects(effects):
     if effects is None:
         return []
     if not isinstance(effects, list | tuple):
-        raise TypeError(f"effects must be a list of columns of X. Got {effects!r}; write [{effects!r}].")
+        raise TypeError(f"effects must be a list of columns of X. Got {effects!r}. Write [{effects!r}].")
     found = []
     for one in effects:
         side, column = one if isinstance(one, tuple) and len(one) == 2 else (None, one)
         if side not in (None, *SIDES) or not isinstance(column, str | int | np.integer) or isinstance(column, bool):
             raise TypeError(
-                'effects must name columns of X, by name or position, alone or as in ("user", column) and ("item", column). '
+                'effects must hold columns of X, by name or position, or pairs such as ("user", column) and ("item", column). '
                 f"Got {one!r}."
             )
         column = column if isinstance(column, str) else int(column)
         if (side, column) in found:
-            raise ValueError(f"effects must be different from one another. Got {one!r} twice.")
+            raise ValueError(f"effects must not hold an entry twice. Got {one!r} twice.")
         found.append((side, column))
     return found
 
@@ -514,8 +514,8 @@ def _second(value, at):
     if isinstance(value, datetime.date):
         return datetime.datetime(value.year, value.month, value.day, tzinfo=datetime.UTC).timestamp()
     raise TypeError(
-        f"time must be numbers, which are seconds, or dates and times. Row {at} has {value!r}. Convert the column first, as "
-        "pandas.to_datetime does."
+        f"time must hold numbers (of seconds), or dates and times. Row {at} has {value!r}. Convert the column first, for example "
+        "with pandas.to_datetime."
     )
 
 
@@ -523,7 +523,7 @@ def _check_times(seconds):
     missing = np.flatnonzero(np.isnan(seconds))
     if len(missing):
         raise ValueError(
-            f"time must be present and finite in each row that is fitted. Row {missing[0]} has none. Drop the row or fill it in."
+            f"time must be present and finite in each row for fit. Row {missing[0]} has none. Drop the row or fill it in."
         )
     return seconds
 

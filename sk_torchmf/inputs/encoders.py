@@ -17,40 +17,42 @@ from sk_torchmf.inputs.labels import is_frame
 class FeatureEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Encode a table of attributes, column by column, as a sparse matrix.
 
-    - **Numbers** are standardised to mean 0 and standard deviation 1. Integers are numbers too: make codes text or a category.
-    - **Dates and durations** are numbers of days.
-    - **Sparse numbers** of pandas are divided by their root mean square, so that zeros take no space.
-    - **Text, categories and booleans** get a column for each value, 1 where the cell has it (one-hot). ``"Action|Comedy"`` is one
-      value: split it into a list where it means two.
-    - **Lists**, tuples, sets and arrays of labels get a column for each label, 1 where the cell has it (multi-hot).
+    - **Numbers** are standardised to mean 0 and standard deviation 1. Integers are numbers too: convert codes to text or to a
+      category.
+    - **Dates and durations** are converted to numbers of days, and then treated as numbers.
+    - **Sparse numbers** of pandas are divided by their root mean square, so that zeros stay zeros and take no memory.
+    - **Text, categories and booleans** get a column for each value, which is 1 if the cell has that value (one-hot).
+      ``"Action|Comedy"`` is one value: split it into a list if it means two.
+    - **Lists**, tuples, sets and arrays of labels get a column for each label, which is 1 if the cell has that label (multi-hot).
 
-    A missing cell (None, NaN, NaT) counts as the mean of a number and as no label; where ``fit`` sees missing cells in a column,
-    another column marks them. A column of numbers that are all equal becomes none, and so does one without any value.
+    A missing cell (None, NaN, NaT) counts as the mean in a column of numbers, and has no label in a column of labels. If ``fit``
+    sees missing cells in a column, a further column marks them. A column of equal numbers is dropped, and so is one without any
+    value.
 
     Parameters
     ----------
     min_frequency : int or float, default=1
-        Labels of a column that are in fewer rows share one column, as in scikit-learn's ``OneHotEncoder``. A float in (0, 1) is a
-        share of the rows.
+        Labels that occur in fewer rows than this share one column, as in scikit-learn's ``OneHotEncoder``. A float between 0 and 1
+        is a share of the rows.
 
     Attributes
     ----------
     columns_ : list of dict
-        How each column of the table is encoded: its ``name``, its ``kind``, and for numbers ``unit``, ``shift`` and ``scale``, for
+        How each column of the table is encoded: its ``name``, its ``kind``, for numbers ``unit``, ``shift`` and ``scale``, and for
         others ``labels``.
     n_features_in_ : int
         Number of columns of the table.
     feature_names_in_ : ndarray of shape (n_columns,), object
-        Where the table has names, those of its columns.
+        Names of the columns of the table, if it has any.
 
     See Also
     --------
-    sklearn.compose.ColumnTransformer : Another encoder for each column.
+    sklearn.compose.ColumnTransformer : Applies a different encoder to each column.
 
     Notes
     -----
-    ``transform`` finds columns by name, in any order. A label that ``fit`` did not see counts as a rare one where there are such,
-    else as none.
+    ``transform`` finds columns by name, in any order. A label that ``fit`` did not see counts as a rare label if there are any, and
+    else is ignored.
 
     Examples
     --------
@@ -75,24 +77,24 @@ class FeatureEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
-        """Find means, scales and labels.
+        """Learn the means, scales and labels.
 
         Parameters
         ----------
         X : DataFrame or array-like of shape (n_rows, n_columns)
-            Attributes of any kind, one row each user or item.
+            Attributes of any kind, one row per user or item.
         y : None, default=None
             Ignored.
 
         Returns
         -------
         FeatureEncoder
-            Itself, fitted.
+            The encoder itself, fitted.
 
         Raises
         ------
         ValueError
-            For infinity, and for a column that mixes kinds or holds other objects.
+            If a column holds infinity, mixes kinds, or holds other objects.
         """
         X = check_attributes(X)
         learned = []
@@ -108,17 +110,17 @@ class FeatureEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         Parameters
         ----------
         X : DataFrame or array-like of shape (n_rows, n_columns)
-            The columns that ``fit`` saw; of a DataFrame in any order.
+            The columns that ``fit`` saw; those of a DataFrame may be in any order.
 
         Returns
         -------
         scipy.sparse.csr_array of shape (n_rows, n_columns_out), float64
-            All finite, without stored zeros.
+            All entries are finite, and no zeros are stored.
 
         Raises
         ------
         ValueError
-            Where a column is missing, or holds another kind of values than in ``fit``.
+            If a column is missing, or holds another kind of values than in ``fit``.
         """
         check_is_fitted(self)
         X = check_attributes(X)
@@ -137,7 +139,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         Parameters
         ----------
         input_features : array-like of str, optional
-            Those of the table, which must be those that ``fit`` saw where it had names.
+            Names of the columns of the table. They must be those that ``fit`` saw, if it saw any.
 
         Returns
         -------
@@ -151,12 +153,12 @@ class FeatureEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
         return np.array(found, dtype=object)
 
     def groups(self):
-        """Which columns of the matrix come from which column of the table.
+        """Return which columns of the matrix come from which column of the table.
 
         Returns
         -------
         dict of str to slice
-            By name; without those that become none.
+            By name; without the columns that were dropped.
         """
         check_is_fitted(self)
         found, width = {}, 0
@@ -192,13 +194,13 @@ class Passthrough(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None): 
             return sp.csr_array(X, dtype=np.float64)
         if not is_frame(X):
             if X.dtype.kind not in "biufO":
-                raise ValueError(f"Numbers are asked for. Got {X.dtype}; encode it, as FeatureEncoder() does.")
+                raise ValueError(f"The table must hold numbers. Got {X.dtype}. Encode it, for example with FeatureEncoder().")
             return sp.csr_array(check_rows(X, "The table"))
         parts = []
         for at, place in enumerate(places):
             values, name = column_at(X, place), self.columns_[at]
             if kind_of(values, name) not in (NUMBERS, NOTHING) and not str(values.dtype).lower().startswith("bool"):
-                raise ValueError(f"Column {name!r} holds {kind_of(values, name)}, and numbers are asked for. Drop or encode it.")
+                raise ValueError(f"Column {name!r} must hold numbers. Got {kind_of(values, name)}. Drop or encode it.")
             row, numbers = as_numbers(values, name)
             parts.append((row, np.full(len(row), at), numbers))
         return _assembled(parts, (X.shape[0], X.shape[1]))
@@ -247,5 +249,5 @@ def _of_kind(values, encoding):
     if kind == NOTHING:
         return np.full(len(values), None)
     if kind != encoding.kind:
-        raise ValueError(f"Column {encoding.name!r} held {encoding.kind} in fit. Got {kind}.")
+        raise ValueError(f"Column {encoding.name!r} must hold {encoding.kind}, as it did in fit. Got {kind}.")
     return values

@@ -118,13 +118,14 @@ def check_types(labels, more, role, name, processes):
     )
     of_x, got = (next((own[at] for own in told if own[at] is not None), None) for at in (0, 1))
     if None not in (of_x, got) and of_x != got:
-        raise TypeError(f"{role} ids of {name} must be of the type that those of X have, {of_x}. Got {got}.")
+        raise TypeError(f"{role} ids of {name} must be of the same type as those of X, {of_x}. Got {got}.")
 
 
 def _part_of_shards(shards, processes):
     """A Reading of the shards that hold the users of this process."""
     check_equal(
-        [own[:12] for own in processes.all_gather(shards.digest)], "X must be Shards of the same data, by digest, on all ranks"
+        [own[:12] for own in processes.all_gather(shards.digest)],
+        "X must be Shards of the same data, with the same digest, on all ranks",
     )
     return replace(reading_of(shards.part(processes.rank, processes.size)), processes=processes)
 
@@ -337,9 +338,9 @@ def _agree_on_columns(told):
     return found
 
 
-def check_equal(values, rule, cure="", error=ValueError):
+def check_equal(values, rule, advice="", error=ValueError):
     """Refuse what differs between ranks; None is what says nothing."""
     said = [(rank, value) for rank, value in enumerate(values) if value is not None]
     for rank, value in said:
         if value != said[0][1]:
-            raise error(f"{rule}. Got {said[0][1]} on rank {said[0][0]} and {value} on rank {rank}. {cure}".rstrip())
+            raise error(f"{rule}. Got {said[0][1]} on rank {said[0][0]} and {value} on rank {rank}. {advice}".rstrip())

@@ -41,8 +41,8 @@ class FeatureTable:
         """Refuse a position that is none of ``n``."""
         if len(self.ids) and self.ids[-1] >= n:
             raise ValueError(
-                f"{self.role}_features describes the {self.role} {self.ids[-1]}, but X has {n} {self.role}s, counted from 0. "
-                f"Drop the row, or give X a place for each {self.role}."
+                f"{self.role}_features has a row for the {self.role} {self.ids[-1]}, but X has {n} {self.role}s, counted from 0. "
+                f"Drop the row, or let X have as many {self.role}s."
             )
 
 
@@ -141,13 +141,14 @@ def read_table(features, role, key, form, n_rows):
     is_cut = role == "user" and form == SPARSE  # with X, whose rows are users
     if is_bare and n == n_rows and not is_cut:
         raise ValueError(
-            f"{name} has {n} rows, as many as X, and cross-validation cuts what has as many rows as X, so that it cannot be seen "
-            f"whether it is whole. Pass {name}=Features(table)."
+            f"{name} has {n} rows, as many as X. scikit-learn's cross-validation would pass only some of these rows to each fit, "
+            f"which cannot be told apart from a whole table. Pass {name}=Features(table)."
         )
     if not is_frame(table):
         if form == TABLE:
             raise ValueError(
-                f"{name} must be a DataFrame beside a table X: the rows of a matrix have no ids. Put the ids in a column {role!r}."
+                f"{name} must be a DataFrame when X is a table, because the rows of a matrix have no ids. Put the ids in a column "
+                f"{role!r}."
             )
         return FeatureTable(np.arange(n), table, role)
     ids, rows = _split_ids(table, name, role, key, form)
@@ -169,12 +170,14 @@ def _split_ids(table, name, role, key, form):
     by = next((known for known in (key, role) if isinstance(known, str) and known in table.columns), None)
     if by is not None:
         if table.shape[1] == 1:
-            raise ValueError(f"{name} has no column but {by!r}, its ids; at least one attribute is needed.")
+            raise ValueError(f"{name} has only the column {by!r}, which holds the ids. It needs at least one more, an attribute.")
         return column(table, by, role), table[[own for own in table.columns if own != by]]
     if hasattr(table, "index"):
         return table.index, table
     if form == TABLE:
-        raise ValueError(f"{name} needs its ids beside a table X: a column {role!r}. The columns are {names_of(table)[:10]}.")
+        raise ValueError(
+            f"{name} needs a column {role!r} that holds the ids when X is a table. The columns are {names_of(table)[:10]}."
+        )
     return np.arange(len(table)), table
 
 
@@ -183,7 +186,7 @@ def _from_arrow(table, name):
         return table.to_pandas()
     except ImportError:
         raise ImportError(
-            f"{name} is an Arrow table, which pandas reads. Run: pip install pandas; or pass polars.from_arrow."
+            f"{name} is an Arrow table, which is read by pandas. Run: pip install pandas. Or pass polars.from_arrow(table)."
         ) from None
 
 
@@ -194,9 +197,9 @@ def _as_matrix(table):
     if not sp.issparse(table):
         table = np.asarray(as_table(table))
     if table.dtype.kind == "c" or (sp.issparse(table) and table.dtype.kind not in "biuf"):
-        raise ValueError(f"It must hold real numbers. Got dtype {table.dtype}; complex data not supported.")
+        raise ValueError(f"It must hold real numbers. Got dtype {table.dtype}: complex data not supported.")
     if 0 in table.shape:
-        raise ValueError(f"It has shape {table.shape}, and at least a row and a column are needed.")
+        raise ValueError(f"It has shape {table.shape}, but at least one row and one column are needed.")
     if not sp.issparse(table):
         return table
     if table.dtype.itemsize > 8 or not table.dtype.isnative or table.dtype == np.float16:  # which SciPy does not take everywhere
@@ -216,10 +219,10 @@ def _distinct(ids, name):
     """Number the ids of a table's rows, refusing one that two rows have."""
     code, labels = number_labels(ids, name)
     if labels.dtype.kind == "b":
-        raise TypeError(f"{name} ids must be numbers, text or times. Got booleans, and a mask is no id.")
+        raise TypeError(f"{name} ids must be numbers, text or times. Got booleans.")
     if len(labels) < len(code):
         twice = labels[np.bincount(code) > 1].tolist()[0]
-        raise ValueError(f"{name} has more than one row for the id {twice!r}. Drop all but one, or join them.")
+        raise ValueError(f"{name} must have one row per id. Got more than one for {twice!r}. Drop all but one, or merge them.")
     return code, labels
 
 
@@ -231,8 +234,8 @@ def _warn_of_an_index_that_counts(table, name, role):
     for own in table.columns:
         if str(own).lower().endswith("id") and column(table, table.columns.get_loc(own), role).nunique() == len(index):
             warn(
-                f"{name} has no column {role!r}, so its index, which counts the rows from 0, was taken for the ids. If they are in "
-                f"the column {own!r} pass table.set_index({own!r}); if not, drop that column."
+                f"{name} has no column {role!r}, so its index, which counts the rows from 0, was taken for the ids. If the ids "
+                f"are in the column {own!r} pass table.set_index({own!r}). If not, drop that column."
             )
 
 
@@ -314,7 +317,7 @@ def encode(encoder, table, place, n):
         if not np.isfinite(matrix.data).all():
             at = int(np.flatnonzero(~np.isfinite(matrix.data))[0])
             raise ValueError(
-                f"Column {names[matrix.indices[at]]!r} holds {matrix.data[at]}. Fill it in before, or by an encoder: "
+                f"Column {names[matrix.indices[at]]!r} holds {matrix.data[at]}. Fill in such cells, or use an encoder: "
                 "FeatureEncoder marks missing cells, SimpleImputer fills them in."
             )
     return EncodedFeatures(matrix, names, _groups(encoder, len(names)), np.ones(len(table.ids), dtype=bool)).placed(place, n)
@@ -328,8 +331,8 @@ def _as_numbers(output, n_rows):
         output = np.asarray(output)
     if output.ndim != 2 or output.shape[0] != n_rows or output.dtype.kind not in "biuf":
         raise ValueError(
-            f"It must make a row of numbers of each of the {n_rows} rows. Got {output.dtype} of shape {output.shape}; encode what "
-            "is no number, as OneHotEncoder does."
+            f"It must return one row of numbers for each of the {n_rows} rows of the table. Got {output.dtype} of shape "
+            f"{output.shape}. Encode text and categories, for example with OneHotEncoder."
         )
     matrix = sp.csr_array(output, dtype=np.float64, copy=True)
     matrix.sum_duplicates()
@@ -344,7 +347,7 @@ def _names(encoder, n):
     except (AttributeError, ValueError, TypeError, NotImplementedError):
         names = np.array([f"feature{at}" for at in range(n)], dtype=object)
     if len(names) != n:
-        raise ValueError(f"It made {n} columns, where it had {len(names)} in fit.")
+        raise ValueError(f"It returned {n} columns, but {len(names)} in fit.")
     return names
 
 

@@ -161,21 +161,21 @@ def _inverse(place, n):
 def form_of(X):
     """Which of the forms in memory X has; anything that is neither sparse nor a container is taken for a table."""
     if type(X).__name__ == "LazyFrame":  # of polars; the very question for its columns makes it warn
-        raise TypeError("X must hold its rows, and a LazyFrame has none yet. Pass X.collect().")
+        raise TypeError("X must be a table that holds its rows. Got a LazyFrame, which has none yet. Pass X.collect().")
     if isinstance(X, Shards):
         raise TypeError(
-            "X is a data set on disk, Shards, which nothing but fit takes. "
-            "Pass a table, Interactions or a sparse matrix; sk_torchmf.parquet predicts and recommends for what is on disk."
+            "X is a data set on disk (Shards), and only fit accepts that. Pass a table, Interactions or a sparse matrix. To "
+            "predict or recommend for data on disk use sk_torchmf.parquet."
         )
     if isinstance(X, UserBlock) or (isinstance(X, list) and X and isinstance(X[0], UserBlock)):
         raise TypeError(
-            "X is a part of a data set on disk, and only the whole is fitted: a search or cross-validation cannot split Shards. "
-            "Make Shards of each part, or pass a table, Interactions or a sparse matrix."
+            "X is a part of a data set on disk, and only a whole one can be fitted: a search or cross-validation cannot "
+            "split Shards. Make Shards of each part, or pass a table, Interactions or a sparse matrix."
         )
     if isinstance(X, str | os.PathLike) or type(X).__module__.startswith(("pyarrow.dataset", "pyarrow._dataset")):
         raise TypeError(
-            f"X must be data, and it is {_named(X)}. Read it into a table or, where it does not fit in memory, make a data set on "
-            "disk of it: fit(Shards.from_parquet(source, folder, user=..., item=..., rating=...)); Shards(folder) opens it again."
+            f"X must be data. Got {_named(X)}. Read it into a table. If it does not fit in memory, make a data set on disk of "
+            "it: fit(Shards.from_parquet(source, folder, user=..., item=..., rating=...)). Shards(folder) opens it again."
         )
     if sp.issparse(X):
         return SPARSE
@@ -183,7 +183,7 @@ def form_of(X):
 
 
 def _named(X):
-    return "a pyarrow Dataset" if not isinstance(X, str | os.PathLike) else f"a path, {str(X)!r}"
+    return "a pyarrow Dataset" if not isinstance(X, str | os.PathLike) else f"the path {str(X)!r}"
 
 
 def read(X, y, sample_weight, user, item, *, is_part=False):
@@ -211,8 +211,8 @@ def read(X, y, sample_weight, user, item, *, is_part=False):
         n_features, names = _num_features(X), _get_feature_names(X)
         if n_features < 2:
             raise ValueError(
-                "X has 1 column (n_features=1); a table of interactions needs a user and an item column. For a users x items "
-                "matrix pass a scipy sparse array."
+                "X has 1 column (n_features=1), but a table of interactions needs a user and an item column. For a users x "
+                "items matrix pass a scipy sparse array."
             )
         warn_of_an_index(X, user, item)
         user_codes, users = encode(column(X, user, "user"), "user")
@@ -238,9 +238,9 @@ def read_rated(X, y, sample_weight, user, item, name, *, is_part=False):
         return reading
     if reading.form == TABLE:
         raise ValueError(
-            f"{name} requires y to be passed, but the target y is None: a table X holds the ids only, pass the ratings as y."
+            f"{name} requires y to be passed, but the target y is None: a table X holds only the ids. Pass the ratings as y."
         )
-    raise ValueError(f"{name} needs ratings: pass y, or Interactions with ratings.")
+    raise ValueError(f"{name} needs ratings. Pass y, or Interactions with ratings.")
 
 
 def read_weighted(X, y, sample_weight, user, item, *, is_part=False):
@@ -287,23 +287,23 @@ def as_weights(y):
     """The values of ``y`` as weights of positives, float64; negative ones are refused."""
     if len(y) and y.min() < 0:
         at = int(np.argmin(y))
-        raise ValueError(f"y must be >= 0, since it weighs positives. Got y[{at}] = {y[at]}.")
+        raise ValueError(f"y must be >= 0, because it holds the weights of the positives. Got y[{at}] = {y[at]}.")
     return y.astype(np.float64)
 
 
 def read_matrix(X, y=None, sample_weight=None):
     """Read a sparse rating matrix as a container: every stored entry is a rating, weighted by its user."""
     if y is not None:
-        raise ValueError("y must be None when X is a sparse rating matrix: its stored entries are the ratings.")
+        raise ValueError("y must be None when X is a sparse rating matrix, because its stored entries are the ratings.")
     if X.ndim != 2:
         raise ValueError(f"X must have two dimensions, users x items. Got a sparse array of shape {X.shape}.")
     if X.dtype.kind not in "fiub":
-        raise ValueError(f"X must hold real numbers. Got dtype {X.dtype}; complex data not supported.")
+        raise ValueError(f"X must hold real numbers. Got dtype {X.dtype}: complex data not supported.")
     _check_sizes(*X.shape)
     data = Interactions.from_matrix(X.astype(np.float64) if X.dtype.itemsize > 8 else X)  # torch has no type so long
     check_finite(data.ratings, "X.data")
     if sample_weight is not None:
-        hint = " For a weight for each rating pass Interactions with weights: Interactions.weights."
+        hint = " To weight single ratings pass Interactions(..., weights=...)."
         weights = check_weights(sample_weight, data.num_users, "sample_weight", "user (row of X)", hint)
         data.weights = weights[data.user_ids]
         if len(data) and not data.weights.any():

@@ -85,7 +85,7 @@ def _chosen(users, items, key, luck, fraction, n_items, processes):
         held = could & (key == -processes.largest(-key[could].min(initial=np.inf)))
     if not any_of(held):
         raise ValueError(
-            "early_stopping=True has nothing to hold out: no user has two items. Pass X_val, or use early_stopping=False."
+            "early_stopping=True found nothing to hold out, because no user has two items. Pass X_val, or use early_stopping=False."
         )
     (left,) = processes.all_reduce([torch.from_numpy(np.bincount(items[~held], minlength=n_items))])
     lost = np.flatnonzero(left.numpy()[items] == 0)  # pairs of items that would be unknown

@@ -27,9 +27,9 @@ def as_ids(values, role):
         if mixed or (array.dtype.kind in "US" and isinstance(values, list | tuple)):
             array = np.asarray(values, dtype=object)
     except ValueError:
-        raise ValueError(f"{role} ids must be an array of one number or text each. Got lists of unequal lengths.") from None
+        raise ValueError(f"{role} ids must be an array of single numbers or texts. Got nested lists of unequal lengths.") from None
     if array.ndim == 0 and array.dtype.kind == "O" and hasattr(values, "__iter__"):
-        raise TypeError(f"{role} ids must be a list or an array. Got {type(values).__name__}; pass list(...) of it.")
+        raise TypeError(f"{role} ids must be a list or an array. Got {type(values).__name__}. Pass list(...) of it.")
     return array
 
 
@@ -97,7 +97,7 @@ def check_types(values, role):
     kinds = set(map(type, np.asarray(values, dtype=object)))
     booleans = {kind for kind in kinds if issubclass(kind, bool | np.bool_)}
     if booleans and booleans != kinds:
-        raise TypeError(f"{role} ids mix booleans with other types. Pass numbers or text.")
+        raise TypeError(f"{role} ids must be of one kind. Got booleans together with other types. Pass numbers or text.")
 
 
 def as_text(ids):
@@ -140,8 +140,8 @@ def _floats(ids, role):
     large = np.abs(ids) >= limit
     if large.any():
         raise ValueError(
-            f"{role} ids must be exact, and {ids.dtype} does not tell whole numbers apart from {limit} on. "
-            f"Got {ids[large][0]:.17g}. Read the column as integers or text."
+            f"{role} ids must be exact, but {ids.dtype} cannot represent all whole numbers from {limit} on. Got "
+            f"{ids[large][0]:.17g}. Read the column as integers or text."
         )
     return ids.astype(np.int64) if whole.all() else ids.astype(np.float64)
 

@@ -18,8 +18,8 @@ def column(X, key, role):
     if isinstance(key, str):
         names = list(X.columns) if is_frame(X) else []
         if key not in names:
-            cure = f"The columns are {names}." if names else "X is an array, whose columns have positions only."
-            raise ValueError(f"{role}={key!r} is not a column of X. {cure}")
+            advice = f"The columns are {names}." if names else "X is an array, so pass the column's position, an int."
+            raise ValueError(f"{role}={key!r} is not a column of X. {advice}")
         key = names.index(key)
     elif key >= X.shape[1]:
         raise ValueError(f"{role}={key} is not a column position of X, which has {X.shape[1]} columns.")
@@ -143,11 +143,11 @@ def _in_type_of(labels, own, role):
         return as_text(own)
     dtype = wanted if labels.dtype.kind == "O" else labels.dtype
     problem = (
-        "booleans; a mask is no id: pass the ids that it selects"
+        "booleans; pass ids, not a mask"
         if got == BOOLEAN
         else f"{own.tolist()[0]!r}; pass ids of that type"
     )
-    raise TypeError(f"The {role} ids that fit saw are {dtype}. Got {problem}.")
+    raise TypeError(f"The {role} ids must be of the type that fit saw, {dtype}. Got {problem}.")
 
 
 def _find(own, labels):
@@ -237,9 +237,7 @@ def _check_present(codes, distinct, role):
         at = int(np.flatnonzero(bad)[0])
         code = at if every else codes[at]
         value = "missing" if code == -1 else distinct[code]
-        raise ValueError(
-            f"{role} ids must be present and finite (no NaN, no inf). Row {at} is {value}. Drop the row or give it an id."
-        )
+        raise ValueError(f"{role} ids must not be missing or infinite. Row {at} is {value}. Drop the row or give it an id.")
 
 
 def _unfit(distinct):

@@ -48,8 +48,8 @@ def check_positions(estimator):
     for labels, role in ((estimator.users_, "user"), (estimator.items_, "item")):
         if not is_range(labels):
             raise ValueError(
-                f"Interactions hold positions, but this model was fitted on a table whose {role} ids are labels. "
-                "Fit it on Interactions, or pass a table with the same columns."
+                f"Interactions hold positions, but this model was fitted on a table whose {role} ids are labels. Pass a table "
+                "with the same columns, or fit the model on Interactions."
             )
 
 
@@ -69,7 +69,8 @@ def read_query(estimator, user_ids, item_ids):
             return np.broadcast_arrays(user, item)
         except ValueError:
             raise ValueError(
-                f"user_ids and item_ids must broadcast to one shape, an item a user. Got shapes {user.shape} and {item.shape}."
+                f"user_ids and item_ids must have equal lengths, or shapes that broadcast. Got shapes {user.shape} and "
+                f"{item.shape}."
             ) from None
     if not is_structured(user_ids):
         user_ids = np.asarray(as_ids(user_ids, "user"))
@@ -79,8 +80,8 @@ def read_query(estimator, user_ids, item_ids):
             return user, None
         if user_ids.ndim == 1:
             raise ValueError(
-                "predict got a one-dimensional array. For pairs use predict(users, items), for the best items of each user "
-                "recommend(users). Reshape your data to two dimensions if it is a table of one (user, item) row."
+                "predict got a one-dimensional array. For pairs use predict(users, items). For the best items of each user "
+                "use recommend(users). Reshape your data to two dimensions if it is a table of one (user, item) row."
             )
     return read_ids(estimator, user_ids)
 
@@ -90,8 +91,8 @@ def _check_position(estimator, user, code):
     unknown = code < 0 and user.dtype.kind in "iu" and not is_range(estimator.users_)
     if unknown and estimator.handle_unknown != "nan":
         raise ValueError(
-            f"predict({user}) asks for a user that fit did not see. This model was fitted on labels, so a user is named by its "
-            "label, not by its position. Fit on Interactions or a sparse matrix for positions."
+            f"predict({user}) asks for a user that fit did not see. This model was fitted on a table, so users are named by "
+            "their labels, not by their positions. To use positions, fit on Interactions or a sparse matrix."
         )
 
 
@@ -132,7 +133,7 @@ def read_candidates(estimator, items):
     code = read_labels(items, estimator.items_, "item", "items")
     if (code < 0).any():
         at = int(np.argmax(code < 0))
-        raise ValueError(f"items[{at}] was not seen in fit. Candidates must be known items.")
+        raise ValueError(f"items[{at}] was not seen in fit. Pass only items that are in items_.")
     return np.unique(code)
 
 
@@ -153,7 +154,7 @@ def read_target(X, y):
     if y is None and is_interactions(X):
         y = as_interactions(X).ratings
     if y is None:
-        raise ValueError("score needs y, the ratings of X.")
+        raise ValueError("score needs the ratings of X. Pass them as y.")
     return as_array(y, "y")
 
 
@@ -176,8 +177,8 @@ def check_goes_on(estimator, X):
     form = form_of(X)
     if (form == TABLE) != (estimator.form_ in LABELLED):
         raise ValueError(
-            f"partial_fit takes ids of the kind that fit saw, which was {estimator.form_}. Got {form}. Pass a table after a table, "
-            "and Interactions or a sparse matrix after either of these."
+            f'partial_fit needs ids of the kind that fit saw, which was "{estimator.form_}". Got "{form}". After a table pass '
+            "a table. After Interactions or a sparse matrix pass either of these two."
         )
     if form == TABLE:
         check_columns(estimator, X)

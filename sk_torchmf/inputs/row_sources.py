@@ -85,7 +85,7 @@ class ParquetRows(Rows):
         try:
             file = self.pyarrow.parquet.ParquetFile(path, pre_buffer=False, filesystem=system)
         except self.pyarrow.ArrowInvalid as error:
-            raise ValueError(f"{path} is no whole Parquet file: {_reason(error)}. Write it again, or leave it out.") from None
+            raise ValueError(f"{path} is not a complete Parquet file: {_reason(error)}. Write it again, or leave it out.") from None
         with file:
             yield file
 
@@ -151,11 +151,11 @@ class ChunkRows(Rows):
     def __init__(self, chunks, pyarrow):
         if isinstance(chunks, Iterator):
             raise TypeError(
-                f"chunks must be gone through twice, and a {type(chunks).__name__} is spent after once. Pass a function that makes "
-                "a new one, or a list."
+                f"chunks must be an iterable that can be read twice. Got a {type(chunks).__name__}, which can be read once. Pass "
+                "a list, or a function that makes a new iterator."
             )
         if not callable(chunks) and not isinstance(chunks, Iterable):
-            raise TypeError(f"chunks must be a function that makes an iterator, or a list. Got {type(chunks).__name__}.")
+            raise TypeError(f"chunks must be a list, or a function that returns an iterator. Got {type(chunks).__name__}.")
         self.chunks, self.pyarrow, self.keys = chunks, pyarrow, {}
 
     def choose(self, keys):
@@ -164,7 +164,7 @@ class ChunkRows(Rows):
     def batches(self):
         chunks = self.chunks() if callable(self.chunks) else self.chunks
         if not isinstance(chunks, Iterable):
-            raise TypeError(f"chunks must be a function that makes an iterator. It returned {type(chunks).__name__}.")
+            raise TypeError(f"chunks must be a function that returns an iterator. It returned {type(chunks).__name__}.")
         for number, chunk in enumerate(chunks):
             where = f"chunk {number}"
             table = self._as_table(chunk, where)
@@ -197,7 +197,7 @@ class ChunkRows(Rows):
         table = {name: self._as_column(columns[name], f"the {role} column of {where}") for name, role in own.items()}
         lengths = {role: len(table[name]) for name, role in own.items()}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"The columns of {where} must have one length. Got {lengths}.")
+            raise ValueError(f"The columns of {where} must have equal lengths. Got {lengths}.")
         rest = {name: pa.nulls(next(iter(lengths.values()))) for name in columns if name not in own}  # positions stay
         return pa.table({name: table.get(name, rest.get(name)) for name in columns})
 
@@ -226,13 +226,14 @@ def parquet_rows(source, pyarrow):
         if not all(isinstance(fragment, dataset.ParquetFileFragment) for fragment in fragments):
             return ScannedRows(source, pyarrow)
         if not fragments:
-            raise ValueError("The data set has no files.")
+            raise ValueError("source must have at least one file. This data set has none.")
         return ParquetRows(_files_of(fragments, dataset), pyarrow)
     paths = source if isinstance(source, list | tuple) else [source]
     if not paths or not all(isinstance(path, str | os.PathLike) for path in paths):
         got = "an empty list" if not paths else next(type(p).__name__ for p in paths if not isinstance(p, str | os.PathLike))
         raise TypeError(
-            f"source must be the path of a Parquet file or of a folder of such, a list of paths, or a Dataset. Got {got}."
+            "source must be the path of a Parquet file or of a folder of Parquet files, a list of paths, or a pyarrow Dataset. "
+            f"Got {got}."
         )
     files: list[tuple] = []
     for path in map(os.fspath, paths):
@@ -242,11 +243,11 @@ def parquet_rows(source, pyarrow):
         try:
             found = dataset.dataset(path, format="parquet", partitioning="hive")
         except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
-            rule = f"{path} is no data set of Parquet files: {_reason(error)}"
+            rule = f"{path} is not a data set of Parquet files: {_reason(error)}"
             raise ValueError(f"{rule}. Write it again, or pass a list of files.") from None
         own = _files_of(found.get_fragments(), dataset)
         if not own:
-            raise ValueError(f"{path} is a folder without Parquet files.")
+            raise ValueError(f"source must have at least one Parquet file. The folder {path} has none.")
         files += own
     return ParquetRows(files, pyarrow)
 
@@ -273,7 +274,7 @@ def find_column(names, key, role, where):
 def check_n_rows(n):
     """Refuse more rows in one shard than a plan can index."""
     if n > MOST:
-        raise ValueError(f"A shard would have {n} ratings, and at most {MOST} can be numbered. Raise n_shards.")
+        raise ValueError(f"A shard can have at most {MOST} ratings. Got {n} for one of them. Raise n_shards.")
 
 
 def _reason(error):

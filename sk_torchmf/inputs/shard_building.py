@@ -110,7 +110,7 @@ def _survey(rows, columns, bar):
             times.add(columns.times(batch["timestamp"], place).dtype)
         bar.update(len(batch["item"]))
     if n == 0:
-        raise ValueError("The data have no rows, while a minimum of 1 is required.")
+        raise ValueError("The data set has no rows, while a minimum of 1 is required.")
     if weighted and heaviest < SMALLEST:
         raise ValueError("weight is zero in every row. At least one weight must be greater than zero.")
     if rated:
@@ -124,7 +124,7 @@ def _common_type(times):
     if not times:
         return None
     if len({kind.kind == "M" for kind in times}) > 1:
-        raise TypeError("The timestamps are numbers in some of the data and dates in others. Cast one to the other's type.")
+        raise TypeError("timestamp must be of one type in all of the data. Got numbers and dates. Convert one to the other's type.")
     return np.result_type(*times)
 
 
@@ -177,7 +177,9 @@ def _scatter(rows, columns, found, n_shards, folder, bar):
         n_rows += np.diff(cuts)
         bar.update(len(codes))
     if n_seen != found.n_rows:
-        raise ValueError(f"The data changed while they were read: {found.n_rows} rows in the first pass, {n_seen} in the second.")
+        raise ValueError(
+            f"The data must not change while they are read. Got {found.n_rows} rows in the first pass and {n_seen} in the second."
+        )
     check_n_rows(int(n_rows.max()))
     kind = _kind_of(types)
     return [_Piece(*sizes, kind) for sizes in zip(paths, n_rows.tolist(), n_labels.tolist(), strict=True)]
@@ -193,10 +195,10 @@ def _type_of(labels):
 def _kind_of(types):
     """The type in which all user labels are kept; None for text."""
     if "text" in types and len(types) > 1:
-        raise TypeError("user ids must be of one type in all the data. Got numbers and text. Cast one to the other's type.")
+        raise TypeError("user ids must be of one type in all of the data. Got numbers and text. Cast one to the other's type.")
     if {"large", "negative"} <= types:
         rule = f"user ids must lie between 0 and 2**64 - 1, or between {INT64.min} and {INT64.max}"
-        raise ValueError(f"{rule}. Got some beyond either. Cast the column to string.")
+        raise ValueError(f"{rule}. Got ids in both ranges. Cast the column to string.")
     return None if "text" in types else np.dtype(np.uint64 if "large" in types else np.int64)
 
 
@@ -234,7 +236,10 @@ def _records(batch, number, record, columns, found, place):
 
 def _all_known(at, place):
     if (at < 0).any():
-        raise ValueError(f"The data changed while they were read: the second pass found what the first had not, after {place(0)}.")
+        raise ValueError(
+            f"The data must not change while they are read. Got values in the second pass, from {place(0)} on, that were not "
+            "there in the first."
+        )
     return at
 
 

@@ -12,32 +12,32 @@ from sk_torchmf.storage.array_folder import ArrayFolder
 
 
 class UserBlock:
-    """Some users and all that they rated: a shard, or consecutive users of one.
+    """Some users and all of their ratings: a shard, or consecutive users of one.
 
     Parameters
     ----------
     offset : int
-        The number of the first user among those of the whole data set.
+        The number of the first user in the whole data set.
     users : callable
         Returns the labels of the users.
     pointers : ndarray of shape (n_users + 1,), int32 or int64
-        The ratings of user u, counted in the block, are those from ``pointers[u]`` to ``pointers[u + 1]``.
+        The ratings of the block's user u are those from ``pointers[u]`` to ``pointers[u + 1]``.
     columns : ndarray of shape (n_ratings,), uint16 or int32
         Positions in the labels of the items, ascending for each user.
     codes : ndarray of shape (n_ratings,), uint8 or float32, optional
-        Ratings, or their numbers among the levels.
+        The ratings themselves, or their positions in ``levels``.
     levels : ndarray of shape (n_levels,), float32, optional
-        The distinct ratings, ascending; None where ``codes`` are the ratings.
+        The distinct ratings, ascending; None if ``codes`` are the ratings.
     weights : ndarray of shape (n_ratings,), float32, optional
-        Greater than zero; None where all are one.
+        Greater than zero; None if all weights are one.
     timestamps : ndarray of shape (n_ratings,), optional
-        Times as they came: int64, float64 or datetime64.
+        Times as they were passed: int64, float64 or datetime64.
 
     Attributes
     ----------
     offset : int
     pointers, columns, codes, levels, weights, timestamps : ndarray or None
-        As the parameters. Memory is taken for the parts that are looked at.
+        As the parameters. Only the parts that are read take memory.
 
     Examples
     --------
@@ -74,28 +74,28 @@ class UserBlock:
 
     @property
     def users(self):
-        """Labels of the users, ndarray of shape (n_users,), sorted within a shard; read when they are asked for."""
+        """Labels of the users, ndarray of shape (n_users,), sorted within a shard; read from disk at each access."""
         return self._users()
 
     @property
     def ratings(self):
-        """Ratings, ndarray of shape (n_ratings,), float32, made anew each time; None where the data have none."""
+        """Ratings, ndarray of shape (n_ratings,), float32, a new array at each access; None if the data have no ratings."""
         if self.codes is None:
             return None
         return np.asarray(self.codes) if self.levels is None else self.levels[self.codes]
 
     def between(self, start, stop):
-        """Take consecutive users, on the same storage.
+        """Return consecutive users of the block, without copying them.
 
         Parameters
         ----------
         start, stop : int
-            The first of the users, counted in this block, and the first after them.
+            The positions in this block of the first user and of the first one after the last.
 
         Returns
         -------
         UserBlock
-            Its ``offset`` is the number of the first of them.
+            Its ``offset`` is the number of its first user.
         """
         start, stop, _ = slice(start, stop).indices(self.n_users)
         stop, users = max(start, stop), self._users
@@ -107,48 +107,49 @@ class UserBlock:
 
 
 class Shards:
-    """A data set on disk, made by ``from_parquet`` or ``from_chunks``: a folder of shards, each with whole users.
+    """A data set on disk, made by ``from_parquet`` or ``from_chunks``: a folder of shards, each with all ratings of its users.
 
-    A rating takes 3 to 9 bytes: two for its item where there are at most 65,536, else four; one for its value where there are at
-    most 256 distinct ones, else four; four for its weight where weights are not all one. Timestamps take eight more. Files are
-    mapped, so that opening reads nothing and memory is taken for the parts that are looked at.
+    A rating takes 2 to 12 bytes on disk: two for its item if there are at most 65,536 items, else four; one for its value, if it
+    has one and there are at most 256 distinct ones, else four; four for its weight if the weights are not all one. A timestamp
+    takes eight more. The files are memory-mapped: opening them reads nothing, and only the parts that are used take memory.
 
     Parameters
     ----------
     folder : str or os.PathLike
-        That of ``from_parquet`` or ``from_chunks``, wherever it was moved.
+        The folder that ``from_parquet`` or ``from_chunks`` made. It may have been moved since.
 
     Attributes
     ----------
     folder : str
     n_users, n_items, n_ratings : int
-        How many there are. Rows of weight zero are not among the ratings, though their users and items are known.
+        How many there are. Rows of weight zero do not count as ratings, but their users and items are known.
     offsets : ndarray of shape (n_shards + 1,), int64
-        The users of a shard are those from ``offsets[at]`` to ``offsets[at + 1]``.
+        The users of shard ``at`` are those from ``offsets[at]`` to ``offsets[at + 1]``.
     names : dict of str to str or int
-        The columns that were read, by role.
+        The columns that were read, by role: user, item, rating, weight, timestamp.
     rating_range : tuple of float or None
-        The lowest and the highest rating; None where the data have none.
+        The lowest and the highest rating; None if the data have no ratings.
     n_bytes : int
-        Size of the folder.
+        Size of the folder, in bytes.
     first_user : int
-        The number in the folder of the first user, see ``part``.
+        The number of the first user in the whole folder; not 0 after ``part``.
     digest : str
-        One for the same data, in whatever order and files they came, and the same number of shards.
+        A hash of the data. The same data and the same number of shards have the same digest, in whatever order and files the data
+        were passed.
 
     Raises
     ------
     FileNotFoundError
-        Where there is no such folder.
+        If there is no such folder.
     ValueError
-        For a folder of something else or of a newer version, and one of which files are missing or truncated.
+        If the folder holds something else, was written by a newer version, or has missing or truncated files.
 
     Notes
     -----
-    Which shard a user is in, a stable hash of the label alone says: 17 and 17.0 are one label, 17 and "17" two. The same rows in
-    another order, or in other files, make the same shards, byte for byte: users are sorted by label within a shard, ratings by
-    user, item, rating, weight and timestamp. With a power of two of shards the first half of them are the first half of the
-    users for any such number.
+    The shard of a user depends only on a stable hash of the label: 17 and 17.0 are one label, 17 and "17" are two. The same rows in
+    another order, or in other files, make the same shards, byte for byte: within a shard users are sorted by label, and ratings by
+    user, item, rating, weight and timestamp. If the number of shards is a power of two, the first half of the shards holds the same
+    users whichever power it is.
 
     Examples
     --------
@@ -176,7 +177,7 @@ class Shards:
             self.rating_range = tuple(meta["rating_range"]) if "rating_range" in meta else None
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(
-                f"The manifest of {self.folder} does not say what shards it has ({error!r}). Build it again."
+                f"The manifest of {self.folder} must list its shards, and it cannot be read ({error!r}). Build the Shards again."
             ) from None
         self.offsets = np.cumsum([0, *(own["n_users"] for own in self._sizes)])
         self._first, self.first_user = 0, 0  # of the shards in the folder, where these are some of them
@@ -184,32 +185,32 @@ class Shards:
 
     @classmethod
     def from_parquet(cls, source, folder, *, user, item, rating=None, weight=None, timestamp=None, n_shards=None, progress=False):
-        """Make a data set on disk of Parquet files that need not fit in memory.
+        """Make a data set on disk from Parquet files, which need not fit in memory.
 
-        The files are read twice, and what they hold is written twice, the second time sorted. Nothing is in the folder's place
-        before all of it is written.
+        The files are read twice, and their rows are written twice, the second time sorted. The folder appears only when it is
+        complete.
 
         Parameters
         ----------
         source : str, os.PathLike, list of these or pyarrow.dataset.Dataset
-            Files, and folders of files, also such as Spark and others write. Columns that are in the names of folders
-            (``year=2026``) are columns too. A Dataset with a filter, or of another format, takes some 200 MiB more while it is
-            read.
+            Files, and folders of files such as Spark writes. Names of folders such as ``year=2026`` are read as columns too. A
+            Dataset with a filter, or of another format, takes some 200 MiB more memory while it is read.
         folder : str or os.PathLike
-            Where there must be nothing yet. Until it is written it takes some 7 to 15 bytes a rating, and the ids of users.
+            The folder to make, which must not exist yet. While it is written it takes some 7 to 15 bytes per rating, and the ids of
+            users.
         user, item : str or int
-            Columns of ids, by name or position: whole numbers or text. 17 and 17.0 are one id.
+            The columns of ids, by name or position. Ids are whole numbers or text; 17 and 17.0 are one id.
         rating : str or int, optional
-            Column of ratings; without it, every row is a positive.
+            The column of ratings. Without it, every row counts as a positive.
         weight : str or int, optional
-            Column of weights >= 0. Rows of weight zero are left out.
+            The column of weights, which are >= 0. Rows of weight zero are left out.
         timestamp : str or int, optional
-            Column of times: numbers in any unit, or dates.
+            The column of times: numbers in any unit, or dates.
         n_shards : int, optional
-            Into how many parts users are divided, 1 to 4096. By default a power of two: 16, or more where parts would have more
-            than some two million ratings.
+            The number of shards among which the users are divided, 1 to 4096. By default a power of two: 16, or more if shards
+            would have more than some two million ratings.
         progress : bool, default=False
-            Show how far it is, on stderr: by tqdm where it is installed, else a line for every tenth.
+            Show progress on stderr: a tqdm bar if tqdm is installed, else a line for every tenth.
 
         Returns
         -------
@@ -219,16 +220,16 @@ class Shards:
         Raises
         ------
         FileExistsError
-            Where the folder is there already, or is being built.
+            If the folder exists already, or another process is building it.
         OSError
-            Where it cannot be written, as on a full disk. Nothing is left.
+            If the folder cannot be written, for example because the disk is full. Nothing is left behind.
         ValueError
-            For a column that is missing, an id or rating that is missing or not finite, and data without rows: with the file and
-            the row.
+            If a column is missing, an id or rating is missing or not finite, or the data have no rows. The message names the file
+            and the row.
         TypeError
-            For ids that are booleans or mix numbers and text, and for ratings that are no numbers.
+            If ids are booleans or mix numbers and text, or ratings are not numbers.
         ImportError
-            Where pyarrow is not installed.
+            If pyarrow is not installed.
         """
         pyarrow = load_pyarrow("Shards.from_parquet")
         keys = dict(zip(ROLES, (user, item, rating, weight, timestamp), strict=True))
@@ -236,23 +237,23 @@ class Shards:
 
     @classmethod
     def from_chunks(cls, chunks, folder, *, user, item, rating=None, weight=None, timestamp=None, n_shards=None, progress=False):
-        """Make a data set on disk of tables that come one after the other; see ``from_parquet``.
+        """Make a data set on disk from tables that are passed one after the other; see ``from_parquet``.
 
         Parameters
         ----------
         chunks : callable or list
-            A function that makes an iterator of tables, called twice, or a list of tables. A table is a DataFrame of pandas or
-            polars, an Arrow table, a dict of arrays, or a tuple of arrays, whose columns have positions only.
+            A list of tables, or a function that returns an iterator of them and is called twice. A table is a DataFrame of pandas
+            or polars, an Arrow table, a dict of arrays, or a tuple of arrays, whose columns are named by their positions.
         folder : str or os.PathLike
-            Where there must be nothing yet.
+            The folder to make, which must not exist yet.
         user, item : str or int
-            Columns of ids, by name or position.
+            The columns of ids, by name or position.
         rating, weight, timestamp : str or int, optional
-            Columns of ratings, of weights and of times.
+            The columns of ratings, of weights and of times.
         n_shards : int, optional
-            Into how many parts users are divided.
+            The number of shards among which the users are divided.
         progress : bool, default=False
-            Show how far it is, on stderr.
+            Show progress on stderr.
 
         Returns
         -------
@@ -305,28 +306,28 @@ class Shards:
 
     @cached_property
     def items(self):
-        """Labels of the items, ndarray of shape (n_items,), sorted; text as objects. They are kept."""
+        """Labels of the items, ndarray of shape (n_items,), sorted; text has dtype object. They are kept in memory once read."""
         return self._labels("items")
 
     @property
     def users(self):
-        """Labels of the users, ndarray of shape (n_users,), shard after shard; read when they are asked for."""
+        """Labels of the users, ndarray of shape (n_users,), shard after shard; read from disk at each access."""
         return np.concatenate([self._labels(f"{self._first + at:05}_users") for at in range(len(self))])
 
     def part(self, at, n):
-        """Take one of several equal runs of the shards: of users by the hash of their labels, as several processes divide them.
+        """Return one of several equal parts of the shards, as several processes divide them; the hash of a label decides its part.
 
         Parameters
         ----------
         at : int
             The number of the part, from 0.
         n : int
-            How many parts there are, which divides the number of shards.
+            How many parts there are. It must divide the number of shards.
 
         Returns
         -------
         Shards
-            With all items, and the users of the part, numbered from 0: ``first_user`` is the number of the first of them here.
+            All items, and the users of the part, numbered from 0: ``first_user`` is the number that the first of them has here.
 
         Examples
         --------
@@ -340,7 +341,8 @@ class Shards:
         """
         if len(self) % n:
             raise ValueError(
-                f"The number of shards must be a multiple of that of parts, {n}. Got {len(self)}. Build with n_shards={16 * n}."
+                f"The number of shards must be a multiple of the number of parts, {n}. Got {len(self)}. Build the Shards with "
+                f"n_shards={16 * n}."
             )
         part, size = copy.copy(self), len(self) // n
         part._first, part._sizes = self._first + at * size, self._sizes[at * size : (at + 1) * size]
@@ -350,7 +352,7 @@ class Shards:
         return part
 
     def verify(self):
-        """Read every byte, and raise ValueError for a file that is not what was written."""
+        """Read every byte, and raise ValueError if a file differs from what was written."""
         self._files.verify()
 
     def _labels(self, name):

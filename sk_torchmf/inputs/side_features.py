@@ -58,7 +58,8 @@ def describe(reading, features, estimator, earlier=None):
             continue
         if earlier is not None and role not in earlier:
             raise ValueError(
-                f"{role}_features were not there in fit, so their weights are not known. Fit again, on all observations, with them."
+                f"{role}_features were not passed to fit, so the model has no weights for them. Fit again, on all observations, "
+                f"with {role}_features."
             )
         table = read_table(features[role], role, getattr(estimator, role), form, n_rows)
         labels = reading.users if role == "user" else reading.items
@@ -116,8 +117,8 @@ def describes(ids, labels, role):
 def none_described(ids, labels, role):
     """The error of a table none of whose ids is one of X."""
     return ValueError(
-        f"{role}_features describes none of the {role}s of X. Its ids are such as {ids[:3].tolist()}, those "
-        f"of X {labels[:3].tolist()}. Put the ids into a column {role!r}, or make them the index."
+        f"{role}_features has no row for any {role} of X. Its ids look like {ids[:3].tolist()}, and those of X like "
+        f"{labels[:3].tolist()}. Put the ids into a column {role!r}, or make them the index."
     )
 
 
@@ -126,7 +127,9 @@ def of_new_users(features, encoder, n):
     if features is None:
         return None
     if encoder is None:
-        raise ValueError("user_features were not there in fit, so their weights are not known. Fit again with them.")
+        raise ValueError(
+            "user_features were not passed to fit, so the model has no weights for them. Fit again with user_features."
+        )
     table = read_table(features, "user", 0, SPARSE, n)
     if len(table.ids) and table.ids[-1] >= n:
         raise ValueError(f"user_features has a row for the user {table.ids[-1]}, but X has {n} rows, counted from 0.")

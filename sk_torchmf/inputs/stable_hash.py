@@ -66,8 +66,8 @@ def stable_hash(labels, role):
     if type_name == NUMBER or isinstance(labels[0], Decimal):
         return np.concatenate([_of_number(value) for value in labels.tolist()])
     raise TypeError(
-        f"{role} ids must be numbers, text, bytes or times to be divided into shards. Got {type(labels[0]).__name__}. "
-        "Pass them as text."
+        f"{role} ids must be numbers, text, bytes or times, so that they can be divided into shards. Got "
+        f"{type(labels[0]).__name__}. Convert them to text."
     )
 
 

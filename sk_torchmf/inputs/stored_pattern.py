@@ -125,16 +125,13 @@ class StoredPattern:
 
     def _open(self):
         if self._opened is None:
-            cure = (
-                "Put it back, say where it is now by model.seen_.folder = PATH, or leave out what needs it: "
-                "recommend(exclude_seen=False)."
-            )
-            what = f"What users have seen is read from the data set that fit was given, {self.folder}"
+            advice = "Put it back, set model.seen_.folder to where it is now, or do without it: recommend(exclude_seen=False)."
+            what = f"The items that users have seen are read from the data set that was passed to fit, {self.folder}"
             try:
                 shards = Shards(self.folder)
             except (OSError, ValueError) as error:
-                raise ValueError(f"{what}, and it cannot be read ({error}). {cure}") from error
+                raise ValueError(f"{what}, but it cannot be read ({error}). {advice}") from error
             if shards.digest != self.digest:
-                raise ValueError(f"{what}, and another data set is there now. {cure}")
+                raise ValueError(f"{what}, but that folder now holds another data set. {advice}")
             self._opened = shards
         return self._opened

@@ -53,8 +53,8 @@ def read_shards(shards, y, sample_weight, name, *, rated=True):
     for given, parameter, role in ((y, "y", "rating" if rated else "weight"), (sample_weight, "sample_weight", "weight")):
         if given is not None:
             raise ValueError(
-                f"{parameter} must be None when X is Shards: their {role}s are a column of them. Name it as they are made, "
-                f"Shards.from_parquet(..., {role}=...)."
+                f"{parameter} must be None when X is Shards, which hold their own {role}s. Name the column of {role}s when the "
+                f"Shards are made: Shards.from_parquet(..., {role}=...)."
             )
     if rated and shards.rating_range is None:
         raise ValueError(f"{name} needs ratings, and these Shards have none. Make them with Shards.from_parquet(..., rating=...).")
@@ -120,8 +120,8 @@ def survey(shards, loss, dtype, processes=ALONE):
     levels = shards[0].levels
     if levels is None and loss.robust:
         raise ValueError(
-            f'loss="{loss.name}" of Shards needs ratings of at most 256 distinct values, whose medians can be told by counting. '
-            "Round the ratings before the Shards are made, or use a table."
+            f'loss="{loss.name}" needs Shards whose ratings have at most 256 distinct values, because it needs medians, which are '
+            "found by counting. Round the ratings before the Shards are made, or pass a table."
         )
     low, high = shards.rating_range
     known = loss.check(np.array([low, (low + high) / 2, high]) if levels is None else levels.astype(np.float64))

@@ -25,8 +25,8 @@ def warn_of_a_matrix(X, user, item):
     own, others = rows[:, :2], rows[:, 2:]
     if (np.floor(own) != own).any() or np.isin(own, others).mean() > 0.9:
         warn(
-            f"X has {X.shape[1]} columns of numbers, and the first two were taken for ids of users and items. If it is a users x "
-            "items matrix pass scipy.sparse.csr_array(X); if it is a table name its columns: user=..., item=...."
+            f"X has {X.shape[1]} columns of numbers, and the first two were taken for ids of users and items. If it is a "
+            "users x items matrix pass scipy.sparse.csr_array(X). If it is a table, name its id columns with user= and item=."
         )
 
 
@@ -36,8 +36,8 @@ def warn_of_an_index(X, user, item):
         return
     if _counts(X[:INDEX_ROWS]) and _counts(X):
         warn(
-            f"The first of the {X.shape[1]} columns of X counts the rows, as an index does, and was taken for the users' ids. Drop "
-            "it, or say which columns are meant: user=..., item=...."
+            f"The first of the {X.shape[1]} columns of X counts the rows, as an index does, and was taken for the users' ids. "
+            "Drop it, or name the id columns with user= and item=."
         )
 
 

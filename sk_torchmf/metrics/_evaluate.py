@@ -1,4 +1,4 @@
-"""A fitted estimator's lists against held-out items: ranks users by blocks, leaves the arithmetic to the metrics."""
+"""Compares the ranked lists of a fitted estimator with held-out items. The metrics themselves are in other modules."""
 
 import difflib
 from collections.abc import Callable
@@ -37,49 +37,49 @@ COLD = "cold"
 def evaluate(
     estimator, test, metrics=("ndcg", "precision", "recall"), k=10, *, exclude_seen=True, users=None, items=None, progress=False
 ):
-    """Rank for every user with a test item, and average what the lists are worth.
+    """Rank the items for every user with a test item, and average ranking metrics over these users.
 
     Parameters
     ----------
     estimator : fitted estimator
-        Anything with ``recommend(users, k, exclude_seen)`` and the sorted ids ``users_`` and ``items_``; for ``items`` also with
-        that parameter of ``recommend``, and for cold ones with ``item_counts_``.
+        Any estimator with ``recommend(users, k, exclude_seen)`` and the sorted ids ``users_`` and ``items_``. If ``items`` is
+        passed, ``recommend`` needs that parameter too, and for cold items the estimator needs ``item_counts_``.
     test : table, Interactions or sparse matrix of shape (n_users, n_items)
-        The test items, whatever their ratings; a pair counts once. A table has the columns ``fit`` saw. Rows of a matrix are the
-        users that ``fit`` saw, unless ``users`` is a matrix too.
+        The test items; their ratings are ignored, and a repeated pair counts once. A table has the columns that ``fit`` saw. The
+        rows of a matrix are the users that ``fit`` saw, unless ``users`` is a matrix too.
     metrics : str or sequence of str, default=("ndcg", "precision", "recall")
         Names in ``METRICS``: ndcg, precision, recall, truncated_recall, average_precision, reciprocal_rank, hit_rate, auc.
     k : int or sequence of int, default=10
         Lengths of the lists.
     exclude_seen : bool, default=True
-        Leave what a user was observed with in ``fit`` out of the lists. A test item that is among it cannot be hit, and counts as
-        missed (for ``auc`` not at all).
+        Leave the items that ``fit`` saw for a user out of the user's list. A test item among them counts as missed (for ``auc`` it
+        does not count at all).
     users : array-like of shape (n,) or sparse matrix of shape (n_rows, n_items), optional
-        Evaluate these users only, by id. A matrix holds what is known of new users, to be folded in: ``test`` is then a matrix of
-        the same shape, with their test items.
+        Evaluate only these users, given by id. A matrix holds the known items of new users, who are folded in; ``test`` must then
+        be a matrix of the same shape with their test items.
     items : array-like of shape (m,) or "cold", optional
-        Candidates: rank these items only, by id, or the cold ones, which had no observation in ``fit``. Test items that are not
-        among them do not count, as if ``test`` had not held them.
+        Rank only these items, given by id; ``"cold"`` means those without an observation in ``fit``. Test items that are not among
+        them are ignored, as if ``test`` did not hold them.
     progress : bool, default=False
-        Show how far it is, on stderr: a bar if tqdm is there.
+        Show progress on stderr: a tqdm bar if tqdm is installed, else a line for every tenth of the users.
 
     Returns
     -------
     dict of dict
-        ``{metric: {k: mean over users}}``: ``pandas.DataFrame`` shows it as a table with one row a k. ``auc`` does not depend on k
-        and is the same in every row. Users without test items are left out; a user for whom nothing remains to be ranked has
-        zeros (but for ``auc``, which leaves out users without a pair to compare, and is NaN if there is no other).
+        ``{metric: {k: mean over users}}``. ``pandas.DataFrame`` shows it as a table with one row per k. ``auc`` does not depend on
+        k and is the same in every row. Users without test items are left out. A user without any item to rank has zeros, except for
+        ``auc``: it leaves out users without a pair to compare, and is NaN if no user is left.
 
     Raises
     ------
     ValueError
-        For an unknown metric, for a test set without items, and for candidates that are unknown, or none.
+        If a metric is unknown, the test set has no items, or ``items`` is empty or has an unknown id.
 
     Notes
     -----
-    Test items that ``fit`` did not see are never hit but count among the test items, unless ``items`` are given. Users that it did
-    not see get what ``recommend`` gives them. Ties are broken as ``recommend`` does, by the order of ``items_``. Users are ranked
-    in blocks; only ``auc`` takes the ranking of all candidates.
+    Test items that ``fit`` did not see count as missed, unless ``items`` is passed. Users that ``fit`` did not see get the list
+    that ``recommend`` returns for unknown users. Ties are broken by the order of ``items_``, as in ``recommend``. Users are ranked
+    in blocks, so that memory does not grow with their number; only ``auc`` ranks all items instead of the first k.
 
     Examples
     --------
@@ -113,7 +113,7 @@ def evaluate(
         check_metric(name, "metrics")
     for name in ("recommend", "users_", "items_"):
         if not hasattr(estimator, name):
-            raise NotFittedError(f"{type(estimator).__name__} has no {name}. Pass a factorization that is fitted.")
+            raise NotFittedError(f"estimator must be a fitted factorization. {type(estimator).__name__} has no {name}.")
     asked, relevant = _read_matrices(estimator, test, users) if sp.issparse(users) else _read_test(estimator, test, users)
     ids, options = np.asarray(estimator.items_), {"exclude_seen": exclude_seen}
     if items is not None:
@@ -122,8 +122,8 @@ def evaluate(
         options["items"] = ids
     tested = np.flatnonzero(np.diff(relevant.indptr))
     if not len(tested):
-        where = "" if items is None else " among the candidates, items,"
-        raise ValueError(f"test has no items{where} of the users to evaluate. Pass at least one user with a test item.")
+        where = "" if items is None else ", among the candidates in items"
+        raise ValueError(f"test must have an item for at least one of the users to evaluate{where}. It has none.")
     values = values_of(estimator, asked[tested], relevant[tested], names, ks, ids, options, progress=progress)
     return {name: dict(zip(ks.tolist(), _mean(values[name]).tolist(), strict=True)) for name in names}
 
@@ -190,8 +190,8 @@ def _read_test(estimator, test, users):
         relevant = sp.csr_array(test)
         if relevant.shape != (len(ids), n_items):
             raise ValueError(
-                f"test must have the shape of what fit saw, {(len(ids), n_items)}, when it is a sparse matrix. "
-                f"Got {relevant.shape}. For new users pass what is known of them as users."
+                f"test must have the shape of the data that fit saw, {(len(ids), n_items)}, when it is a sparse matrix. Got "
+                f"{relevant.shape}. For new users pass their known items as users."
             )
     else:
         codes = read_ids(estimator, test)
@@ -233,12 +233,16 @@ def _read_items(estimator, items):
             raise ValueError("items must hold at least one candidate. Got none.")
         return candidates
     if not hasattr(estimator, "item_counts_"):
-        raise ValueError(f'items="{COLD}" needs item_counts_, which {type(estimator).__name__} has not. Pass the ids of the items.')
+        raise ValueError(
+            f'items="{COLD}" needs an estimator with item_counts_, and {type(estimator).__name__} has none. Pass the ids of the '
+            "items."
+        )
     candidates = np.flatnonzero(np.asarray(estimator.item_counts_) == 0)
     if not len(candidates):
         raise ValueError(
-            f'items="{COLD}" are the items without observations in fit, and all {len(estimator.items_)} have some. Hold whole '
-            "items out, with ColdItemSplit, of Interactions, which keep their positions, or of a table beside item_features."
+            f'items="{COLD}" ranks the items without observations in fit, and all {len(estimator.items_)} have some. Hold whole '
+            "items out with ColdItemSplit: of Interactions, which keep the positions of all items, or of a table together with "
+            "item_features."
         )
     return candidates
 

@@ -26,7 +26,9 @@ def check_ranked(ranked, n_items):
     resumed = ((ranked[:, 1:] >= 0) & (ranked[:, :-1] < 0)).any(axis=1)
     if resumed.any():
         at = int(np.argmax(resumed))
-        raise ValueError(f"ranked[{at}] has an item after a -1, which ends a list. Move the items to the front.")
+        raise ValueError(
+            f"ranked[{at}] must not have an item after -1, which marks the end of the list. Move the items to the front."
+        )
     return ranked
 
 
@@ -48,8 +50,8 @@ def check_reach(ks, ranked):
     """Return the longest k, refused where the lists are shorter: what comes after their end is not known."""
     if ks.max() > ranked.shape[1]:
         raise ValueError(
-            f"k must be at most the length of the lists, {ranked.shape[1]}. Got {ks.max()}. Rank more items, or fill up with -1 "
-            "where there are no more."
+            f"k must be at most the length of the lists, {ranked.shape[1]}. Got {ks.max()}. Rank more items, or fill the lists up "
+            "with -1."
         )
     return int(ks.max())
 

@@ -1,4 +1,4 @@
-"""How good ranked lists are, one value a user, at several lengths at once. Knows arrays only, no estimator."""
+"""Metrics of ranked lists: one value per user, for several lengths at once. They take arrays, not estimators."""
 
 import numpy as np
 
@@ -7,21 +7,21 @@ from sk_torchmf.metrics._lists import check_k, check_lists, check_ranked, check_
 
 
 def precision(ranked, relevant, k=10):
-    """Share of the first k places that hold a test item.
+    """Compute the precision: the share of the first k places that hold a test item.
 
     Parameters
     ----------
     ranked : ndarray of shape (n_users, K), int64
-        Column numbers of distinct items, best first; -1 where a list ends early.
+        Column numbers of distinct items, best first; filled up with -1 if a list is shorter.
     relevant : scipy sparse array of shape (n_users, n_items)
         Stored entries are the test items, whatever their value.
     k : int or sequence of int, default=10
-        How many places count, at most K.
+        How many places of each list count, at most K.
 
     Returns
     -------
     ndarray of shape (n_users,), or (n_users, len(k)) for a sequence, float64
-        Places after the end of a list are misses. NaN for a user without test items.
+        Places after the end of a short list count as misses. NaN for a user without test items.
 
     Examples
     --------
@@ -38,18 +38,19 @@ def precision(ranked, relevant, k=10):
 
 
 def recall(ranked, relevant, k=10, *, truncated=False):
-    """Share of the test items that are among the first k.
+    """Compute the recall: the share of a user's test items that are among the first k.
 
     Parameters
     ----------
     ranked : ndarray of shape (n_users, K), int64
-        Column numbers of distinct items, best first; -1 where a list ends early.
+        Column numbers of distinct items, best first; filled up with -1 if a list is shorter.
     relevant : scipy sparse array of shape (n_users, n_items)
         Stored entries are the test items, whatever their value.
     k : int or sequence of int, default=10
-        How many places count, at most K.
+        How many places of each list count, at most K.
     truncated : bool, default=False
-        Divide by ``min(k, test items)``, so that k hits are a perfect 1, instead of by the number of test items. Both are in use.
+        Divide by the smaller of k and the number of test items, so that a list of k hits has the value 1, instead of by the number
+        of test items. Both definitions are in use.
 
     Returns
     -------
@@ -70,20 +71,20 @@ def recall(ranked, relevant, k=10, *, truncated=False):
 
 
 def ndcg(ranked, relevant, k=10):
-    r"""Normalised discounted cumulative gain of the first k, with gain 1 for a test item.
+    r"""Compute the normalised discounted cumulative gain of the first k places, with gain 1 for a test item.
 
     .. math:: \sum_{r \le k} \frac{\text{hit}_r}{\log_2(r + 1)} \;/\; \sum_{r \le \min(k, n)} \frac{1}{\log_2(r + 1)}
 
-    for a user with n test items: what the list earns of what the best list would.
+    for a user with n test items: the gain of the list divided by that of the best possible list.
 
     Parameters
     ----------
     ranked : ndarray of shape (n_users, K), int64
-        Column numbers of distinct items, best first; -1 where a list ends early.
+        Column numbers of distinct items, best first; filled up with -1 if a list is shorter.
     relevant : scipy sparse array of shape (n_users, n_items)
         Stored entries are the test items, whatever their value.
     k : int or sequence of int, default=10
-        How many places count, at most K.
+        How many places of each list count, at most K.
 
     Returns
     -------
@@ -108,20 +109,20 @@ def ndcg(ranked, relevant, k=10):
 
 
 def average_precision(ranked, relevant, k=10):
-    r"""Mean of the precision at each hit among the first k; its mean over users is MAP.
+    r"""Compute the average precision: the mean of the precision at each hit among the first k. Its mean over users is MAP.
 
     .. math:: \frac{1}{\min(k, n)} \sum_{r \le k} \text{hit}_r \, \text{precision}_r
 
-    for a user with n test items: a list of k hits has 1, and so has one that begins with all n.
+    for a user with n test items. A list of k hits has the value 1, and so has one that begins with all n test items.
 
     Parameters
     ----------
     ranked : ndarray of shape (n_users, K), int64
-        Column numbers of distinct items, best first; -1 where a list ends early.
+        Column numbers of distinct items, best first; filled up with -1 if a list is shorter.
     relevant : scipy sparse array of shape (n_users, n_items)
         Stored entries are the test items, whatever their value.
     k : int or sequence of int, default=10
-        How many places count, at most K.
+        How many places of each list count, at most K.
 
     Returns
     -------
@@ -141,16 +142,16 @@ def average_precision(ranked, relevant, k=10):
 
 
 def reciprocal_rank(ranked, relevant, k=10):
-    """One over the place of the first hit, 0 if the first k hold none; its mean over users is MRR.
+    """Compute one over the place of the first hit, 0 if the first k places hold none. Its mean over users is MRR.
 
     Parameters
     ----------
     ranked : ndarray of shape (n_users, K), int64
-        Column numbers of distinct items, best first; -1 where a list ends early.
+        Column numbers of distinct items, best first; filled up with -1 if a list is shorter.
     relevant : scipy sparse array of shape (n_users, n_items)
         Stored entries are the test items, whatever their value.
     k : int or sequence of int, default=10
-        How many places count, at most K.
+        How many places of each list count, at most K.
 
     Returns
     -------
@@ -171,16 +172,16 @@ def reciprocal_rank(ranked, relevant, k=10):
 
 
 def hit_rate(ranked, relevant, k=10):
-    """Whether there is a test item among the first k, 1 or 0.
+    """Compute the hit rate: 1 if there is a test item among the first k places, else 0.
 
     Parameters
     ----------
     ranked : ndarray of shape (n_users, K), int64
-        Column numbers of distinct items, best first; -1 where a list ends early.
+        Column numbers of distinct items, best first; filled up with -1 if a list is shorter.
     relevant : scipy sparse array of shape (n_users, n_items)
         Stored entries are the test items, whatever their value.
     k : int or sequence of int, default=10
-        How many places count, at most K.
+        How many places of each list count, at most K.
 
     Returns
     -------
@@ -199,20 +200,20 @@ def hit_rate(ranked, relevant, k=10):
 
 
 def auc(ranked, relevant):
-    """Share of the pairs of a test item and another item that a full ranking has in the right order.
+    """Compute the AUC: the share of pairs of a test item and another item that a full ranking puts in the right order.
 
     Parameters
     ----------
     ranked : ndarray of shape (n_users, K), int64
-        All candidates of each user, best first; -1 where a list ends early. Items that are not in the list (seen in training, say)
-        count neither as test items nor as others.
+        All candidates of each user, best first; filled up with -1 if a list is shorter. Items that are not in the list, for example
+        because they were seen in training, count neither as test items nor as others.
     relevant : scipy sparse array of shape (n_users, n_items)
         Stored entries are the test items.
 
     Returns
     -------
     ndarray of shape (n_users,), float64
-        NaN for a user whose list has no test item, or nothing else. A list has no ties: equal scores count as they were ranked.
+        NaN for a user whose list has no test item, or no other item. Equal scores count in the order in which they were ranked.
 
     Examples
     --------
@@ -232,16 +233,16 @@ def auc(ranked, relevant):
 
 
 def coverage(ranked, n_items, k=10):
-    """Share of the catalogue that is among the first k of anybody's list.
+    """Compute the share of all items that are among the first k of at least one user's list.
 
     Parameters
     ----------
     ranked : ndarray of shape (n_users, K), int64
-        Column numbers of items, best first; -1 where a list ends early.
+        Column numbers of items, best first; filled up with -1 if a list is shorter.
     n_items : int
-        Size of the catalogue.
+        Number of all items.
     k : int or sequence of int, default=10
-        How many places count, at most K.
+        How many places of each list count, at most K.
 
     Returns
     -------
@@ -265,21 +266,21 @@ def coverage(ranked, n_items, k=10):
 
 
 def novelty(ranked, item_counts, k=10):
-    r"""Mean self-information of the first k items, :math:`-\log_2` of an item's share of all observations, in bits.
+    r"""Compute the mean self-information of the first k items: :math:`-\log_2` of an item's share of all observations, in bits.
 
     Parameters
     ----------
     ranked : ndarray of shape (n_users, K), int64
-        Column numbers of items, best first; -1 where a list ends early.
+        Column numbers of items, best first; filled up with -1 if a list is shorter.
     item_counts : array-like of shape (n_items,)
-        How often each item was observed in training. An item that never was is taken as one observed once: as novel as can be.
+        How often each item was observed in training. An item without observations counts as if it had one.
     k : int or sequence of int, default=10
-        How many places count, at most K.
+        How many places of each list count, at most K.
 
     Returns
     -------
     ndarray of shape (n_users,), or (n_users, len(k)) for a sequence, float64
-        Over the items there are, where a list ends early; NaN for an empty one.
+        The mean is over the items that a short list has; NaN for an empty list.
 
     References
     ----------
@@ -294,7 +295,7 @@ def novelty(ranked, item_counts, k=10):
     """
     counts = np.asarray(item_counts, dtype=np.float64)
     if counts.ndim != 1 or not (np.isfinite(counts) & (counts >= 0)).all() or not counts.any():
-        raise ValueError("item_counts must be one finite number >= 0 for each item, not all of them zero.")
+        raise ValueError("item_counts must be finite numbers >= 0, one for each item, and not all zero.")
     ranked, ks = check_ranked(ranked, len(counts)), check_k(k)
     ranked = ranked[:, : check_reach(ks, ranked)]
     surprise = np.where(ranked >= 0, -np.log2(np.where(counts > 0, counts, 1) / counts.sum())[ranked], 0)

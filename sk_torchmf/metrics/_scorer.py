@@ -1,4 +1,4 @@
-"""Ranking metrics as scikit-learn scorers, and the score of ratings."""
+"""Ranking metrics as scikit-learn scorers, and R2, the score of ratings."""
 
 import sys
 import warnings
@@ -28,9 +28,11 @@ def r2(rating, predicted, sample_weight=None):
     rating, predicted = (np.asarray(values, dtype=np.float64) for values in (rating, predicted))
     for values, name in ((rating, "y"), (predicted, "the predictions")):
         if not np.isfinite(values).all():
-            raise ValueError(f"R2 needs finite numbers. Of {name} {np.count_nonzero(~np.isfinite(values))} are nan or infinite.")
+            raise ValueError(
+                f"R2 needs finite numbers. Got {np.count_nonzero(~np.isfinite(values))} that are nan or infinite among {name}."
+            )
     if len(rating) < 2:
-        warnings.warn("R2 needs at least two ratings: of one it is nan.", UndefinedMetricWarning, stacklevel=2)
+        warnings.warn("R2 needs at least two ratings. For one it is nan.", UndefinedMetricWarning, stacklevel=2)
         return float("nan")
     weight = np.ones(len(rating)) if sample_weight is None else sample_weight
     with np.errstate(over="ignore", invalid="ignore"):
@@ -42,26 +44,27 @@ def r2(rating, predicted, sample_weight=None):
 
 
 def ranking_scorer(metric="ndcg", k=10, *, threshold=None, exclude_seen=True, holdout=0.2, random_state=0, items=None):
-    """Make a scorer of rankings, for ``scoring=`` in ``GridSearchCV``, ``cross_validate`` and all others.
+    """Make a scorer of rankings, for the parameter ``scoring`` of ``GridSearchCV``, ``cross_validate`` and the like.
 
     Parameters
     ----------
     metric : str, default="ndcg"
-        A name in ``sk_torchmf.metrics.METRICS``. Higher is better for all of them.
+        One of ``sk_torchmf.metrics.METRICS``. Higher is better for all of them.
     k : int, default=10
         Length of the lists.
     threshold : float, optional
-        Only rows of ``X`` whose ``y`` is at least this are test items; by default all are. Without a ``y`` the ratings of a
-        container serve, and of a matrix the stored entries.
+        Only rows of ``X`` whose ``y`` is at least this value are test items; by default all are. If ``y`` is not passed, the
+        ratings of a container are used, or the stored entries of a matrix.
     exclude_seen : bool, default=True
-        Leave what a user was observed with in ``fit`` out of the lists.
+        Leave the items that ``fit`` saw for a user out of the user's list.
     holdout : float, default=0.2
-        For a sparse ``X``: share of each row's items to score, between 0 and 1; at least one, and one is folded in.
+        Used for a sparse ``X`` only: the share of each row's items that are scored, between 0 and 1. At least one item is scored,
+        and at least one is folded in.
     random_state : int, RandomState instance or None, default=0
-        Seeds the choice of those; an int gives every candidate of a search the same ones.
+        Seeds the choice of the scored items. With an int every candidate of a search has the same ones.
     items : array-like of shape (m,) or "cold", optional
-        Rank these items only, by id, or those without an observation in ``fit``, which ``ColdItemSplit`` tests: each ``fit`` of a
-        search has its own. Test items that are not among them do not count.
+        Rank only these items, given by id. ``"cold"`` means the items without an observation in ``fit``, which ``ColdItemSplit``
+        holds out; they differ between the fits of a search. Test items that are not among them are ignored.
 
     Returns
     -------
@@ -70,10 +73,9 @@ def ranking_scorer(metric="ndcg", k=10, *, threshold=None, exclude_seen=True, ho
 
     Notes
     -----
-    A table or container holds test items of users by their ids, and is scored as ``sk_torchmf.metrics.evaluate`` does: users that
-    ``fit`` did not see get what ``recommend`` gives them. Rows of a sparse ``X`` are new users: the estimator folds a part of each
-    in, and the rest is scored; rows with fewer than two items are left out. The last step of a ``Pipeline`` is scored on what the
-    others make of ``X``, and of a search its best estimator.
+    A table or container holds test items by user id, and is scored as ``sk_torchmf.metrics.evaluate`` does. The rows of a sparse
+    ``X`` are new users: a part of each row is folded in, and the rest is scored; rows with fewer than two items are left out. Of a
+    ``Pipeline`` the last step is scored, on what the other steps make of ``X``; of a search, its best estimator.
 
     Examples
     --------
@@ -129,7 +131,7 @@ class RankingScorer:
         if self.threshold is None:
             return X
         if y is None:
-            raise ValueError(f"threshold={self.threshold} needs the ratings. Pass them as y, or leave threshold=None.")
+            raise ValueError(f"threshold={self.threshold} needs the ratings. Pass them as y, or use threshold=None.")
         n = len(X) if isinstance(X, Interactions) else np.shape(X)[0]
         return _safe_indexing(X, np.flatnonzero(check_length(y, n, "y") >= self.threshold))
 

@@ -50,7 +50,7 @@ def find_levels(rating, processes=ALONE):
         raise ValueError(f'loss="ordinal" needs ratings of at least two levels. {got}; use loss="squared_error".')
     if len(levels) > MOST_LEVELS:
         raise ValueError(
-            f'loss="ordinal" takes at most {MOST_LEVELS} levels, which are the distinct ratings. Got {n_levels} of them in '
+            f'loss="ordinal" needs at most {MOST_LEVELS} levels, which are the distinct ratings. Got {n_levels} of them in '
             f'{n_ratings} ratings. Round the ratings, or use loss="squared_error".'
         )
     return levels, np.searchsorted(distinct, own)[code]

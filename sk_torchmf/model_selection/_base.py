@@ -72,11 +72,17 @@ def number_ids(X, key, role):
 def rank_times(X, time):
     """Ranks of the times of the observations, shape (n,), int64; equal for equal times."""
     if sp.issparse(X):
-        raise ValueError("A sparse matrix has no times. Pass Interactions with timestamps, or a table and time=<its column>.")
+        raise ValueError(
+            "A split by time needs times, and a sparse matrix has none. Pass Interactions with timestamps, or a table and "
+            "time=<its column>."
+        )
     if is_interactions(X):
         values = getattr(X, "timestamps", None)
         if values is None:
-            raise ValueError("X has no timestamps. Pass Interactions(..., timestamps=...), or a table and time=<its column>.")
+            raise ValueError(
+                "A split by time needs times, and X has no timestamps. Pass Interactions(..., timestamps=...), or a table and "
+                "time=<its column>."
+            )
     elif time is None:
         raise ValueError("time must be the position or name of the column of X that holds the time. Got None.")
     else:
@@ -87,7 +93,7 @@ def rank_times(X, time):
             values = values.astype(np.float64)  # numbers among labels: 9 comes before 10
     missing = values != values  # NaN and NaT differ from themselves
     if missing.any():
-        raise ValueError(f"time must be present. Row {int(np.argmax(missing))} has none. Drop the row or give it a time.")
+        raise ValueError(f"time must not be missing. Row {int(np.argmax(missing))} has none. Drop the row or give it a time.")
     return np.unique(values, return_inverse=True)[1]
 
 
@@ -99,7 +105,7 @@ def check_size(test_size):
     """Return the size of a test part, a share of what there is or a number."""
     share = isinstance(test_size, float) and 0 < test_size < 1
     if not share and (not isinstance(test_size, (int, np.integer)) or isinstance(test_size, bool) or test_size < 1):
-        raise ValueError(f"test_size must be a share between 0 and 1, both excluded, or an int >= 1. Got {test_size!r}.")
+        raise ValueError(f"test_size must be a number between 0 and 1, both excluded, or an int >= 1. Got {test_size!r}.")
     return test_size
 
 
@@ -118,4 +124,4 @@ def check_folds(n_splits):
 def check_enough(n_splits, n, what):
     """Refuse more folds than there is to deal out."""
     if n < n_splits:
-        raise ValueError(f"n_splits={n_splits} is more than the number of {what}, {n}. Lower n_splits.")
+        raise ValueError(f"n_splits must be at most the number of {what}, {n}. Got {n_splits}.")

@@ -1,4 +1,4 @@
-"""Splits that hold all observations of some items or users out, so that these are cold. Know ids and times, no ratings."""
+"""Splitters that hold out all observations of some items or users, so that these are cold. They use ids and times, not ratings."""
 
 import numpy as np
 
@@ -39,7 +39,8 @@ class _ColdSplit(Splitter):
         fewest = 1 if self.by_time or self.n_splits == 1 else 0  # others than those of the first part, to train on
         if edges[0] < fewest or (np.diff(edges) == 0).any():
             raise ValueError(
-                f"n_splits={self.n_splits} and test_size={self.test_size} need more {self._role}s than there are, {n}. Lower one."
+                f"n_splits={self.n_splits} and test_size={self.test_size} need more {self._role}s than X has, which is {n}. Lower "
+                "one of them."
             )
         return edges
 
@@ -49,37 +50,38 @@ class _ColdSplit(Splitter):
         cuts = np.append(np.sort(first)[edges[:-1]], len(time))
         if cuts[0] == 0 or (np.diff(cuts) == 0).any():
             raise ValueError(
-                f"So many {self._role}s appear at one time that a part would be empty. Raise test_size or lower n_splits."
+                f"A part would be empty, because too many {self._role}s appear at the same time. Raise test_size or lower n_splits."
             )
         for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
             yield time < start, (first[code] >= start) & (first[code] < stop)
 
 
 class ColdItemSplit(_ColdSplit):
-    """Test all observations of some items and train on none of them, as of items that nobody has rated.
+    """Hold out all observations of some items, so that the model is tested on items that nobody has rated.
 
-    The items are drawn at random, each in one test part, or they are those that appeared last. A user whose every observation is
-    in the test part is unknown in training.
+    The items are drawn at random, or are those that appeared last. A user all of whose observations are in the test part is unknown
+    in training.
 
     Parameters
     ----------
     n_splits : int, default=5
-        How many test parts. Without a ``test_size`` they share the items evenly, and each item is tested once: at least 2.
+        How many test parts there are. If ``test_size`` is not passed, the items are divided evenly among the parts and each item is
+        tested once; there must then be at least 2 parts.
     by_time : bool, default=False
-        Order the items by their first observations and test the last ones: each test part is all observations of the items that
-        appeared in a stretch of time. It is trained on what was observed before that stretch, so that no item's future is known;
-        what other items were observed with since then is in neither part. The parts follow one another up to the end. Where most
-        items appear early there is little before them: then take few and small parts.
+        Split by time: order the items by their first observation, and test those that appeared last. A test part has all
+        observations of the items that appeared in one period; its training part has everything before that period, so that nothing
+        of the future is known. Later observations of other items are in neither part. The periods follow one another up to the end.
+        If most items appear early, little data come before them: use few and small test parts then.
     test_size : float or int, optional
-        Share of the items that a test part has, between 0 and 1, or their number; by default all of them over ``n_splits``, and by
-        time over ``n_splits + 1``, whose first part is only trained on. Items that appeared at the time of a cut are on its later
-        side, so that a part may have more.
+        The share of the items in a test part, between 0 and 1, or their number. By default all items divided by ``n_splits``; by
+        time, divided by ``n_splits + 1``, because the first part is only trained on. Items that appeared at the same time stay
+        together, so a part may have more.
     item : int or str, default=1
-        Column of a table that holds the items, by position or name; a container has ``item_ids``.
+        The column of a table that holds the items, by position or name. Not used for a container, which has ``item_ids``.
     time : int or str, optional
-        Column of a table that holds the time, for ``by_time``; a container has ``timestamps``.
+        The column of a table that holds the time, needed for ``by_time``. Not used for a container, which has ``timestamps``.
     random_state : int, RandomState instance or None, default=None
-        Seeds the draw. Pass an int for the same parts every time. Not used by time.
+        Seeds the random choice. Pass an int to get the same parts every time. Not used with ``by_time``.
 
     Examples
     --------
@@ -104,28 +106,30 @@ class ColdItemSplit(_ColdSplit):
 
 
 class ColdUserSplit(_ColdSplit):
-    """Test all observations of some users and train on none of them, as of users who have rated nothing.
+    """Hold out all observations of some users, so that the model is tested on users who have rated nothing.
 
-    As ``ColdItemSplit``, of users. For new users who have rated something, whose rows are folded in, see ``HeldOutUsers``.
+    It does for users what ``ColdItemSplit`` does for items. For new users who have rated something, and are folded in, see
+    ``HeldOutUsers``.
 
     Parameters
     ----------
     n_splits : int, default=5
-        How many test parts. Without a ``test_size`` they share the users evenly, and each user is tested once: at least 2.
+        How many test parts there are. If ``test_size`` is not passed, the users are divided evenly among the parts and each user is
+        tested once; there must then be at least 2 parts.
     by_time : bool, default=False
-        Order the users by their first observations and test the last ones: each test part is all observations of the users who
-        appeared in a stretch of time. It is trained on what was observed before that stretch; what other users were observed with
-        since then is in neither part. The parts follow one another up to the end.
+        Split by time: order the users by their first observation, and test those who appeared last. A test part has all
+        observations of the users who appeared in one period; its training part has everything before that period. Later
+        observations of other users are in neither part. The periods follow one another up to the end.
     test_size : float or int, optional
-        Share of the users that a test part has, between 0 and 1, or their number; by default all of them over ``n_splits``, and by
-        time over ``n_splits + 1``, whose first part is only trained on. Users who appeared at the time of a cut are on its later
-        side, so that a part may have more.
+        The share of the users in a test part, between 0 and 1, or their number. By default all users divided by ``n_splits``; by
+        time, divided by ``n_splits + 1``, because the first part is only trained on. Users who appeared at the same time stay
+        together, so a part may have more.
     user : int or str, default=0
-        Column of a table that holds the users, by position or name; a container has ``user_ids``.
+        The column of a table that holds the users, by position or name. Not used for a container, which has ``user_ids``.
     time : int or str, optional
-        Column of a table that holds the time, for ``by_time``; a container has ``timestamps``.
+        The column of a table that holds the time, needed for ``by_time``. Not used for a container, which has ``timestamps``.
     random_state : int, RandomState instance or None, default=None
-        Seeds the draw. Pass an int for the same parts every time. Not used by time.
+        Seeds the random choice. Pass an int to get the same parts every time. Not used with ``by_time``.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Ways to hold observations out, with scikit-learn's ``split``. Know users and times, no ratings and no estimator."""
+"""Splitters with scikit-learn's ``split`` method that hold observations out. They use users and times, not ratings."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -9,16 +9,17 @@ from sk_torchmf.model_selection._base import Splitter, check_enough, check_folds
 
 
 class LeaveLastOut(Splitter):
-    """Test each user's last observations, train on all before them.
+    """Hold out each user's last observations, and train on all others.
 
     Parameters
     ----------
     n : int, default=1
-        How many of each user. Users with no more than n observations are not tested.
+        How many observations of each user are held out. Users with n observations or fewer are not tested.
     user : int or str, default=0
-        Column of a table that holds the users, by position or name; a container has ``user_ids``.
+        The column of a table that holds the users, by position or name. Not used for a container, which has ``user_ids``.
     time : int or str, optional
-        Column of a table that holds the time; a container has ``timestamps``. Of equal times, the later row is the later one.
+        The column of a table that holds the time, by position or name. Not used for a container, which has ``timestamps``. Among
+        equal times the later row counts as the later one.
 
     Examples
     --------
@@ -40,18 +41,18 @@ class LeaveLastOut(Splitter):
 
 
 class LeaveRandomOut(Splitter):
-    """Test some observations of each user, drawn at random, train on all others.
+    """Hold out some observations of each user, drawn at random, and train on all others.
 
     Parameters
     ----------
     n : int, default=1
-        How many of each user. Users with no more than n observations are not tested.
+        How many observations of each user are held out. Users with n observations or fewer are not tested.
     n_splits : int, default=1
-        How many times to draw.
+        How many splits to draw.
     user : int or str, default=0
-        Column of a table that holds the users, by position or name; a container has ``user_ids``.
+        The column of a table that holds the users, by position or name. Not used for a container, which has ``user_ids``.
     random_state : int, RandomState instance or None, default=None
-        Seeds the draws. Pass an int for the same splits every time.
+        Seeds the draws. Pass an int to get the same splits every time.
 
     Examples
     --------
@@ -77,21 +78,21 @@ class LeaveRandomOut(Splitter):
 
 
 class UserKFold(Splitter):
-    """K folds within each user: every training part has about (1 - 1/K) of each user's observations.
+    """Divide the observations of each user into K folds: every training part has about (1 - 1/K) of each user's observations.
 
-    Each observation is tested once. A user's observations are spread over the folds as evenly as they can be, and so are all; a
-    user with only one is unknown in the training part of the fold that tests it.
+    Each observation is tested once. The folds are as equal in size as possible, for each user and over all. A user with a single
+    observation is unknown in the training part of the fold that tests it.
 
     Parameters
     ----------
     n_splits : int, default=5
         K, at least 2.
     shuffle : bool, default=True
-        Spread at random, instead of in the order of the observations.
+        Assign observations to folds at random, instead of in their order.
     user : int or str, default=0
-        Column of a table that holds the users, by position or name; a container has ``user_ids``.
+        The column of a table that holds the users, by position or name. Not used for a container, which has ``user_ids``.
     random_state : int, RandomState instance or None, default=None
-        Seeds the shuffling. Pass an int for the same folds every time.
+        Seeds the shuffling. Pass an int to get the same folds every time.
 
     Examples
     --------
@@ -123,17 +124,17 @@ class UserKFold(Splitter):
 
 
 class TimeSplit(Splitter):
-    """Test what came last, train on all before it: one cut in time for all users.
+    """Hold out the last observations, and train on all before them: one cut in time for all users.
 
     Parameters
     ----------
     test_size : float or int, default=0.1
-        Share of the observations that a test part has, between 0 and 1, or their number. What happened at the time of the cut is on
-        its later side, so that a part may have more.
+        The share of the observations in a test part, between 0 and 1, or their number. Observations with the time of the cut are on
+        its later side, so a part may have more.
     n_splits : int, default=1
-        How many test parts, one after another up to the end; each has all before it for training.
+        How many test parts there are. They follow one another up to the end, and each is trained on all observations before it.
     time : int or str, optional
-        Column of a table that holds the time, by position or name; a container has ``timestamps``.
+        The column of a table that holds the time, by position or name. Not used for a container, which has ``timestamps``.
 
     Examples
     --------
@@ -157,30 +158,33 @@ class TimeSplit(Splitter):
         size = count_of(self.test_size, n)
         if self.n_splits * size >= n:
             raise ValueError(
-                f"test_size={self.test_size} and n_splits={self.n_splits} leave nothing of {n} observations to train on. Lower one."
+                f"test_size={self.test_size} and n_splits={self.n_splits} leave none of the {n} observations to train on. Lower "
+                "one of them."
             )
         cuts = np.append(np.sort(time)[n - size * np.arange(self.n_splits, 0, -1)], n)  # times are ranks below n
         if cuts[0] == 0 or (np.diff(cuts) == 0).any():
-            raise ValueError("So many observations share a time that a part would be empty. Raise test_size or lower n_splits.")
+            raise ValueError(
+                "A part would be empty, because too many observations have the same time. Raise test_size or lower n_splits."
+            )
         yield from ((time < start, (time >= start) & (time < stop)) for start, stop in zip(cuts[:-1], cuts[1:], strict=True))
 
 
 class HeldOutUsers(Splitter):
-    """K folds of whole users: all that is known of a user is in one test part.
+    """Divide the users into K folds: all observations of a user are in the same test part.
 
-    Rows of a sparse matrix are users: there ``ranking_scorer`` folds a part of each in and scores the rest. Held-out users of a
-    table or container are unknown to the estimator, and are scored as such.
+    The rows of a sparse matrix are users: ``ranking_scorer`` folds a part of each held-out row in and scores the rest. Held-out
+    users of a table or container are unknown to the estimator, and are scored as unknown users.
 
     Parameters
     ----------
     n_splits : int, default=5
         K, at least 2 and at most the number of users.
     shuffle : bool, default=True
-        Deal users out at random, instead of in the order of their ids.
+        Assign users to folds at random, instead of in the order of their ids.
     user : int or str, default=0
-        Column of a table that holds the users, by position or name; a container has ``user_ids``.
+        The column of a table that holds the users, by position or name. Not used for a container, which has ``user_ids``.
     random_state : int, RandomState instance or None, default=None
-        Seeds the shuffling. Pass an int for the same folds every time.
+        Seeds the shuffling. Pass an int to get the same folds every time.
 
     Examples
     --------
@@ -213,5 +217,5 @@ def _leave_out(user, key, n):
     place, count = places(user, key)
     test = (place >= count - n) & (count > n)
     if not test.any():
-        raise ValueError(f"No user has more than n={n} observations, so none can be tested. Lower n or add observations.")
+        raise ValueError(f"At least one user must have more than n={n} observations. None has. Lower n or add observations.")
     return ~test, test

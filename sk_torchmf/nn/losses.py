@@ -1,4 +1,4 @@
-"""Pointwise losses of explicit ratings: a value for each pair, the curvature a second-order step needs, and the link."""
+"""Pointwise losses of explicit ratings: the loss of each pair, the curvature that a second-order step needs, and the link."""
 
 import math
 from collections.abc import Callable
@@ -18,31 +18,33 @@ def _identity(value):
 
 @dataclass(frozen=True)
 class PointwiseLoss:
-    """A loss of one prediction and one rating, with what a solver and ``predict`` need to know of it.
+    """A loss of one prediction and one rating, with all that a solver and ``predict`` need to know about it.
 
-    Call it as ``loss(score, rating)``: tensors of shape (n,) in, the loss of each pair out, not reduced. All parameters are
+    ``loss(score, rating)`` takes tensors of shape (n,) and returns the loss of each pair, not reduced. All parameters are
     attributes too.
 
     Parameters
     ----------
     name : str
-        What it is called.
+        The name of the loss.
     value : callable
-        ``(score, rating)`` to the loss of each pair.
+        Takes ``(score, rating)`` and returns the loss of each pair.
     curvature : callable
-        ``(score, rating)`` to an upper bound or safe value > 0 of the second derivative in the score.
+        Takes ``(score, rating)`` and returns an upper bound or another safe value > 0 of the second derivative in the score.
     response : callable, default=identity
-        Inverse link: the predicted rating of a score.
+        The inverse link: makes a predicted rating of a score.
     link : callable, default=identity
-        The score of a mean rating.
+        The link: makes a score of a mean rating.
     standardised : bool, default=True
-        Whether ratings are divided by their spread before fitting. Scores on a log or logit scale have a scale already.
+        Whether ratings are divided by their standard deviation before fitting. Scores on a log or logit scale need no such
+        division.
     robust : bool, default=False
-        Whether that spread is taken from the middle of the ratings.
+        Whether the scale of the ratings is their median absolute deviation from the median instead of the standard deviation.
     dispersion : callable, optional
-        ``(score, rating, noise)`` to what each pair says of the variance of the noise, where that is not the loss itself.
+        Takes ``(score, rating, noise)`` and returns what each pair contributes to the estimate of the noise variance, if that is
+        not the loss itself.
     check : callable, default=identity
-        Takes the ratings as an array, returns them as the loss wants them coded, raises ValueError where it cannot use them.
+        Takes the ratings as an array and returns them as the loss needs them coded; raises ValueError if it cannot use them.
     variance : callable, optional
         ``(prediction, score_variance)`` to the variance of a rating about its prediction, without the noise that a solver learns:
         NumPy arrays of one shape, predictions in the units of the ratings, variances in these units squared; a score on a log or
@@ -89,7 +91,7 @@ class PointwiseLoss:
         Returns
         -------
         Tensor of shape (n,)
-            Derivatives; detached, so that they have none themselves.
+            The derivatives, detached from the graph.
         """
         with torch.enable_grad():
             score = score.detach().requires_grad_()

@@ -14,13 +14,13 @@ class PlainMF(nn.Module):
     n_users, n_items, n_factors : int
         Sizes.
     mean : float, default=0.0
-        The score to start from, carried by a factor, see ``mean_rows``.
+        The score to start from, which a factor carries; see ``mean_rows``.
     init_std : float, default=0.1
-        Standard deviation of a row's random start, ``init_std / sqrt(n_factors)`` an entry.
+        Standard deviation of the random initial rows: that of an entry is ``init_std / sqrt(n_factors)``.
     generator : torch.Generator, optional
-        A CPU generator: initial factors are drawn on the CPU, so that devices start alike.
+        A generator on the CPU. Initial factors are drawn there, so that all devices start from the same factors.
     dtype : torch.dtype, default=torch.float32
-        Of the parameters.
+        The dtype of the parameters.
 
     Examples
     --------
@@ -49,7 +49,7 @@ class PlainMF(nn.Module):
             self.item_factors.add_(q0)
 
     def mean_rows(self, mean):
-        """Make the rows whose product is a mean: what rows without ratings shrink to.
+        """Make the rows to which rows without ratings shrink; their product is the mean.
 
         Column 0 holds the square root of the mean's size. A row can shift all its scores only along a direction in which the other
         side's mean row is not zero, so where the mean is near zero each side starts with a direction of its own.
@@ -118,17 +118,17 @@ class PlainMF(nn.Module):
         return pair_dot(self.user_factors, self.item_factors, pairs)
 
     def block(self, rows):
-        """Make the model of some users, on the same storage.
+        """Make the model of some of the users, which shares the storage of this one.
 
         Parameters
         ----------
         rows : slice
-            Which users.
+            The row numbers of these users.
 
         Returns
         -------
         PlainMF or BiasedMF
-            Of the class of this one: user parameters are views of its own, item parameters are its own.
+            A module of the same class. Its user parameters are views of those of this module, and its item parameters are the same.
         """
         part = object.__new__(type(self))
         nn.Module.__init__(part)
@@ -151,9 +151,9 @@ class BiasedMF(PlainMF):
     init_std : float, default=0.1
         Standard deviation of a row's random start, ``init_std / sqrt(n_factors)`` an entry; biases start at zero.
     generator : torch.Generator, optional
-        A CPU generator.
+        A generator on the CPU.
     dtype : torch.dtype, default=torch.float32
-        Of the parameters.
+        The dtype of the parameters.
 
     Examples
     --------
@@ -173,7 +173,7 @@ class BiasedMF(PlainMF):
         self.register_buffer("global_mean", like.new_tensor(mean))
 
     def mean_rows(self, mean):
-        """Make the rows that those without ratings shrink to, as ``rows`` lays them out: no factor, no bias.
+        """Make the rows to which rows without ratings shrink, in the layout of ``rows``: all factors and biases are zero.
 
         Parameters
         ----------
@@ -247,7 +247,7 @@ class Response(nn.Module):
     scores : torch.nn.Module
         ``forward(user, item)`` gives scores.
     loss : PointwiseLoss
-        Whose inverse link.
+        The loss whose inverse link is applied.
     limits : tuple of float, optional
         The lowest and the highest prediction.
 

@@ -1,4 +1,4 @@
-"""Ordered logit of ratings on a scale, as a loss with parameters of its own. Knows tensors only."""
+"""Ordered logit of ratings that are levels, as a loss with parameters of its own. Knows tensors only."""
 
 import numpy as np
 import torch
@@ -29,9 +29,10 @@ class OrdinalLoss(nn.Module):
     levels : array-like of shape (n_levels,)
         The distinct ratings, increasing; from 2 to 1000 of them.
     level_weights : array-like of shape (n_levels,), optional
-        The weighted number of ratings of each level, by default all alike: at the start the score 0 has these shares of the levels.
+        The weighted number of ratings of each level, by default equal. The initial cut points give the score 0 these shares of the
+        levels.
     reduction : {"mean", "sum", "none"}, default="mean"
-        What becomes of the losses of a batch, as with torch's own.
+        How the losses of a batch are combined, as in torch's own losses.
 
     Attributes
     ----------
@@ -131,12 +132,12 @@ class OrdinalLoss(nn.Module):
         return level_loss(score[..., None], edges[:-1], edges[1:]).neg().exp()
 
     def go_on_from(self, earlier):
-        """Take over the cut points of an earlier loss; those of new levels lie among them as the levels' weights say.
+        """Take over the cut points of an earlier loss; those of new levels are placed between them by the weights of the levels.
 
         Parameters
         ----------
         earlier : OrdinalLoss
-            Its levels may be others.
+            It may have other levels.
         """
         with torch.no_grad():
             fresh, known = (one.cut_points.double().cpu().numpy() for one in (self, earlier))

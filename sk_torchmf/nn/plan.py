@@ -1,4 +1,4 @@
-"""How a solver goes through its pairs, in blocks, and the one place where sums over them come together. Knows no solver."""
+"""The plan of a fit: its pairs in blocks, and the one place where sums over blocks and processes are added. Knows no solver."""
 
 import copy
 
@@ -11,7 +11,7 @@ ROWS = 2**13  # worked on at once
 
 
 class Plan:
-    """The pairs of a fit in blocks of whole users, and an accumulator for all that is summed over them.
+    """The pairs of a fit in blocks of whole users, and an accumulator for all sums over them.
 
     A solver sums over pairs, over users' rows and over blocks in no other way. What belongs to one user is complete in the user's
     block. Everything else that the pairs or the users' rows add up to, a number for each item or one for all, is given to ``add``
@@ -24,11 +24,11 @@ class Plan:
     pairs : Pairs
         The pairs of this process. Users are numbered as there.
     max_pairs : int, optional
-        About how many pairs a block has; all of them by default.
+        About how many pairs a block has. By default all pairs are in one block.
     max_users : int, optional
-        How many users a block has at most; all of them by default.
+        How many users a block has at most. By default there is no limit.
     processes : Communicator, optional
-        Those that fit one model; this one alone by default. All make the same calls of ``total``, ``largest`` and ``agreed``, in
+        The processes that fit one model; by default only this one. All of them must call ``total``, ``largest`` and ``agreed`` in
         the same order.
 
     Attributes
@@ -42,7 +42,7 @@ class Plan:
     keeps_blocks : bool
         Whether blocks stay in memory. If not, each iteration makes them anew.
     is_exact : bool
-        Whether sums have the same bits however many processes there are.
+        Whether sums are bit for bit the same for any number of processes.
 
     Examples
     --------
@@ -231,7 +231,7 @@ class Plan:
         return self.processes.largest(value)
 
     def agreed(self, *values):
-        """Take what the first process has, for what machines that are not alike may compute differently: the sign of a vector.
+        """Take the values of the first process, for results that may differ between machines, such as the sign of an eigenvector.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Losses that rank: what a user has above what the user has not, drawn or in expectation. They know scores only."""
+"""Losses that rank the items a user has above those the user does not have, for drawn negatives or in expectation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ def _identity(value):
 
 @dataclass(frozen=True)
 class RankingLoss:
-    r"""A loss of positives and of the negatives drawn for each.
+    r"""A loss of positives and of the negatives that are drawn for each of them.
 
-    Call it as ``loss(positive, negative, n_unobserved)``: scores of n positives, shape (n,), of the m negatives of each, shape
-    (n, m), and how many items each positive's user has not, shape (n,) or a number; the loss of each positive out, not reduced.
-    All parameters are attributes too.
+    ``loss(positive, negative, n_unobserved)`` takes the scores of n positives, shape (n,), the scores of m negatives for each,
+    shape (n, m), and how many items the user of each positive does not have, shape (n,) or a number. It returns the loss of each
+    positive, not reduced. All parameters are attributes too.
 
     Parameters
     ----------
     name : str
-        What it is called.
+        The name of the loss.
     value : callable
-        What is called.
+        The function that computes the loss.
     curvature : float
         Largest second derivative along a score of one positive's loss, times the items it moves: what a step must not exceed.
     expected : callable, optional
@@ -33,11 +33,11 @@ class RankingLoss:
         and every pair once, the chance of an item to be drawn up to a factor (n_items,), its sum over what a user has not and
         how many these are, both (b,). None where there is no such form for one pass over the scores.
     alpha : float, default=0.01
-        The regularisation that suits it where nothing is known of the data.
+        The default regularisation.
     user_bias : bool, default=False
-        Whether a user's bias changes the loss; where only differences of a user's scores count it cancels.
+        Whether a user's bias changes the loss. It cancels if only differences between scores of the same user count.
     response : callable, default=identity
-        Inverse link: the prediction of a score.
+        The inverse link: makes a prediction of a score.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Negatives: items that a user has not, drawn uniformly or by popularity. Knows arrays only."""
+"""Draws negatives: items that a user does not have, uniformly or by popularity. Knows arrays only."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,20 +10,21 @@ ROUNDS = 8  # of rejection, before what is left is drawn from a list of what the
 
 
 class NegativeSampler:
-    """Draws items that a user has not.
+    """Draw negatives: items that a user does not have.
 
     Parameters
     ----------
     seen : CSR array of shape (n_users, n_items)
-        Stored entries are what users have: never drawn for them.
+        The stored entries are the items that users have, which are never drawn for them.
     popularity : bool, default=False
-        Draw an item with a chance that grows as its number of users to the power 0.75 [1]_, instead of all items alike.
+        Draw an item with a probability proportional to its number of users to the power 0.75 [1]_, instead of all items with the
+        same probability.
     item_counts : ndarray of shape (n_items,), optional
-        How many users each item has, where popular ones are more often drawn; by default how many have it in ``seen``.
+        How many users each item has, for ``popularity``; by default as counted in ``seen``.
     generator : torch.Generator, optional
-        A CPU generator: draws are made on the CPU and moved, so that devices draw alike.
+        A generator on the CPU. Negatives are drawn there and then moved, so that all devices draw the same.
     device : torch.device or str, default="cpu"
-        Where the draws go.
+        The device of the result.
     uniform : callable, optional
         Where draws come from instead of ``generator``: takes places (n,), int64, and the number of a round, from 0, and returns
         uniform numbers from 0 to 1, float64. The places are those of the negatives that a call of ``draw`` asks for, one row's
@@ -32,11 +33,11 @@ class NegativeSampler:
     Attributes
     ----------
     share : ndarray of shape (n_items,), float64
-        The chance of an item, up to a factor.
+        The probability of each item, up to a common factor.
     total : ndarray of shape (n_users,), float64
-        The sum of that over what a user has not; 0 for a user who has all.
+        For each user the sum of ``share`` over the items that the user does not have; 0 for a user who has all.
     n_unobserved : ndarray of shape (n_users,), int64
-        How many items a user has not.
+        How many items each user does not have.
 
     References
     ----------
@@ -82,24 +83,24 @@ class NegativeSampler:
         Parameters
         ----------
         user : Tensor of shape (n,), int64
-            Row numbers; a user who has every item is refused.
+            Row numbers of users.
         n_negatives : int
-            How many for each.
+            How many negatives to draw for each of them.
 
         Returns
         -------
         Tensor of shape (n, n_negatives), int64
-            On the sampler's device. Draws are independent, so that the same item may come twice.
+            Item numbers, on the sampler's device. Draws are independent, so the same item may occur twice.
 
         Raises
         ------
         ValueError
-            For a user who has every item that can be drawn.
+            If a user has every item that can be drawn.
         """
         user = user.cpu()
         if not self.total.all() and not (known := torch.from_numpy(self.total)[user] > 0).all():
             at = int(user[~known][0])
-            raise ValueError(f"User {at} has every item there is to draw, so there are no negatives. Leave this user out.")
+            raise ValueError(f"User {at} has every item that can be drawn, so there are no negatives. Leave this user out.")
         rows = user.repeat_interleave(n_negatives)
         drawn = self._propose(torch.arange(len(rows), device="cpu"), 0)
         todo = self.find_seen(rows, drawn)
@@ -141,7 +142,7 @@ class NegativeSampler:
         Returns
         -------
         Tensor of shape (m,), int64
-            The places of those that were, ascending.
+            The positions of the pairs that were seen, ascending.
         """
         if len(self._keys) == 0:
             return torch.empty(0, dtype=torch.int64, device="cpu")

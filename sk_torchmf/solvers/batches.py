@@ -225,10 +225,10 @@ def even_parts(n, n_parts, shift=0.0):
 def as_scores(score, n, name):
     """A module's output as shape (n,): (n, 1) will do, and a single number for a single pair."""
     if not isinstance(score, Tensor):
-        raise TypeError(f"{name} must return a tensor, one number a pair. Got {type(score).__name__}.")
+        raise TypeError(f"{name} must return a tensor with one number per pair. Got {type(score).__name__}.")
     shape = tuple(score.shape)
     if shape == (n,):
         return score
     if shape == (n, 1) or (n == 1 and score.numel() == 1):
         return score.reshape(n)
-    raise ValueError(f"{name} must return one number a pair, shape ({n},) or ({n}, 1). Got shape {shape}.")
+    raise ValueError(f"{name} must return one number per pair, shape ({n},) or ({n}, 1). Got shape {shape}.")

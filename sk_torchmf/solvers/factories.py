@@ -28,7 +28,7 @@ def find_class(value, part, base, place):
     if isinstance(value, base):
         kind = type(value).__name__
         raise TypeError(
-            f"{part} must be a class, since every fit makes its own. Pass {part}={kind} and its arguments as {part}__*."
+            f"{part} must be a class, because every fit makes a new instance. Pass {part}={kind}, and its arguments as {part}__*."
         )
     if not isinstance(value, str):
         raise TypeError(f"{part} must be a subclass of {base.__module__}.{base.__qualname__}, or its name. Got {_name(value)}.")
@@ -48,8 +48,8 @@ def check_options(part, kind, options, given=()):
         if name in given:
             raise ValueError(f"{part}__{name} is passed by fit itself. Leave it out.")
         if accepted is not None and name not in own:
-            cure = did_you_mean(f"{part}__{name}", [f"{part}__{known}" for known in own])
-            raise ValueError(f"{part}__{name} is not a parameter of {_name(kind)}.{cure}")
+            advice = did_you_mean(f"{part}__{name}", [f"{part}__{known}" for known in own])
+            raise ValueError(f"{part}__{name} is not a parameter of {_name(kind)}.{advice}")
 
 
 def _accepted(kind):
@@ -83,15 +83,15 @@ def make_module(factory, options, sizes, n_categories, features):
     if isinstance(factory, torch.nn.Module):
         kind = type(factory).__name__
         raise TypeError(
-            f"module must be a class or a function that makes one, since every fit starts from a fresh one. Got an instance of "
-            f"{kind}; pass module={kind} and its arguments as module__*."
+            "module must be a class or a function that makes a module, because every fit makes a new one. Got an instance of "
+            f"{kind}. Pass module={kind}, and its arguments as module__*."
         )
     if not callable(factory) or (isinstance(factory, type) and not issubclass(factory, torch.nn.Module)):
-        raise TypeError(f"module must be a subclass of torch.nn.Module or a function that makes one. Got {factory!r}.")
+        raise TypeError(f"module must be a subclass of torch.nn.Module, or a function that makes a module. Got {factory!r}.")
     accepted = _accepted(factory)
     check_options("module", factory, options, given=sizes)
     if accepted is not None and not set(sizes) <= set(accepted):
-        raise TypeError(f"module {_name(factory)} must take n_users and n_items, which fit passes to it. Its own: {accepted}.")
+        raise TypeError(f"module {_name(factory)} must accept the arguments n_users and n_items. It accepts {accepted}.")
     filled = sizes | {name: n for name, n in n_categories.items() if accepted is None or name in accepted} | options
     with torch.device("cpu"):  # so that devices start alike
         module = _build("module", factory, filled)
@@ -103,7 +103,10 @@ def make_module(factory, options, sizes, n_categories, features):
         wanted = ", ".join(["user", "item", *features])
         raise TypeError(f"module {_name(factory)} must define forward({wanted}), tensors of equal length: {error}.") from None
     if not any(parameter.requires_grad for parameter in module.parameters()):
-        raise ValueError(f"module {_name(factory)} has no parameter that requires a gradient: there is nothing to train.")
+        raise ValueError(
+            f"module {_name(factory)} must have at least one parameter that requires a gradient. It has none, so there is nothing "
+            "to train."
+        )
     return module
 
 

@@ -52,8 +52,8 @@ def fold_in_ratings(data, factors, loss, features=None, *, cold_apart=False, lea
     rating = loss.check(check_size(data.ratings, "the ratings")) / scale
     if not np.abs(rating).max(initial=0) <= LARGEST:
         raise ValueError(
-            f"New users' ratings must be at most {LARGEST} times the spread of those that fit saw, {scale:.3g}. "
-            f"Got {np.abs(data.ratings).max():.3g}. Check their units."
+            f"New users' ratings must be at most {LARGEST} times the standard deviation of those that fit saw, {scale:.3g}. Got "
+            f"{np.abs(data.ratings).max():.3g}. Check their units."
         )
     weight = np.ones(len(data)) if data.weights is None else data.weights
     pointers = np.concatenate([[0], np.cumsum(np.bincount(data.user_ids, minlength=data.num_users))])

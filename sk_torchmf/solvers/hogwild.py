@@ -20,11 +20,11 @@ SHARED = (torch.optim.SGD, torch.optim.Adagrad)  # without state, or with state 
 def check_shareable(optimizer, device, n_processes):
     """Refuse what several processes cannot train together."""
     if device.type != "cpu":
-        raise ValueError(f'n_processes={n_processes} trains on the CPU only. Got device="{device}"; use n_processes=1 there.')
+        raise ValueError(f'n_processes={n_processes} needs the CPU. Got device="{device}". Use device="cpu" or n_processes=1.')
     if is_forked():
         raise ValueError(
-            f"n_processes={n_processes} has joblib start processes, for which a process that was forked may wait forever. Use "
-            "n_processes=1 here, or start this process by spawn or forkserver."
+            f"n_processes={n_processes} starts processes, which can hang in a process that was itself forked. Use n_processes=1 "
+            "here, or start this process with spawn or forkserver."
         )
     name = type(optimizer).__name__
     if type(optimizer) not in SHARED:
@@ -36,8 +36,8 @@ def check_shareable(optimizer, device, n_processes):
         values = [group[option] for group in optimizer.param_groups if group.get(option)]
         if values:
             raise ValueError(
-                f"n_processes={n_processes} cannot share what {name} keeps for optimizer__{option}={values[0]}. Use {option} 0 or "
-                "n_processes=1."
+                f"n_processes={n_processes} cannot share the state that {name} keeps for optimizer__{option}={values[0]}. Use "
+                f"optimizer__{option}=0 or n_processes=1."
             )
 
 
@@ -97,7 +97,7 @@ class Hogwild:
                 done = Parallel(n_jobs=n)(delayed(task)(*self.arrays, slice(at, None, n), seed) for at, seed in enumerate(seeds))
         except PicklingError as error:
             name = type(trainer.module).__name__
-            raise ValueError(f"module {name} or its loss cannot travel to another process: {error}.") from error
+            raise ValueError(f"module {name} or its loss cannot be sent to another process: {error}.") from error
         trainer.optimizer.step()  # without gradients it moves nothing; a scheduler wants to see it
         return tuple(map(sum, zip(*done, strict=True)))
 

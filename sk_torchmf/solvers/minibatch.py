@@ -193,7 +193,7 @@ class Epochs(Solver):
         self.n_epochs += 1
         total, n = self.batches(self.trainer) if callable(self.batches) else one_pass(self.trainer, self.batches)
         if n == 0:
-            raise ValueError(f"batches gave nothing in epoch {self.n_epochs}. It must be iterable anew in every epoch.")
+            raise ValueError(f"batches must be iterable again in every epoch. It yielded nothing in epoch {self.n_epochs}.")
         self.trainer.end_epoch()
         mean_loss = total / n
         if math.isfinite(mean_loss):

@@ -31,8 +31,8 @@ class SharedTrainer(Trainer):
         """Refuse what is no sum over processes; take over what the first process's module and loss start from."""
         if isinstance(self.optimizer, torch.optim.LBFGS):
             raise ValueError(
-                "distributed=True takes no optimizer LBFGS, whose line search asks for the loss of all pairs many times a step. "
-                "Use another optimizer, or distributed=False."
+                "distributed=True does not support the optimizer LBFGS, whose line search needs the loss of all pairs many times "
+                "per step. Use another optimizer, or distributed=False."
             )
         loss = self.loss.loss
         if "sum" in (getattr(loss, "reduction", None), self.loss.options.get("reduction")):
@@ -64,7 +64,7 @@ class SharedTrainer(Trainer):
             if not same:
                 raise DistributedError(
                     f"{name} has come to differ between rank 0 and rank {self.processes.rank}, and it must be the same on all. A "
-                    "module must make of equal parameters and pairs equal scores: keep what it draws or counts in buffers."
+                    "module must return equal scores for equal parameters and pairs: keep what it draws or counts in buffers."
                 )
             tensor.copy_(first)
 

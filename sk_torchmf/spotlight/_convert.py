@@ -6,34 +6,34 @@ import numpy as np
 
 from sk_torchmf.interactions import as_interactions, is_interactions
 
-_CURE = (
+_ADVICE = (
     "Spotlight, the recommender, is not on PyPI, whose project of that name is a library for validating data: take it from its "
     "repository, pip install git+https://github.com/maciejkula/spotlight"
 )
 
 
 def from_spotlight(interactions):
-    """Take Spotlight's container over, so that scikit-learn can slice it.
+    """Convert Spotlight's container to ours, which scikit-learn can slice.
 
     Parameters
     ----------
     interactions : spotlight.interactions.Interactions
-        Or another object with its attributes; ours is returned as it is.
+        Spotlight's container, or another object with its attributes. Ours is returned as it is.
 
     Returns
     -------
     Interactions
-        On the same arrays, of the same dtypes and sizes: nothing is copied, nothing lost.
+        The same data. The arrays are not copied.
 
     Raises
     ------
     TypeError
-        For anything else, Spotlight's ``SequenceInteractions`` too: sequence models are out of scope.
+        If ``interactions`` is anything else, including Spotlight's ``SequenceInteractions``: sequence models are not supported.
 
     Examples
     --------
-    ``data`` being Spotlight's, ``GridSearchCV(estimator, grid).fit(from_spotlight(data))`` holds out single observations; the
-    object itself can go into ``fit``, ``predict`` and ``score``, but not into a search, which has to slice it.
+    If ``data`` is Spotlight's container, ``GridSearchCV(estimator, grid).fit(from_spotlight(data))`` holds out single observations.
+    The container itself can be passed to ``fit``, ``predict`` and ``score``, but not to a search, which has to slice it.
 
     >>> from types import SimpleNamespace
     >>> import numpy as np
@@ -46,34 +46,34 @@ def from_spotlight(interactions):
 
 
 def to_spotlight(interactions, *, id_dtype=None):
-    """Make Spotlight's container of ours, for its splits, its shuffles and ``to_sequence``.
+    """Convert our container to Spotlight's, for Spotlight's splits, shuffles and ``to_sequence``.
 
-    Its models and its evaluation take ours as it is.
+    Spotlight's models and evaluation accept our container as it is, without this.
 
     Parameters
     ----------
     interactions : Interactions
-        At least one observation, which Spotlight needs. For a sparse matrix pass ``Interactions.from_matrix(matrix)``.
+        The data, with at least one observation. For a sparse matrix pass ``Interactions.from_matrix(matrix)``.
     id_dtype : dtype, optional
-        Of the ids; by default the one they have. Spotlight's ``user_based_train_test_split`` takes ``numpy.int32`` only.
+        The dtype of the ids; by default they keep theirs. Spotlight's ``user_based_train_test_split`` needs ``numpy.int32``.
 
     Returns
     -------
     spotlight.interactions.Interactions
-        On the same arrays, of the same dtypes and sizes: nothing is copied, nothing lost, but for ids of another ``id_dtype``.
+        The same data. The arrays are not copied, except for ids of another ``id_dtype``.
 
     Raises
     ------
     ImportError
-        Where Spotlight is not installed, or the unrelated project of that name on PyPI is.
+        If Spotlight is not installed, or the unrelated project of the same name on PyPI is installed instead.
     TypeError
-        For what is no container of pairs.
+        If ``interactions`` is not such a container.
     ValueError
-        For no observations, and for ids that ``id_dtype`` cannot hold.
+        If there are no observations, or ``id_dtype`` cannot hold the ids.
 
     Examples
     --------
-    Where Spotlight is installed, its split of users takes what this gives::
+    If Spotlight is installed, its split by users accepts the result::
 
         from spotlight.cross_validation import user_based_train_test_split
 
@@ -82,7 +82,7 @@ def to_spotlight(interactions, *, id_dtype=None):
     data = check_container(interactions, "interactions")
     container = _import_interactions()
     if len(data.user_ids) == 0:
-        raise ValueError("interactions has no observations, and Spotlight's container needs at least one.")
+        raise ValueError("interactions must have at least one observation, because Spotlight's container needs one.")
     users, items = (
         _as_dtype(np.asarray(ids), id_dtype, name) for name, ids in (("user_ids", data.user_ids), ("item_ids", data.item_ids))
     )
@@ -115,8 +115,8 @@ def _import_interactions():
         from spotlight.interactions import Interactions
     except ImportError as error:
         if error.name == "spotlight":
-            raise ImportError(f"Spotlight is not installed. {_CURE}", name="spotlight") from None
+            raise ImportError(f"Spotlight is not installed. {_ADVICE}", name="spotlight") from None
         found = importlib.util.find_spec("spotlight")
         place = found.origin if found else "sys.path"
-        raise ImportError(f"The package spotlight at {place} has no interactions ({error}). {_CURE}", name="spotlight") from error
+        raise ImportError(f"The package spotlight at {place} has no interactions ({error}). {_ADVICE}", name="spotlight") from error
     return Interactions

@@ -28,16 +28,16 @@ LOSSES = {"poisson": "poisson", "logistic": "logistic"}  # what ratings these de
 
 @documented()
 class SpotlightEstimator(ModulePredictor):
-    """A factorization model of Spotlight as an estimator, to tune and compare as any other.
+    """Wrap a factorization model of Spotlight as an estimator, which can be tuned and compared like any other.
 
     Parameters
     ----------
     model : class
         ``ExplicitFactorizationModel`` or ``ImplicitFactorizationModel`` of Spotlight, or a class with the same constructor
-        parameters, ``fit(interactions)`` and ``predict(user_ids, item_ids)``. Sequence models are out of scope.
+        parameters, ``fit(interactions)`` and ``predict(user_ids, item_ids)``. Sequence models are not supported.
     ranking : bool, default=None
-        Whether observations are positives to rank: ``fit`` then needs no ratings, and ``score`` is NDCG@10. None takes a class for
-        that whose name, or a base's, has "Implicit" in it.
+        Whether observations are positives to rank: ``fit`` then needs no ratings, and ``score`` is NDCG@10. By default it is True
+        for a class whose name, or the name of a base class, contains "Implicit".
     @handle_unknown
         An id without an observation is one that ``fit`` did not see: Spotlight itself predicts by its initial factors.
     @clip
@@ -45,10 +45,10 @@ class SpotlightEstimator(ModulePredictor):
     @user
     @item
     random_state : int, RandomState instance or None, default=None
-        Seeds the model, which gets a RandomState of its own. Spotlight seeds torch's global generators too; they are put back,
-        and fits in several threads wait for each other.
+        Seeds the model, which gets a RandomState of its own. Spotlight also seeds torch's global generators. They are restored
+        after the fit, and fits in several threads wait for each other.
     verbose : int, default=0
-        1 lets the model print its epochs.
+        With 1 the model prints its epochs.
     **options
         ``model__*``: arguments of the model's constructor, parameters as any other.
 
@@ -57,7 +57,7 @@ class SpotlightEstimator(ModulePredictor):
     model_ : object
         The trained Spotlight model.
     module_ : torch.nn.Module or None
-        Its network; None where it keeps none.
+        Its network; None if it has none.
     @users_, items_
         What the model takes for user 3 is ``users_[3]``.
     @n_users_, n_items_
@@ -79,17 +79,17 @@ class SpotlightEstimator(ModulePredictor):
 
     Notes
     -----
-    Every ``fit`` makes a model anew. Spotlight takes no weights: a container's are ignored but for zero, which drops the
-    observation.
+    Every ``fit`` makes a new model. Spotlight takes no weights: those of a container are ignored, except that a weight of zero
+    drops the observation.
 
-    Spotlight cannot take a step on a single observation. Where the last batch would have just one, batches are made larger by one,
-    or as many as it takes; a single pair is predicted twice. It cannot work with ``embedding_dim=1``, and stops with "Degenerate
-    epoch loss" where the loss of an epoch is exactly zero. It is pickled with its optimizer; with ``model__use_cuda=True`` it
-    stays there.
+    Spotlight cannot take a step on a single observation. If the last batch would have just one, batches are made larger until it
+    has more. A single pair is predicted twice. Spotlight does not work with ``embedding_dim=1``, and stops with "Degenerate epoch
+    loss" if the loss of an epoch is exactly zero. The model is pickled with its optimizer; with ``model__use_cuda=True`` it stays
+    on the GPU.
 
     Examples
     --------
-    Here a class of one's own that has what Spotlight's have, where one would write ``ExplicitFactorizationModel``:
+    The example uses a class of its own in the place of ``ExplicitFactorizationModel``:
 
     >>> import numpy as np
     >>> from sk_torchmf import Interactions
@@ -150,14 +150,14 @@ class SpotlightEstimator(ModulePredictor):
     @_fit_context(prefer_skip_nested_validation=True)
     @documented()
     def fit(self, X, y=None):
-        """Make a model and train it.
+        """Make a new model and train it.
 
         Parameters
         ----------
         X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
-            As the other estimators take it.
+            The data, in the same forms as for the other estimators.
         @y
-            Where positives are ranked it is not required, and only tells those of zero from the others.
+            If positives are ranked it is optional, and observations whose ``y`` is zero are dropped.
 
         Returns
         -------
@@ -171,7 +171,7 @@ class SpotlightEstimator(ModulePredictor):
         reading, _ = reading.observed()
         data = reading.data
         if len(data) < 2:
-            raise ValueError("X has n_samples=1 observation, and Spotlight cannot take a step on a single one. Pass at least 2.")
+            raise ValueError("X has n_samples=1 observation, but Spotlight cannot train on a single one. Pass at least 2.")
         sizes = {"num_users": len(reading.users), "num_items": len(reading.items)}
         data = Interactions(data.user_ids, data.item_ids, data.ratings, **sizes)
         counts = tuple(
@@ -216,18 +216,18 @@ class SpotlightEstimator(ModulePredictor):
         Raises
         ------
         TypeError
-            Where the model keeps no network as Spotlight's do.
+            If the model has no network.
         """
         check_is_fitted(self, "module_")
         if self.module_ is None:
-            raise TypeError(f"to_module needs a model with a network. {type(self.model_).__name__} keeps none.")
+            raise TypeError(f"to_module needs a model with a network. {type(self.model_).__name__} has none.")
         return super().to_module().cpu()
 
     def _make(self, seed, n):
         """A fresh model, for a fit to n observations."""
         kind, options = self.model, self._options("model")
         if getattr(kind, "__module__", "").startswith("spotlight.sequence"):
-            raise TypeError(f"model={kind.__name__} is a sequence model, which is out of scope. Pass a factorization model.")
+            raise TypeError(f"model={kind.__name__} is a sequence model, which is not supported. Pass a factorization model.")
         check_options("model", kind, options, given=("random_state",))
         options = {name: copy.deepcopy(value) if isinstance(value, torch.nn.Module) else value for name, value in options.items()}
         size = options.get("batch_size", _default(kind, "batch_size"))
@@ -248,8 +248,8 @@ class SpotlightEstimator(ModulePredictor):
     def _knowing(self, user_features, item_features):
         if user_features is not None or item_features is not None:
             raise ValueError(
-                "user_features and item_features are not for Spotlight's models, which take none. Use TorchFactorization, with a "
-                "module whose forward takes them."
+                "user_features and item_features must be None, because Spotlight's models take no features. Use "
+                "TorchFactorization with a module whose forward takes them."
             )
         return self
 

@@ -1,4 +1,4 @@
-"""Spotlight's evaluation: its signatures and its values, in blocks of users where the model can score them."""
+"""Spotlight's evaluation with the same signatures and values, in blocks of users for models that can score them."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,14 +19,14 @@ LOWEST = -float(np.finfo(np.float32).max)  # what the score of a train item beco
 
 
 def rmse_score(model, test):
-    """Root mean squared error, as Spotlight's ``rmse_score``.
+    """Compute the root mean squared error, as Spotlight's ``rmse_score`` does.
 
     Parameters
     ----------
     model : fitted model
         An estimator of this package, or anything with ``predict(user_ids, item_ids)``.
     test : Interactions
-        Ours or Spotlight's, with ratings.
+        The ratings to compare with, in our container or Spotlight's.
 
     Returns
     -------
@@ -52,36 +52,36 @@ def rmse_score(model, test):
 
 
 def mrr_score(model, test, train=None, *, progress=False):
-    r"""Mean reciprocal rank of all of a user's test items, as Spotlight's ``mrr_score``.
+    r"""Compute the mean reciprocal rank of all of a user's test items, as Spotlight's ``mrr_score`` does.
 
     Parameters
     ----------
     model : fitted model
         An estimator of this package, or anything whose ``predict(user)`` gives the scores of all items.
     test : Interactions
-        The test items, ours or Spotlight's; ids are positions, ratings are not looked at, a pair counts once.
+        The test items, in our container or Spotlight's. Ids are positions, ratings are ignored, and a repeated pair counts once.
     train : Interactions, optional
-        Items that are ranked behind all others. One that is a test item too has the mean of the last ranks.
+        Items that are ranked after all others. One that is a test item too has the mean of the last ranks.
     progress : bool, default=False
-        Show on stderr how far it is: a bar where tqdm is there, else a line for every tenth of the users.
+        Show progress on stderr: a tqdm bar if tqdm is installed, else a line for every tenth of the users.
 
     Returns
     -------
     ndarray of shape (n,), float64
-        A value for each user with a test item, in the order of the users.
+        One value for each user with a test item, in the order of the users.
 
     Notes
     -----
-    For the test items T of a user it is :math:`\frac{1}{|T|} \sum_{i \in T} 1 / \mathrm{rank}_i`, while ``metrics.reciprocal_rank``
-    is that of the *first* test item in the list, as the name is used in the field. Tied items share the mean of their ranks. A user
-    of whom a score is NaN has NaN.
+    For the test items T of a user the value is :math:`\frac{1}{|T|} \sum_{i \in T} 1 / \mathrm{rank}_i`, while
+    ``metrics.reciprocal_rank`` counts only the *first* test item in the list, which is the usual meaning of the name. Tied items
+    share the mean of their ranks. A user with a score that is NaN has the value NaN.
 
-    Estimators of this package score users in blocks, in float64 as ``predict(user)`` does; their values are those of Spotlight's
-    own function (but where two scores lie within float rounding of each other, which a product of matrices and a product with one
-    vector may order differently). Of all other models ``predict(user)`` is called a user at a time.
+    Estimators of this package score users in blocks, in float64 as ``predict(user)`` does. The values are those of Spotlight's own
+    function, except that two scores which differ only by rounding may be ordered differently. For all other models
+    ``predict(user)`` is called for one user at a time.
 
-    The extra memory is some 30 MiB and what ``tocsr()`` of ``test`` and ``train`` takes, however many users there are. A catalogue
-    of more than 2**18 items takes a user at a time and some 100 bytes an item.
+    The extra memory is some 30 MiB, plus that of ``tocsr()`` of ``test`` and ``train``, whatever the number of users. With more
+    than 2**18 items, users are scored one at a time, with some 100 bytes per item.
 
     Examples
     --------
@@ -105,33 +105,34 @@ def mrr_score(model, test, train=None, *, progress=False):
 
 
 def precision_recall_score(model, test, train=None, k=10, *, progress=False):
-    """Precision and recall of the first k items, as Spotlight's ``precision_recall_score``.
+    """Compute precision and recall of the first k items, as Spotlight's ``precision_recall_score`` does.
 
     Parameters
     ----------
     model : fitted model
         An estimator of this package, or anything whose ``predict(user)`` gives the scores of all items.
     test : Interactions
-        The test items, ours or Spotlight's; ids are positions, ratings are not looked at, a pair counts once.
+        The test items, in our container or Spotlight's. Ids are positions, ratings are ignored, and a repeated pair counts once.
     train : Interactions, optional
-        Items that are ranked behind all others; where k is larger than what else there is, they fill up the list.
+        Items that are ranked after all others. If k is larger than the number of other items, they fill up the list.
     k : int or array of int, default=10
-        Lengths of the list. More than there are items is as many as there are.
+        Lengths of the list; at most the number of items counts.
     progress : bool, default=False
         As for ``mrr_score``.
 
     Returns
     -------
     precision : ndarray of shape (n,), or (n, len(k)) for an array, float64
-        A row for each user with a test item. As in Spotlight axes of length 1 are dropped: of a single user, of an array of one k.
+        One row for each user with a test item. As in Spotlight, axes of length 1 are dropped: for a single user, and for an array
+        of one k.
     recall : ndarray of the same shape, float64
         Likewise.
 
     Notes
     -----
-    Of tied items the one with the lower number comes first. Spotlight sorts by ``numpy.argsort``, which is not stable: where a tie
-    straddles the k-th place, which of its items is in the list depends there on the version of NumPy and on the processor, and
-    the values may differ by a hit. Otherwise they are the same. Blocks and memory are those of ``mrr_score``.
+    Among tied items the one with the lower number comes first. Spotlight sorts with ``numpy.argsort``, which is not stable: if
+    items around the k-th place are tied, those in Spotlight's list depend on the version of NumPy and on the processor, and the
+    values may differ by a hit. Otherwise they are the same. Blocks and memory are those of ``mrr_score``.
 
     Examples
     --------
@@ -171,7 +172,8 @@ def _read(test, train):
     users = np.flatnonzero(np.diff(test.indptr))
     if train is not None and len(users) and users[-1] >= train.shape[0]:
         raise ValueError(
-            f"train has {train.shape[0]} users, and user {users[-1]} has test items. Give both the same num_users, as a split does."
+            f"train must have as many users as test. It has {train.shape[0]}, and test has items of user {users[-1]}. Give both "
+            "the same num_users."
         )
     return test, train, users
 
@@ -200,7 +202,8 @@ def _score(model, users, test, train, shown=None):
 def _check_items(data, scores, name):
     if data.shape[1] > scores.shape[1] and data.nnz and data.indices.max() >= scores.shape[1]:
         raise ValueError(
-            f"{name} has item {data.indices.max()}, and the model scores {scores.shape[1]} items. Fit it with num_items as large."
+            f"{name} has item {data.indices.max()}, but the model scores only {scores.shape[1]} items. Fit the model with a "
+            "larger num_items."
         )
 
 
@@ -213,7 +216,7 @@ def _many_users(model, users):
         known &= model.user_counts_[np.where(known, users, 0)] > 0
         if not known.all():
             raise ValueError(
-                f'test has items of user {users[~known][0]}, whom fit did not see. Drop the user, or use handle_unknown="mean".'
+                f'test has items of user {users[~known][0]}, who was not seen in fit. Drop the user, or use handle_unknown="mean".'
             )
     return lambda block: model.predict(block[:, None], model.items_)
 

@@ -1,4 +1,4 @@
-"""What a Spotlight model has learned, as a fitted estimator of ours."""
+"""Converts a trained Spotlight model to a fitted estimator of this package."""
 
 import torch
 from sklearn.exceptions import NotFittedError
@@ -12,38 +12,40 @@ IMPLICIT = {"pointwise": "bpr", "bpr": "bpr", "hinge": "hinge", "adaptive_hinge"
 
 
 def weights_from_spotlight(model, train=None):
-    r"""Take a trained Spotlight factorization over into a fitted estimator.
+    r"""Convert a trained Spotlight factorization to a fitted estimator.
 
     Parameters
     ----------
     model : ExplicitFactorizationModel or ImplicitFactorizationModel
-        Trained, with a ``BilinearNet``, which is the default.
+        A trained model with a ``BilinearNet``, which is the default.
     train : Interactions, optional
-        What it was trained on, ours or Spotlight's. Without it nothing is known to be seen: ``recommend`` leaves nothing out,
-        every id counts as known, predictions have no limits for ``clip``, and new users cannot be folded in.
+        The data that it was trained on, in our container or Spotlight's. Without it no item counts as seen: ``recommend`` leaves
+        none out, every id counts as known, ``clip`` has no limits, and new users cannot be folded in.
 
     Returns
     -------
     BiasedMatrixFactorization or ImplicitMatrixFactorization
-        Its predictions are the model's to float32 rounding, for every user and item: raw scores of a model that ranks, ratings of
-        one that predicts them (exp or sigmoid of the score for the losses ``poisson`` and ``logistic``). ``user_factors_`` and
-        ``item_factors_`` are the model's embeddings, biases are the model's less their means, whose sum is ``global_mean_``. On
-        the CPU, on arrays of its own; ``clone`` and ``fit`` train one of the same shape anew, by our losses.
+        Its predictions are those of the model up to float32 rounding, for every user and item: raw scores for a model that ranks,
+        ratings for one that predicts them (exp or sigmoid of the score for the losses ``poisson`` and ``logistic``).
+        ``user_factors_`` and ``item_factors_`` are the model's embeddings. The biases are the model's minus their means, and the
+        sum of the means is ``global_mean_``. The arrays are copies on the CPU. ``clone`` and ``fit`` train a new model of the same
+        shape, with the losses of this package.
 
     Raises
     ------
     TypeError
-        For a sequence model, or one whose representation has no user and item embeddings and biases.
+        If the model is a sequence model, or its network has no user and item embeddings and biases.
 
     Notes
     -----
-    New users are folded in with the users' own distribution as the prior: a Gaussian with mean and covariance of their rows, and,
-    for ratings, the mean squared error on ``train`` as the noise. An estimator that ranks folds in by our loss of the same name
-    (``bpr`` is :math:`-\log \sigma` here, and stands in for ``pointwise``) with that loss's own regularisation.
+    New users are folded in with the distribution of the users' rows as the prior: a Gaussian with the mean and covariance of these
+    rows and, for ratings, the mean squared error on ``train`` as the noise. An estimator that ranks uses the loss of the same name
+    in this package (``bpr`` is :math:`-\log \sigma` here, and is also used for ``pointwise``), with the default regularisation of
+    that loss.
 
     Examples
     --------
-    ``theirs`` being a fitted ``spotlight.factorization.explicit.ExplicitFactorizationModel``::
+    If ``theirs`` is a fitted ``spotlight.factorization.explicit.ExplicitFactorizationModel``::
 
         model = weights_from_spotlight(theirs, train)
         items, scores = model.recommend(k=5)
@@ -59,11 +61,11 @@ def weights_from_spotlight(model, train=None):
     data = None if train is None else as_interactions(check_container(train, "train"))
     if data is not None and (data.num_users, data.num_items) != (len(users), len(items)):
         raise ValueError(
-            f"train must be what model was trained on, with {len(users)} users and {len(items)} items. "
-            f"Got {data.num_users} and {data.num_items}."
+            f"train must be the data that model was trained on, with {len(users)} users and {len(items)} items. Got "
+            f"{data.num_users} and {data.num_items}."
         )
     if data is not None and data.ratings is None and model._loss in EXPLICIT:
-        raise ValueError("train has no ratings, which model was trained on. Pass Interactions with ratings.")
+        raise ValueError("train must have the ratings that model was trained on. It has none. Pass Interactions with ratings.")
     return estimator.set_factors(users, items, user_bias, item_bias, interactions=data, n_iter=model._n_iter)
 
 
@@ -71,7 +73,7 @@ def _read_net(model):
     """Factors (n, k) and biases (n,) of both sides, float32, copies on the CPU."""
     net = getattr(model, "_net", None)
     if net is None and hasattr(model, "_net"):
-        raise NotFittedError("model is not trained: it has no embeddings yet. Call its fit first.")
+        raise NotFittedError("model must be trained, and it has no embeddings yet. Call its fit first.")
     names = "user_embeddings", "item_embeddings", "user_biases", "item_biases"
     if not all(hasattr(net, name) for name in names) or not hasattr(model, "_loss"):
         raise TypeError(

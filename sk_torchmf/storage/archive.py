@@ -92,11 +92,11 @@ def replacing(path, *, temporary=None):
     target = os.path.realpath(path)
     folder = os.path.dirname(target)
     if os.path.isdir(target):
-        raise IsADirectoryError(errno.EISDIR, "This is a folder; give the name of a file in it", path)
+        raise IsADirectoryError(errno.EISDIR, "path must name a file, and this is a folder. Name a file in it", path)
     if os.path.exists(target) and not os.path.isfile(target):
-        raise ValueError(f"{path} is there and no ordinary file. Give the name of a file.")
+        raise ValueError(f"path must name an ordinary file. {path} is something else.")
     if not os.path.isdir(folder):
-        raise FileNotFoundError(errno.ENOENT, "The folder to save in does not exist; make it first", folder)
+        raise FileNotFoundError(errno.ENOENT, "The folder to save in does not exist. Make it first", folder)
     place = os.path.join(folder, temporary or f".sk_torchmf-{secrets.token_hex(8)}.tmp")
     try:
         yield place
@@ -162,13 +162,13 @@ def read(path):
             header = _read_header(archive)
         if header["version"] > FORMAT:
             raise ValueError(
-                f"{path} was written by a newer sk_torchmf ({str(header.get('written_by'))[:40]}): its format is "
-                f"{header['version']}, and sk_torchmf {__version__} knows those up to {FORMAT}. Upgrade sk_torchmf."
+                f"{path} was written by a newer sk_torchmf ({str(header.get('written_by'))[:40]}): it has format "
+                f"{header['version']}, and sk_torchmf {__version__} reads formats up to {FORMAT}. Upgrade sk_torchmf."
             )
         with naming(path):
             members = _check_members(archive, os.fstat(file.fileno()).st_size)
             if list(members) != header.get("arrays"):
-                raise ValueError("its parts are not those that it should have")
+                raise ValueError("it does not have the parts that it should have")
             return header["meta"], {name: _read_array(archive, member) for name, member in members.items()}
 
 
@@ -181,8 +181,7 @@ def naming(path):
     except (*wrong, AttributeError) as error:  # RuntimeError: encryption, an unknown compression, too deep a nesting
         reason = str(error).rstrip(".") or type(error).__name__
         raise ValueError(
-            f"{path} is not a whole file that save of sk_torchmf wrote: {reason}. Save it again; what another program wrote is "
-            "loaded by that program."
+            f"{path} is not a complete file of sk_torchmf: {reason}. Save the model again with its save method."
         ) from None
 
 
@@ -199,7 +198,7 @@ def _read_header(archive):
 
 def _check_plain(member):
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 or member.file_size != member.compress_size:
-        raise ValueError(f"{member.filename[:80]} is compressed or encrypted, which no part of such a file is")
+        raise ValueError(f"its part {member.filename[:80]} is compressed or encrypted, which save does not do")
     return member
 
 
@@ -211,7 +210,7 @@ def _check_members(archive, size):
         if member.filename == META:
             continue
         if name == member.filename or not re.fullmatch(r"[\w.\-]{1,200}", name):
-            raise ValueError(f"it has a part {member.filename[:80]!r}, which no such file has")
+            raise ValueError(f"it has a part {member.filename[:80]!r}, which save does not write")
         members[name] = _check_plain(member)
     if len(archive.infolist()) != len(members) + 1:
         raise ValueError("two of its parts have one name")
@@ -226,16 +225,16 @@ def _read_array(archive, member):
         length = struct.unpack("<H", start[8:])[0]
         header = _HEADER.fullmatch(file.read(length)) if start[:8] == _MAGIC else None
         if header is None or not _DTYPE.fullmatch(header[1].decode("ascii")):
-            raise ValueError(f"{member.filename} is no array of numbers, text or times")
+            raise ValueError(f"its part {member.filename} is not an array of numbers, text or times")
         dtype, shape = np.dtype(header[1].decode("ascii")), tuple(int(n) for n in header[3].replace(b",", b" ").split())
         n_bytes = math.prod(shape) * dtype.itemsize
         if 10 + length + n_bytes != member.file_size:
-            raise ValueError(f"{member.filename} says it has {n_bytes} bytes of shape {shape}, and has another number")
+            raise ValueError(f"its part {member.filename} does not have the {n_bytes} bytes that its shape {shape} needs")
         values = np.empty(shape, dtype, "F" if header[2] == b"True" else "C")
         flat = values.reshape(-1, order="A").view(np.uint8)
         for at in range(0, n_bytes, CHUNK):
             part = file.read(min(CHUNK, n_bytes - at))
             flat[at : at + len(part)] = np.frombuffer(part, np.uint8)  # a short part does not get past the checksum
         if file.read(1):
-            raise ValueError(f"{member.filename} goes on behind its end")
+            raise ValueError(f"its part {member.filename} has bytes after its end")
     return values.astype(dtype.newbyteorder("="), copy=False)

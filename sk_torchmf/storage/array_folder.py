@@ -100,7 +100,7 @@ def building(path, kind):
     parent, name = os.path.split(target)
     _check_free(path, target)
     if not os.path.isdir(parent):
-        raise FileNotFoundError(errno.ENOENT, "The folder to build in does not exist; make it first", parent)
+        raise FileNotFoundError(errno.ENOENT, "The folder to build in does not exist. Make it first", parent)
     temporary = os.path.join(parent, f".{name}.building")
     lock = _begin(temporary, path)
     try:
@@ -122,9 +122,7 @@ def building(path, kind):
 
 def _check_free(path, target):
     if os.path.lexists(target):
-        raise FileExistsError(
-            errno.EEXIST, "There is something already. Name a folder that is not there yet, or remove this one first", path
-        )
+        raise FileExistsError(errno.EEXIST, "The folder must not exist yet. Name another one, or remove this one first", path)
 
 
 def _begin(temporary, path):
@@ -149,7 +147,7 @@ def _lock(file, path):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise FileExistsError(
-            errno.EEXIST, "Another process is building this folder now. Wait for it, or name another", path
+            errno.EEXIST, "Another process is building this folder. Wait for it, or name another folder", path
         ) from None
     except OSError:  # a file system without locks
         return
@@ -207,13 +205,13 @@ class ArrayFolder:
         except (FileNotFoundError, NotADirectoryError):
             raise ValueError(f"{wrong}: it has no {MANIFEST}.") from None
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{wrong}, or it is damaged: {MANIFEST} is no JSON ({error}).") from None
+            raise ValueError(f"{wrong}, or it is damaged: {MANIFEST} is not valid JSON ({error}).") from None
         if not isinstance(found, dict) or found.get("format") != f"sk_torchmf {kind}" or type(found.get("version")) is not int:
             raise ValueError(f"{wrong}: {MANIFEST} does not say that it is one.")
         if found["version"] > FORMAT:
             raise ValueError(
-                f"{self.path} was written by a newer sk_torchmf ({str(found.get('written_by'))[:40]}): its format is "
-                f"{found['version']}, and sk_torchmf {__version__} knows those up to {FORMAT}. Upgrade sk_torchmf."
+                f"{self.path} was written by a newer sk_torchmf ({str(found.get('written_by'))[:40]}): it has format "
+                f"{found['version']}, and sk_torchmf {__version__} reads formats up to {FORMAT}. Upgrade sk_torchmf."
             )
         if not isinstance(found.get("meta"), dict) or not _are_files(found.get("files")):
             raise ValueError(f"{wrong}, or it is damaged: {MANIFEST} does not list its files.")
@@ -223,7 +221,7 @@ class ArrayFolder:
         return os.path.join(self.path, f"{name}.npy")
 
     def _fail(self, problem):
-        raise ValueError(f"{self.path} is not whole: {problem}. Build it again.")
+        raise ValueError(f"{self.path} is incomplete or damaged: {problem}. Build it again.")
 
     def __contains__(self, name):
         return name in self._files

@@ -18,7 +18,7 @@ from sk_torchmf.storage.packing import pack, unpack
 from sk_torchmf.storage.parts import PartsFolder
 
 FORMAT = 3
-CURE = "Delete it to fit from scratch, or name another file with checkpoint."
+ADVICE = "Delete it to fit from scratch, or name another file with checkpoint."
 WITHOUT_EFFECT = ("checkpoint", "clip", "handle_unknown", "verbose")  # on training
 
 
@@ -50,9 +50,11 @@ class Checkpoint:
             return None
         except ValueError as error:
             reason = str(error).partition(": ")[2].partition(". Save it again")[0] or str(error).rstrip(".")
-            raise ValueError(f"checkpoint {self.path} is truncated, damaged or no checkpoint: {reason}. {CURE}") from None
+            raise ValueError(
+                f"checkpoint {self.path} is not a checkpoint, or is truncated or damaged: {reason}. {ADVICE}"
+            ) from None
         if meta.get("kind") != "checkpoint" or not isinstance(meta.get("fingerprint"), dict):
-            raise ValueError(f"checkpoint {self.path} is no checkpoint, but another file of sk_torchmf. {CURE}")
+            raise ValueError(f"checkpoint {self.path} is another file of sk_torchmf, not a checkpoint. {ADVICE}")
         self._check(meta["fingerprint"])
         return unpack(meta["content"], arrays)
 
@@ -61,7 +63,7 @@ class Checkpoint:
         different = [name for name in {**self.fingerprint, **found} if found.get(name) != self.fingerprint.get(name)]
         if different:
             words = ", ".join(f"{name} ({_shown(found, name)} there, {_shown(self.fingerprint, name)} here)" for name in different)
-            raise ValueError(f"checkpoint {self.path} is of another fit, which differs in {words}. {CURE}")
+            raise ValueError(f"checkpoint {self.path} comes from another fit, which differs in {words}. {ADVICE}")
 
     def write(self, content):
         """Write, in the place of what was there, whole or not at all."""
@@ -83,7 +85,7 @@ class Checkpoint:
             yield
         except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             raise ValueError(
-                f"checkpoint {self.path} is of another fit: its state does not fit this model ({error}). {CURE}"
+                f"checkpoint {self.path} comes from another fit: its state does not fit this model ({error}). {ADVICE}"
             ) from error
 
 
@@ -112,7 +114,7 @@ class SharedCheckpoint(Checkpoint):
             try:
                 found = self.folder.manifest()
             except ValueError as error:
-                raise ValueError(f"checkpoint {self.path} cannot be read: {error} {CURE}") from None
+                raise ValueError(f"checkpoint {self.path} cannot be read: {error} {ADVICE}") from None
             if found is not None:
                 self._check(found["meta"])
         found = self.processes.broadcast(found)
@@ -126,7 +128,7 @@ class SharedCheckpoint(Checkpoint):
             meta, arrays = self.folder.read(self._files[number])
             return unpack(meta["content"], arrays)
         except ValueError as error:
-            raise ValueError(f"checkpoint {self.path} cannot be read: {error} {CURE}") from None
+            raise ValueError(f"checkpoint {self.path} cannot be read: {error} {ADVICE}") from None
 
     def parts(self):
         """Go through what the processes have written of their users, first what is likely to be that of this one's.
@@ -167,8 +169,7 @@ def _packed(content):
         return pack(content)
     except TypeError as error:
         raise TypeError(
-            f"checkpoint cannot keep what the optimizer or scheduler has in its state_dict(): {error} Use another, or "
-            "checkpoint=None."
+            f"checkpoint cannot store the state_dict() of this optimizer or scheduler: {error} Use another one, or checkpoint=None."
         ) from None
 
 

@@ -155,8 +155,9 @@ def _pack_object(value, name):
     if kind in _PLAIN or kind is float or kind in _AS_TEXT:
         return _pack_single(value, name)
     raise TypeError(
-        f"{name} has {value!r}, a {kind.__module__}.{kind.__qualname__}, which a saved file cannot hold. Labels may be str, bytes, "
-        "numbers, bool, None, datetime, date, UUID and tuples of them: fit on such, or on their str."
+        f"{name} has {value!r}, a {kind.__module__}.{kind.__qualname__}, which a saved file cannot hold. Labels may be str, "
+        "bytes, numbers, bool, None, datetime, date, UUID and tuples of them: fit on labels of these types, or convert them with "
+        "str."
     )
 
 
@@ -180,7 +181,7 @@ def _unpack(part, arrays):
     if type(part) in _PLAIN or type(part) is float:
         return part
     if not part:
-        raise ValueError("a value in it is of no kind")
+        raise ValueError("a value in it has no type")
     tag, held = next(iter(part.items()))
     if tag == "array":
         return arrays[held]
@@ -191,7 +192,7 @@ def _unpack(part, arrays):
     if tag in _SCALARS:
         value = np.array(held).astype(_SCALARS[tag])[()]
         if value.item() != held:  # older NumPy wraps what is too large
-            raise OverflowError(f"{held} is no {tag}")
+            raise OverflowError(f"{held} cannot be stored as {tag}")
         return value
     if tag in _FROM_TEXT:
         return _FROM_TEXT[tag](held)
@@ -217,15 +218,15 @@ def _unpack(part, arrays):
         return _unpack_sparse(_SPARSE[tag], [arrays[held[name]] for name in ("data", "indices", "indptr")], part["shape"])
     if tag == "random_state":
         return _unpack_random_state(arrays[held], _unpack(part["rest"], {}))
-    raise ValueError(f"a value in it is of the kind {str(tag)[:40]!r}, which is unknown")
+    raise ValueError(f"a value in it has the unknown type {str(tag)[:40]!r}")
 
 
 def _unpack_sparse(kind, parts, shape):
     data, indices, pointers = parts
     if any(values.ndim != 1 for values in parts) or indices.dtype.kind + pointers.dtype.kind != "ii" or len(data) != len(indices):
-        raise ValueError("a sparse matrix in it is none")
+        raise ValueError("a sparse matrix in it is damaged")
     if len(shape) != 2 or len(pointers) != shape[0] + 1 or pointers[-1] != len(data):
-        raise ValueError("a sparse matrix in it has another shape than it says")
+        raise ValueError("a sparse matrix in it does not have the shape that it should have")
     matrix = kind((data, indices, pointers), shape=tuple(shape))
     matrix.check_format(full_check=True)  # SciPy's own loops go wherever the indices say
     return matrix
@@ -234,7 +235,7 @@ def _unpack_sparse(kind, parts, shape):
 def _unpack_random_state(words, rest):
     position, has_gauss, gauss = rest
     if words.dtype != np.uint32 or words.shape != (_STATE_WORDS,) or not 0 <= position <= _STATE_WORDS or has_gauss not in (0, 1):
-        raise ValueError("a random state in it is none")
+        raise ValueError("a random state in it is damaged")
     state = np.random.RandomState(0)
     state.set_state(("MT19937", words, int(position), int(has_gauss), float(gauss)))
     return state

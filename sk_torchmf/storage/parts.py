@@ -72,7 +72,7 @@ class PartsFolder:
         except FileExistsError:
             if not os.path.isdir(self.path):
                 raise FileExistsError(
-                    errno.EEXIST, "There is a file, where several processes need a folder. Name another", self.path
+                    errno.EEXIST, "Several processes save into a folder, and this is a file. Name another path", self.path
                 ) from None
             strange = sorted(name for name in os.listdir(self.path) if not _is_own(name))
             if strange:
@@ -80,7 +80,7 @@ class PartsFolder:
                 raise FileExistsError(errno.EEXIST, text, self.path) from None
         except FileNotFoundError:
             raise FileNotFoundError(
-                errno.ENOENT, "The folder to make this one in does not exist; make it first", os.path.dirname(self.path)
+                errno.ENOENT, "The folder to make this one in does not exist. Make it first", os.path.dirname(self.path)
             ) from None
 
     def _fail_to_see(self, rank, other=0):
@@ -125,13 +125,13 @@ class PartsFolder:
         except NotADirectoryError:
             raise self._wrong("it is a file") from None
         except (ValueError, RecursionError) as error:
-            raise self._wrong(f"{MANIFEST} is no JSON ({error})") from None
+            raise self._wrong(f"{MANIFEST} is not valid JSON ({error})") from None
         if not isinstance(found, dict) or found.get("format") != "sk_torchmf parts" or type(found.get("version")) is not int:
             raise self._wrong(f"{MANIFEST} does not say that it is one")
         if found["version"] > FORMAT:
             raise ValueError(
-                f"{self.path} was written by a newer sk_torchmf ({str(found.get('written_by'))[:40]}): its format is "
-                f"{found['version']}, and sk_torchmf {__version__} knows those up to {FORMAT}. Upgrade sk_torchmf."
+                f"{self.path} was written by a newer sk_torchmf ({str(found.get('written_by'))[:40]}): it has format "
+                f"{found['version']}, and sk_torchmf {__version__} reads formats up to {FORMAT}. Upgrade sk_torchmf."
             )
         if found.get("kind") != self.kind:
             raise self._wrong(f"it holds a {str(found.get('kind'))[:40]}")

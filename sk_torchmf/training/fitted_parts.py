@@ -168,8 +168,8 @@ def _check_complete(n_users, user_counts, item_counts):
     found, expected = sum(float(own.sum()) for own in user_counts), float(item_counts.sum())
     if n_users < sum(map(len, user_counts)) or not np.isclose(found, expected, rtol=1e-5):
         raise ValueError(
-            f"gather needs all parts of one fit, each on one rank. On these {len(user_counts)} ranks {n_users} users have "
-            f"{found:.6g} observations, and the fit had {expected:.6g}. Call it on as many ranks as fit, each with its own "
+            f"gather needs all parts of one fit, each on its own rank. The {n_users} users on these {len(user_counts)} ranks have "
+            f"{found:.6g} observations, but the fit had {expected:.6g}. Call gather on as many ranks as fit, each with its own "
             "estimator."
         )
 

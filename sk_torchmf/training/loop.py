@@ -244,8 +244,8 @@ def best_of(history):
     figures = next(values for name, values in history.items() if name.startswith("validation_"))
     if np.isnan(figures[at]):
         raise ValueError(
-            "The validation figure was nan in every epoch, so that none was the best. Hold out more (validation_fraction), pass "
-            "X_val, or choose another scoring."
+            "The validation score was nan in every epoch, so no epoch is the best. Raise validation_fraction, pass X_val, or use "
+            "another scoring."
         )
     return {"best_iter_": at + 1, "best_score_": figures[at]}
 

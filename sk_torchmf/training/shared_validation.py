@@ -33,7 +33,7 @@ def shared_validation(estimator, given, seed):
         return None, None
     if estimator.scoring is not None:
         raise ValueError(
-            f"distributed=True needs scoring=None: a scorer of one process's pairs says nothing of the others'. Got "
+            "distributed=True needs scoring=None, because a scorer would see only the pairs of one process. Got "
             f"{estimator.scoring!r}. Use that, or distributed=False."
         )
     if form is None and reading.form == SHARDS:
@@ -69,7 +69,7 @@ def _form_of_all(given):
     check_equal(forms, "X_val must have one form on all ranks: tables, sparse matrices or Interactions")
     form = next((own for own in forms if own is not None), None)
     if form == INTERACTIONS and given.reading.form in LABELLED:
-        raise ValueError("X_val must be a table, as X is: Interactions hold positions, and the ids of X are labels.")
+        raise ValueError("X_val must be a table, as X is, because Interactions hold positions and the ids of X are labels.")
     return form
 
 

@@ -63,7 +63,7 @@ class Validation:
         except TypeError as error:
             if weights and "sample_weight" in str(error):
                 advice = "Pass a scorer that does, or fit without weights"
-                raise TypeError(f"The validation data have weights, and scoring takes no sample_weight. {advice}.") from error
+                raise TypeError(f"scoring must take sample_weight, because the validation data have weights. {advice}.") from error
             raise
         if not isinstance(value, int | float | np.number):
             raise TypeError(f"scoring must return a number. Got {type(value).__name__}.")

@@ -107,12 +107,15 @@ def test_a_header_of_users_and_items_alone_is_of_positives(tmp_path):
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("a,b,c", r"has the columns \['a', 'b', 'c'\], and none is named like a user. Say which it is with user=, a column's name"),
-        (",0,1", "none is named like a user"),
-        ("user,what,rating", "none is named like an item. Say which it is with item="),
-        ("userID,artistID,weight", "none is named like a rating. Say which it is with rating="),
-        ("user,item,quantity,date", "none is named like a rating"),
-        ("user_id,rating,title,text", "none is named like an item"),
+        (
+            "a,b,c",
+            r"has the columns \['a', 'b', 'c'\], and none of these names means a user. Say which it is with user=, a column's name",
+        ),
+        (",0,1", "none of these names means a user. Say which it is with user=, a column's name or"),
+        ("user,what,rating", "none of these names means an item. Say which it is with item=, a column's"),
+        ("userID,artistID,weight", "none of these names means a rating. Say which it is with rating=, a column's"),
+        ("user,item,quantity,date", "none of these names means a rating. Say which it is with rating=, a column's name or"),
+        ("user_id,rating,title,text", "none of these names means an item. Say which it is with item=, a column's name or"),
         (
             "user,item,rating,score",
             r"has the columns \['rating', 'score'\], and any could be the rating. Say which",
@@ -157,7 +160,7 @@ def test_columns_are_told_by_name_or_position(tmp_path):
         (
             "1,2,3,4\n",
             {"user": 2},
-            "column 2 is asked for where the rating would be. Give user=, item=",
+            "column 2, which would be the rating, was passed for something else. Pass all three: user=, item=",
         ),
     ],
 )

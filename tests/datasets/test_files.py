@@ -77,11 +77,11 @@ def test_a_repeated_pair_is_two_ratings(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "ratings.csv is empty. A ratings file has a line for each rating"),
+        ("", "ratings.csv is empty. It must have a line for each rating: user, item,"),
         ("\n \n", "ratings.csv is empty"),
-        ("user,item,rating\n", "has a header and no rating below it"),
+        ("user,item,rating\n", "ratings.csv must have at least one rating below its header. It"),
         ("1,2\n", r"line 1, must be user, item, rating\[, timestamp\].*Got '1,2'"),
-        ("{}\n", "ratings.csv has no rating in it. A rating is an object with names"),
+        ("{}\n", "ratings.csv must have at least one rating. Each is a JSON object such as"),
         ("1,2,3\n\n4,5\n", r"line 3, has 2 fields, but the first line has 3: \['4', '5'\]"),
         ("u,i,r,t\n1,2,3,4\n1,2,3\n", "line 3, has 3 fields, but the first line has 4"),
         ("u,i,r\n1,2,good\n", "line 2, has the rating 'good', which must be a finite number"),
@@ -91,7 +91,7 @@ def test_a_repeated_pair_is_two_ratings(tmp_path):
         ("1;2;1,000\n", "line 1, has the rating '1,000', which must be a finite number"),
         ("1,2,3\n1,2,4/5\n", "line 2, has the rating '4/5', which must be a finite number"),
         ("u,i,r,t\n1,2,3,2005-09-06\n1,2,3,today\n", "line 3, has the timestamp 'today', which must be a finite number or a date"),
-        ('"Weird" Al,tea,5\n', "line 1, has a stray quote"),
+        ('"Weird" Al,tea,5\n', "line 1, has a quote"),
         ("ann\nlee,tea,5\n", "line 1, must be user, item, rating"),
         ('"ann\nlee",tea,5\nbob,tea,\n', "line 3, has the rating ''"),
         ("x" * 1001 + ",tea,5\n", "which must be an id without NUL bytes, of at most 1000 characters"),
@@ -102,7 +102,7 @@ def test_a_repeated_pair_is_two_ratings(tmp_path):
         ("1,2,3\n,2,3\n", "line 2, has the user '', which must be an id"),
         ("a,b,3\nc, ,3\n", "line 2, has the item ' ', which must be an id"),
         ("1,2,3,4\n1,2,3,monday\n", "line 2, has the timestamp 'monday', which must be a finite number"),
-        ('1,2,3\n4,5,6\n"7,8,9\n1,2,3\n4,5,6\n', "line 3, has a stray quote"),
+        ('1,2,3\n4,5,6\n"7,8,9\n1,2,3\n4,5,6\n', "line 3, has a quote"),
     ],
 )
 def test_a_malformed_file_is_refused_by_line(text, message, tmp_path):
@@ -112,9 +112,12 @@ def test_a_malformed_file_is_refused_by_line(text, message, tmp_path):
 
 def test_a_file_in_another_encoding_is_refused(tmp_path):
     late = written(tmp_path, "1,2,3\n" * 5000 + "é,2,3\n", encoding="latin-1")
-    with pytest.raises(ValueError, match=r"ratings\.csv is no ratings file in UTF-8.*Latin-1"):
+    with pytest.raises(ValueError, match=r"ratings\.csv must be text in UTF-8.*Latin-1"):
         load_ratings(late)
-    with pytest.raises(ValueError, match=r"has NUL bytes: it is no text, or UTF-16 without a byte order mark"):
+    with pytest.raises(
+        ValueError,
+        match=r"has NUL bytes, so it is not text",
+    ):
         load_ratings(written(tmp_path, "1,2,3\n", encoding="utf-16-le"))
 
 

@@ -109,7 +109,7 @@ def test_a_foreign_cache_of_features_is_refused(variant, tmp_path):
     with np.load(path) as file:
         arrays = dict(file)
     np.savez(path, **arrays | {"user_zip": arrays["user_zip"][:2]})
-    with pytest.raises(OSError, match=rf"ml{variant}_side\.npz has 2 user_zip, not 3\. Delete it"):
+    with pytest.raises(OSError, match=rf"ml{variant}_side\.npz must have 3 user_zip\. Got 2\. Delete it"):
         fetch_movielens(variant, data_home=tmp_path, features=True)
     del arrays["item_genres"]
     np.savez(path, **arrays)

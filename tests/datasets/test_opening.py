@@ -62,7 +62,10 @@ def test_zstandard_is_read_by_what_is_installed(library, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=r"ratings\.csv is damaged"):
         load_ratings(damaged)
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(ValueError, match=r"packed by Zstandard, which needs Python 3\.14, or: pip install zstandard"):
+    with pytest.raises(
+        ValueError,
+        match=r"ratings\.csv is compressed by Zstandard, which needs Python 3\.14 or the package zstandard",
+    ):
         load_ratings(path)
 
 
@@ -70,7 +73,7 @@ def test_zstandard_is_read_by_what_is_installed(library, monkeypatch, tmp_path):
 def test_damaged_files_are_refused(pack, tmp_path):
     content = pack(np.random.default_rng(0).bytes(200).hex().encode())
     for damaged in (content[: len(content) // 2], content[:40] + b"\xff" * 30 + content[70:]):
-        with pytest.raises(ValueError, match=r"ratings\.csv is damaged, .*\. Download or pack it again"):
+        with pytest.raises(ValueError, match=r"ratings\.csv is damaged: .*\. Download or compress it again"):
             load_ratings(written(tmp_path, damaged))
 
 
@@ -107,9 +110,9 @@ def tar_of(content):
         (b"\n<!DOCTYPE html>\n<p>1,2,3", "is HTML or XML, perhaps an error page"),
         (b"%PDF-1.4\n", "is a PDF"),
         (tar_of(TEXT), "is a tar archive.*Unpack it"),
-        (b"7z\xbc\xaf\x27\x1c", "packed by 7z, rar or the like"),
+        (b"7z\xbc\xaf\x27\x1c", "ratings.csv is compressed by 7z, rar or the like, which load_ratings"),
         (TEXT.decode().encode("utf-32"), "is text in UTF-32"),
-        (bytes(range(256)), "has NUL bytes: it is no text"),
+        (bytes(range(256)), "has NUL bytes, so it is not text, or is UTF-16 without a byte order mark. Convert it to text"),
     ],
 )
 def test_other_formats_are_refused_with_the_cure(content, message, tmp_path):

@@ -63,13 +63,17 @@ def test_typed_ids_compare_as_values(tmp_path):
         ('{"user": 1, "item": null, "rating": 1}\n', "line 1, has the item None, which must be an id"),
         ('{"user": 1, "item": "", "rating": 1}\n', "line 1, has the item '', which must be an id"),
         (f'[{ONE}, {{"item": 2, "rating": 1}}]', "object 2, has the user None"),
-        (f'{ONE}\n{{"user": 1,\n', r"line 2, is no JSON \(.*A rating is an object on a line of its own"),
-        ("{'user': 1, 'item': 2, 'rating': 1}\n", "line 1, is no JSON"),
-        (f"{ONE}\n[1, 2, 3]\n", r"line 2, must be an object with names. Got \[1, 2, 3\]"),
-        ("[[1, 2, 3]]", "object 1, must be an object with names"),
-        ("[]", "has no rating in it"),
-        ('{"user": {"0": 1}, "item": {"0": 2}, "rating": {"0": 3}}', 'has whole columns in one object.*orient="records"'),
-        ('{"a": 1, "b": 2, "c": 3}\n', r"has the columns \['a', 'b', 'c'\], and none is named like a user"),
+        (f'{ONE}\n{{"user": 1,\n', r"line 2, is not valid JSON \(.*one object per rating, each on a line of its own"),
+        ("{'user': 1, 'item': 2, 'rating': 1}\n", "line 1, is not valid JSON"),
+        (f"{ONE}\n[1, 2, 3]\n", r"line 2, must be a JSON object\. Got \[1, 2, 3\]\."),
+        ("[[1, 2, 3]]", r"object 1, must be a JSON object\. Got \[1, 2,"),
+        ("[]", "ratings.json must have at least one rating."),
+        ('{"user": {"0": 1}, "item": {"0": 2}, "rating": {"0": 3}}', 'Got one object with whole columns.*orient="records"'),
+        (
+            '{"a": 1, "b": 2, "c": 3}\n',
+            r"has the columns \['a', 'b', 'c'\], and none of these names means a user. Say which it is with user=, a column's "
+            r"name or",
+        ),
     ],
 )
 def test_json_that_is_no_ratings_is_refused(text, message, tmp_path):

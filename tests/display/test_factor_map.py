@@ -135,7 +135,7 @@ def test_a_map_by_a_function_or_a_transformer():
     display = FactorMapDisplay.from_estimator(model, method=lambda factors: factors[:, 1:])
     assert_array_equal(display.coordinates, model.item_factors_[:, 1:].astype(float))
     scaling = OrdinalEncoder()
-    with pytest.raises(ValueError, match=r"method must give two dimensions, shape \(20, 2\). Got shape \(20, 3\)"):
+    with pytest.raises(ValueError, match=r"method must return two dimensions, an array of shape \(20, 2\). Got shape \(20, 3\)"):
         FactorMapDisplay.from_estimator(model, method=scaling)
     assert not hasattr(scaling, "categories_")  # a copy was fitted
     with pytest.raises(TypeError, match=r"pass MDS\(\)"):
@@ -148,8 +148,8 @@ def test_a_map_by_a_function_or_a_transformer():
         ({"side": "both"}, 'side must be "item" or "user"'),
         ({"method": "umap"}, 'method must be "pca"'),
         ({"labels": ["a", "b"]}, r"labels must be a mapping from item ids, or have one value .* shape \(20,\)"),
-        ({"labels": {"m1": "Heat"}}, "Its keys are like 'm1', the ids like 0"),
-        ({"color": [None] * N_ITEMS}, "color has no value at all"),
+        ({"labels": {"m1": "Heat"}}, "Its keys look like 'm1', and the ids like 0"),
+        ({"color": [None] * N_ITEMS}, "color must have at least one value"),
         ({"color": [np.inf] * N_ITEMS}, "color must be finite"),
         ({"n_labels": -1}, "n_labels must be an int"),
     ],

@@ -101,7 +101,7 @@ def test_weights_are_written_as_precisely_as_the_largest_needs(weights, written)
 
 def test_a_group_of_both_sides_is_that_of_the_side_asked_for():
     model = described()
-    with pytest.raises(ValueError, match=r"Both users and items have a group 'kind'\. Pass side="):
+    with pytest.raises(ValueError, match=r"side must be given, because both users and items have a group 'kind'\. Pass side="):
         FeatureShareDisplay.from_estimator(model, group="kind")
     items, users = (FeatureShareDisplay.from_estimator(model, group="kind", side=side) for side in ("item", "user"))
     assert [sorted(items.weights), sorted(users.weights)] == [["comedy", "drama", "war"], ["a", "b"]]
@@ -159,7 +159,7 @@ def test_bad_arguments_of_shares_are_refused(arguments, message):
 def test_a_model_without_biases_has_shares_alone():
     model = described(MatrixFactorization)
     assert FeatureShareDisplay.from_estimator(model).weights is None
-    with pytest.raises(ValueError, match=r"group='age' asks for weights on the bias, and this MatrixFactorization has no biases"):
+    with pytest.raises(ValueError, match=r"group='age' needs a model with biases, and this MatrixFactorization has none"):
         FeatureShareDisplay.from_estimator(model, group="age")
 
 
@@ -176,10 +176,10 @@ def test_a_model_without_features_has_no_shares():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"shares": {}}, "shares must be a dict of side to shares, not empty"),
-        ({"shares": {"items": {}}}, r"shares\['items'\] must be a dict of name to number, not empty"),
+        ({"shares": {}}, "shares must be a dict from sides to shares that is not empty"),
+        ({"shares": {"items": {}}}, r"shares\['items'\] must be a dict from names to numbers that is not empty"),
         ({"shares": {"items": {"year": np.nan}}}, r"shares\['items'\]\['year'\] must be finite\. Got nan"),
-        ({"shares": {"items": {"year": 0.1}}, "weights": {}}, "weights must be a dict of name to number, not empty"),
+        ({"shares": {"items": {"year": 0.1}}, "weights": {}}, "weights must be a dict from names to numbers that is not empty"),
         ({"shares": {"items": {"year": 0.1}}, "weights": {"a": np.inf}}, r"weights\['a'\] must be finite\. Got inf"),
     ],
 )

@@ -141,12 +141,12 @@ def test_parameters_reach_recommend():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"user": 9999}, "user 9999 was not seen in fit. Pass one of users_, or pass its ratings as a sparse"),
+        ({"user": 9999}, "user 9999 was not seen in fit. Pass one of users_, or pass the ratings of a new user as a sparse"),
         ({"user": [1, 2]}, r"user must be one user id, or a sparse matrix with one row. Got shape \(2,\)"),
         ({"user": sp.csr_array((2, N_ITEMS))}, "Got 2 rows"),
-        ({"user": sp.csr_array((1, N_ITEMS)), "X": DATA}, "X must be None where user is a sparse matrix"),
+        ({"user": sp.csr_array((1, N_ITEMS)), "X": DATA}, "X must be None when user is a sparse matrix"),
         ({"X": sp.csr_array((3, N_ITEMS))}, r"X must have shape \(30, 20\)"),
-        ({"y": DATA.ratings}, "y and timestamps are of the rows"),
+        ({"y": DATA.ratings}, "y and timestamps need X"),
         ({"order": "best"}, 'order must be "rating", "recent" or "predicted"'),
         ({"order": "rating"}, 'order="rating" needs ratings'),
         ({"X": DATA, "order": "recent"}, 'order="recent" needs times'),

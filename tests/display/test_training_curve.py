@@ -81,7 +81,7 @@ def test_a_validation_score_has_an_axis_of_its_own():
     ("history", "message"),
     [
         ({}, 'must be a dict with a list "loss"'),
-        ({"loss": []}, "there is no iteration"),
+        ({"loss": []}, "must have at least one iteration"),
         ({"loss": [1.0, 2.0], "seconds": [1.0]}, "has 2 losses, but seconds has 1"),
     ],
 )

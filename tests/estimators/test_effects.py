@@ -236,7 +236,7 @@ def test_partial_fit_takes_values_of_another_kind():
 def test_partial_fit_with_another_context_is_refused():
     for change in ({"effects": None}, {"time": "at"}):
         model = make(effects=["place"]).fit(X, Y).set_params(**change)
-        with pytest.raises(ValueError, match="the context that fit had"):
+        with pytest.raises(ValueError, match="the same effects and time as the earlier fit"):
             model.partial_fit(X, Y)
     with pytest.raises(ValueError, match="sparse matrix says no more"):
         make(time=True).fit(timed()).partial_fit(sp.csr_array((Y, (USER, ITEM))))
@@ -295,7 +295,7 @@ def test_effects_come_back_from_a_file(tmp_path, go):
 def test_a_file_whose_biases_are_not_those_of_the_codes_is_refused(tmp_path):
     make(effects=["place"]).fit(X, Y).save(tmp_path / "model")
     rewrite(tmp_path / "model", lambda meta: meta["values"]["state"]["dict"].pop("effect_biases_"))
-    with pytest.raises(ValueError, match="not a whole file"):
+    with pytest.raises(ValueError, match="not a complete file"):
         BiasedMatrixFactorization.load(tmp_path / "model")
 
 

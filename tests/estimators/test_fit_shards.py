@@ -418,7 +418,7 @@ def test_shards_without_ratings_and_losses_that_need_few_values(tmp_path):
         make().fit(plain)
     many = shards_of(rows, tmp_path / "b")
     for loss in ("huber", "ordinal"):
-        with pytest.raises(ValueError, match=f'loss="{loss}" of Shards needs ratings of at most 256 distinct values'):
+        with pytest.raises(ValueError, match=f'loss="{loss}" needs Shards whose ratings have at most 256 distinct values'):
             make(loss=loss).fit(many)
 
 
@@ -432,7 +432,7 @@ def test_ratings_that_the_loss_cannot_use(tmp_path):
         make(loss="logistic").fit(shards_of(many, tmp_path / "b"))
 
 
-OTHERS = r"X is a data set on disk, Shards, which nothing but fit takes"
+OTHERS = r"X is a data set on disk \(Shards\), and only fit accepts that"
 
 
 @pytest.mark.parametrize("call", ["predict", "score", "transform"])
@@ -496,9 +496,9 @@ def test_a_path_of_positives_and_of_a_module(data, cache, tmp_path):
 
 def test_a_path_is_refused_where_it_does_not_say_enough(cache, shards, tmp_path):
     path = write(tmp_path / "rows.parquet", {"user": [1], "item": [2], "rating": [3.0]})
-    with pytest.raises(ValueError, match=r"y must name the column of ratings when X is on disk.* Got None"):
+    with pytest.raises(ValueError, match=r"y must be the name of the column of ratings when X is on disk.* Got None"):
         make().fit(path)
-    with pytest.raises(TypeError, match=r"y must name a column, by name or position, when X is on disk\. Got list"):
+    with pytest.raises(TypeError, match=r"y must be the name or position of a column when X is on disk\. Got list"):
         make().fit(path, [3.0])
     with pytest.raises(ValueError, match="both name a column of weights"):
         ImplicitMatrixFactorization(loss="ials").fit(path, "rating", "rating")

@@ -245,7 +245,7 @@ def test_what_is_refused_leaves_the_estimator_as_it_was(make):
         with pytest.raises(ValueError, match=message):
             model.partial_fit(*arguments)
     for params in ({"early_stopping": True}, {"checkpoint": "file"}):
-        with pytest.raises(ValueError, match="partial_fit takes neither early_stopping nor checkpoint"):
+        with pytest.raises(ValueError, match="partial_fit needs early_stopping=False and checkpoint=None"):
             model.set_params(**params).partial_fit(X, y)
         model.set_params(early_stopping=False, checkpoint=None)
     change = {name: 7 for name in make.params if name.endswith("n_factors")}

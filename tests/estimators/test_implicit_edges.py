@@ -116,7 +116,8 @@ def test_weights_out_of_all_proportion(loss):
 @pytest.mark.parametrize("weight", [1e35, 1e300, 1e-40])
 def test_weights_that_float32_could_not_hold_are_refused(loss, weight):
     with pytest.raises(
-        ValueError, match=r"The largest (weight of a pair|of y).* must lie between 1e-3. and 1e\+?3.( in size)?\. Got 1e.*Rescale"
+        ValueError,
+        match=r"The largest (weight of a pair|of y).* must lie between 1e-3. and 1e\+?3.( in absolute value)?\. Got 1e.*Rescale",
     ):
         small(loss).fit(DATA, np.full(len(DATA), weight))
 
@@ -161,7 +162,10 @@ N = len(TRAIN)
 @pytest.mark.parametrize(
     ("weights", "words"),
     [
-        ({"y": np.where(np.arange(N) == 3, -1.0, 1.0)}, r"y must be >= 0, since it weighs positives\. Got y\[3\] = -1\.0"),
+        (
+            {"y": np.where(np.arange(N) == 3, -1.0, 1.0)},
+            r"y must be >= 0, because it holds the weights of the positives\. Got y\[3\] = -1\.0",
+        ),
         ({"y": np.where(np.arange(N) == 3, np.nan, 1.0)}, r"y\[3\] is nan\. Drop the row"),
         ({"y": np.where(np.arange(N) == 3, np.inf, 1.0)}, r"y\[3\] is inf"),
         ({"y": np.ones(N - 1)}, "y must have one value for each observation"),

@@ -333,10 +333,10 @@ def test_what_it_cannot_do_is_refused_with_words():
     same = Interactions(SMALL.user_ids, SMALL.item_ids, np.full(len(SMALL), 3.0))
     with pytest.raises(ValueError, match=r"at least two levels. All are 3"):
         make().fit(same)
-    with pytest.raises(ValueError, match="set_factors takes no cut points"):
+    with pytest.raises(ValueError, match="set_factors does not support loss="):
         make(n_factors=1).set_factors(np.ones((2, 1)), np.ones((2, 1)), np.ones(2), np.ones(2))
     model = make(cut_points="user").fit(SMALL)
-    with pytest.raises(ValueError, match=r"predict_proba is for users that fit saw. Got a sparse matrix"):
+    with pytest.raises(ValueError, match=r"predict_proba needs users that fit saw. Got a sparse matrix"):
         model.predict_proba(new_users())
     with pytest.raises(ValueError, match='to_module needs cut_points="common"'):
         model.to_module()
@@ -344,6 +344,6 @@ def test_what_it_cannot_do_is_refused_with_words():
     assert not hasattr(other, "predict_proba")
     with pytest.raises(AttributeError, match="predict_proba"):
         other.predict_proba(SMALL)
-    with pytest.raises(ValueError, match=r"fitted without them. Use fit with that loss"):
+    with pytest.raises(ValueError, match=r"fitted without them. Fit again with that loss"):
         other.set_params(loss="ordinal").predict(SMALL)
     assert_allclose(other.fit(SMALL).predict(SMALL), make().fit(SMALL).predict(SMALL))

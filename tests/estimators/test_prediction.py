@@ -40,7 +40,7 @@ def test_transform_takes_the_form_of_fit_only(make):
         ((X, Y), S, ("table", "sparse")),
         ((S,), I, ("sparse", "interactions")),
     ]:
-        words = rf"transform takes X in the form fit saw \({names[0]}\)\. Got {names[1]}\."
+        words = rf"transform needs X in the form that fit saw, {names[0]}\. Got {names[1]}\."
         with pytest.raises(ValueError, match=words):
             make().fit(*fitted).transform(other)
 

@@ -108,7 +108,7 @@ def test_failure_of_one_is_told_to_all_and_leaves_what_was_there(saved, folder):
             assert error == ("OSError" if rank == 1 else "DistributedError")
             assert "No space left on device" in text
         assert is_kept
-    with pytest.raises(IsADirectoryError, match="holds no whole model"):
+    with pytest.raises(IsADirectoryError, match="does not hold a complete model"):
         BiasedMatrixFactorization.load(folder / "half made")
 
 
@@ -117,7 +117,7 @@ def test_failure_of_one_is_told_to_all_and_leaves_what_was_there(saved, folder):
     [
         ("unshared_folder", 1, "must be on storage that all ranks share. Rank 1 does not see it"),
         ("strange_folder", 0, "The folder holds other files"),
-        ("no_folder_to_load", None, "holds no whole model"),
+        ("no_folder_to_load", None, "does not hold a complete model"),
     ],
 )
 def test_folder_that_is_none_is_refused_by_all(saved, case, culprit, text):
@@ -183,8 +183,8 @@ def test_other_processes_of_one_that_is_killed_raise(saved):
     (error, message, seconds), of_the_killed = saved["killed"]
     assert of_the_killed is None
     assert error == "DistributedError"
-    assert "has lost the others" in message
-    assert "with a checkpoint the fit goes on where it was" in message
+    assert "has lost contact with the others" in message
+    assert "With a checkpoint the fit continues where it stopped" in message
     assert seconds < TIMEOUT
 
 
@@ -196,10 +196,10 @@ def test_failed_write_of_a_checkpoint_ends_all(saved):
 @pytest.mark.parametrize(
     ("number", "text"),
     [
-        (0, "is of another fit, which differs in data (other data there, other data here)"),
-        (1, "is of another fit, which differs in n_factors (3 there, 4 here)"),
+        (0, "comes from another fit, which differs in data (other data there, other data here)"),
+        (1, "comes from another fit, which differs in n_factors (3 there, 4 here)"),
         (2, "is not a folder of a whole checkpoint that sk_torchmf wrote: it holds a model"),
-        (3, "is of another fit, which differs in data (other data there, other data here)"),
+        (3, "comes from another fit, which differs in data (other data there, other data here)"),
     ],
 )
 def test_checkpoint_of_another_fit_is_refused_by_all(saved, number, text):

@@ -239,7 +239,7 @@ def test_a_scorer_that_is_code_is_refused_with_the_way_out(scoring, words, tmp_p
 def test_a_file_makes_no_other_scorer(scoring, tmp_path):
     fitted("plain").save(tmp_path / "model")
     rewrite(tmp_path / "model", lambda meta: meta["values"]["params"]["dict"].update(scoring={"dict": scoring}))
-    with pytest.raises(ValueError, match="is not a whole file"):
+    with pytest.raises(ValueError, match="is not a complete file"):
         MatrixFactorization.load(tmp_path / "model")
 
 
@@ -262,7 +262,7 @@ def test_a_parameter_that_is_not_there_is_refused(tmp_path):
     fitted("biased").save(tmp_path / "model")
     rewrite(tmp_path / "model", lambda meta: meta["values"]["params"]["dict"].update(depth=3))
     with pytest.raises(
-        ValueError, match=r"has a parameter 'depth', which BiasedMatrixFactorization has not in this version. Upgrade"
+        ValueError, match=r"has a parameter 'depth', which BiasedMatrixFactorization does not have in this version. Upgrade"
     ):
         BiasedMatrixFactorization.load(tmp_path / "model")
 
@@ -330,7 +330,7 @@ def test_a_file_of_a_newer_version_is_refused_and_the_own_is_in_the_file(tmp_pat
 def test_a_file_sets_no_attribute_that_is_the_class_s(name, value, tmp_path):
     fitted("plain").save(tmp_path / "model")
     rewrite(tmp_path / "model", lambda meta: meta["values"]["state"]["dict"].update({name: value}))
-    with pytest.raises(ValueError, match=f"'{name}' is nothing that fit leaves"):
+    with pytest.raises(ValueError, match=f"'{name}' is not a fitted attribute"):
         MatrixFactorization.load(tmp_path / "model")
 
 
@@ -348,7 +348,7 @@ def test_state_that_does_not_fit_together_is_refused(name, change, tmp_path):
             state[name] = 10**6 if name == "n_users_" else {"array": "state.rating_range_"}
 
     rewrite(tmp_path / "model", damage)
-    with pytest.raises(ValueError, match="model is not a whole file that save of sk_torchmf wrote"):
+    with pytest.raises(ValueError, match="model is not a complete file of sk_torchmf"):
         BiasedMatrixFactorization.load(tmp_path / "model")
 
 
@@ -357,7 +357,7 @@ def test_state_that_does_not_fit_together_is_refused(name, change, tmp_path):
 )
 def test_a_file_that_holds_something_else_is_refused(meta, tmp_path):
     write(tmp_path / "model", meta, {})
-    with pytest.raises(ValueError, match="is not a whole file"):
+    with pytest.raises(ValueError, match="is not a complete file"):
         MatrixFactorization.load(tmp_path / "model")
 
 

@@ -106,7 +106,7 @@ def test_a_module_without_parameters_is_refused():
         def forward(self, user, item):
             return user + item
 
-    with pytest.raises(ValueError, match="no parameter that requires a gradient"):
+    with pytest.raises(ValueError, match="must have at least one parameter that requires a gradient"):
         small(Bare).fit(TRAIN)
 
 

@@ -330,7 +330,7 @@ def test_score_leaves_out_test_items_of_weight_zero():
     assert model.score(weighing) == expected
     table = as_form(TEST, "table")[0]
     assert model.score(table, keep * 1.0) == model.score(table[keep]) == expected
-    with pytest.raises(ValueError, match=r"y must be >= 0, since it weighs positives\. Got y\[1\] = -1\.0"):
+    with pytest.raises(ValueError, match=r"y must be >= 0, because it holds the weights of the positives\. Got y\[1\] = -1\.0"):
         model.score(TEST[:2], [1.0, -1.0])
 
 
@@ -385,7 +385,7 @@ def test_a_ranking_loss_of_ones_own():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"clip": True}, "clip=True limits predictions to the range of the ratings, and a ranking loss has none"),
+        ({"clip": True}, "clip=True needs a loss of ratings"),
         ({"loss__foo": 1}, "loss__foo is not a parameter of loss='bpr', which has none"),
         ({"loss": RANKING["softmax"], "loss__reduction": "sum"}, "loss__reduction is not a parameter of loss='softmax'"),
         ({"loss": "bprr"}, "loss='bprr' is not a loss. Did you mean bpr"),
@@ -406,7 +406,10 @@ N = len(TRAIN)
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"y": np.where(np.arange(N) == 3, -1.0, 1.0)}, r"y must be >= 0, since it weighs positives\. Got y\[3\] = -1\.0"),
+        (
+            {"y": np.where(np.arange(N) == 3, -1.0, 1.0)},
+            r"y must be >= 0, because it holds the weights of the positives\. Got y\[3\] = -1\.0",
+        ),
         ({"y": np.where(np.arange(N) == 3, np.nan, 1.0)}, r"y\[3\] is nan"),
         ({"y": np.where(np.arange(N) == 3, np.inf, 1.0)}, r"y\[3\] is inf"),
         ({"y": np.ones(N - 1)}, r"y must have one value for each observation"),
@@ -429,7 +432,7 @@ def test_clipping_is_refused_at_predict_too():
 
 
 def test_batches_of_ones_own_are_refused():
-    with pytest.raises(ValueError, match=r"fit_batches takes no ranking loss.*Use fit\."):
+    with pytest.raises(ValueError, match=r"fit_batches needs a loss of ratings.*Use fit\."):
         small().fit_batches([(TRAIN.user_ids, TRAIN.item_ids, np.ones(N))], n_users=N_USERS, n_items=N_ITEMS)
 
 

@@ -334,7 +334,7 @@ def test_a_table_that_the_module_cannot_take_is_refused_with_words():
     users = small().fit(TRAIN, item_features=ITEMS)
     for call in (model.predict, model.recommend, model.score):
         with pytest.raises(
-            ValueError, match=r"item_features are for a module whose forward takes them, and BiasedMF has forward\(user"
+            ValueError, match=r"item_features need a module whose forward takes them, and BiasedMF has forward\(user"
         ):
             call(TRAIN, item_features=ITEMS)
         with pytest.raises(ValueError, match="no fold-in"):

@@ -65,7 +65,7 @@ def test_dropout_is_seeded_and_off_at_predict():
 
 def test_features_beside_a_table_are_refused():
     X, y = observed_on_days()
-    with pytest.raises(ValueError, match="a table or container brings its own"):
+    with pytest.raises(ValueError, match="a table or container has its own features"):
         weekly().fit(X, y).predict(X, features={"day": "mon", "hour": 0.5})
 
 

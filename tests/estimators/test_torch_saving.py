@@ -90,7 +90,7 @@ def test_a_name_that_is_not_in_the_table_leads_nowhere(tmp_path):
     small(BiasedMF).fit(DATA).save(tmp_path / "model")
     for place in (["os", "system"], ["torch.nn", "Module"], ["torch", "load"], ["sk_torchmf.nn", "__builtins__"], "x"):
         rewrite(tmp_path / "model", lambda meta, place=place: meta["known"].update(module=place))
-        with pytest.raises(ValueError, match="is not a whole file"):
+        with pytest.raises(ValueError, match="is not a complete file"):
             TorchFactorization.load(tmp_path / "model")
 
 
@@ -103,7 +103,7 @@ def test_missing_code_is_named_with_the_call_that_passes_it(tmp_path):
         TypeError, match=r"not loss, module, scheduler__lr_lambda\. .*load\(path, loss=mean_squared, module=Biased, sch"
     ):
         TorchFactorization.load(path)
-    with pytest.raises(TypeError, match=r"holds no code, and so not loss, scheduler__lr_lambda\."):
+    with pytest.raises(TypeError, match=r"does not hold loss, scheduler__lr_lambda, because saved files hold no code\."):
         TorchFactorization.load(path, module=tutorial.Biased)
     code = {"module": tutorial.Biased, "loss": mean_squared, "scheduler__lr_lambda": halve["scheduler__lr_lambda"]}
     again = TorchFactorization.load(path, **code)

@@ -162,7 +162,7 @@ def test_data_that_are_refused(data, shards, tmp_path):
     with pytest.raises(ValueError, match='loss="poisson" needs ratings >= 0'):
         make(loss="poisson").fit(shards_of(data.assign(rating=-data["rating"]), tmp_path / "a"))
     many = data.assign(rating=np.arange(len(data)) / 7)
-    with pytest.raises(ValueError, match="loss='ordinal' of Shards needs ratings of at most 256 distinct values"):
+    with pytest.raises(ValueError, match="loss='ordinal' needs Shards whose ratings have at most 256 distinct values"):
         make(loss="ordinal").fit(shards_of(many, tmp_path / "b"))
     positives = shards_of(data[["user", "item"]], tmp_path / "c")
     with pytest.raises(ValueError, match="TorchFactorization needs ratings, and these Shards have none"):

@@ -112,7 +112,7 @@ def test_what_is_for_one_process():
     assert_same(told(again), told(model), "gathered", 0.0)
     with pytest.raises(ValueError, match="distributed=True needs a process group"):
         make().fit(X, y)
-    with pytest.raises(ValueError, match="fit_batches is for one process"):
+    with pytest.raises(ValueError, match="fit_batches needs distributed=False"):
         make().fit_batches([([0], [0], [1.0])], n_users=1, n_items=1)
-    with pytest.raises(ValueError, match="partial_fit is for one process"):
+    with pytest.raises(ValueError, match="partial_fit needs distributed=False"):
         make().partial_fit(X, y)

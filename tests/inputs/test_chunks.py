@@ -49,7 +49,7 @@ def test_a_bad_batch_is_named(batch, message):
 
 
 def test_no_batches_are_refused():
-    with pytest.raises(ValueError, match="batches gave nothing in epoch 1"):
+    with pytest.raises(ValueError, match="It yielded nothing in epoch 1"):
         small().fit_batches([], n_users=150, n_items=80)
 
 

@@ -93,10 +93,14 @@ def test_the_order_of_rows_makes_no_difference(library):
 @pytest.mark.parametrize(
     ("ids", "error", "message"),
     [
-        (["a", "b", "a"], ValueError, "item_features has more than one row for the id 'a'. Drop all but one"),
-        ([1, 2, 1.0], ValueError, "more than one row for the id 1"),
-        (["a", None, "b"], ValueError, r"item_features ids must be present and finite.*Row 1 is missing"),
-        ([1.0, np.nan, 2.0], ValueError, "Row 1 is missing"),
+        (
+            ["a", "b", "a"],
+            ValueError,
+            "item_features must have one row per id. Got more than one for 'a'. Drop all but one, or merge",
+        ),
+        ([1, 2, 1.0], ValueError, "more than one for 1. Drop all but one,"),
+        (["a", None, "b"], ValueError, r"item_features ids must not be missing or infinite.*Row 1 is missing"),
+        ([1.0, np.nan, 2.0], ValueError, "Row 1 is missing. Drop the"),
         ([True, False, True], TypeError, "item_features ids must be numbers, text or times. Got booleans"),
     ],
 )
@@ -111,7 +115,10 @@ def test_ids_that_are_none_are_refused(ids, error, message, by):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (FILMS[["film"]], "item_features has no column but 'film', its ids; at least one attribute is needed"),
+        (
+            FILMS[["film"]],
+            "item_features has only the column 'film', which holds the ids. It needs at least one more, an attribute.",
+        ),
         (FILMS[:0], r"item_features: The table has shape \(0, 3\)"),
         (FILMS.set_index("film")[[]], r"item_features: The table has shape \(3, 0\)"),
         (FILMS.rename(columns={"year": "genre"}), "item_features: Every column must have a name of its own. Got 'genre'"),
@@ -133,7 +140,9 @@ def test_what_is_no_table_is_refused_by_its_argument(table):
 
 
 def test_a_table_without_ids_beside_labels_is_refused():
-    with pytest.raises(ValueError, match=r"needs its ids beside a table X: a column 'item'\. The columns are \['year', 'genre'\]"):
+    with pytest.raises(
+        ValueError, match=r"needs a column 'item' that holds the ids when X is a table\. The columns are \['year', 'genre'\]\."
+    ):
         read(as_polars(FILMS).drop("film"))
     for matrix in (np.eye(3), sp.csr_array(np.eye(3)), Features(np.eye(3)), [[1, 2], [3, 4]]):
         with pytest.raises(ValueError, match="must be a DataFrame beside a table X: the rows of a matrix have no ids"):
@@ -149,7 +158,9 @@ def test_a_matrix_has_a_row_for_each_position(matrix, form):
     assert table.ids.tolist() == [0, 1, 2]
     assert (table.rows.toarray() if sp.issparse(table.rows) else table.rows).tolist() == (2 * np.eye(3)).tolist()
     table.check_positions(3)
-    with pytest.raises(ValueError, match=r"item_features describes the item 2, but X has 2 items, counted from 0\. Drop the row"):
+    with pytest.raises(
+        ValueError, match=r"item_features has a row for the item 2, but X has 2 items, counted from 0\. Drop the row, or let"
+    ):
         table.check_positions(2)
 
 
@@ -162,7 +173,7 @@ def test_a_frame_beside_positions_has_them_in_a_column_or_the_index_or_is_in_the
         table = read(keyed, form=form)
         assert table.ids.tolist() == [0, 2, 5]
         assert years(table) == [1994, 1998, 1996]
-    with pytest.raises(TypeError, match=r"item_features ids must be integers.*pass labels in a table instead"):
+    with pytest.raises(TypeError, match=r"item_features ids must be integers.*If these are labels, pass a table instead"):
         read(FILMS, form=form)
     with pytest.raises(ValueError, match="item_features ids must be >= 0"):
         read(plain.set_axis([-1, 0, 1]), form=form)
@@ -327,7 +338,7 @@ def test_a_matrix_is_taken_as_it_is(matrix, encoder, form):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("library", [np.asarray, sp.csr_array])
 def test_numbers_that_are_not_finite_are_not_passed_through(value, library):
-    with pytest.raises(ValueError, match=rf"item_features: Column 'x1' holds {value}\. Fill it in before, or by an encoder"):
+    with pytest.raises(ValueError, match=rf"item_features: Column 'x1' holds {value}\. Fill in such cells, or use an encoder"):
         encoded(library([[1.0, value], [0, 1.0]]), form=SPARSE)
     filled = encoded(library([[1.0, np.nan], [0, 1.0]]), SimpleImputer(), form=SPARSE)
     assert filled.matrix.toarray().tolist() == [[1, 1], [0, 1]]
@@ -348,18 +359,22 @@ def test_missing_cells_of_a_frame_are_not_passed_through():
         (TargetEncoder(), TypeError, r"item_encoder: .* missing 1 required positional argument: 'y'"),
         (StandardScaler(), ValueError, "item_encoder: could not convert string to float"),
         (FeatureEncoder(min_frequency=0), ValueError, "item_encoder: The 'min_frequency' parameter of FeatureEncoder must be"),
-        (FunctionTransformer(), ValueError, "item_encoder: It must make a row of numbers of each of the 3 rows. Got object"),
+        (
+            FunctionTransformer(),
+            ValueError,
+            "item_encoder: It must return one row of numbers for each of the 3 rows of the table. Got object",
+        ),
         (
             FunctionTransformer(lambda frame: frame[["year"]][:2]),
             ValueError,
-            r"item_encoder: .*of the 3 rows. Got int64 of shape \(2, 1\)",
+            r"item_encoder: .*of the 3 rows of the table. Got int64 of shape \(2, 1\)",
         ),
         (FunctionTransformer(lambda frame: frame["year"].to_numpy()), ValueError, r"item_encoder: .*of shape \(3,\)"),
         (FunctionTransformer(lambda frame: frame[["year"]] / 0), ValueError, "item_encoder: Column 'feature0' holds inf"),
         (
             FunctionTransformer(lambda frame: frame[["year", "year"]].to_numpy(), feature_names_out=lambda own, names: names[:1]),
             ValueError,
-            "item_encoder: It made 2 columns, where it had 1 in fit",
+            "item_encoder: It returned 2 columns, but 1 in fit.",
         ),
     ],
 )
@@ -371,7 +386,10 @@ def test_what_an_encoder_cannot_do_is_said_in_its_words_and_with_its_name(encode
 def test_the_tables_own_faults_bear_its_name():
     with pytest.raises(ValueError, match="item_features: Column 'year' holds inf"):
         encoded(FILMS.assign(year=np.inf))
-    with pytest.raises(ValueError, match=r"item_features: Column 'genre' holds \{\} \(dict\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"item_features: Column 'genre' must hold numbers, text, categories, .*\. Got \{\} \(dict\)\. Drop the",
+    ):
         encoded(FILMS.assign(genre=objects({}, {}, {})))
     with pytest.raises(ValueError, match="item_features: Column 'genre' holds categories, and numbers are asked for"):
         encoded(FILMS, "passthrough")

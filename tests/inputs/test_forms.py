@@ -65,7 +65,7 @@ def test_none_among_ratings_is_named_by_its_place(make):
     ids=["nan", "inf", "pandas None", "pandas Int64", "polars null", "object None"],
 )
 def test_a_missing_id_is_named_by_its_row(make, bad, row):
-    words = rf"user ids must be present and finite \(no NaN, no inf\)\. Row 1 is {row}\. Drop the row or give it an id\."
+    words = rf"user ids must not be missing or infinite\. Row 1 is {row}\. Drop the row or give it an id\."
     with pytest.raises(ValueError, match=words):
         make().fit(bad, [1.0, 2.0])
 
@@ -118,9 +118,7 @@ def test_weights_of_another_length_are_refused_with_both_shapes(make, length):
 
 
 def test_a_sparse_matrix_has_a_weight_for_each_user_and_says_where_others_go(make):
-    words = (
-        r"sample_weight must have one weight for each user \(row of X\), shape \(3,\)\. Got shape \(5,\)\..*Interactions\.weights"
-    )
+    words = r"sample_weight must have .* each user \(row of X\), shape \(3,\)\. Got shape \(5,\)\..*Interactions\(\.\.\., weights="
     with pytest.raises(ValueError, match=words):
         make().fit(S, sample_weight=np.ones(5))
     by_user = np.array([1.0, 2.0, 0.5])
@@ -187,14 +185,14 @@ def test_an_unknown_column_is_named_with_those_there_are(make):
     frame = pd.DataFrame(X, columns=["u", "i"])
     with pytest.raises(ValueError, match=r"user='who' is not a column of X\. The columns are \['u', 'i'\]\."):
         make(user="who").fit(frame, Y)
-    with pytest.raises(ValueError, match=r"item='i' is not a column of X\. X is an array, whose columns have positions only\."):
+    with pytest.raises(ValueError, match=r"item='i' is not a column of X\. X is an array, so pass the column's position, an int\."):
         make(item="i").fit(X, Y)
     with pytest.raises(ValueError, match=r"item=7 is not a column position of X, which has 2 columns\."):
         make(item=7).fit(frame, Y)
 
 
 def test_sparse_with_y_is_refused_with_the_reason(make):
-    words = r"y must be None when X is a sparse rating matrix: its stored entries are the ratings\."
+    words = r"y must be None when X is a sparse rating matrix, because its stored entries are the ratings\."
     with pytest.raises(ValueError, match=words):
         make().fit(S, Y)
     with pytest.raises(ValueError, match=words):
@@ -202,14 +200,14 @@ def test_sparse_with_y_is_refused_with_the_reason(make):
 
 
 def test_a_table_without_y_is_refused_with_the_reason(make):
-    with pytest.raises(ValueError, match=r"requires y to be passed, but the target y is None: a table X holds the ids only"):
+    with pytest.raises(ValueError, match=r"requires y to be passed, but the target y is None: a table X holds only the ids"):
         make().fit(X)
     with pytest.raises(ValueError, match=r"score needs y, the ratings of X"):
         make().fit(X, Y).score(X)
 
 
 def test_a_container_without_ratings_is_refused_with_the_cure(make):
-    with pytest.raises(ValueError, match=r"needs ratings: pass y, or Interactions with ratings\."):
+    with pytest.raises(ValueError, match=r"needs ratings\. Pass y, or Interactions with ratings\."):
         make().fit(Interactions(*X.T))
 
 

@@ -46,7 +46,7 @@ def test_the_slice_is_chosen_by_pair_whatever_the_order_and_the_repetitions():
 def test_a_small_slice_holds_one_pair_and_none_can_be_made_of_lone_pairs():
     assert slice_of([0, 0, 1, 1], [0, 1, 0, 1], 1e-9).sum() == 1
     assert slice_of([0, 0], [0, 1]).sum() == 1  # the item cannot be helped
-    with pytest.raises(ValueError, match=r"nothing to hold out: no user has two items\. Pass X_val"):
+    with pytest.raises(ValueError, match=r"nothing to hold out, because no user has two items\. Pass X_val, or use"):
         slice_of([0, 1, 2], [0, 1, 2])
 
 

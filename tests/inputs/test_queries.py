@@ -11,9 +11,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_a_missing_id_is_refused_by_predict_too(make):
     model = make().fit(X, Y)
-    with pytest.raises(ValueError, match=r"item ids must be present and finite .*Row 0 is nan"):
+    with pytest.raises(ValueError, match=r"item ids must not be missing or infinite.*Row 0 is nan"):
         model.predict(np.array([[0.0, np.nan]]))
-    with pytest.raises(ValueError, match=r"user ids must be present and finite .*Row 1 is nan"):
+    with pytest.raises(ValueError, match=r"user ids must not be missing or infinite.*Row 1 is nan"):
         model.predict([0.0, np.nan], [0.0, 1.0])
 
 
@@ -49,7 +49,7 @@ def test_a_sparse_matrix_without_ratings_has_no_score(make):
 
 def test_interactions_after_a_fit_on_labels_are_refused(make):
     model = make().fit(np.array([["a", "x"], ["b", "y"]]), [1.0, 2.0])
-    words = r"Interactions hold positions, but this model was fitted on a table whose user ids are labels\. Fit it on Interactions"
+    words = r"Interactions hold positions, but this model was fitted on a table whose user ids are labels\. Pass a table"
     for call in (model.predict, model.transform):
         with pytest.raises(ValueError, match=words):
             call(I)
@@ -58,7 +58,9 @@ def test_interactions_after_a_fit_on_labels_are_refused(make):
 
 
 def test_a_text_id_after_a_fit_on_numbers_is_a_type_error(make):
-    with pytest.raises(TypeError, match=r"The user ids that fit saw are int64\. Got .*a.*; pass ids of that type\."):
+    with pytest.raises(
+        TypeError, match=r"The user ids must be of the type that fit saw, int64\. Got .*a.*; pass ids of that type\."
+    ):
         make().fit(X, Y).predict(["a"], [0])
 
 
@@ -81,7 +83,7 @@ def test_an_unknown_id_is_an_error_where_asked_for(make):
 
 def test_unknown_candidates_are_named_by_their_place(make):
     model = make().fit(X, Y)
-    with pytest.raises(ValueError, match=r"items\[1\] was not seen in fit\. Candidates must be known items\."):
+    with pytest.raises(ValueError, match=r"items\[1\] was not seen in fit\. Pass only items that are in items_\."):
         model.recommend(items=[0, 77])
     with pytest.raises(ValueError, match=r"items\[0\] was not seen in fit, so it has no neighbours\."):
         model.similar_items([77])

@@ -67,28 +67,37 @@ def test_chunks_may_be_empty_and_of_different_kinds(tmp_path):
 @pytest.mark.parametrize(
     ("chunks", "error", "words"),
     [
-        (iter([GOOD]), TypeError, r"chunks must be gone through twice, and a list_iterator is spent after once\. Pass a function"),
-        (5, TypeError, r"chunks must be a function that makes an iterator, or a list\. Got int"),
-        (lambda: 5, TypeError, r"chunks must be a function that makes an iterator\. It returned int"),
+        (
+            iter([GOOD]),
+            TypeError,
+            r"chunks must be an iterable that can be read twice\. Got a list_iterator, which can be read once\. Pass a list, or "
+            r"a function",
+        ),
+        (5, TypeError, r"chunks must be a list, or a function that returns an iterator\. Got int\."),
+        (lambda: 5, TypeError, r"chunks must be a function that returns an iterator\. It returned int\."),
         ([GOOD, "text"], TypeError, r"chunk 1 must be a DataFrame, an Arrow table, a dict of columns .* Got str"),
-        ([], ValueError, "The data have no rows"),
+        ([], ValueError, "The data set has no rows, while a"),
         ([GOOD, {"user": [1], "item": [1]}], ValueError, r"rating='rating' is not a column of chunk 1\. The columns are \['user'"),
         ([(np.array([1]), np.array([1]))], ValueError, r"user='user' is not a column of chunk 0\. The columns are \['0', '1'\]"),
-        ([GOOD | {"item": [1, 2]}], ValueError, r"The columns of chunk 0 must have one length\. Got {'user': 3, 'item': 2"),
+        (
+            [GOOD | {"item": [1, 2]}],
+            ValueError,
+            r"The columns of chunk 0 must have equal lengths\. Got {'user': 3, 'item': 2, 'rating': 3\}\.",
+        ),
         ([GOOD | {"user": ["a", 2, 3]}], TypeError, "the user column of chunk 0 must hold values of one type"),
         (
             [GOOD | {"user": np.ones((3, 1))}],
             ValueError,
             r"the user column of chunk 0 must have one dimension\. Got shape \(3, 1\)",
         ),
-        ([GOOD, GOOD | {"user": [1, None, 3]}], ValueError, r"user ids must be present\. Row 1 of chunk 1 has none"),
+        ([GOOD, GOOD | {"user": [1, None, 3]}], ValueError, r"user ids must not be missing\. Row 1 of chunk 1 has none"),
         (
             [pd.DataFrame(GOOD).replace({"rating": {2.0: np.nan}})],
             ValueError,
-            r"rating must be present\. Row 1 of chunk 0 has none",
+            r"rating must not be missing\. Row 1 of chunk 0 has none",
         ),
-        ([GOOD | {"user": [True, False, True]}], TypeError, "user ids .* is of type bool; a mask is no id"),
-        ([pl.DataFrame(GOOD), GOOD | {"item": ["a", "b", "c"]}], TypeError, "item ids must be of one type in all the data"),
+        ([GOOD | {"user": [True, False, True]}], TypeError, r"user ids .* is of type bool\."),
+        ([pl.DataFrame(GOOD), GOOD | {"item": ["a", "b", "c"]}], TypeError, "item ids must be of one type in all of the data"),
     ],
 )
 def test_bad_chunks_are_named(chunks, error, words, tmp_path):

@@ -129,7 +129,7 @@ def test_candidates_of_a_table_are_its_ids(form):
     assert ranking_scorer("ndcg", k=3, items=ids)(model, test, y) == pytest.approx(expected, rel=1e-9)
     with pytest.raises(ValueError, match=r"items\[0\] was not seen in fit"):
         evaluate(model, test, items=ids_in(form, "item", COLD))
-    with pytest.raises(ValueError, match=r'items="cold" are .* all 14 have some\. Hold whole items out, with ColdItemSplit'):
+    with pytest.raises(ValueError, match=r'items="cold" ranks .* all 14 have some\. Hold whole items out with ColdItemSplit'):
         evaluate(model, test, items="cold")
 
 
@@ -154,9 +154,9 @@ def test_new_users_are_folded_in_and_ranked_among_candidates():
     [
         ("warm", r'items must be "cold" or an array of item ids\. Got \'warm\''),
         ([], "items must hold at least one candidate. Got none"),
-        (["item 99"], r"items\[0\] was not seen in fit. Candidates must be known items"),
+        (["item 99"], r"items\[0\] was not seen in fit. Pass only items"),
         ([["i0001", "i0002"]], "items must be one id or a one-dimensional array of ids"),
-        (["i0016"], "test has no items among the candidates, items, of the users to evaluate"),
+        (["i0016"], "test must have an item for at least one of the users to evaluate, among the"),
     ],
 )
 def test_candidates_that_are_none_are_refused(items, message):
@@ -167,7 +167,9 @@ def test_candidates_that_are_none_are_refused(items, message):
 
 def test_nobody_is_cold_where_all_have_observations_or_these_are_not_counted():
     test = sp.csr_array(TEST.tocsr())
-    with pytest.raises(ValueError, match=r'items="cold" are the items without observations in fit, and all 20 have some'):
+    with pytest.raises(
+        ValueError, match=r'items="cold" ranks the items without observations in fit, and all 20 have some. Hold whole'
+    ):
         evaluate(Scored(COUNTS + 1), test, items="cold")
     uncounted = Scored(COUNTS)
     del uncounted.item_counts_
@@ -206,7 +208,7 @@ def test_epochs_are_chosen_by_the_cold_items_of_a_validation_set(name):
     model = clone(MODELS[name]).set_params(early_stopping=True, scoring=scorer)
     model.fit(TRAIN, X_val=TEST)
     assert model.best_score_ == pytest.approx(scorer(model, TEST), rel=1e-9)
-    with pytest.raises(ValueError, match='items="cold" are the items without observations in fit'):
+    with pytest.raises(ValueError, match='items="cold" ranks the items without observations in fit, and all'):
         model.fit(DATA)  # a slice of it leaves each item an observation
 
 

@@ -152,7 +152,7 @@ def test_coverage_and_novelty_are_their_definitions():
         ((np.array([[0, 1]]), sp.csr_array((2, 3)), 1), "relevant must have a row for each list in ranked, 1. Got 2"),
         ((np.array([[0, 3]]), sp.csr_array((1, 3)), 1), "below n_items=3"),
         ((np.array([[0, -2]]), sp.csr_array((1, 3)), 1), "or -1 where a list ends. Got numbers from -2 to 0"),
-        ((np.array([[0, 1], [-1, 1]]), sp.csr_array((2, 3)), 1), r"ranked\[1\] has an item after a -1"),
+        ((np.array([[0, 1], [-1, 1]]), sp.csr_array((2, 3)), 1), r"ranked\[1\] must not have an item after -1, which marks the"),
         ((np.array([[2, 2]]), sp.csr_array([[0, 0, 1]]), 2), r"ranked\[0\] holds item 2 more than once"),
         ((np.array([0, 1]), sp.csr_array((2, 3)), 1), r"shape \(n_users, K\). Got shape \(2,\)"),
         ((np.array([[0.0, 1.0]]), sp.csr_array((1, 3)), 1), "dtype float64"),
@@ -170,5 +170,5 @@ def test_dense_test_items_are_refused():
 
 @pytest.mark.parametrize("counts", [[0, 0], [1, -1], [1, np.nan], [[1, 1]]])
 def test_novelty_needs_counts(counts):
-    with pytest.raises(ValueError, match="item_counts must be one finite number >= 0"):
+    with pytest.raises(ValueError, match="item_counts must be finite numbers >= 0, one for each item, and not all"):
         novelty(np.array([[0, 1]]), counts, 1)

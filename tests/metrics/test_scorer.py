@@ -55,7 +55,7 @@ def test_a_containers_ratings_serve_where_there_is_no_y():
     assert scorer(MODEL, TEST) == scorer(MODEL, TEST, TEST.ratings) != scorer(MODEL, TEST, TEST.ratings[::-1])
     with pytest.raises(ValueError, match=r"threshold=3\.0 needs the ratings"):
         scorer(MODEL, Interactions(TEST.user_ids, TEST.item_ids))
-    with pytest.raises(ValueError, match="test has no items"):
+    with pytest.raises(ValueError, match=r"test must have an item for at least one of the users to evaluate. It has none."):
         ranking_scorer(threshold=99)(MODEL, TEST)
 
 
@@ -123,12 +123,12 @@ def test_new_users_dislikes_are_folded_in_but_no_test_items():
     assert ((liked > 0) & (liked < 3)).any()
     assert X.data.max() == 5
     assert ranking_scorer("recall", k=N_ITEMS, holdout=0.5, threshold=5)(MODEL, X) == 1.0
-    with pytest.raises(ValueError, match="test has no items"):
+    with pytest.raises(ValueError, match=r"test must have an item for at least one of the users to evaluate. It has none."):
         ranking_scorer(holdout=0.5, threshold=6)(MODEL, X)
 
 
 def test_rows_too_short_to_divide_are_refused():
-    with pytest.raises(ValueError, match="test has no items"):
+    with pytest.raises(ValueError, match=r"test must have an item for at least one of the users to evaluate. It has none."):
         ranking_scorer()(MODEL, new_users()[:2])
 
 
@@ -219,6 +219,6 @@ def test_r2_is_that_of_scikit_learn(rating, predicted, weight):
 def test_r2_of_what_it_is_not_defined_for():
     with pytest.warns(UndefinedMetricWarning, match="at least two ratings"):
         assert np.isnan(r2([1.0], [2.0]))
-    with pytest.raises(ValueError, match="Of the predictions 1 are nan or infinite"):
+    with pytest.raises(ValueError, match=r"needs finite numbers. Got 1 that are nan or infinite among the predictions."):
         r2([1.0, 2.0], [np.nan, 2.0])
     assert r2([1.0, 2.0], [1e200, 2.0]) == -sys.float_info.max

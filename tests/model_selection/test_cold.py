@@ -78,9 +78,7 @@ def test_what_appeared_at_the_time_of_the_cut_is_on_its_later_side():
     ((train, test),) = ColdItemSplit(1, by_time=True, test_size=1).split(tied)
     assert (train.tolist(), test.tolist()) == ([0], [1, 2, 3])
     for splitter, times in ((ColdItemSplit(2, by_time=True, test_size=1), [1, 4, 4, 4]), (ColdItemSplit(1, by_time=True), [5] * 4)):
-        with pytest.raises(
-            ValueError, match=r"So many items appear at one time that a part would be empty\. Raise test_size or lower"
-        ):
+        with pytest.raises(ValueError, match=r"empty, because too many items appear at the same time\. Raise test_size or lower"):
             list(splitter.split(Interactions([0, 0, 0, 0], [0, 1, 2, 3], timestamps=times)))
 
 

@@ -142,7 +142,7 @@ def test_users_of_one_observation_are_never_left_out():
     data = Interactions([0, 1, 1, 2], [0, 0, 1, 0], timestamps=[1, 2, 3, 4])
     for splitter in (LeaveLastOut(), LeaveRandomOut(n_splits=5)):
         assert all(data.user_ids[test].tolist() == [1] for _, test in splitter.split(data))
-        with pytest.raises(ValueError, match="No user has more than n=1 observations"):
+        with pytest.raises(ValueError, match=r"At least one user must have more than n=1 observations. None has."):
             list(splitter.split(data[[0, 1, 3]]))
 
 
@@ -181,9 +181,9 @@ def test_equal_times_are_on_one_side_of_the_cut():
     data = Interactions(np.zeros(6, dtype=int), np.arange(6), timestamps=[3.5, 1, 3.5, 2, 9, 3.5])
     assert parts_of(TimeSplit(2), data) == [([1, 3], [0, 2, 4, 5])]
     assert parts_of(TimeSplit(1, n_splits=2), data) == [([1, 3], [0, 2, 5]), ([0, 1, 2, 3, 5], [4])]
-    with pytest.raises(ValueError, match="share a time that a part would be empty"):
+    with pytest.raises(ValueError, match="A part would be empty, because too"):
         list(TimeSplit(1, n_splits=3).split(data))
-    with pytest.raises(ValueError, match="share a time that a part would be empty"):
+    with pytest.raises(ValueError, match="A part would be empty, because too"):
         list(TimeSplit(1).split(Interactions([0, 0, 0], [0, 1, 2], timestamps=[1, 1, 1])))
 
 
@@ -213,7 +213,7 @@ def test_times_must_be_there(splitter):
     with pytest.raises(ValueError, match="time must be the position or name of the column"):
         list(splitter.split(as_form(DATA, "table")[0]))
     missing = Interactions([0, 1, 2], [0, 1, 2], timestamps=[1.0, np.nan, 2.0])
-    with pytest.raises(ValueError, match=r"time must be present\. Row 1 has none"):
+    with pytest.raises(ValueError, match=r"time must not be missing\. Row 1 has none"):
         list(splitter.split(missing))
     splitter = clone(splitter, safe=False)
     splitter.time = 5
@@ -226,7 +226,7 @@ def test_rows_of_a_matrix_are_no_observations():
     for splitter in (LeaveRandomOut(), UserKFold(), ColdUserSplit(), ColdUserSplit(by_time=True)):
         with pytest.raises(ValueError, match=r"Use HeldOutUsers .* Interactions\.from_matrix"):
             list(splitter.split(matrix))
-    with pytest.raises(ValueError, match="A sparse matrix has no times"):
+    with pytest.raises(ValueError, match=r"A split by time needs times, and a sparse matrix has none. Pass Interactions with"):
         list(TimeSplit().split(matrix))
 
 
@@ -238,15 +238,18 @@ def test_rows_of_a_matrix_are_no_observations():
         (lambda: UserKFold(2.5), "n_splits must be an int >= 1. Got 2.5"),
         (lambda: LeaveLastOut(0), "n must be an int >= 1. Got 0"),
         (lambda: LeaveRandomOut(n_splits=0), "n_splits must be an int >= 1. Got 0"),
-        (lambda: TimeSplit(0), "test_size must be a share between 0 and 1, both excluded, or an int >= 1. Got 0"),
-        (lambda: TimeSplit(1.0), "test_size must be a share .* Got 1.0"),
-        (lambda: TimeSplit(-0.1), "test_size must be a share .* Got -0.1"),
-        (lambda: TimeSplit("half"), "test_size must be a share .* Got 'half'"),
-        (lambda: TimeSplit(True), "test_size must be a share .* Got True"),
+        (lambda: TimeSplit(0), "test_size must be a number between 0 and 1, both excluded, or an int >= 1. Got 0."),
+        (lambda: TimeSplit(1.0), "test_size must be a number .* Got 1.0"),
+        (lambda: TimeSplit(-0.1), "test_size must be a number .* Got -0.1"),
+        (lambda: TimeSplit("half"), "test_size must be a number .* Got 'half'"),
+        (lambda: TimeSplit(True), "test_size must be a number .* Got True"),
         (lambda: TimeSplit(n_splits=0), "n_splits must be an int >= 1. Got 0"),
         (lambda: ColdItemSplit(1), "n_splits must be an int >= 2. Got 1"),
         (lambda: ColdItemSplit(0, test_size=0.1), "n_splits must be an int >= 1. Got 0"),
-        (lambda: ColdUserSplit(test_size=1.0), "test_size must be a share between 0 and 1, both excluded, or an int >= 1. Got 1.0"),
+        (
+            lambda: ColdUserSplit(test_size=1.0),
+            "test_size must be a number between 0 and 1, both excluded, or an int >= 1. Got 1.0.",
+        ),
     ],
 )
 def test_splitters_refuse_what_they_cannot_do(make, message):
@@ -257,16 +260,16 @@ def test_splitters_refuse_what_they_cannot_do(make, message):
 @pytest.mark.parametrize(
     ("splitter", "message"),
     [
-        (UserKFold(301), "n_splits=301 is more than the number of observations, 300"),
-        (HeldOutUsers(31), "n_splits=31 is more than the number of users, 30"),
-        (TimeSplit(0.5, n_splits=2), "test_size=0.5 and n_splits=2 leave nothing of 300 observations to train on"),
-        (TimeSplit(300), "test_size=300 and n_splits=1 leave nothing"),
-        (LeaveLastOut(50), "No user has more than n=50 observations"),
-        (ColdItemSplit(21), "n_splits=21 and test_size=None need more items than there are, 20. Lower one"),
-        (ColdItemSplit(20, by_time=True), "n_splits=20 and test_size=None need more items than there are, 20"),
-        (ColdItemSplit(1, test_size=20), "n_splits=1 and test_size=20 need more items than there are, 20"),
-        (ColdUserSplit(3, test_size=11), "n_splits=3 and test_size=11 need more users than there are, 30"),
-        (ColdUserSplit(3, test_size=10, by_time=True), "n_splits=3 and test_size=10 need more users than there are, 30"),
+        (UserKFold(301), "n_splits must be at most the number of observations, 300. Got 301."),
+        (HeldOutUsers(31), "n_splits must be at most the number of users, 30. Got 31."),
+        (TimeSplit(0.5, n_splits=2), "test_size=0.5 and n_splits=2 leave none of the 300 observations to train on. Lower one"),
+        (TimeSplit(300), "test_size=300 and n_splits=1 leave none of the"),
+        (LeaveLastOut(50), "At least one user must have more than n=50 observations. None has."),
+        (ColdItemSplit(21), "n_splits=21 and test_size=None need more items than X has, which is 20. Lower one"),
+        (ColdItemSplit(20, by_time=True), "n_splits=20 and test_size=None need more items than X has, which is 20."),
+        (ColdItemSplit(1, test_size=20), "n_splits=1 and test_size=20 need more items than X has, which is 20."),
+        (ColdUserSplit(3, test_size=11), "n_splits=3 and test_size=11 need more users than X has, which is 30."),
+        (ColdUserSplit(3, test_size=10, by_time=True), "n_splits=3 and test_size=10 need more users than X has, which is 30."),
     ],
 )
 def test_too_little_data_is_refused(splitter, message):

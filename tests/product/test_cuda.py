@@ -244,7 +244,7 @@ def test_a_ranking_loss_equals_that_of_the_cpu(loss):
 
 
 def test_several_processes_are_refused_on_the_device(ratings):
-    with pytest.raises(ValueError, match="trains on the CPU only"):
+    with pytest.raises(ValueError, match="n_processes=2 needs the CPU"):
         TorchFactorization(tutorial.Biased, optimizer="SGD", device="cuda", n_processes=2).fit(ratings)
 
 

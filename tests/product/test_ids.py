@@ -83,12 +83,12 @@ NO_IDS = {
     "NaT": (np.array(["NaT"], dtype="datetime64[s]"), ValueError, "must be present"),
     "pandas NA": (pd.Series([pd.NA], dtype="Int64"), ValueError, "must be present"),
     "infinity": ([np.inf], ValueError, "must be present"),
-    "a mask": ([True, False, True], TypeError, "a mask is no id"),
+    "a mask": ([True, False, True], TypeError, "pass ids, not a mask"),
     "lost digits": ([1.4e18], ValueError, "must be exact"),
     "text": (["17850"], TypeError, "pass ids of that type"),
     "complex": ([1j], TypeError, "must be numbers, text or times"),
     "a generator": ((n for n in [3]), TypeError, r"pass list\(\.\.\.\) of it"),
-    "unequal lists": ([[3], [3, 5]], ValueError, "must be an array of one number or text each"),
+    "unequal lists": ([[3], [3, 5]], ValueError, "must be an array of single numbers or texts"),
 }
 CALLS = {
     "predict users": lambda model, ids: model.predict(ids, 3),
@@ -181,7 +181,7 @@ def test_ids_of_another_type_go_on_as_the_same_values(make, first, more, users):
 @every_kind
 def test_text_does_not_go_on_a_model_of_numbers(make):
     model = fitted(make)
-    with pytest.raises(TypeError, match=r"The user ids that fit saw are int64\. Got 'ann'; pass ids of that type"):
+    with pytest.raises(TypeError, match=r"The user ids must be of the type that fit saw, int64\. Got 'ann'; pass ids of that type"):
         model.partial_fit(np.array([["ann", 3]], dtype=object), None if make.entry.positives else [1.0])
     assert model.users_.tolist() == [12583, 13047, 17850]
 
@@ -226,5 +226,5 @@ def test_more_positions_than_a_model_can_have_are_refused(make, shape):
     matrix = sp.coo_array(([1.0, 2.0], ([0, 1], [0, 1])), shape=shape)
     y = None if make.entry.positives else [1.0, 2.0]
     for args in ((matrix,), (Interactions([0, shape[0] - 1], [0, shape[1] - 1], y),)):
-        with pytest.raises(ValueError, match=r"ids are positions, and .* are more than a model can have.*pass a table"):
+        with pytest.raises(ValueError, match=r"ids are positions here, and a model can have at most .*pass a table"):
             make().fit(*args)

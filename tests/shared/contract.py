@@ -442,7 +442,7 @@ class FactorContract(EstimatorContract):
         assert features.shape[1] == len(names)
 
     def test_transform_of_another_form_is_refused(self):
-        with pytest.raises(ValueError, match="in the form fit saw"):
+        with pytest.raises(ValueError, match="in the form that fit saw"):
             self.fitted("sparse").transform(DATA)
         with pytest.raises(ValueError, match="fold_in"):
             self.fitted("interactions").transform(new_users())

@@ -122,7 +122,7 @@ def answers():
     model = make().fit(X, y)
     whole, own = model.gather(), model.users_[model.seen_.sum(axis=1) > 0]
     others = np.setdiff1d(model.users_, own)
-    with pytest.raises(ValueError, match="has seen is known on another rank") as caught:
+    with pytest.raises(ValueError, match="has seen are known only on another rank") as caught:
         model.recommend(others[:1])
     pairs = np.ix_(model.users_, model.items_)
     asked = {
@@ -148,7 +148,7 @@ REFUSED = {
     "early_stopping": ({"early_stopping": True}, "distributed=True needs early_stopping=False"),
     "warm_start": ({"warm_start": True}, "distributed=True needs warm_start=False"),
     "features": ({"features": ["day"]}, "distributed=True needs features=None"),
-    "lbfgs": ({"optimizer": "LBFGS"}, "distributed=True takes no optimizer LBFGS"),
+    "lbfgs": ({"optimizer": "LBFGS"}, "distributed=True does not support the optimizer LBFGS"),
     "sum": ({"loss": "MSELoss", "loss__reduction": "sum"}, "distributed=True needs a loss that is a mean over its pairs"),
 }
 

@@ -69,9 +69,9 @@ def test_the_scheduler_takes_a_step_an_epoch():
         ({"optimizer": len}, "optimizer must be a subclass of torch.optim.*Got len"),
         ({"module": tutorial.Plain(3, 4)}, "module must be a class.*Got an instance of Plain; pass module=Plain"),
         ({"module": nn.Linear}, "module__n_factors is not a parameter of Linear"),
-        ({"module": lambda n_users, n_factors: None}, "must take n_users and n_items"),
+        ({"module": lambda n_users, n_factors: None}, "must accept the arguments n_users and n_items"),
         ({"module": lambda n_users, n_items, n_factors: {}}, "must make a torch.nn.Module. It made dict"),
-        ({"module": dict}, "module must be a subclass of torch.nn.Module or a function that makes one"),
+        ({"module": dict}, "module must be a subclass of torch.nn.Module, or a function that makes a module"),
     ],
 )  # fmt: skip
 def test_a_wrong_parameter_is_named_with_a_cure(params, message):

@@ -69,7 +69,7 @@ def test_one_huge_outlier_leaves_finite_predictions(make, solver, outlier):
 
 @pytest.mark.parametrize("size", [1e60, 1e-60, 1e300])
 def test_ratings_that_float32_factors_could_not_hold_are_refused(make, size):
-    words = f"The largest of y must lie between 1e-35 and 1e35 in size. Got {5 * size:.3g}. Rescale the ratings."
+    words = f"The largest of y must lie between 1e-35 and 1e35 in absolute value. Got {5 * size:.3g}. Rescale the ratings."
     with pytest.raises(ValueError, match=re.escape(words)):
         make().fit(X, Y * size)
 

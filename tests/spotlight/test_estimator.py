@@ -190,7 +190,7 @@ def test_new_users_are_refused():
 def test_tables_of_attributes_are_refused():
     fitted = explicit().fit(DATA)
     for call in (fitted.predict, fitted.recommend, fitted.score):
-        with pytest.raises(ValueError, match="user_features and item_features are not for Spotlight's models"):
+        with pytest.raises(ValueError, match="user_features and item_features must be None"):
             call(DATA, item_features=np.ones((20, 2)))
 
 
@@ -262,5 +262,5 @@ def test_the_network_is_exported():
         def fit(self, interactions):
             del self._net
 
-    with pytest.raises(TypeError, match="Bare keeps none"):
+    with pytest.raises(TypeError, match="Bare has none"):
         SpotlightEstimator(Bare).fit(DATA).to_module()

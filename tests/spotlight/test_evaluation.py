@@ -130,7 +130,7 @@ def test_nan_for_an_unknown_item_makes_the_ranks_nan_and_comes_last_in_a_list(ma
 
 
 def test_an_unknown_user_is_refused_where_that_is_asked_for():
-    with pytest.raises(ValueError, match="user 30, whom fit did not see"):
+    with pytest.raises(ValueError, match="user 30, who was not seen in fit"):
         mrr_score(OURS["biased"](handle_unknown="error").fit(TRAIN), TEST)
 
 
@@ -265,9 +265,9 @@ def test_what_is_no_container_is_refused():
 
 
 def test_an_item_that_the_model_does_not_score_is_refused():
-    with pytest.raises(ValueError, match="test has item 7, and the model scores 3 items"):
+    with pytest.raises(ValueError, match="test has item 7, but the model scores only 3 items"):
         mrr_score(Scores(np.zeros((2, 3))), Interactions([0], [7]))
-    with pytest.raises(ValueError, match="train has item 7, and the model scores 3 items"):
+    with pytest.raises(ValueError, match="train has item 7, but the model scores only 3 items"):
         mrr_score(Scores(np.zeros((2, 3))), Interactions([0], [1]), Interactions([0], [7]))
 
 

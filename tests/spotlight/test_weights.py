@@ -130,7 +130,7 @@ def test_limits_are_those_of_the_training_data():
 
 
 def test_only_a_trained_factorization_is_taken_over():
-    with pytest.raises(NotFittedError, match="model is not trained"):
+    with pytest.raises(NotFittedError, match="model must be trained"):
         weights_from_spotlight(ExplicitModel(random_state=np.random.RandomState(0)))
     with pytest.raises(TypeError, match=r"with a BilinearNet\. Got str"):
         weights_from_spotlight("model")

@@ -157,7 +157,7 @@ def test_a_truncated_file_is_refused_at_every_length(file):
     whole = file.read_bytes()
     for length in range(len(whole)):
         file.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=f"{file} is not a whole file that save"):
+        with pytest.raises(ValueError, match=f"{file} is not a complete file of sk_torchmf"):
             read(file)
 
 
@@ -204,7 +204,7 @@ def foreign_zip(path):
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_another_programs_file_is_refused(tmp_path, make):
     make(tmp_path / "file")
-    with pytest.raises(ValueError, match="file is not a whole file that save of sk_torchmf wrote"):
+    with pytest.raises(ValueError, match="file is not a complete file of sk_torchmf"):
         read(tmp_path / "file")
 
 
@@ -259,7 +259,7 @@ def test_a_pickle_anywhere_is_not_unpickled(tmp_path, name):
     ],
 )
 def test_an_array_header_is_read_and_not_evaluated(tmp_path, header):
-    with pytest.raises(ValueError, match="not a whole file"):
+    with pytest.raises(ValueError, match="not a complete file"):
         read(forge(tmp_path / "file", ("x.npy", npy(header, bytes(8)))))
 
 
@@ -291,7 +291,7 @@ def test_a_part_too_many_or_too_few_is_noticed(tmp_path):
     path = forge(tmp_path / "file", part)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("y.npy", part[1])
-    with pytest.raises(ValueError, match="parts are not those"):
+    with pytest.raises(ValueError, match="does not have the parts"):
         read(path)
 
 
@@ -318,7 +318,7 @@ def test_json_that_nests_too_deep_is_refused(tmp_path):
     path = tmp_path / "file"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(META, "[" * 200_000)
-    with pytest.raises(ValueError, match="not a whole file"):
+    with pytest.raises(ValueError, match="not a complete file"):
         read(path)
 
 
@@ -338,7 +338,7 @@ def test_an_empty_path_is_refused():
 
 
 def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(IsADirectoryError, match="This is a folder"):
+    with pytest.raises(IsADirectoryError, match="this is a folder"):
         write(tmp_path, {}, {})
     with pytest.raises(IsADirectoryError):
         read(tmp_path)

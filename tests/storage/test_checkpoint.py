@@ -88,7 +88,7 @@ def test_another_fit_is_refused_by_what_differs(other, words, monkeypatch, tmp_p
     path = tmp_path / "fit"
     interrupt(monkeypatch, path)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=f"fit is of another fit, which differs in .*{words}.*{CURE}"):
+    with pytest.raises(ValueError, match=f"fit comes from another fit, which differs in .*{words}.*{CURE}"):
         other().set_params(checkpoint=path).fit(DATA)
     assert path.read_bytes() == before
 
@@ -118,7 +118,7 @@ def test_a_truncated_file_is_refused(monkeypatch, tmp_path):
     whole = path.read_bytes()
     for length in (0, 10, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=f"checkpoint .*fit is truncated, damaged or no checkpoint: .*{CURE}"):
+        with pytest.raises(ValueError, match=f"checkpoint .*fit is not a checkpoint, or is truncated or damaged: .*{CURE}"):
             SOLVERS["adam"].make(checkpoint=path).fit(DATA)
         assert path.read_bytes() == whole[:length]
 
@@ -126,17 +126,17 @@ def test_a_truncated_file_is_refused(monkeypatch, tmp_path):
 def test_a_foreign_file_is_refused(tmp_path):
     path = tmp_path / "thesis.docx"
     path.write_text("Chapter 1")
-    with pytest.raises(ValueError, match=f"thesis.docx is truncated, damaged or no checkpoint: .*{CURE}"):
+    with pytest.raises(ValueError, match=f"thesis.docx is not a checkpoint, or is truncated or damaged: .*{CURE}"):
         SOLVERS["adam"].make(checkpoint=path).fit(DATA)
     assert path.read_text() == "Chapter 1"
     np.savez(tmp_path / "arrays.npz", a=np.ones(3))
-    with pytest.raises(ValueError, match=r"arrays\.npz is truncated, damaged or no checkpoint"):
+    with pytest.raises(ValueError, match=r"arrays\.npz is not a checkpoint, or is truncated or damaged"):
         SOLVERS["adam"].make(checkpoint=tmp_path / "arrays.npz").fit(DATA)
 
 
 def test_a_model_that_was_saved_is_no_checkpoint(tmp_path):
     _checkpoint._archive.write(tmp_path / "model", {"kind": "model"}, {})
-    with pytest.raises(ValueError, match=f"model is no checkpoint, but another file of sk_torchmf. {CURE}"):
+    with pytest.raises(ValueError, match=f"model is another file of sk_torchmf, not a checkpoint. {CURE}"):
         SOLVERS["adam"].make(checkpoint=tmp_path / "model").fit(DATA)
 
 
@@ -170,7 +170,7 @@ def test_what_cannot_be_resumed_is_refused(tmp_path):
         torch_model(optimizer="SGD", n_processes=2, checkpoint=path).fit(DATA)
     batches = [(DATA.user_ids, DATA.item_ids, DATA.ratings)]
     for options in ({"checkpoint": path}, {"early_stopping": True}):
-        with pytest.raises(ValueError, match="fit_batches takes neither early_stopping nor checkpoint"):
+        with pytest.raises(ValueError, match="fit_batches needs early_stopping=False and checkpoint=None"):
             torch_model(**options).fit_batches(batches, n_users=40, n_items=25)
 
 
@@ -188,7 +188,8 @@ class WithASet(torch.optim.lr_scheduler.ConstantLR):
 
 def test_a_state_that_a_file_cannot_hold_is_named(tmp_path):
     words = (
-        r"checkpoint cannot keep what .* state_dict\(\): solver\.rest\.scheduler\.seen is a builtins.set.*"
+        r"checkpoint cannot store the state_dict\(\) of this optimizer or scheduler: solver\.rest\.scheduler\.seen is a "
+        r"builtins.set.*"
         r"Use another, or checkpoint=None"
     )
     with pytest.raises(TypeError, match=words):
