@@ -194,6 +194,6 @@ def test_an_order_that_the_numbers_contradict_is_warned_of(text, message, tmp_pa
 
 def test_times_in_several_columns_are_left_out_with_a_warning(tmp_path):
     path = written(tmp_path, "user_id,book_id,rating,started_at,finished_at\n1,2,3,125,126\n")
-    with pytest.warns(UserWarning, match=r"\['started_at', 'finished_at'\], and any could be .*: no timestamps were read"):
+    with pytest.warns(UserWarning, match=r"\['started_at', 'finished_at'\], and any could be .*, so no timestamps were read"):
         assert load_ratings(path).timestamps is None
     assert load_ratings(path, timestamp="finished_at").timestamps.tolist() == [126]

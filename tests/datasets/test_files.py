@@ -215,7 +215,7 @@ def test_dates_become_seconds_and_numbers_stay(cell, seconds, header, tmp_path):
 @pytest.mark.parametrize("cell", ["12/31/2005", "yesterday", "2005-13-01"])
 def test_times_that_cannot_be_read_are_left_out_with_a_warning(header, cell, tmp_path):
     path = written(tmp_path, f"{header}1,2,3,{cell}\n2,3,4,x\n")
-    with pytest.warns(UserWarning, match="neither a number nor a date of ISO 8601.*no timestamps were read"):
+    with pytest.warns(UserWarning, match="neither a number nor a date in ISO 8601.*no timestamps were read"):
         bunch = load_ratings(path)
     assert bunch.timestamps is None
     with pytest.raises(ValueError, match=r"has the timestamp '.*', which must be a finite number or a date"):
@@ -223,7 +223,9 @@ def test_times_that_cannot_be_read_are_left_out_with_a_warning(header, cell, tmp
 
 
 def test_an_id_that_may_stand_for_nothing_is_warned_of(tmp_path):
-    with pytest.warns(UserWarning, match="has 'nan' among its user ids, and it was read as one. Drop its rows"):
+    with pytest.warns(
+        UserWarning, match="has 'nan' among its user ids, and it was read as one. If it stands for a missing value, drop its rows"
+    ):
         bunch = load_ratings(written(tmp_path, "nan,tea,5\nann,tea,4\n"))
     assert bunch.user_labels.tolist() == ["ann", "nan"]
 

@@ -120,7 +120,9 @@ def test_a_download_of_unknown_length_works(tqdm, monkeypatch, archive, tmp_path
 def test_a_truncated_or_foreign_download_is_refused_and_not_kept(archive, damage, monkeypatch, tmp_path):
     variant, content = archive
     monkeypatch.setattr(_movielens, "urlopen", lambda url, timeout: Response(damage(content), len(content)))
-    with pytest.raises(OSError, match=rf"(?s)ml-{variant}.zip failed: it has md5 \w+, not \w+.*truncated.*Put ml-{variant}.zip"):
+    with pytest.raises(
+        OSError, match=rf"(?s)ml-{variant}.zip failed: its MD5 checksum is \w+ instead of \w+.*truncated.*Put ml-{variant}.zip"
+    ):
         fetch_movielens(variant, data_home=tmp_path)
     assert list(tmp_path.iterdir()) == []
 

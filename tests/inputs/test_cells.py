@@ -195,17 +195,17 @@ def test_a_column_without_any_value_is_of_no_kind(values):
             objects({"drama": 0.5}),
             r"Column 'x' must hold numbers, text, categories, .*\. Got {'drama': 0\.5} \(dict\)\. Drop the",
         ),
-        (objects(np.eye(2)), r"Column 'x' holds .*\(ndarray\)"),
+        (objects(np.eye(2)), r"Column 'x' must hold .*\(ndarray\)"),
         (
             objects(b"a"),
             r"Column 'x' must hold numbers, text, categories, .*\. Got b'a' \(bytes\)\. Drop the",
         ),
-        (pd.Series(pd.period_range("2020", periods=1, freq="M")), r"Column 'x' holds .*\(Period\)"),
+        (pd.Series(pd.period_range("2020", periods=1, freq="M")), r"Column 'x' must hold .*\(Period\)"),
         (
             pl.Series([{"a": 1}]),
             r"Column 'x' must hold numbers, text, categories, .*\. Got {'a': 1} \(dict\)\. Drop the",
         ),
-        (pl.Series([datetime.time(3)]), r"Column 'x' holds .*\(time\)"),
+        (pl.Series([datetime.time(3)]), r"Column 'x' must hold .*\(time\)"),
         (
             objects("a", 3.5),
             r"Column 'x' mixes categories and numbers: 'a' and 3\.5\. Convert all of it to one of them, for example",

@@ -211,7 +211,7 @@ def test_a_column_of_another_kind_than_in_fit_is_refused():
     encoder = FeatureEncoder().fit(films())
     with pytest.raises(ValueError, match=r"Column 'country' must hold categories, as it did in fit\. Got numbers\."):
         encoder.transform(films().assign(country=[1, 2, 3, 4]))
-    with pytest.raises(ValueError, match=r"Column 'released' held dates in fit\. Got numbers"):
+    with pytest.raises(ValueError, match=r"Column 'released' must hold dates, as it did in fit\. Got numbers"):
         encoder.transform(films().assign(released=[1, 2, 3, 4]))
     with pytest.raises(ValueError, match="Column 'year' holds inf"):
         encoder.transform(films().assign(year=np.inf))

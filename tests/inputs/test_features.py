@@ -145,7 +145,7 @@ def test_a_table_without_ids_beside_labels_is_refused():
     ):
         read(as_polars(FILMS).drop("film"))
     for matrix in (np.eye(3), sp.csr_array(np.eye(3)), Features(np.eye(3)), [[1, 2], [3, 4]]):
-        with pytest.raises(ValueError, match="must be a DataFrame beside a table X: the rows of a matrix have no ids"):
+        with pytest.raises(ValueError, match="must be a DataFrame when X is a table, because the rows of a matrix have no ids"):
             read(matrix)
 
 
@@ -210,7 +210,7 @@ def test_a_frame_of_users_cut_with_a_sparse_x_is_in_its_order():
 def test_an_index_that_counts_beside_a_column_of_ids_is_warned_of():
     table = pd.DataFrame({"movieId": [31, 7, 50], "year": [1998, 1994, 1996]})
     with pytest.warns(
-        InputWarning, match=r"taken for the ids\. If they are in the column 'movieId' pass table\.set_index\('movieId'\)"
+        InputWarning, match=r"taken for the ids\. If the ids are in the column 'movieId' pass table\.set_index\('movieId'\)"
     ):
         assert read(table).ids.tolist() == [0, 1, 2]
     assert read(table.set_index("movieId")).ids.tolist() == [7, 31, 50]
@@ -391,7 +391,7 @@ def test_the_tables_own_faults_bear_its_name():
         match=r"item_features: Column 'genre' must hold numbers, text, categories, .*\. Got \{\} \(dict\)\. Drop the",
     ):
         encoded(FILMS.assign(genre=objects({}, {}, {})))
-    with pytest.raises(ValueError, match="item_features: Column 'genre' holds categories, and numbers are asked for"):
+    with pytest.raises(ValueError, match=r"item_features: Column 'genre' must hold numbers. Got categories"):
         encoded(FILMS, "passthrough")
     with pytest.raises(ValueError, match=r"item_features: Numbers are asked for\. Got <U1; encode it, as FeatureEncoder\(\) does"):
         encoded(np.array([["a", "b"]]), form=SPARSE)

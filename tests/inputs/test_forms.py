@@ -202,7 +202,7 @@ def test_sparse_with_y_is_refused_with_the_reason(make):
 def test_a_table_without_y_is_refused_with_the_reason(make):
     with pytest.raises(ValueError, match=r"requires y to be passed, but the target y is None: a table X holds only the ids"):
         make().fit(X)
-    with pytest.raises(ValueError, match=r"score needs y, the ratings of X"):
+    with pytest.raises(ValueError, match=r"score needs the ratings of X"):
         make().fit(X, Y).score(X)
 
 

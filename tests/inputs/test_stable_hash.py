@@ -124,7 +124,7 @@ def test_labels_of_a_mixed_column():
 
 
 def test_other_objects_are_refused():
-    with pytest.raises(TypeError, match=r"user ids must be numbers, text, bytes or times .* Got date\. Convert them to text\."):
+    with pytest.raises(TypeError, match=r"user ids must be numbers, text, bytes or times, .* Got date\. Convert them to text\."):
         stable_hash(objects(date(2026, 1, 2)), "user")
 
 

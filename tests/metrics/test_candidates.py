@@ -173,7 +173,7 @@ def test_nobody_is_cold_where_all_have_observations_or_these_are_not_counted():
         evaluate(Scored(COUNTS + 1), test, items="cold")
     uncounted = Scored(COUNTS)
     del uncounted.item_counts_
-    with pytest.raises(ValueError, match=r'items="cold" needs item_counts_, which Scored has not\. Pass the ids'):
+    with pytest.raises(ValueError, match=r'items="cold" needs an estimator with item_counts_, and Scored has none\. Pass the ids'):
         evaluate(uncounted, test, items="cold")
 
 

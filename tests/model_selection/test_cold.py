@@ -92,7 +92,7 @@ def test_positions_that_nobody_rated_are_not_dealt_out():
 def test_without_observations_there_is_nothing_to_hold_out(kind):
     role = "items" if kind is ColdItemSplit else "users"
     for by_time in (True, False):
-        with pytest.raises(ValueError, match=f"need more {role} than there are, 0"):
+        with pytest.raises(ValueError, match=f"need more {role} than X has, which is 0"):
             list(kind(2, by_time=by_time).split(TIMED[:0]))
 
 
