@@ -76,13 +76,13 @@ def test_numbers_that_became_floats_find_ids_that_are_text(make):
 
 
 NO_IDS = {
-    "None": ([None], ValueError, "must be present"),
-    "None alone": (None, ValueError, "must be present"),
-    "NaN": ([np.nan], ValueError, "must be present"),
-    "NaN alone": (float("nan"), ValueError, "must be present"),
-    "NaT": (np.array(["NaT"], dtype="datetime64[s]"), ValueError, "must be present"),
-    "pandas NA": (pd.Series([pd.NA], dtype="Int64"), ValueError, "must be present"),
-    "infinity": ([np.inf], ValueError, "must be present"),
+    "None": ([None], ValueError, "must not be missing or infinite"),
+    "None alone": (None, ValueError, "must not be missing or infinite"),
+    "NaN": ([np.nan], ValueError, "must not be missing or infinite"),
+    "NaN alone": (float("nan"), ValueError, "must not be missing or infinite"),
+    "NaT": (np.array(["NaT"], dtype="datetime64[s]"), ValueError, "must not be missing or infinite"),
+    "pandas NA": (pd.Series([pd.NA], dtype="Int64"), ValueError, "must not be missing or infinite"),
+    "infinity": ([np.inf], ValueError, "must not be missing or infinite"),
     "a mask": ([True, False, True], TypeError, "pass ids, not a mask"),
     "lost digits": ([1.4e18], ValueError, "must be exact"),
     "text": (["17850"], TypeError, "pass ids of that type"),
@@ -137,9 +137,9 @@ def test_pairs_that_do_not_go_together_are_refused_with_their_shapes(make):
 def test_a_fit_refuses_what_is_no_id(make):
     y = None if make.entry.positives else RATING[:2]
     for bad, kind, words in (
-        (np.array([1.0, np.nan]), ValueError, "user ids must be present"),
+        (np.array([1.0, np.nan]), ValueError, "user ids must not be missing or infinite"),
         (np.array([1.0, 1.4e18]), ValueError, "user ids must be exact"),
-        (np.array([1, None], dtype=object), ValueError, "user ids must be present"),
+        (np.array([1, None], dtype=object), ValueError, "user ids must not be missing or infinite"),
         (np.array([1, True], dtype=object), TypeError, "user ids mix booleans"),
     ):
         with pytest.raises(kind, match=words):
