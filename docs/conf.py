@@ -1,6 +1,7 @@
 """How Sphinx builds the documentation: ``nox -s docs``."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import sk_torchmf
 from sk_torchmf import datasets
 from sk_torchmf.datasets import fetch_movielens
 from sk_torchmf.datasets._files import read_ratings
+from sk_torchmf.estimators._docs import PARAMETER_GROUPS
 
 project = "sk_torchmf"
 author = "the sk_torchmf developers"
@@ -37,6 +39,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 highlight_language = "none"  # of a block that names none: commands
+smartquotes = False  # quotes in the types of parameters are Python's
 toc_object_entries_show_parents = "hide"
 
 autosummary_generate = True
@@ -186,6 +189,23 @@ def read_text_below(app, what, name, value, options, lines):
             lines[:] = text
 
 
+def head_parameter_groups(app, what, name, value, options, lines):
+    """Put a heading above each group of an estimator's parameters, which its docstring has in the order of the groups."""
+    group_of = {parameter: group for group, parameters in PARAMETER_GROUPS.items() for parameter in parameters}
+    if what != "class" or not value.__module__.startswith("sk_torchmf.estimators"):
+        return
+    start = lines.index(":Parameters:") + 1
+    stop = lines.index(":Attributes:")
+    present, headed = None, []
+    for line in lines[start:stop]:
+        entry = re.match(r" {4}\*\*\W*(\w+)\*\*", line)  # numpydoc's: bold, the stars of **options escaped
+        if entry and group_of[entry[1]] != present:
+            present = group_of[entry[1]]
+            headed += [f"    .. rubric:: {present}", ""]
+        headed.append(line)
+    lines[start:stop] = headed
+
+
 def remove_mail_links(app, doctree):
     """``NDCG@10`` is no address."""
     for link in list(doctree.findall(nodes.reference)):
@@ -197,3 +217,4 @@ def setup(app):
     app.connect("doctree-read", remove_mail_links)
     app.connect("autodoc-skip-member", skip_inherited)
     app.connect("autodoc-process-docstring", read_text_below)
+    app.connect("autodoc-process-docstring", head_parameter_groups)

@@ -87,7 +87,8 @@ class SavedEstimator(Factorization):
     def save(self, path, *, ratings=True):
         """Write the fitted estimator to a file, without pickle.
 
-        The file is an ``.npz`` of arrays with a JSON part for parameters and all else; ``numpy.load`` reads the arrays.
+        The file is an ``.npz`` file, whose arrays ``numpy.load`` can read. It has a JSON part for the parameters and everything
+        else that is not an array.
 
         Parameters
         ----------
@@ -102,9 +103,9 @@ class SavedEstimator(Factorization):
         ------
         @NotFittedError
         TypeError
-            For ids or parameters that are objects of a kind that a file without code cannot hold. Ids may be numbers, str, bytes,
-            times, dates and UUIDs. A ``RandomState`` is kept with its state, a ``torch.device`` and a path as their names, as
-            ``scoring`` a name or what ``ranking_scorer`` returns; callbacks are left out.
+            If an id or a parameter is an object that a file without code cannot hold. Ids may be numbers, str, bytes, times, dates
+            and UUIDs. Of parameters, a ``RandomState`` is saved with its state, a ``torch.device`` and a path as text, and
+            ``scoring`` if it is a name or what ``ranking_scorer`` returns. Callbacks are left out.
         @OSError
         """
         check_path(path)
@@ -119,8 +120,8 @@ class SavedEstimator(Factorization):
     def load(cls, path):
         """Read a fitted estimator that ``save`` wrote.
 
-        Nothing in the file is run, imported or unpickled. A model fitted on CUDA loads without it: the fitted state is NumPy, and
-        the parameter ``device`` is not looked at before the next ``fit``.
+        Nothing in the file is run, imported or unpickled. A model that was fitted on CUDA can be loaded where there is none: the
+        fitted state is made of NumPy arrays, and the parameter ``device`` is not used before the next ``fit``.
 
         Parameters
         ----------
