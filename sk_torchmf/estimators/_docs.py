@@ -332,8 +332,9 @@ _WRITTEN = {
             number of processes changes the result by no more than rounding. With ``"exact"`` the results of 1, 2, 4, 8 and 16
             processes agree in every bit. That takes longer, and it is for ``solver="variational"`` without features.
         seen_features : {"user", "item", "both"}
-            Whose rows use what they were observed with as features (SVD++): the users' rows, the items' or both. None uses it for
-            neither. ``"both"`` usually predicts better, and takes slightly more than twice the time.
+            Whether the set of items that a user has rated is a feature of the user (``"user"``), the set of users who have rated an
+            item a feature of the item (``"item"``), or both (SVD++). None means neither. ``"both"`` usually predicts better, and
+            takes slightly more than twice the time.
         cold_average : {"macro", "micro"}
             For which error the predictions for ids without ratings are chosen: the mean squared error over ids, each of which
             counts once (``"macro"``), or over ratings (``"micro"``), as in the RMSE of a test set. The two differ since items that

@@ -367,9 +367,10 @@ class MatrixFactorization(ExplicitFactorization):
     ``variational`` then minimise
 
     .. math::
-        \sum_{ui} w_{ui} \, \ell(r_{ui}, s_{ui}) + \sum_u \rho(c_u) \lVert p_u - p_0 \rVert^2
-        + \sum_i \rho(c_i) \lVert q_i - q_0 \rVert^2, \quad
-        \rho(c) = \alpha \left(10 + c^{0.75} \, \bar c^{\,0.25}\right)
+        & \sum_{ui} w_{ui} \, \ell(r_{ui}, s_{ui}) \\
+        & + \sum_u \rho(c_u) \lVert p_u - p_0 \rVert^2 \\
+        & + \sum_i \rho(c_i) \lVert q_i - q_0 \rVert^2, \\
+        & \rho(c) = \alpha \left(10 + c^{0.75} \, \bar c^{\,0.25}\right)
 
     where :math:`w_{ui}` are the weights, :math:`\ell` is the loss, :math:`c_u` and :math:`c_i` are the weighted numbers of ratings
     of a user and an item, and :math:`\bar c` is the mean of these numbers. Factors shrink towards :math:`p_0` and :math:`q_0`, two
@@ -493,9 +494,11 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     ``variational`` then minimise
 
     .. math::
-        \sum_{ui} w_{ui} \, \ell(r_{ui}, s_{ui}) + \sum_u \rho(c_u) \lVert p_u - p_0 \rVert^2
-        + \sum_i \rho(c_i) \lVert q_i - q_0 \rVert^2 + 30 \alpha \left(\sum_u b_u^2 + \sum_i b_i^2\right), \quad
-        \rho(c) = \alpha \left(10 + c^{0.75} \, \bar c^{\,0.25}\right)
+        & \sum_{ui} w_{ui} \, \ell(r_{ui}, s_{ui}) \\
+        & + \sum_u \rho(c_u) \lVert p_u - p_0 \rVert^2 \\
+        & + \sum_i \rho(c_i) \lVert q_i - q_0 \rVert^2 \\
+        & + 30 \alpha \left(\sum_u b_u^2 + \sum_i b_i^2\right), \\
+        & \rho(c) = \alpha \left(10 + c^{0.75} \, \bar c^{\,0.25}\right)
 
     where :math:`w_{ui}` are the weights, :math:`\ell` is the loss, :math:`c_u` and :math:`c_i` are the weighted numbers of ratings
     of a user and an item, and :math:`\bar c` is the mean of these numbers. Factors shrink towards :math:`p_0` and :math:`q_0`,

@@ -158,8 +158,10 @@ class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
     -----
     ``ials`` minimises, over all m users and n items [1]_ [2]_,
 
-    .. math:: \sum_{ui} s_{ui}^2 + \sum_{ui \in R} \left[ (1 + g_{ui}) (1 - s_{ui})^2 - s_{ui}^2 \right]
-        + \alpha \sum_u (G_u + n) \lVert p_u \rVert^2 + \alpha \sum_i (G_i + m) \left( \lVert q_i \rVert^2 + b_i^2 \right)
+    .. math::
+        & \sum_{ui} s_{ui}^2 + \sum_{ui \in R} \left[ (1 + g_{ui}) (1 - s_{ui})^2 - s_{ui}^2 \right] \\
+        & + \alpha \sum_u (G_u + n) \lVert p_u \rVert^2 \\
+        & + \alpha \sum_i (G_i + m) \left( \lVert q_i \rVert^2 + b_i^2 \right)
 
     where R is the set of positives, :math:`g_{ui} = c \, w_{ui}` is the confidence c times the weight of a positive, and
     :math:`G_u` and :math:`G_i` are its sums over the positives of a user and of an item. So the score of a positive should be 1,
@@ -180,8 +182,9 @@ class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
     ``cosine`` is the softmax loss without a ridge, with scores :math:`s_{ui} = p_u \cdot q_i / \tau + b_i` and the ``temperature``
     :math:`\tau` [4]_. Rows are smoothed over the graph of positives [5]_:
 
-    .. math:: p_u = \nu\Bigl(x_u + \frac{1}{\sqrt{n_u}} \sum_{i \in R_u} \nu(y_i)\Bigr),
-        \quad q_i = \nu\Bigl(\nu(y_i) + \frac{30}{n_i} \sum_{u \in R_i} p_u\Bigr)
+    .. math::
+        p_u & = \nu\Bigl(x_u + \frac{1}{\sqrt{n_u}} \sum_{i \in R_u} \nu(y_i)\Bigr) \\
+        q_i & = \nu\Bigl(\nu(y_i) + \frac{30}{n_i} \sum_{u \in R_i} p_u\Bigr)
 
     where :math:`x_u` and :math:`y_i` are free rows, :math:`\nu(x) = x / \lVert x \rVert`, and :math:`n_u` and :math:`n_i` are
     numbers of positives. An item thus is nearly the mean of its users. The fitted factors are p and q, each divided by the root of
