@@ -84,8 +84,8 @@ def ratings_at_hand(variant, *, as_frame=False, features=False):
     """MovieLens-100K where it can be had, else planted ratings of its size, said so on the page."""
     try:
         return fetch_movielens(variant, as_frame=as_frame, features=features)
-    except OSError as error:
-        print(f"Planted ratings, since MovieLens-100K was not to be had where this page was made: {error}")
+    except OSError:
+        print("Planted ratings: MovieLens-100K could not be downloaded where this page was built.")
         planted = datasets.make_ratings(n_users=943, n_items=1682, n_ratings=100_000, random_state=0)
         planted.timestamps = np.random.default_rng(0).integers(874_724_710, 893_286_638, len(planted.target))
         if as_frame:

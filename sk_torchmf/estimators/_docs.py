@@ -236,15 +236,15 @@ _WRITTEN = {
         pair_weights_ : ndarray or None
             The weight of each entry of ``$entries``, from which ``partial_fit`` continues. None if all weights are one.
         user_encoder_, item_encoder_ : transformer
-            Where features were given: the fitted encoders.
+            With ``user_features`` or ``item_features``: the fitted encoders.
         user_features_, item_features_ : CSR array of shape (n, n_columns)
-            Where features were given: the encoded features of all ids.
+            With features of users or items: the encoded features of all ids.
         user_described_, item_described_ : ndarray of shape (n,), bool
-            Where features were given: whether an id had a row in the table.
+            With features of users or items: whether an id had a row in the table.
         user_feature_names_, item_feature_names_ : ndarray of shape (n_columns,)
-            Where features were given: the names of the encoded columns.
+            With features of users or items: the names of the encoded columns.
         user_feature_groups_, item_feature_groups_ : dict of str to tuple of int
-            Where features were given: for each group of encoded columns, usually those made from one column of the table, the
+            With features of users or items: for each group of encoded columns, usually those made from one column of the table, the
             position of its first column and the position after its last.
         history_ : dict of list
             One value for each $epoch: ``loss``, ``seconds`` and, if there are validation data, ``validation_loss`` or
@@ -279,14 +279,15 @@ _WRITTEN = {
         mean_user_, mean_item_ : ndarray of shape (n_factors,)
             The factors that an unknown id gets: the mean of the known ones.
         user_feature_weights_, item_feature_weights_ : ndarray of shape (n_columns, width)
-            Where features were given: what each encoded column adds to the factors and, in a biased model, to the bias of an id
-            without observations.
+            With features of users or items: what each encoded column adds to the factors and, in a biased model, to the bias of an
+            id without observations.
         user_feature_shares_, item_feature_shares_ : dict of str to float
-            Where features were given: the share of the variation among users, or among items, that each group of features explains,
-            measured by its effect on scores. The group ``(seen)`` belongs to ``seen_features``. Groups that carry the same
-            information divide it among themselves, so the shares need not add up to what all groups explain together.
+            With features of users or items: the share of the variation among users, or among items, that each group of features
+            explains, measured by its effect on scores. The group ``(seen)`` belongs to ``seen_features``. Groups that carry the
+            same information divide it among themselves, so the shares need not add up to what all groups explain together.
         user_feature_prior_, item_feature_prior_ : dict of str to ndarray
-            Where features were given: the other parts of the linear map from features to the values that factors shrink towards.
+            With features of users or items: the other parts of the linear map from features to the values that factors shrink
+            towards.
         @form_
             ``transform`` takes data in the same form.
     """,
@@ -389,9 +390,9 @@ _WRITTEN = {
             ``n_factors``, or one more in a biased model.
         user_posterior_, item_posterior_ : tuple or None
             The uncertainty of the rows: ``(basis, curvature, noise, count)``, in standardised units. The variances of row u along
-            the columns of ``basis``, which has the shape (width, width), are ``v = noise / (count[u] * curvature + noise)``. Where
-            features were given there is a fifth part, ``mean_variance``, and the variances are ``v + v**2 * mean_variance[u]``.
-            None if the solver is not ``variational``.
+            the columns of ``basis``, which has the shape (width, width), are ``v = noise / (count[u] * curvature + noise)``. With
+            features of users or items there is a fifth part, ``mean_variance``, and the variances are ``v + v**2 *
+            mean_variance[u]``. None if the solver is not ``variational``.
         effects_ : list of Effect
             With ``effects`` or ``time``: how values of the columns, then of the time, become numbers of biases; see
             ``inputs.effects``.
