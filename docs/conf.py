@@ -184,9 +184,8 @@ def read_text_below(app, what, name, value, options, lines):
     own = name.rpartition(".")[2]
     homes = [home for home in sys.modules if home.startswith("sk_torchmf.") and what == "data"]
     for home in homes:
-        text = ModuleAnalyzer.for_module(home).find_attr_docs().get(("", own))
-        if text and getattr(sys.modules[home], own, None) is value:
-            lines[:] = text
+        if getattr(sys.modules[home], own, None) is value:
+            lines[:] = ModuleAnalyzer.for_module(home).find_attr_docs().get(("", own), lines)
 
 
 def head_parameter_groups(app, what, name, value, options, lines):
@@ -214,6 +213,7 @@ def remove_mail_links(app, doctree):
 
 
 def setup(app):
+    app.extensions["sphinx-mathjax-offline"].parallel_read_safe = True  # it copies files at the end, and does not say so
     app.connect("doctree-read", remove_mail_links)
     app.connect("autodoc-skip-member", skip_inherited)
     app.connect("autodoc-process-docstring", read_text_below)

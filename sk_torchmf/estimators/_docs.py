@@ -1,7 +1,7 @@
 """Texts that the docstrings of several estimators share, and ``documented``, which puts them in. Knows no estimator.
 
-A docstring has ``@name`` on a line of its own where the shared entry of that name is to stand. What is indented below that line
-goes on with the shared description, and says what is so in this class alone.
+A docstring has ``@name`` on a line of its own where the shared entry of that name is to stand. What is indented below that line is
+for this class alone, and continues the last paragraph of the shared description; below a list it is a paragraph of its own.
 """
 
 import inspect
@@ -18,7 +18,7 @@ HEADING = re.compile(r"^( *)(\w.*)\n\1-{3,}\n", re.MULTILINE)
 SHARED = re.compile(r"^( *)@(.+)(?:\n|\Z)((?:\n*\1 +.*\n)*)", re.MULTILINE)  # margin, name, what goes on with the description
 WIDTH = 120
 
-PARAMETER_GROUPS = {  # of the estimators' parameters, in the order of their docstrings: the heading and what stands below it
+PARAMETER_GROUPS = {  # the order of the parameters in the estimators' docstrings, and the headings above them in the reference
     "Model": ("module", "n_factors", "loss", "cut_points", "biased", "temperature", "options"),
     "Solver": (
         "solver",
@@ -112,7 +112,7 @@ def _entry(owners, section, name):
 
 
 def _wrapped(description, more):
-    """A shared description and what goes on with it, as indented paragraphs. Lists keep their lines."""
+    """A shared description and what a class adds to it, as indented paragraphs; lists keep their lines."""
     shared, own = (re.split(r"\n\s*\n", dedent(text).strip("\n")) for text in (description, more))
     if not _is_list(shared[-1]):
         own[0] = f"{shared.pop()} {own[0]}"

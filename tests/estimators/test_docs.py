@@ -131,7 +131,8 @@ def test_paragraphs_and_lists_stand_apart_and_what_goes_on_with_a_list_is_a_para
 
 def test_each_parameter_is_in_one_group():
     grouped = [name for names in PARAMETER_GROUPS.values() for name in names]
-    assert sorted(grouped) == sorted({name for kind in ESTIMATORS for name in inspect.signature(kind).parameters})
+    known = {name for kind in ESTIMATORS for name in inspect.signature(kind).parameters}
+    assert sorted(grouped) == sorted(known), "PARAMETER_GROUPS of estimators/_docs.py must have each parameter once"
 
 
 @pytest.mark.parametrize("kind", ESTIMATORS)
