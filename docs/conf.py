@@ -15,7 +15,7 @@ import sk_torchmf
 from sk_torchmf import datasets
 from sk_torchmf.datasets import fetch_movielens
 from sk_torchmf.datasets._files import read_ratings
-from sk_torchmf.estimators._docs import PARAMETER_GROUPS
+from sk_torchmf.estimators import _docs
 
 project = "sk_torchmf"
 author = "the sk_torchmf developers"
@@ -190,11 +190,11 @@ def read_text_below(app, what, name, value, options, lines):
 
 def head_parameter_groups(app, what, name, value, options, lines):
     """Put a heading above each group of an estimator's parameters, which its docstring has in the order of the groups."""
-    group_of = {parameter: group for group, parameters in PARAMETER_GROUPS.items() for parameter in parameters}
     if what != "class" or not value.__module__.startswith("sk_torchmf.estimators"):
         return
-    start = lines.index(":Parameters:") + 1
-    stop = lines.index(":Attributes:")
+    app.env.note_dependency(_docs.__file__)  # its texts are in the page
+    group_of = {parameter: group for group, parameters in _docs.PARAMETER_GROUPS.items() for parameter in parameters}
+    start, stop = lines.index(":Parameters:") + 1, lines.index(":Attributes:")
     present, headed = None, []
     for line in lines[start:stop]:
         entry = re.match(r" {4}\*\*\W*(\w+)\*\*", line)  # numpydoc's: bold, the stars of **options escaped
