@@ -10,7 +10,6 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from sk_torchmf.estimators._docs import documented
 from sk_torchmf.inputs.effects import Effect
 from sk_torchmf.inputs.encoders import FeatureEncoder, Passthrough
 from sk_torchmf.inputs.stored_pattern import StoredPattern
@@ -83,31 +82,8 @@ def is_fitted_attribute(name):
 class SavedEstimator(Factorization):
     """An estimator that goes into a file and comes back."""
 
-    @documented()
     def save(self, path, *, ratings=True):
-        """Write the fitted estimator to a file, without pickle.
-
-        The file is an ``.npz`` file, whose arrays ``numpy.load`` can read. It has a JSON part for the parameters and everything
-        else that is not an array.
-
-        Parameters
-        ----------
-        @path
-        @ratings
-
-        Returns
-        -------
-        @self
-
-        Raises
-        ------
-        @NotFittedError
-        TypeError
-            If an id or a parameter is an object that a file without code cannot hold. Ids may be numbers, str, bytes, times, dates
-            and UUIDs. Of parameters, a ``RandomState`` is saved with its state, a ``torch.device`` and a path as text, and
-            ``scoring`` if it is a name or what ``ranking_scorer`` returns. Callbacks are left out.
-        @OSError
-        """
+        """Write it to a file, as ``load`` reads it; ``ratings`` says whether with what only ``partial_fit`` needs."""
         check_path(path)
         check_is_fitted(self)
         values, beside = self._content(ratings)
@@ -116,26 +92,8 @@ class SavedEstimator(Factorization):
         return self
 
     @classmethod
-    @documented()
     def load(cls, path):
-        """Read a fitted estimator that ``save`` wrote.
-
-        Nothing in the file is run, imported or unpickled. A model that was fitted on CUDA can be loaded where there is none: the
-        fitted state is made of NumPy arrays, and the parameter ``device`` is not used before the next ``fit``.
-
-        Parameters
-        ----------
-        @path
-
-        Returns
-        -------
-        @estimator
-
-        Raises
-        ------
-        @ValueError
-        @OSError
-        """
+        """Read an estimator of this class that ``save`` wrote."""
         return cls._load(path, {})
 
     @classmethod

@@ -10,9 +10,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sk_torchmf._validation import LARGEST, MOST, SMALLEST, check_device
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, work_of
+from sk_torchmf.estimators._gathering import SavedInParts
 from sk_torchmf.estimators._positives import AUTO, COSINE, PositivesPredictor
 from sk_torchmf.estimators._positives_part import PositivesPart
-from sk_torchmf.estimators._sharing import POSITIVES_NEEDS, Gathering, check_shareable
+from sk_torchmf.estimators._refusals import POSITIVES_NEEDS, check_shareable
 from sk_torchmf.estimators._stored_part import StoredPositivesPart
 from sk_torchmf.inputs.cached_shards import is_stored, open_stored
 from sk_torchmf.inputs.forms import SHARDS, read_weighted
@@ -21,17 +22,11 @@ from sk_torchmf.inputs.stored_ratings import read_shards
 from sk_torchmf.nn import RANKING
 from sk_torchmf.training.callbacks import with_callbacks
 
-UNSHARED = [  # parameters, whether a value of theirs is none that several processes share, and why
-    ("loss", lambda loss: loss == COSINE, "is fitted on blocks of users, who would be others"),
-    ("alpha", lambda alpha: alpha == AUTO, "is searched for in all positives at once"),
-    ("confidence", lambda confidence: confidence == AUTO, "is searched for in all positives at once"),
-    ("negatives", lambda negatives: negatives == "popularity", "takes numbers of users that no process keeps"),
-]
 LOSSES: ChainMap[str, Any] = ChainMap({"ials": None, COSINE: None}, RANKING)  # these two are not in pairs
 
 
 @documented(epoch="iteration", observations="positives", entries="seen_")
-class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
+class ImplicitMatrixFactorization(SavedInParts, PositivesPredictor):
     r"""Matrix factorization of implicit feedback, :math:`s_{ui} = p_u \cdot q_i \; (+ b_i)`, for ranking.
 
     Every observation is a positive: an item that the user has bought, heard or read. The model learns to give it a higher score
@@ -387,10 +382,6 @@ class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
 
     def _check_shared(self, processes, **given):
         check_shareable(self, processes, POSITIVES_NEEDS, **given)
-        for name, is_refused, why in UNSHARED:
-            if is_refused(value := getattr(self, name)):
-                shown = f'"{value}"' if isinstance(value, str) else repr(value)
-                raise ValueError(f"distributed=True takes no {name}={shown}, which {why}. Use another, or distributed=False.")
 
     def _read(self, X, y, sample_weight):
         X, y, sample_weight = open_stored(X, y, sample_weight, self.user, self.item, rated=False)
