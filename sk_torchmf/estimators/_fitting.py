@@ -33,7 +33,7 @@ from sk_torchmf.storage.checkpoint import Checkpoint, SharedCheckpoint, digest_o
 from sk_torchmf.training import loop
 from sk_torchmf.training.callbacks import CallbackSupportMixin
 from sk_torchmf.training.fitted_parts import seen_in
-from sk_torchmf.training.shared_validation import read_validation
+from sk_torchmf.training.shared_validation import NOTHING_HELD_OUT, read_validation
 from sk_torchmf.training.state import Codes, regrow
 from sk_torchmf.training.validation import Validation
 
@@ -411,7 +411,7 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
                 y, weight = X.ratings if y is None and own is None else y, X.weights
             return None, Validation.of(self, X, y, weight, scoring)
         if given.reading.form == SHARDS:
-            raise ValueError("early_stopping of a fit to Shards needs X_val: nothing is held out of them. Pass X_val and y_val.")
+            raise ValueError(NOTHING_HELD_OUT)
         data = given.reading.data
         held = hold_out(data.user_ids, data.item_ids, self.validation_fraction, seed)
         X, y, weight = given.part(np.flatnonzero(held), own is not None)

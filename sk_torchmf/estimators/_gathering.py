@@ -12,8 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 from sk_torchmf.distributed import communicator, has_group
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._saving import Factorization, SavedEstimator, folded, is_fitted_attribute, unfolded
+from sk_torchmf.inputs.earlier_rows import has_rows_to_go_on
 from sk_torchmf.inputs.stable_hash import shares, stable_hash
-from sk_torchmf.inputs.stored_pattern import StoredPattern
 from sk_torchmf.storage.archive import check_path, naming
 from sk_torchmf.storage.packing import pack, unpack
 from sk_torchmf.storage.parts import PartsFolder
@@ -71,7 +71,19 @@ class Gathering(Factorization):
 
 
 class SavedInParts(Gathering, SavedEstimator):
-    """One that goes into a folder too, in which each process has a file. Before the other bases."""
+    """One that goes into a folder too, in which each process has a file, and on from an earlier fit. Before the other bases."""
+
+    # parameters
+    n_factors: int
+    # what fit leaves
+    users_: np.ndarray
+    items_: np.ndarray
+
+    def _goes_on(self, reading):
+        is_fitted = super()._goes_on(reading)
+        if not self.distributed:
+            return is_fitted
+        return has_rows_to_go_on((self.users_, self.items_, self.n_factors) if is_fitted else None, reading)
 
     @documented()
     def save(self, path, *, ratings=True):
@@ -111,8 +123,6 @@ class SavedInParts(Gathering, SavedEstimator):
         with communicator(True) as processes:
             values, beside = self._content(ratings)
             state = values.pop("state")
-            if state.get("effects_") or isinstance(state["seen_"], StoredPattern):
-                raise ValueError("After a fit with effects, time or Shards there is one file of all. Use gather().save(path).")
             own = part_of(state)
             content = {"own": folded(own | {"seen_": state["seen_"]})}
             if processes.rank == 0:

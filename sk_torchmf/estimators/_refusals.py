@@ -6,6 +6,7 @@ from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import issparse
 
 from sk_torchmf.distributed import EXACT
 from sk_torchmf.inputs.exchange import check_equal
@@ -64,20 +65,13 @@ NEEDS = [  # of a fit to ratings that several processes share
     Refusal("batch_size", given, "a batch would depend on which process has which users", "None"),
     Refusal("seen_features", one_of("item", "both"), "those who have seen an item are in several processes", '"user" or None'),
     *(
-        Refusal(name, given, beside=beside)
-        for names, beside in (
-            ((*TABLES_OF_ATTRIBUTES, "seen_features", *CONTEXT, *JUDGING, "cold_average"), ("distributed", one_of(EXACT))),
-            (CONTEXT, ("checkpoint", given)),
-        )
-        for name in names
+        Refusal(name, given, beside=("distributed", one_of(EXACT)))
+        for name in (*TABLES_OF_ATTRIBUTES, "seen_features", *CONTEXT, *JUDGING, "cold_average")
     ),
 ]
 POSITIVES_NEEDS = [  # likewise of one to positives
-    HELD_OUT,
-    Refusal("checkpoint", given, "a file would hold the rows of one process alone", "None"),
-    Refusal("warm_start", given, "earlier rows of a user may lie in another process", "False"),
-    *(Refusal(name, given) for name in (*TABLES_OF_ATTRIBUTES, "X_val", "y_val")),
-    Refusal("loss", one_of("cosine"), "it is fitted on blocks of users, who would be others"),
+    Refusal("X_val", issparse, "which items of a new user are scored would depend on who has the user"),
+    *(Refusal(name, given) for name in TABLES_OF_ATTRIBUTES),
     Refusal("alpha", one_of("auto"), "it is searched for in all positives at once"),
     Refusal("confidence", one_of("auto"), "it is searched for in all positives at once"),
     Refusal("negatives", one_of("popularity"), "it takes numbers of users that no process keeps"),
@@ -98,7 +92,6 @@ UNSTORED = [  # of a fit to ratings on disk
 ]
 UNSHARED_STORED = [  # further, where several processes fit to them
     Refusal("distributed", one_of(EXACT), use="True"),
-    *(Refusal(name, given) for name in ("early_stopping", "checkpoint", "warm_start")),
 ]
 MODULE_UNSTORED = [  # of a fit of any module to a data set on disk
     Refusal("distributed", given, "one process reads them", "False"),

@@ -27,14 +27,15 @@ from sk_torchmf.estimators._refusals import (
 from sk_torchmf.estimators._stored_part import StoredPart
 from sk_torchmf.inputs import context
 from sk_torchmf.inputs.cached_shards import is_stored, open_stored
-from sk_torchmf.inputs.earlier_rows import has_rows_to_go_on
 from sk_torchmf.inputs.forms import SHARDS, SPARSE, read_rated
+from sk_torchmf.inputs.labels import lookup
 from sk_torchmf.inputs.shards import Shards
 from sk_torchmf.inputs.stored_ratings import read_shards
 from sk_torchmf.nn import POINTWISE, BiasedMF, PlainMF
 from sk_torchmf.solvers import RATING_SOLVERS
 from sk_torchmf.training.callbacks import with_callbacks
 from sk_torchmf.training.shared_validation import shared_validation
+from sk_torchmf.training.validation import Validation
 
 LOSSES: ChainMap[str, Any] = ChainMap({"ordinal": None}, POINTWISE)  # ordinal has cut points to learn
 
@@ -215,15 +216,20 @@ class ExplicitFactorization(SavedInParts, RatingPredictor):
         check_shareable(self, processes, NEEDS, **given)
 
     def _hold_out(self, given, seed):
-        if self.distributed and given.reading.form == SHARDS and given.X_val is not None:
-            raise ValueError("In a fit of several processes to Shards X_val must be None. Leave it out, or give each a table.")
         return shared_validation(self, given, seed) if self.distributed else super()._hold_out(given, seed)
 
-    def _goes_on(self, reading):
-        is_fitted = super()._goes_on(reading)
-        if not self.distributed:
-            return is_fitted
-        return has_rows_to_go_on((self.users_, self.items_, self.n_factors) if is_fitted else None, reading)
+    def _read_held_out(self, X, y):
+        """Read validation data, of which others may have other parts; a Reading."""
+        found = read_rated(X, y, None, self.user, self.item, type(self).__name__, is_part=True)
+        return replace(found, features=context.find(X, context.wanted(self.effects, self.time)))
+
+    def _judging(self, held_out, reading):
+        """What judges by this process's part of held-out ratings, a Reading, of its users beside what it was fitted to."""
+        data, ids = held_out.data, (held_out.data.user_ids, held_out.data.item_ids)
+        known = lookup(held_out.users, reading.users, "user"), lookup(held_out.items, reading.items, "item")
+        user, item = (number[own] for number, own in zip(known, ids, strict=True))
+        read = (user, item, held_out.features), None, self._coded(data.ratings), data.weights
+        return Validation(None, None, None, None, read, reading.processes)
 
     def _read(self, X, y, sample_weight):
         name = type(self).__name__

@@ -4,6 +4,8 @@ from collections import ChainMap
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+import scipy.sparse as sp
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
@@ -17,10 +19,14 @@ from sk_torchmf.estimators._refusals import POSITIVES_NEEDS, check_shareable
 from sk_torchmf.estimators._stored_part import StoredPositivesPart
 from sk_torchmf.inputs.cached_shards import is_stored, open_stored
 from sk_torchmf.inputs.forms import SHARDS, read_weighted
+from sk_torchmf.inputs.labels import lookup
 from sk_torchmf.inputs.shards import Shards
 from sk_torchmf.inputs.stored_ratings import read_shards
+from sk_torchmf.metrics._scorer import ScorerOfParts
 from sk_torchmf.nn import RANKING
 from sk_torchmf.training.callbacks import with_callbacks
+from sk_torchmf.training.shared_validation import shared_validation
+from sk_torchmf.training.validation import Validation
 
 LOSSES: ChainMap[str, Any] = ChainMap({"ials": None, COSINE: None}, RANKING)  # these two are not in pairs
 
@@ -97,9 +103,9 @@ class ImplicitMatrixFactorization(SavedInParts, PositivesPredictor):
     @device
     distributed : bool, default=False
         If True, all processes of the default group of ``torch.distributed`` fit one model together. Each of them calls ``fit`` with
-        a part of the data. See ``gather``. Features, validation data, checkpoints, ``loss="cosine"``, "auto" for ``alpha`` and
-        ``confidence``, and ``negatives="popularity"`` are refused. Initial factors and negatives depend on the labels of the users,
-        so the number of processes changes the result by no more than rounding.
+        a part of the data. See ``gather``. Features, a ``scoring`` other than None, "auto" for ``alpha`` and ``confidence``, and
+        ``negatives="popularity"`` are refused. Initial factors, blocks of users and negatives depend on the labels of the users, so
+        the number of processes changes the result by no more than rounding.
     @random_state
     @verbose
 
@@ -390,6 +396,22 @@ class ImplicitMatrixFactorization(SavedInParts, PositivesPredictor):
             return read_shards(X, y, sample_weight, type(self).__name__, rated=False)
         return read_weighted(X, y, sample_weight, self.user, self.item, is_part=self.distributed)
 
+    def _hold_out(self, given, seed):
+        return shared_validation(self, given, seed) if self.distributed else super()._hold_out(given, seed)
+
+    def _read_held_out(self, X, y):
+        """Read validation data, of which others may have other parts; a Reading."""
+        return read_weighted(X, None, None, self.user, self.item, is_part=True)
+
+    def _judging(self, held_out, reading):
+        """What judges by this process's part of held-out positives, a Reading, of its users beside what it was fitted to."""
+        item, n_items = lookup(held_out.items, reading.items, "item"), reading.shape[1]
+        item = np.where(item < 0, n_items + np.arange(len(item)), item)[held_out.data.item_ids]
+        shape = len(held_out.users), n_items + len(held_out.items)
+        relevant = sp.coo_array((np.ones(len(item), dtype=bool), (held_out.data.user_ids, item)), shape=shape)
+        scorer = ScorerOfParts(held_out.users, sp.csr_array(relevant), reading.processes)
+        return Validation(None, None, None, scorer)
+
     def _check_takes_shards(self):
         """Refuse what a fit to a data set on disk does not do."""
         if self.loss != "ials":
@@ -398,8 +420,6 @@ class ImplicitMatrixFactorization(SavedInParts, PositivesPredictor):
             raise ValueError(
                 'alpha="auto" and confidence="auto" search in positives at hand. Search in a part of the Shards first.'
             )
-        if self.distributed:
-            raise ValueError("distributed must be False in a fit to Shards, which one process reads. Got True. Give each a table.")
 
     def _part(self, reading, device, seed, start):
         return (StoredPositivesPart if reading.form == SHARDS else PositivesPart)(self, reading, device, seed, start)

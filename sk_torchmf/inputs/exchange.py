@@ -156,13 +156,17 @@ def digest_of_all(reading, processes, judging=None):
     -------
     str
     """
-    user, observed = stable_hash(reading.users, "user"), _columns_by_name(reading)
-    tables = [[user, reading.data.user_ids, reading.data.item_ids, *observed.values()]]
+    user, data, for_all, tables = stable_hash(reading.users, "user"), reading.data, [reading.items], []
+    if reading.form == SHARDS:
+        for_all.append(np.array([data.shards.digest]))
+    else:
+        observed = _columns_by_name(reading)
+        for_all.append(np.array([*observed]))
+        tables.append([user, data.user_ids, data.item_ids, *observed.values()])
     if judging is not None:
         users = np.zeros(len(judging.users), dtype=np.uint64) if judging.form == SPARSE else stable_hash(judging.users, "user")
         item = stable_hash(judging.items, "item")[judging.data.item_ids].view(np.int64)
         tables.append([users, judging.data.user_ids, item, *_columns_by_name(judging).values()])
-    for_all = [np.array([*observed]), reading.items]
     for role, side in sorted(reading.described.items()):
         matrix = side.encoded.matrix
         if role == "user":

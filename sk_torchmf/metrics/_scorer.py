@@ -11,10 +11,11 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 
 from sk_torchmf._validation import check_count, check_length, check_seed, check_weights
+from sk_torchmf.distributed import Communicator
 from sk_torchmf.inputs.holdout import places
 from sk_torchmf.inputs.id_types import as_ids
 from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
-from sk_torchmf.metrics._evaluate import check_candidates, check_metric, evaluate
+from sk_torchmf.metrics._evaluate import check_candidates, check_metric, evaluate, values_of
 
 
 def r2(rating, predicted, sample_weight=None):
@@ -140,6 +141,32 @@ class RankingScorer:
         held = place < np.clip(np.rint(self.holdout * count), 1, count - 1)
         test = held if self.threshold is None else held & (data.ratings >= self.threshold)
         return _rows(data[~held]), _rows(data[test])
+
+
+@dataclass(frozen=True)
+class ScorerOfParts:
+    """Scores a fit of several processes by NDCG@10: each ranks for its own users, and the mean is over those of all.
+
+    Attributes
+    ----------
+    users : ndarray of shape (n_users,)
+        Labels of this process's.
+    relevant : CSR array of shape (n_users, n_columns)
+        Their test items; columns past the items of the fit are others.
+    processes : Communicator
+    """
+
+    users: np.ndarray
+    relevant: sp.csr_array
+    processes: Communicator
+
+    def __call__(self, estimator, X=None, y=None):
+        """The mean, a float: the same in all processes, which call this together."""
+        tested = np.flatnonzero(np.diff(self.relevant.indptr))
+        asked, relevant = self.users[tested], self.relevant[tested]
+        found = values_of(estimator, asked, relevant, ["ndcg"], np.array([10]), np.asarray(estimator.items_), {})["ndcg"]
+        total, n = self.processes.all_reduce([float(found.sum()), len(found)])
+        return total / n if n else np.nan
 
 
 def _as_candidates(items):

@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from sk_torchmf.inputs.effects import join_effects
+from sk_torchmf.inputs.effects import join_effects, some_effects
 from sk_torchmf.inputs.labels import join
 from sk_torchmf.inputs.stored_pattern import StoredPattern
 
 ROWS = ("user_factors_", "user_biases_", "user_counts_", "user_described_", "user_features_", "user_cut_points_")  # of each user
-OTHERS = ("users_", "pair_weights_", "observed_features_", "effects_", "effect_biases_")  # what else is of them
+OF_OTHERS = ("pair_weights_", "observed_features_", "effects_", "effect_biases_")  # likewise, but not by row
+OTHERS = ("users_", *OF_OTHERS)
 
 
 def joined(attributes, processes):
@@ -57,10 +58,22 @@ def _pattern_of(attributes):
 
 
 def some_of(part, rows):
-    """A part of some of its users, by their row numbers."""
-    found = {name: values[rows] for name, values in part.items() if values is not None and name != "pair_weights_"}
+    """A part of some of its users, by their row numbers, in order."""
+    found = {name: values[rows] for name, values in part.items() if values is not None and name not in OF_OTHERS}
+    pattern = part[_pattern_of(part)]
+    if isinstance(pattern, StoredPattern):
+        return dict.fromkeys(part) | found | {"seen_": pattern.with_rows(pattern.number[rows])}
+    numbers = _with_values(pattern, np.arange(pattern.nnz))[rows].data  # of the observations
     if part.get("pair_weights_") is not None:
-        found["pair_weights_"] = _with_values(part[_pattern_of(part)], part["pair_weights_"])[rows].data
+        found["pair_weights_"] = part["pair_weights_"][numbers]
+    if "observed_features_" in part:
+        found["observed_features_"] = {name: values[numbers] for name, values in part["observed_features_"].items()}
+    if "effects_" in part:
+        found["effects_"], left = some_effects(part["effects_"], rows, pattern.shape[0])
+        found["effect_biases_"] = [
+            own if codes is None else (own[0][codes], own[1][codes], own[2])
+            for own, codes in zip(part["effect_biases_"], left, strict=True)
+        ]
     return dict.fromkeys(part) | found
 
 
@@ -111,15 +124,18 @@ def together(attributes, parts):
 
 
 def _joined_effects(parts, places, matrix):
-    """The effects of several parts, their biases, and the columns that they are of, in the order of all pairs."""
+    """The effects of several parts, their biases and, where these are kept, the columns of all pairs, in their order."""
+    effects, orders = join_effects([part["effects_"] for part in parts], places)
+    biases = [_joined_biases(own, order) for *own, order in zip(*[part["effect_biases_"] for part in parts], orders, strict=True)]
+    found = {"effects_": effects, "effect_biases_": biases}
+    if "observed_features_" not in parts[0]:
+        return found
     ends = np.cumsum([0, *(part["observed_"].nnz for part in parts)])
     numbers = [np.arange(*some) for some in zip(ends[:-1], ends[1:], strict=True)]
     numbered = matrix([_with_values(part["observed_"], own) for part, own in zip(parts, numbers, strict=True)]).data
     columns = parts[0]["observed_features_"]
     observed = {name: np.concatenate([part["observed_features_"][name] for part in parts])[numbered] for name in columns}
-    effects, orders = join_effects([part["effects_"] for part in parts], places)
-    biases = [_joined_biases(own, order) for *own, order in zip(*[part["effect_biases_"] for part in parts], orders, strict=True)]
-    return {"observed_features_": observed, "effects_": effects, "effect_biases_": biases}
+    return found | {"observed_features_": observed}
 
 
 def _joined_biases(parts, order):

@@ -1,17 +1,15 @@
 """What a fit of several processes is judged by: data of which each has any part, scored where their users are."""
 
-from dataclasses import replace
-
 import numpy as np
 
-from sk_torchmf.inputs import context
 from sk_torchmf.inputs.exchange import check_equal, check_types, exchange, firsts_of
 from sk_torchmf.inputs.features import naming
-from sk_torchmf.inputs.forms import INTERACTIONS, LABELLED, SPARSE, Reading, form_of, read_rated
+from sk_torchmf.inputs.forms import INTERACTIONS, LABELLED, SHARDS, SPARSE, Reading, form_of
 from sk_torchmf.inputs.holdout import hold_out_shared
-from sk_torchmf.inputs.labels import lookup
 from sk_torchmf.interactions import Interactions
 from sk_torchmf.training.validation import Validation
+
+NOTHING_HELD_OUT = "early_stopping of a fit to Shards needs X_val: nothing is held out of them. Pass X_val and y_val."
 
 
 def shared_validation(estimator, given, seed):
@@ -38,13 +36,15 @@ def shared_validation(estimator, given, seed):
             f"distributed=True needs scoring=None: a scorer of one process's pairs says nothing of the others'. Got "
             f"{estimator.scoring!r}. Use that, or distributed=False."
         )
+    if form is None and reading.form == SHARDS:
+        raise ValueError(NOTHING_HELD_OUT)
     if form is None:
         data, labels = reading.data, reading.users
         held = hold_out_shared(
             data.user_ids, data.item_ids, labels, reading.shape[1], estimator.validation_fraction, seed, reading.processes
         )
         part = reading[np.flatnonzero(held)]
-        return np.flatnonzero(~held), _judging(estimator, part, part.data.user_ids, part.data.item_ids, reading.processes)
+        return np.flatnonzero(~held), estimator._judging(part, reading)
     if form == SPARSE:  # of new users: whoever has them
         return None, Validation(given.X_val, given.y_val, None, None, processes=reading.processes)
     held_out = _read(estimator, given, form)
@@ -52,9 +52,7 @@ def shared_validation(estimator, given, seed):
         check_types(getattr(reading, f"{role}s"), getattr(held_out, f"{role}s"), role, "X_val", reading.processes)
     with naming("X_val"):
         held_out = exchange(held_out, reading.processes, firsts_of(reading))
-    user = lookup(held_out.users, reading.users, "user")[held_out.data.user_ids]
-    item = lookup(held_out.items, reading.items, "item")[held_out.data.item_ids]
-    return None, _judging(estimator, held_out, user, item, reading.processes)
+    return None, estimator._judging(held_out, reading)
 
 
 def read_validation(estimator, given):
@@ -82,18 +80,11 @@ def _read(estimator, given, form):
     if X is None:
         nothing = np.empty(0, dtype=np.int64)
         return Reading(Interactions(nothing, nothing, np.empty(0)), nothing, nothing, form, reading.n_features)
-    found = read_rated(X, given.y_val, None, estimator.user, estimator.item, type(estimator).__name__, is_part=True)
+    found = estimator._read_held_out(X, given.y_val)
     if form == reading.form and _columns(found) != _columns(reading):
         raise ValueError(f"It must have the columns of X, {_columns(reading)}. Got {_columns(found)}.")
-    return replace(found, features=context.find(X, context.wanted(estimator.effects, estimator.time)))
+    return found
 
 
 def _columns(reading):
     return reading.n_features if reading.names is None else list(reading.names)
-
-
-def _judging(estimator, held_out, user, item, processes):
-    """What judges by the pairs of a Reading, which have the row numbers (n,) in X, -1 for unknown."""
-    data = held_out.data
-    read = (user, item, held_out.features), None, estimator._coded(data.ratings), data.weights
-    return Validation(None, None, None, None, read, processes)

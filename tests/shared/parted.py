@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from sharing import attributes_of, make, part, place, state, validated_by
+from sharing import attributes_of, make, part, place, shards_of, state, validated_by
 
 from sk_torchmf import BiasedMatrixFactorization, MatrixFactorization
 from sk_torchmf.distributed import communicator
@@ -30,6 +30,8 @@ MODELS = {
     "plain": ({"kind": "plain"}, {"form": "sparse"}),
     "ordinal": ({"loss": "ordinal"}, {"loss": "ordinal"}),
     "features": ({"seen_features": "user"}, {}),
+    "context": ({"effects": ["where", ("user", "where"), ("item", "where")], "time": "day"}, {"weighted": True}),
+    "from shards": ({}, {}),
 }
 TRAINED = {  # of which checkpoints are kept
     **MODELS,
@@ -48,11 +50,17 @@ def begun(name, **others):
     options, data = TRAINED[name]
     rank, size = place()
     given = {}
+    observed = (shards_of(),) if "from shards" in name else part(rank, size, **data)
+    if "context" in name:
+        X = observed[0]
+        seconds = (X["user"] * 31 + X["item"] * 17) % 40 * 3000.0
+        where = np.array(["home", "work", "car"])[(X["user"] + X["item"]) % 3]
+        observed = (X.assign(where=where, day=seconds.to_numpy().astype("M8[s]")), *observed[1:])
     if "features" in name:
         given = {f"{role}_features": attributes_of(role, "numbers")[rank::size] for role in ("user", "item")}
     if name == "validated":
         given = dict(zip(("X_val", "y_val"), validated_by(rank, size), strict=True))
-    return make(**options | others), part(rank, size, **data), given
+    return make(**options | others), observed, given
 
 
 def fitted(name, **others):

@@ -149,7 +149,7 @@ FITS |= {
 FITS |= {f"{kind}_own_cut_points": partial(fit, kind, "ordinal", "numbers", True, cut_points="user", max_iter=4) for kind in KINDS}
 
 
-def from_shards(kind, **options):
+def shards_of(**options):
     """A data set on disk that the first process makes, of which each reads the shards of its users."""
     user, item, rating, weight = whole(options.get("loss", "squared_error"))
     rows = {"user": user, "item": item, "rating": rating, "weight": weight}
@@ -157,9 +157,23 @@ def from_shards(kind, **options):
         folder = Path(processes.broadcast(tempfile.mkdtemp()), "shards")
         if processes.rank == 0:
             columns = {name: name for name in rows}
-            Shards.from_chunks([rows], folder, **columns, n_shards=8)
+            Shards.from_chunks([rows], folder, **columns, n_shards=12)
         processes.all_gather(None)  # it is whole
-    return found_by(make(kind, **options), Shards(folder))
+    return Shards(folder)
+
+
+def from_shards(kind, **options):
+    return found_by(make(kind, **options), shards_of(**options))
+
+
+def from_shards_with_all(**options):
+    """Attributes, of which each process has some rows; validation data that decide; earlier rows."""
+    rank, size = place()
+    model, shards = make(max_iter=6, warm_start=True, early_stopping=True, n_iter_no_change=2, **options), shards_of(**options)
+    tables = {f"{role}_features": attributes_of(role, "numbers")[rank::size] for role in ("user", "item")}
+    for _ in range(2):
+        model.fit(shards, None, None, *validated_by(rank, size), **tables)
+    return state(model), state(model.gather())
 
 
 FITS |= {
@@ -167,6 +181,7 @@ FITS |= {
     for kind, loss in (("biased", "squared_error"), ("plain", "huber"), ("biased", "ordinal"))
 }
 FITS |= {f"plain_from_shards_{solver}": partial(from_shards, "plain", solver=solver, max_iter=4) for solver in ("als", "adam")}
+FITS |= {f"biased_from_shards_with_all_{solver}": partial(from_shards_with_all, solver=solver) for solver in ("variational", "als")}
 
 
 def of_few_items_at_once():
@@ -522,7 +537,6 @@ REFUSED = {
     "lbfgs": ({"solver": "lbfgs"}, {}, 'takes no solver="lbfgs": its steps depend on the products of all rows at once.'),
     "validation_data": ({}, {"X_val": Interactions([0], [0], [3.0])}, "X_val must be a table, as X is"),
     "exact_early_stopping": ({"early_stopping": True, "distributed": "exact"}, {}, 'distributed="exact" takes no early_stopping'),
-    "checkpoint_of_effects": ({"effects": [1], "checkpoint": "file"}, {}, 'takes no effects with checkpoint="file" yet'),
 }
 CASES = (
     FITS | ONE_USER | ASKED | {f"refused_{name}": partial(refused, options, given) for name, (options, given, _) in REFUSED.items()}
