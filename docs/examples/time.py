@@ -52,9 +52,9 @@ print(pd.DataFrame(shares).to_string(float_format="{:.0%}".format))
 # Sessions, and columns
 # ---------------------
 # ``time`` names the column of times. It adds four kinds of biases for each user: for sessions, which end after eight hours without
-# a rating; for shorter ones, which end after a minute; for the ratings of the same second; and for every 16 ratings in a row.
-# ``effects`` names columns; ``("user", "month")`` adds a bias for each user and month. How much the biases of each kind vary is
-# learned, so there is nothing to tune. The table has everything that was tried.
+# a rating; for shorter ones, which end after a minute without one; for the ratings of the same second; and for every 16 ratings in
+# a row. ``effects`` names columns; ``("user", "month")`` adds a bias for each user and month. How much the biases of each kind vary
+# is learned, so there is nothing to tune. The table has everything that was tried.
 
 when = pd.to_datetime(X["timestamp"], unit="s")
 X["month"] = when.dt.strftime("%Y-%m")
