@@ -7,7 +7,7 @@ from types import NoneType
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import column_or_1d
 
 MOST = 2**31 - 1  # of what is counted: index plans are int32
@@ -22,6 +22,16 @@ def as_array(values, name):
         return np.asarray(values)
     except ValueError:
         raise ValueError(f"{name} must be an array of one value each. Got lists of unequal lengths.") from None
+
+
+def as_matrix(X, *, least=1, **rules):
+    """Return a dense table as an array of two dimensions, with ``least`` rows or more; scikit-learn's words refuse what is none.
+
+    What is one already is not given to scikit-learn's check, which sets warning filters: that is not safe in threads.
+    """
+    if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "biufOUSTMm" and X.shape[0] >= least and X.shape[1]:
+        return np.asarray(X)
+    return check_array(X, dtype=None, ensure_all_finite=False, ensure_min_samples=least, **rules)
 
 
 def exact_digits(dtype):

@@ -32,6 +32,8 @@ from sk_torchmf.solvers.base import by_side
 from sk_torchmf.storage.checkpoint import Checkpoint, SharedCheckpoint, digest_of, fingerprint_of
 from sk_torchmf.training import loop
 from sk_torchmf.training.callbacks import CallbackSupportMixin
+from sk_torchmf.training.fitted_parts import seen_in
+from sk_torchmf.training.shared_validation import NOTHING_HELD_OUT, read_validation
 from sk_torchmf.training.state import Codes, regrow
 from sk_torchmf.training.validation import Validation
 
@@ -348,7 +350,8 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
         checkpoint: Checkpoint | None = None
         if self.checkpoint is not None:
             if self.distributed:
-                fingerprint = fingerprint_of(self, seed, digest_of_all(given.reading, processes))
+                digest = digest_of_all(given.reading, processes, read_validation(self, given))
+                fingerprint = fingerprint_of(self, seed, digest)
                 checkpoint = SharedCheckpoint(self.checkpoint, fingerprint, processes)
             else:
                 checkpoint = Checkpoint(self.checkpoint, fingerprint_of(self, seed, given.digest()))
@@ -408,7 +411,7 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
                 y, weight = X.ratings if y is None and own is None else y, X.weights
             return None, Validation.of(self, X, y, weight, scoring)
         if given.reading.form == SHARDS:
-            raise ValueError("early_stopping of a fit to Shards needs X_val: nothing is held out of them. Pass X_val and y_val.")
+            raise ValueError(NOTHING_HELD_OUT)
         data = given.reading.data
         held = hold_out(data.user_ids, data.item_ids, self.validation_fraction, seed)
         X, y, weight = given.part(np.flatnonzero(held), own is not None)
@@ -499,14 +502,3 @@ def observed_of(attributes, users):
         weight = sp.csr_array((weight, pattern.indices, pattern.indptr), shape=pattern.shape)[users].data
     observed = pattern[users]
     return {"seen_": seen_in(observed), "observed_": observed, "pair_weights_": weight}
-
-
-def seen_in(observed):
-    """The pairs of a CSR array ``observed_``, each once, as one of bools: on the same arrays where none is there twice."""
-    seen = sp.csr_array((np.ones(observed.nnz, dtype=bool), observed.indices, observed.indptr), shape=observed.shape)
-    if seen.has_canonical_format:
-        seen.indices, seen.indptr = observed.indices, observed.indptr  # the same arrays, in a pickle too
-    else:
-        seen = seen.copy()
-        seen.sum_duplicates()
-    return seen

@@ -10,11 +10,12 @@ from sk_torchmf._validation import raise_tiny
 from sk_torchmf.estimators._ials_search import is_searched, search
 from sk_torchmf.estimators._positives import AUTO, COSINE, INIT_STD
 from sk_torchmf.estimators._prediction import attributes_of
+from sk_torchmf.inputs.forms import SPARSE
 from sk_torchmf.inputs.initial_rows import scatter
 from sk_torchmf.inputs.side_features import ROLES, features_of
 from sk_torchmf.inputs.stable_hash import pair_keys, stable_hash, uniform_draws
 from sk_torchmf.nn import RANKING, BiasedMF, Pairs, PlainMF, Plan
-from sk_torchmf.solvers.cosine_softmax import cosine_solver
+from sk_torchmf.solvers.cosine_softmax import SMALL, cosine_solver
 from sk_torchmf.solvers.finished_rows import with_regressed_weights
 from sk_torchmf.solvers.ials import ImplicitLeastSquares
 from sk_torchmf.solvers.ranking_descent import ranking_solver
@@ -32,7 +33,7 @@ class PositivesPart(Part):
 
     def __init__(self, params, reading, device, seed, start):
         self.params, self.device, self.seed, self.start = params, device, seed, start
-        data, self.processes, self.users = reading.data, reading.processes, reading.users
+        data, self.processes, self.users, self.form = reading.data, reading.processes, reading.users, reading.form
         weight = np.ones(len(data)) if data.weights is None else data.weights
         ids = (own.astype(np.int32, copy=False) for own in (data.user_ids, data.item_ids))
         matrix = sp.csr_array(sp.coo_array((weight, tuple(ids)), shape=reading.shape))
@@ -64,10 +65,11 @@ class PositivesPart(Part):
         self.features = features_of(self.described, self.known)
 
     def _gain(self, dtype):
-        """What ``ials`` is told of how much a positive weighs: a float where all weigh the same."""
-        gain = raise_tiny(self.confidence * self.matrix.data)  # user-major already
-        if len(gain) and (gain == gain[0]).all():
-            return float(gain[0])
+        """What ``ials`` is told of how much a positive weighs: a float where those of all processes weigh the same."""
+        gain, largest = raise_tiny(self.confidence * self.matrix.data), self.processes.largest  # user-major already
+        most, least = largest(gain.max(initial=-np.inf)), -largest(-gain.min(initial=np.inf))
+        if most == least:
+            return float(most)
         return torch.from_numpy(gain).to(self.device, dtype)
 
     def _arrange(self, module):
@@ -82,11 +84,13 @@ class PositivesPart(Part):
         sizes = len(self.known[0]), len(self.known[1])
         module = kind(*sizes, params.n_factors, init_std=init_std, generator=generator, dtype=dtype)
         self._arrange(module)
+        spectral = params.loss == COSINE and self.start is None
         if params.distributed:
-            scatter(module, self.users[self.known[0]], INIT_STD / params.n_factors**0.5, self.seed, params.dtype)
+            std = SMALL if spectral else INIT_STD / params.n_factors**0.5
+            scatter(module, self.user_labels(), std, self.seed, params.dtype)
             generator.manual_seed(self.seed)  # it has come as far as there are users here
         if self.start is not None:
-            _, begun = self.start.fill(module, self.known, 0.0)
+            _, begun = self.start.fill(module, self.known, 0.0, processes=self.processes)
             begun = torch.from_numpy(begun).to(self.device)
             if kind is BiasedMF:  # here the level is a part of the items' biases
                 module.get_parameter("item_biases").data.add_(self.start.factors.constant * begun.cpu())
@@ -101,15 +105,25 @@ class PositivesPart(Part):
         drawn = {"popularity": params.negatives == "popularity", "exact": params.exact, "generator": generator}
         options = {"max_iter": params.max_iter, "begun": begun, **drawn}
         if params.loss == COSINE:
-            made = {"temperature": params._temperature(*sizes), "spectral": self.start is None}
+            made = {"temperature": params._temperature(plan.n_users, plan.n_items), "spectral": spectral}
+            made["order"] = self._order() if params.distributed else None
             return cosine_solver(module, plan, weight, **made, **options)
         options |= {"alpha": self.alpha, "n_negatives": params.n_negatives, "features": self.features}
         options["uniform_of"] = self._uniform_of() if params.distributed else None
         return ranking_solver(module, plan, weight, RANKING[params.loss], **options)
 
+    def user_labels(self):
+        return self.users[self.known[0]]
+
+    def _order(self):
+        """The users in an order that the number of processes does not change; see ``CosineSoftmax``."""
+        users = self.user_labels()  # in order: rows of matrices are numbered on over the processes, others divided by their hash
+        order = np.arange(len(users)) if self.form == SPARSE else np.argsort(stable_hash(users, "user"), kind="stable")
+        return torch.from_numpy(order).to(self.device)
+
     def _uniform_of(self):
         """What negatives are drawn from, by the labels of users and the numbers of items: see ``ranking_solver``."""
-        users, items = self.users[self.known[0]], np.arange(len(self.known[1]))  # the items' numbers are the same in all
+        users, items = self.user_labels(), np.arange(len(self.known[1]))  # the items' numbers are the same in all
         of_users = np.repeat(stable_hash(users, "user"), np.diff(self.matrix.indptr))
         keys, count = pair_keys(of_users, stable_hash(items, "item")[self.matrix.indices]), self.params.n_negatives
 

@@ -10,7 +10,6 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from sk_torchmf.estimators._docs import documented
 from sk_torchmf.inputs.effects import Effect
 from sk_torchmf.inputs.encoders import FeatureEncoder, Passthrough
 from sk_torchmf.inputs.stored_pattern import StoredPattern
@@ -83,30 +82,8 @@ def is_fitted_attribute(name):
 class SavedEstimator(Factorization):
     """An estimator that goes into a file and comes back."""
 
-    @documented()
     def save(self, path, *, ratings=True):
-        """Write the fitted estimator to a file, without pickle.
-
-        The file is an ``.npz`` of arrays with a JSON part for parameters and all else; ``numpy.load`` reads the arrays.
-
-        Parameters
-        ----------
-        @path
-        @ratings
-
-        Returns
-        -------
-        @self
-
-        Raises
-        ------
-        @NotFittedError
-        TypeError
-            For ids or parameters that are objects of a kind that a file without code cannot hold. Ids may be numbers, str, bytes,
-            times, dates and UUIDs. A ``RandomState`` is kept with its state, a ``torch.device`` and a path as their names, as
-            ``scoring`` a name or what ``ranking_scorer`` returns; callbacks are left out.
-        @OSError
-        """
+        """Write it to a file, as ``load`` reads it; ``ratings`` says whether with what only ``partial_fit`` needs."""
         check_path(path)
         check_is_fitted(self)
         values, beside = self._content(ratings)
@@ -115,26 +92,8 @@ class SavedEstimator(Factorization):
         return self
 
     @classmethod
-    @documented()
     def load(cls, path):
-        """Read a fitted estimator that ``save`` wrote.
-
-        Nothing in the file is run, imported or unpickled. A model fitted on CUDA loads without it: the fitted state is NumPy, and
-        the parameter ``device`` is not looked at before the next ``fit``.
-
-        Parameters
-        ----------
-        @path
-
-        Returns
-        -------
-        @estimator
-
-        Raises
-        ------
-        @ValueError
-        @OSError
-        """
+        """Read an estimator of this class that ``save`` wrote."""
         return cls._load(path, {})
 
     @classmethod

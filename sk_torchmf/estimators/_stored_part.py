@@ -63,13 +63,12 @@ class StoredPositivesPart(PositivesPart):
     def __init__(self, params, reading, device, seed, start):
         self.params, self.device, self.seed, self.start = params, device, seed, start
         self.processes, self.users, data = reading.processes, reading.users, reading.data
-        found, places = survey_positives(data.shards), (data.user_ids, data.item_ids)
-        n_active_users = int(np.count_nonzero(found.counts[0]))
+        found, places = survey_positives(data.shards, self.processes), (data.user_ids, data.item_ids)
         self.alpha = params._alpha()
-        self.confidence = confidence_for(params, found.largest, found.counts[1], n_active_users)
+        self.confidence = confidence_for(params, found.largest, found.counts[1], found.n_users)
         self.weighted, self.repeated = found.weighted, found.repeated
         self.pairs = StoredPairs(data.shards, found.counts[1] > 0, device)
-        self.plan = StoredPlan(self.pairs)
+        self.plan = StoredPlan(self.pairs, processes=self.processes)
         self.known = places[0][self.pairs.users], places[1][self.pairs.items]
         self.described = [reading.described.get(role) for role in ROLES]
         self.features = features_of(self.described, self.known)
@@ -79,7 +78,7 @@ class StoredPositivesPart(PositivesPart):
         self.observed = {
             "seen_": pattern_of(data, reading.shape),
             "n_positives_": found.n_pairs,
-            "n_active_users_": n_active_users,
+            "n_active_users_": found.n_users,
             **dict(zip(("user_counts_", "item_counts_"), self.counts, strict=True)),
         }
 

@@ -12,35 +12,35 @@ from sk_torchmf._validation import LARGEST, MOST, SMALLEST, check_device
 from sk_torchmf.distributed import EXACT
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, work_of
+from sk_torchmf.estimators._gathering import SavedInParts
 from sk_torchmf.estimators._rating_part import RatingPart
 from sk_torchmf.estimators._ratings import RatingPredictor
-from sk_torchmf.estimators._sharing import Gathering, check_shareable, has_rows_to_go_on, shared_validation
+from sk_torchmf.estimators._refusals import (
+    NEEDS,
+    SHARED_TO_SHARDS,
+    TO_SHARDS,
+    UNSHARED_STORED,
+    UNSTORED,
+    check_shareable,
+    refuse,
+)
 from sk_torchmf.estimators._stored_part import StoredPart
 from sk_torchmf.inputs import context
 from sk_torchmf.inputs.cached_shards import is_stored, open_stored
 from sk_torchmf.inputs.forms import SHARDS, SPARSE, read_rated
+from sk_torchmf.inputs.labels import lookup
 from sk_torchmf.inputs.shards import Shards
 from sk_torchmf.inputs.stored_ratings import read_shards
 from sk_torchmf.nn import POINTWISE, BiasedMF, PlainMF
 from sk_torchmf.solvers import RATING_SOLVERS
 from sk_torchmf.training.callbacks import with_callbacks
+from sk_torchmf.training.shared_validation import shared_validation
+from sk_torchmf.training.validation import Validation
 
-UNSTORED = {  # parameters, and why a fit to a data set on disk has no use for them
-    "seen_features": "since what a row was observed with must be at hand",
-    "cold_average": "since it needs all pairs at once",
-    "effects": "which have no further columns",
-    "time": "which have no further columns",
-}
-UNSHARED_STORED = {  # what they must be where several processes fit to one
-    "distributed": True,
-    "early_stopping": False,
-    "checkpoint": None,
-    "warm_start": False,
-}
 LOSSES: ChainMap[str, Any] = ChainMap({"ordinal": None}, POINTWISE)  # ordinal has cut points to learn
 
 
-class ExplicitFactorization(Gathering, RatingPredictor):
+class ExplicitFactorization(SavedInParts, RatingPredictor):
     """Base of the explicit estimators: parameters, ``fit`` and ``partial_fit``."""
 
     _parameter_constraints: dict = {
@@ -211,33 +211,23 @@ class ExplicitFactorization(Gathering, RatingPredictor):
         return check_device(self.device)
 
     def _check_shared(self, processes, **given):
-        if not RATING_SOLVERS[self.solver].sums_over_processes:
-            able = ", ".join(f'"{name}"' for name, row in RATING_SOLVERS.items() if row.sums_over_processes)
-            raise ValueError(
-                f'distributed=True takes no solver="{self.solver}", whose steps depend on the products of all rows at once. Use '
-                f"one of {able}, or distributed=False."
-            )
-        check_shareable(self, processes)
-        described = [name for name in ("user_features", "item_features") if given.get(name) is not None]
-        described += ["seen_features"] * (self.seen_features is not None)
-        described += ["effects or time"] * bool(context.wanted(self.effects, self.time))
-        judged = [name for name in ("X_val", "y_val") if given.get(name) is not None] + ["early_stopping"] * self.early_stopping
-        cold = ["cold_average"] * (self.cold_average is not None)
-        for what, refused in (
-            (f'solver="{self.solver}"', described if self.solver != "variational" else []),
-            ('distributed="exact"', [*described, *judged, *cold] if self.distributed == EXACT else []),
-            ("checkpoint", [*described, *judged] if self.checkpoint is not None else []),
-        ):
-            if refused:
-                raise ValueError(f"In a fit of several processes {what} takes no {refused[0]} yet. Leave one of them out.")
+        check_shareable(self, processes, NEEDS, **given)
 
     def _hold_out(self, given, seed):
-        if self.distributed and given.reading.form == SHARDS and given.X_val is not None:
-            raise ValueError("In a fit of several processes to Shards X_val must be None. Leave it out, or give each a table.")
         return shared_validation(self, given, seed) if self.distributed else super()._hold_out(given, seed)
 
-    def _goes_on(self, reading):
-        return has_rows_to_go_on(self, reading) if self.distributed else super()._goes_on(reading)
+    def _read_held_out(self, X, y):
+        """Read validation data, of which others may have other parts; a Reading."""
+        found = read_rated(X, y, None, self.user, self.item, type(self).__name__, is_part=True)
+        return replace(found, features=context.find(X, context.wanted(self.effects, self.time)))
+
+    def _judging(self, held_out, reading):
+        """What judges by this process's part of held-out ratings, a Reading, of its users beside what it was fitted to."""
+        data, ids = held_out.data, (held_out.data.user_ids, held_out.data.item_ids)
+        known = lookup(held_out.users, reading.users, "user"), lookup(held_out.items, reading.items, "item")
+        user, item = (number[own] for number, own in zip(known, ids, strict=True))
+        read = (user, item, held_out.features), None, self._coded(data.ratings), data.weights
+        return Validation(None, None, None, None, read, reading.processes)
 
     def _read(self, X, y, sample_weight):
         name = type(self).__name__
@@ -255,16 +245,10 @@ class ExplicitFactorization(Gathering, RatingPredictor):
 
     def _check_takes_shards(self):
         """Refuse what a fit to a data set on disk does not do."""
+        params = self.get_params(deep=False)
         if self.distributed:
-            for name, value in UNSHARED_STORED.items():
-                if (got := getattr(self, name)) != value:
-                    raise ValueError(
-                        f"In a fit of several processes to Shards {name} must be {value!r}. Got {got!r}. Give each a table."
-                    )
-        for name, why in UNSTORED.items():
-            value = getattr(self, name)
-            if value is not None and value is not False:
-                raise ValueError(f"{name} must be None in a fit to Shards, {why}. Got {value!r}. Use a table.")
+            refuse(SHARED_TO_SHARDS, UNSHARED_STORED, params, "a table in each")
+        refuse(TO_SHARDS, UNSTORED, params, "a table")
 
     def _part(self, reading, device, seed, start):
         return (StoredPart if reading.form == SHARDS else RatingPart)(self, reading, device, seed, start)

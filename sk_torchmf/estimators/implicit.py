@@ -4,34 +4,35 @@ from collections import ChainMap
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+import scipy.sparse as sp
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sk_torchmf._validation import LARGEST, MOST, SMALLEST, check_device
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, work_of
+from sk_torchmf.estimators._gathering import SavedInParts
 from sk_torchmf.estimators._positives import AUTO, COSINE, PositivesPredictor
 from sk_torchmf.estimators._positives_part import PositivesPart
-from sk_torchmf.estimators._sharing import POSITIVES_NEEDS, Gathering, check_shareable
+from sk_torchmf.estimators._refusals import POSITIVES_NEEDS, check_shareable
 from sk_torchmf.estimators._stored_part import StoredPositivesPart
 from sk_torchmf.inputs.cached_shards import is_stored, open_stored
 from sk_torchmf.inputs.forms import SHARDS, read_weighted
+from sk_torchmf.inputs.labels import lookup
 from sk_torchmf.inputs.shards import Shards
 from sk_torchmf.inputs.stored_ratings import read_shards
+from sk_torchmf.metrics._scorer import ScorerOfParts
 from sk_torchmf.nn import RANKING
 from sk_torchmf.training.callbacks import with_callbacks
+from sk_torchmf.training.shared_validation import shared_validation
+from sk_torchmf.training.validation import Validation
 
-UNSHARED = [  # parameters, whether a value of theirs is none that several processes share, and why
-    ("loss", lambda loss: loss == COSINE, "is fitted on blocks of users, who would be others"),
-    ("alpha", lambda alpha: alpha == AUTO, "is searched for in all positives at once"),
-    ("confidence", lambda confidence: confidence == AUTO, "is searched for in all positives at once"),
-    ("negatives", lambda negatives: negatives == "popularity", "takes numbers of users that no process keeps"),
-]
 LOSSES: ChainMap[str, Any] = ChainMap({"ials": None, COSINE: None}, RANKING)  # these two are not in pairs
 
 
 @documented(epoch="iteration", observations="positives", entries="seen_")
-class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
+class ImplicitMatrixFactorization(SavedInParts, PositivesPredictor):
     r"""Matrix factorization of implicit feedback, :math:`s_{ui} = p_u \cdot q_i \; (+ b_i)`, that ranks.
 
     Every observation is a positive: something a user has bought, heard, read. The model learns to score it above what that user has
@@ -93,9 +94,9 @@ class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
     @warm_start
     distributed : bool, default=False
         Whether this is one fit of all processes of the default group of ``torch.distributed``, each of which calls ``fit`` with
-        a part of the data, see ``gather``. Features, validation data and checkpoints are refused, as are ``temperature`` and
-        ``negatives="popularity"``. Initial rows and negatives are drawn by the users' labels, so that the result does not depend,
-        beyond rounding, on the number of processes.
+        a part of the data, see ``gather``. Features, another ``scoring`` than None, "auto" for ``alpha`` and ``confidence``, and
+        ``negatives="popularity"`` are refused. Initial rows, blocks of users and negatives are drawn by the users' labels, so that
+        the result does not depend, beyond rounding, on the number of processes.
     @random_state
     @verbose
 
@@ -367,10 +368,6 @@ class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
 
     def _check_shared(self, processes, **given):
         check_shareable(self, processes, POSITIVES_NEEDS, **given)
-        for name, is_refused, why in UNSHARED:
-            if is_refused(value := getattr(self, name)):
-                shown = f'"{value}"' if isinstance(value, str) else repr(value)
-                raise ValueError(f"distributed=True takes no {name}={shown}, which {why}. Use another, or distributed=False.")
 
     def _read(self, X, y, sample_weight):
         X, y, sample_weight = open_stored(X, y, sample_weight, self.user, self.item, rated=False)
@@ -378,6 +375,22 @@ class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
             self._check_takes_shards()
             return read_shards(X, y, sample_weight, type(self).__name__, rated=False)
         return read_weighted(X, y, sample_weight, self.user, self.item, is_part=self.distributed)
+
+    def _hold_out(self, given, seed):
+        return shared_validation(self, given, seed) if self.distributed else super()._hold_out(given, seed)
+
+    def _read_held_out(self, X, y):
+        """Read validation data, of which others may have other parts; a Reading."""
+        return read_weighted(X, None, None, self.user, self.item, is_part=True)
+
+    def _judging(self, held_out, reading):
+        """What judges by this process's part of held-out positives, a Reading, of its users beside what it was fitted to."""
+        item, n_items = lookup(held_out.items, reading.items, "item"), reading.shape[1]
+        item = np.where(item < 0, n_items + np.arange(len(item)), item)[held_out.data.item_ids]
+        shape = len(held_out.users), n_items + len(held_out.items)
+        relevant = sp.coo_array((np.ones(len(item), dtype=bool), (held_out.data.user_ids, item)), shape=shape)
+        scorer = ScorerOfParts(held_out.users, sp.csr_array(relevant), reading.processes)
+        return Validation(None, None, None, scorer)
 
     def _check_takes_shards(self):
         """Refuse what a fit to a data set on disk does not do."""
@@ -387,8 +400,6 @@ class ImplicitMatrixFactorization(Gathering, PositivesPredictor):
             raise ValueError(
                 'alpha="auto" and confidence="auto" search in positives at hand. Search in a part of the Shards first.'
             )
-        if self.distributed:
-            raise ValueError("distributed must be False in a fit to Shards, which one process reads. Got True. Give each a table.")
 
     def _part(self, reading, device, seed, start):
         return (StoredPositivesPart if reading.form == SHARDS else PositivesPart)(self, reading, device, seed, start)

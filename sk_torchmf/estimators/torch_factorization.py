@@ -1,6 +1,5 @@
 """Any torch module as a factorization: the model, the loss and the optimizer are the user's."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral, Real
@@ -9,14 +8,12 @@ import numpy as np
 import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 
 from sk_torchmf._validation import MOST, check_device
-from sk_torchmf.distributed import communicator
 from sk_torchmf.estimators._docs import documented
 from sk_torchmf.estimators._fitting import ENCODER_CONSTRAINTS, FIT_CONSTRAINTS, reading_of
-from sk_torchmf.estimators._saving import is_fitted_attribute
-from sk_torchmf.estimators._sharing import MODULE_NEEDS, check_shareable, joined_modules
+from sk_torchmf.estimators._gathering import Gathering
+from sk_torchmf.estimators._refusals import MODULE_NEEDS, MODULE_UNSTORED, TO_SHARDS, check_shareable, refuse
 from sk_torchmf.estimators._torch_batches import StoredModulePart, StreamTrainer
 from sk_torchmf.estimators._torch_saving import SavedModule
 from sk_torchmf.estimators._torch_training import ModulePart, ModuleStart
@@ -28,10 +25,11 @@ from sk_torchmf.inputs.shards import Shards
 from sk_torchmf.inputs.stored_ratings import read_shards
 from sk_torchmf.metrics._scorer import ranking_scorer
 from sk_torchmf.training.callbacks import with_callbacks
+from sk_torchmf.training.fitted_parts import joined_modules
 
 
 @documented(epoch="epoch", observations="observations", entries="observed_")
-class TorchFactorization(SavedModule, StreamTrainer):
+class TorchFactorization(Gathering, SavedModule, StreamTrainer):
     r"""Your own ``torch.nn.Module`` as an estimator: you write the model, autograd does the calculus.
 
     Minimises the weighted mean of the loss in mini-batches, and whatever the module's own ``penalty()`` returns. A loss of ratings
@@ -364,41 +362,8 @@ class TorchFactorization(SavedModule, StreamTrainer):
             )
         return self._partial_fit(X, y, sample_weight, user=user_features, item=item_features)
 
-    def gather(self):
-        """Put the parts of a fit with ``distributed`` together: an estimator that knows what the users of all processes have seen.
-
-        After such a fit every process has the module of all users and items, and what its own users have seen. All processes call
-        this at once, and each must have the memory for all observations.
-
-        Returns
-        -------
-        estimator
-            Of this class, with ``distributed=False``: what one process would have fitted to all the data, on every process. Of an
-            estimator that is not distributed, a copy.
-
-        Raises
-        ------
-        NotFittedError
-            Before ``fit``.
-        ValueError
-            Where these are not all processes of the fit, or not its processes alone.
-        DistributedError
-            Where another process fails or is lost.
-
-        Examples
-        --------
-        >>> from sk_torchmf import TorchFactorization, datasets, nn
-        >>> X = datasets.make_ratings(n_users=50, n_items=20, n_ratings=500, random_state=0).interactions
-        >>> whole = TorchFactorization(nn.PlainMF, module__n_factors=2, random_state=0).fit(X).gather()
-        >>> whole.n_users_
-        50
-        """
-        check_is_fitted(self, "module_")
-        attributes = {name: value for name, value in vars(self).items() if is_fitted_attribute(name)}
-        if self.distributed:
-            with communicator(True) as processes:
-                attributes = joined_modules(attributes, processes) if processes.size > 1 else attributes
-        return copy.copy(self)._publish(attributes).set_params(distributed=False)
+    def _joined(self, attributes, processes):
+        return joined_modules(attributes, processes) if processes.size > 1 else attributes
 
     def _check(self):
         if self.checkpoint is not None and self.n_processes > 1:
@@ -446,18 +411,7 @@ class TorchFactorization(SavedModule, StreamTrainer):
 
     def _check_takes_shards(self):
         """Refuse what a fit to a data set on disk does not do."""
-        if self.distributed:
-            raise ValueError("distributed must be False in a fit to Shards, which one process reads. Got True. Give each a table.")
-        if self.features is not None:
-            raise ValueError(
-                f"features must be None in a fit to Shards, which have no further columns. Got {self.features!r}. Use a table."
-            )
-        if self.n_processes > 1:
-            raise ValueError(f"n_processes must be 1 in a fit to Shards, which one process reads. Got {self.n_processes}.")
-        if self.batch_size is None:
-            raise ValueError(
-                "batch_size must be a number in a fit to Shards, whose observations are never all at hand. Got None. Use a table."
-            )
+        refuse(TO_SHARDS, MODULE_UNSTORED, self.get_params(deep=False), "a table")
 
     def _read_more(self, X, y, sample_weight):
         reading = self._read(X, y, sample_weight, self.feature_categories_)

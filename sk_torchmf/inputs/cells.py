@@ -8,8 +8,8 @@ from numbers import Real
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.utils import check_array
 
+from sk_torchmf._validation import as_matrix
 from sk_torchmf.inputs.id_types import as_table, as_text, is_missing
 from sk_torchmf.inputs.labels import column, factorize, is_frame
 
@@ -36,7 +36,7 @@ def check_attributes(X):
     if type(X).__name__ == "LazyFrame":
         raise TypeError("The table must hold its rows, and a LazyFrame has none yet. Pass its collect().")
     if not is_frame(X):
-        return check_array(as_table(X), dtype=None, ensure_all_finite=False)
+        return as_matrix(as_table(X))
     if 0 in X.shape:
         raise ValueError(f"The table has shape {tuple(X.shape)}, and at least a row and a column of attributes are needed.")
     names = names_of(X)

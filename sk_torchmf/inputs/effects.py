@@ -1,7 +1,7 @@
 """The context of observations, values of columns and time, as codes of pairs: each code has a bias of its own. Knows no model."""
 
 import datetime
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from numbers import Real
 
 import numpy as np
@@ -127,9 +127,18 @@ class Each:
         return self.side == "user"
 
     @property
+    def owner(self):
+        """The row number that each code belongs to, (n_codes,)."""
+        return self.keys // self.context.n_codes
+
+    @property
     def n_codes(self):
         """How many codes there are."""
         return len(self.keys)
+
+    def some(self, codes):
+        """Some of the codes, by their numbers."""
+        return replace(self, keys=self.keys[codes])
 
     def codes(self, user, item, values):
         """Find the codes of pairs, -1 where the combination was not seen."""
@@ -194,6 +203,10 @@ class Runs:
     def n_codes(self):
         """How many codes there are."""
         return len(self.owner)
+
+    def some(self, codes):
+        """Some of the codes, by their numbers."""
+        return Runs(self.gap, self.owner[codes], self.first[codes], self.last[codes])
 
     def codes(self, user, item, seconds):
         """Find the runs of pairs, -1 for other users, missing times, and where none is near."""
@@ -409,6 +422,32 @@ def join_effects(parts, places):
         context, order = type(effect.context).joined(contexts)
         found.append((Effect(effect.column, context), order))
     return [effect for effect, _ in found], [order for _, order in found]
+
+
+def some_effects(effects, rows, n_users):
+    """Take the effects of some of the users, which then are all there are.
+
+    Parameters
+    ----------
+    effects : list of Effect
+    rows : ndarray of shape (n,), int
+        The users' row numbers, in order.
+    n_users : int
+        How many there were.
+
+    Returns
+    -------
+    effects : list of Effect
+    codes : list of ndarray of int, or None
+        Which codes of each are left; None where all are.
+    """
+    place, found = np.full(n_users, -1), []
+    place[rows] = np.arange(len(rows))
+    for effect in effects:
+        codes = np.flatnonzero(place[effect.context.owner] >= 0) if effect.of_users else None
+        context = effect.context if codes is None else effect.context.some(codes).regrown(place, None)
+        found.append((Effect(effect.column, context), codes))
+    return [effect for effect, _ in found], [codes for _, codes in found]
 
 
 def find_codes(effects, user, item, columns, timestamps=None):

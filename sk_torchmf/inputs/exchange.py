@@ -141,7 +141,7 @@ def with_all_users(reading):
     return replace(reading, data=data, users=users)
 
 
-def digest_of_all(reading, processes):
+def digest_of_all(reading, processes, judging=None):
     """A digest of what all processes have: the same however their rows are spread and in whatever order they come.
 
     Parameters
@@ -149,16 +149,24 @@ def digest_of_all(reading, processes):
     reading : Reading
         As ``exchange`` gives it.
     processes : Communicator
+    judging : Reading, optional
+        What the fit is judged by, as this process was given it; in all processes or in none.
 
     Returns
     -------
     str
     """
-    user, data = stable_hash(reading.users, "user"), reading.data
-    observed = {"ratings": data.ratings, "weights": data.weights} | {f"of {name}": own for name, own in reading.features.items()}
-    observed = {name: own for name, own in sorted(observed.items()) if own is not None}
-    tables = [[user, data.user_ids, data.item_ids, *observed.values()]]
-    for_all = [np.array([*observed]), reading.items]
+    user, data, for_all, tables = stable_hash(reading.users, "user"), reading.data, [reading.items], []
+    if reading.form == SHARDS:
+        for_all.append(np.array([data.shards.digest]))
+    else:
+        observed = _columns_by_name(reading)
+        for_all.append(np.array([*observed]))
+        tables.append([user, data.user_ids, data.item_ids, *observed.values()])
+    if judging is not None:
+        users = np.zeros(len(judging.users), dtype=np.uint64) if judging.form == SPARSE else stable_hash(judging.users, "user")
+        item = stable_hash(judging.items, "item")[judging.data.item_ids].view(np.int64)
+        tables.append([users, judging.data.user_ids, item, *_columns_by_name(judging).values()])
     for role, side in sorted(reading.described.items()):
         matrix = side.encoded.matrix
         if role == "user":
@@ -169,6 +177,13 @@ def digest_of_all(reading, processes):
     own = [_sum_of_hashes(*table) for table in tables]
     whole = [[sum(sums) % 2**64 for sums in zip(*table, strict=True)] for table in zip(*processes.all_gather(own), strict=True)]
     return digest_of(*for_all, np.array(whole, dtype=np.uint64))
+
+
+def _columns_by_name(reading):
+    """The columns of the observations beside the ids, in the order of what they are called."""
+    found = {name: getattr(reading.data, name) for name in ("ratings", "weights")}
+    found |= {f"of {name}": own for name, own in reading.features.items()}
+    return {name: own for name, own in sorted(found.items()) if own is not None}
 
 
 def _sum_of_hashes(hashed, number, *columns):

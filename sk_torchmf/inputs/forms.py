@@ -7,9 +7,18 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.utils.validation import _get_feature_names, _num_features, check_array
+from sklearn.utils.validation import _get_feature_names, _num_features
 
-from sk_torchmf._validation import as_array, check_finite, check_n_positions, check_ratings, check_size, check_weights, raise_tiny
+from sk_torchmf._validation import (
+    as_array,
+    as_matrix,
+    check_finite,
+    check_n_positions,
+    check_ratings,
+    check_size,
+    check_weights,
+    raise_tiny,
+)
 from sk_torchmf.distributed import ALONE, Communicator
 from sk_torchmf.inputs.id_types import as_table
 from sk_torchmf.inputs.labels import column, encode, is_frame, merge
@@ -321,13 +330,8 @@ def check_table(X, may_be_empty=False):
     """A table as an array or frame with at least one row, but where it may be empty, and one column."""
     if not is_frame(X):
         X = as_table(X)
-        return check_array(
-            as_array(X, "X") if isinstance(X, list | tuple) else X,
-            dtype=None,
-            ensure_all_finite=False,
-            input_name="X",
-            ensure_min_samples=0 if may_be_empty else 1,
-        )
+        X = as_array(X, "X") if isinstance(X, list | tuple) else X
+        return as_matrix(X, least=0 if may_be_empty else 1, input_name="X")
     if 0 in (X.shape[1:] if may_be_empty else X.shape):
         raise ValueError(f"Found a frame of shape {X.shape}; a minimum of 1 sample(s) and 2 feature(s) is required.")
     names = list(X.columns)

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from sk_torchmf.inputs.cells import column_at, names_of
 from sk_torchmf.inputs.exchange import check_equal, check_types, firsts_of, owners_of, send
 from sk_torchmf.inputs.features import EncodedFeatures, FeatureTable, encode, fit_encoder, read_table
-from sk_torchmf.inputs.forms import LABELLED, SHARDS, SPARSE, TABLE
+from sk_torchmf.inputs.forms import LABELLED, SPARSE, TABLE
 from sk_torchmf.inputs.id_types import is_missing
 from sk_torchmf.inputs.labels import is_frame, join
 from sk_torchmf.inputs.side_features import ROLES, Described, describes, none_described
@@ -41,8 +41,6 @@ def describe_shared(reading, features, estimator):
     ValueError, TypeError
         Where the tables do not fit together, in every process alike; where two describe an id differently, in the first process.
     """
-    if reading.form == SHARDS and any(table is not None for table in features.values()):
-        raise ValueError("A fit of several processes to Shards takes no tables of attributes yet. Leave them out.")
     for role in ROLES:
         table = None if features.get(role) is None else _read(features[role], role, reading, estimator)
         told = reading.processes.all_gather(None if table is None else _description(table))

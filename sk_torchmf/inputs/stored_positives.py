@@ -3,20 +3,22 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from sk_torchmf.distributed import ALONE
 from sk_torchmf.inputs.stored_ratings import pieces
 
 
 @dataclass(frozen=True)
 class PositivesSurvey:
-    """What one pass over a data set of positives finds.
+    """What one pass over a data set of positives finds: all but the users' counts of the shards of all processes.
 
     Attributes
     ----------
     counts : tuple of ndarray of shape (n_users,) and (n_items,)
         Weights of the positives of each, summed, float64.
-    n_pairs : int
-        How many pairs there are, each counted once.
+    n_pairs, n_users : int
+        How many pairs there are, each counted once, and how many users have any.
     largest : float
         The largest weight of a pair, those of its rows summed.
     weighted : bool
@@ -27,13 +29,14 @@ class PositivesSurvey:
 
     counts: tuple[np.ndarray, np.ndarray]
     n_pairs: int
+    n_users: int
     largest: float
     weighted: bool
     repeated: bool
 
 
-def survey_positives(shards):
-    """Go through a data set on disk; a PositivesSurvey."""
+def survey_positives(shards, processes=ALONE):
+    """Go through a data set on disk, of which each process has other shards; a PositivesSurvey."""
     by_user, by_item = np.zeros(shards.n_users), np.zeros(shards.n_items)
     n_pairs, n_rows, largest, weighted = 0, 0, 0.0, False
     for block in pieces(shards):
@@ -46,4 +49,7 @@ def survey_positives(shards):
         if len(starts):
             largest = max(largest, float(np.add.reduceat(weight, starts).max()))
         n_pairs, n_rows = n_pairs + len(starts), n_rows + len(columns)
-    return PositivesSurvey((by_user, by_item), n_pairs, largest, weighted, n_pairs < n_rows)
+    sums = [torch.from_numpy(by_item), n_pairs, n_rows, int(np.count_nonzero(by_user))]
+    by_item, n_pairs, n_rows, n_users = processes.all_reduce(sums)
+    largest, weighted = processes.largest(largest), bool(processes.largest(float(weighted)))
+    return PositivesSurvey((by_user, by_item.numpy()), n_pairs, n_users, largest, weighted, n_pairs < n_rows)

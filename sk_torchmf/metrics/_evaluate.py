@@ -124,7 +124,34 @@ def evaluate(
     if not len(tested):
         where = "" if items is None else " among the candidates, items,"
         raise ValueError(f"test has no items{where} of the users to evaluate. Pass at least one user with a test item.")
-    asked, relevant = asked[tested], relevant[tested]
+    values = values_of(estimator, asked[tested], relevant[tested], names, ks, ids, options, progress=progress)
+    return {name: dict(zip(ks.tolist(), _mean(values[name]).tolist(), strict=True)) for name in names}
+
+
+def values_of(estimator, asked, relevant, names, ks, ids, options, *, progress=False):
+    """Rank for users, and find what the list of each is worth.
+
+    Parameters
+    ----------
+    estimator : fitted estimator
+    asked : ndarray of shape (n,) or CSR array of shape (n, n_items)
+        Labels of users, or what is known of new ones.
+    relevant : CSR array of shape (n, n_columns)
+        Their test items; columns past the ids are other items.
+    names : list of str
+        Of ``METRICS``.
+    ks : ndarray of int
+    ids : ndarray of shape (n_ids,)
+        The items that may be ranked, sorted.
+    options : dict
+        Of ``recommend``.
+    progress : bool
+
+    Returns
+    -------
+    dict of str to ndarray of shape (n, len(ks))
+        NaN for a user without a test item.
+    """
     width = max(int(ks.max()), len(ids) if FULL.intersection(names) else 1)
     size, n_users = max(1, BLOCK // width), relevant.shape[0]
     values = {name: np.empty((n_users, len(ks))) for name in names}
@@ -137,7 +164,7 @@ def evaluate(
             for name in names:
                 values[name][block] = METRICS[name](ranked, part)[:, None] if name in FULL else METRICS[name](ranked, part, ks)
             bar.update(len(ranked))
-    return {name: dict(zip(ks.tolist(), _mean(values[name]).tolist(), strict=True)) for name in names}
+    return values
 
 
 def check_metric(name, argument):

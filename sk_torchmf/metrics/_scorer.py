@@ -1,28 +1,44 @@
 """Ranking metrics as scikit-learn scorers, and the score of ratings."""
 
 import sys
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.metrics import r2_score
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 
 from sk_torchmf._validation import check_count, check_length, check_seed, check_weights
+from sk_torchmf.distributed import Communicator
 from sk_torchmf.inputs.holdout import places
 from sk_torchmf.inputs.id_types import as_ids
 from sk_torchmf.interactions import Interactions, as_interactions, is_interactions
-from sk_torchmf.metrics._evaluate import check_candidates, check_metric, evaluate
+from sk_torchmf.metrics._evaluate import check_candidates, check_metric, evaluate, values_of
 
 
 def r2(rating, predicted, sample_weight=None):
-    """Coefficient of determination, the lowest number there is where predictions are so far off that their squares overflow."""
+    """Coefficient of determination, the lowest number there is where predictions are so far off that their squares overflow.
+
+    As ``sklearn.metrics.r2_score`` has it, which sets warning filters meanwhile: that is not safe in threads.
+    """
     if sample_weight is not None:
         sample_weight = check_weights(sample_weight, len(predicted), "sample_weight")
+    rating, predicted = (np.asarray(values, dtype=np.float64) for values in (rating, predicted))
+    for values, name in ((rating, "y"), (predicted, "the predictions")):
+        if not np.isfinite(values).all():
+            raise ValueError(f"R2 needs finite numbers. Of {name} {np.count_nonzero(~np.isfinite(values))} are nan or infinite.")
+    if len(rating) < 2:
+        warnings.warn("R2 needs at least two ratings: of one it is nan.", UndefinedMetricWarning, stacklevel=2)
+        return float("nan")
+    weight = np.ones(len(rating)) if sample_weight is None else sample_weight
     with np.errstate(over="ignore", invalid="ignore"):
-        value = r2_score(rating, predicted, sample_weight=sample_weight)
-    return value if not np.isneginf(value) else -sys.float_info.max
+        error = float((weight * (rating - predicted) ** 2).sum())
+        spread = float((weight * (rating - np.average(rating, weights=weight)) ** 2).sum())
+    if not spread:
+        return float(not error)
+    return max(1 - error / spread, -sys.float_info.max)
 
 
 def ranking_scorer(metric="ndcg", k=10, *, threshold=None, exclude_seen=True, holdout=0.2, random_state=0, items=None):
@@ -125,6 +141,32 @@ class RankingScorer:
         held = place < np.clip(np.rint(self.holdout * count), 1, count - 1)
         test = held if self.threshold is None else held & (data.ratings >= self.threshold)
         return _rows(data[~held]), _rows(data[test])
+
+
+@dataclass(frozen=True)
+class ScorerOfParts:
+    """Scores a fit of several processes by NDCG@10: each ranks for its own users, and the mean is over those of all.
+
+    Attributes
+    ----------
+    users : ndarray of shape (n_users,)
+        Labels of this process's.
+    relevant : CSR array of shape (n_users, n_columns)
+        Their test items; columns past the items of the fit are others.
+    processes : Communicator
+    """
+
+    users: np.ndarray
+    relevant: sp.csr_array
+    processes: Communicator
+
+    def __call__(self, estimator, X=None, y=None):
+        """The mean, a float: the same in all processes, which call this together."""
+        tested = np.flatnonzero(np.diff(self.relevant.indptr))
+        asked, relevant = self.users[tested], self.relevant[tested]
+        found = values_of(estimator, asked, relevant, ["ndcg"], np.array([10]), np.asarray(estimator.items_), {})["ndcg"]
+        total, n = self.processes.all_reduce([float(found.sum()), len(found)])
+        return total / n if n else np.nan
 
 
 def _as_candidates(items):

@@ -54,8 +54,9 @@ class Solver:
         -------
         dict
             ``{"user": {...}, "item": {...}, "rest": {...}}``. Under ``user`` and ``item`` are tensors with a row for each user or
-            item, in the solver's order; under ``rest`` is everything else: tensors, arrays, numbers, strings, None, and dicts,
-            lists and tuples of such. The tensors are the solver's own, and the next step changes them: ``copy_state`` copies.
+            item, in the solver's order; under ``user`` also tuples of two, the users' numbers and the rows that they have, of
+            which each has any number. Under ``rest`` is everything else: tensors, arrays, numbers, strings, None, and dicts, lists
+            and tuples of such. The tensors are the solver's own, and the next step changes them: ``copy_state`` copies.
         """
         raise NotImplementedError
 

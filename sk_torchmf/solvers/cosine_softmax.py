@@ -1,6 +1,7 @@
 """Softmax over cosines of rows that are smoothed over who has what, trained on blocks of users. Knows no estimator."""
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ BLOCK = 2**24  # scores of a block at most
 RATE, WARMING = 0.04, 10  # of Adam, and in how many steps it is reached; rows start at length 1
 BETAS = 0.9, 0.99
 OVERSAMPLED, ROUNDS = 10, 3  # of the spectral start
+SMALL = 1e-3  # standard deviation of the random numbers in it
 N_PAIRS, HOTTEST = 1e9, 0.3  # users times items where a temperature of 0.1 suits, and the highest where these are few
 SMOOTHING = 30.0  # what an item's users together weigh beside the item's own row
 HISTORY = 1.0  # what a user's items together weigh beside the user's own row, over the root of their number
@@ -41,8 +43,7 @@ class CosineSoftmax(Solver):
     n_factors : int
         How many columns are factors.
     plan : Plan
-        The positives, each pair once; every user has one, and one that the user has not. Users are drawn from those of this
-        process, and steps are of it alone.
+        The positives, each pair once; every user has one, and one that the user has not.
     weight : Tensor of shape (n_pairs,)
         User-major, > 0.
     share, total, n_unobserved : Tensor of shape (n_items,), (n_users,) and (n_users,)
@@ -54,7 +55,10 @@ class CosineSoftmax(Solver):
     exact : bool
         Whether a block of users is shown all items.
     generator : torch.Generator
-        A CPU generator: draws the blocks and their items.
+        A CPU generator: draws the blocks and their items, and is in one state in all processes.
+    order : Tensor of shape (n_users,), int64, optional
+        The users of this process in an order that does not depend on how many processes there are, those of one process coming
+        after those of the processes before it; by default that of their numbers.
 
     Notes
     -----
@@ -62,6 +66,10 @@ class CosineSoftmax(Solver):
     blocks. A block is shown the items that its users have, and 2048 of the others, each of which stands for as many as were left
     out: the sum over j is met in expectation, and nearly exactly. A step reaches all rows through the smoothing, whose gradient is
     the transposed smoothing. What is exported are p and q: scores stay an inner product.
+
+    Several processes take the steps that one would, on the same blocks, each with those users of a block that it has. In a step
+    they add up three times over the users what is of the items: what the smoothing makes of the users' rows, the gradients by q
+    and the biases of the items that the block is shown, and what the smoothing makes of the gradients by the users' rows.
 
     References
     ----------
@@ -84,6 +92,7 @@ class CosineSoftmax(Solver):
         max_iter,
         exact,
         generator,
+        order=None,
     ):
         self.n_factors, self.biased = n_factors, users.shape[1] > n_factors
         self.rows = [F.normalize(side[:, :n_factors], dim=1) for side in (users, items)]
@@ -93,27 +102,32 @@ class CosineSoftmax(Solver):
         self.share, self.against = share, torch.log(n_unobserved / total)
         self.max_iter, self.generator = max_iter, generator
         self.others = len(items) if exact else OTHERS
-        self.smooth = Smoothing(self.pairs, weight)
+        self.smooth = Smoothing(plan, weight)
+        n_users = self.pairs.shape[0]
+        self.first = sum(plan.processes.all_gather(n_users)[: plan.processes.rank])  # of the places of users in all processes
+        self.order = torch.arange(n_users, device=self.pairs.device) if order is None else order
         self.movers = [Adam(side) for side in self.rows]
         self.steps = 0
 
     def step(self):
-        n_users, device = self.pairs.shape[0], self.pairs.device
-        order = torch.randperm(n_users, generator=self.generator, device="cpu").to(device)
+        n_users, device, losses = self.plan.n_users, self.pairs.device, 0.0
+        places = torch.randperm(n_users, generator=self.generator, device="cpu").to(device)
         size = users_of_a_block(n_users, min(self.others + 8 * USERS, len(self.share)))
-        for block in order.split(size):
+        for block in places.split(size):
+            here = block[(block >= self.first) & (block < self.first + len(self.order))] - self.first
             pace = min(self.steps / (self.max_iter * -(-n_users // size)), 1)
             rate = RATE * min(1, (self.steps + 1) / WARMING) * (1 + math.cos(math.pi * pace)) / 2
             p, q = self.smooth(*self.rows[:2])
-            loss, to_p, to_q, *to_biases = self._loss(block.sort().values, p, q)
-            self.plan.add(loss.double())
+            loss, to_p, to_q, *to_biases = self._loss(self.order[here].sort().values, p, q)
+            losses = losses + loss.double()
             self.steps += 1
             for mover, gradient in zip(self.movers, (*self.smooth.back(to_p, to_q), *to_biases), strict=True):
                 mover.step(gradient, rate, self.steps)
+        self.plan.add(losses)
         return {"loss": float(self.plan.total()[0])}
 
     def _loss(self, users, p, q):
-        """The loss of some users, numbers (b,) in order, and its gradients by the rows p and q and by the items' biases."""
+        """The loss of some users, numbers (b,) in order, and its gradients by p and, of all processes, by q and items' biases."""
         place, user = self.pairs.of_users(users)
         own = self.pairs.columns[place].long()
         columns, share = self._show(own)
@@ -123,15 +137,18 @@ class CosineSoftmax(Solver):
         scores = torch.addmm(self.rows[2][columns, 0], rows, others.T) if self.biased else rows @ others.T
         loss, slope = softmax_slopes(scores, user, number[own], self.weight[place], share, self.against[users])
         to_p = torch.zeros_like(p).index_copy_(0, users, (slope @ others).div_(self.temperature))
-        to_q = torch.zeros_like(q).index_copy_(0, columns, slope.T @ rows)
-        if not self.biased:
-            return loss, to_p, to_q
-        return loss, to_p, to_q, torch.zeros_like(self.rows[2]).index_copy_(0, columns, slope.sum(0)[:, None])
+        self.plan.add(slope.T @ rows, *([slope.sum(0)[:, None]] if self.biased else []))
+        of_items = zip(self.plan.total(), (q, *self.rows[2:]), strict=True)
+        return loss, to_p, *(torch.zeros_like(whole).index_copy_(0, columns, part) for part, whole in of_items)
 
     def _show(self, own):
-        """Items to show a block whose users have these: numbers (n,) in order, and for how many each of them stands."""
-        taken = torch.zeros_like(self.share, dtype=torch.bool)
-        taken[own] = True
+        """Items to show a block whose users here have these: numbers (n,) in order, and for how many each of them stands."""
+        if len(self.share) <= self.others:
+            return torch.arange(len(self.share), device=own.device), self.share
+        taken = torch.zeros_like(self.share, dtype=torch.int32)
+        taken[own] = 1
+        self.plan.add(taken)
+        taken = self.plan.total()[0] > 0
         rest = torch.nonzero(~taken)[:, 0]
         if len(rest) <= self.others:
             return torch.arange(len(taken), device=rest.device), self.share
@@ -144,7 +161,7 @@ class CosineSoftmax(Solver):
 
     def solution(self):
         users, items = self.unit_rows()
-        return Factors.from_rows(users, items, self.n_factors)
+        return Factors.from_rows(users, items, self.n_factors, self.plan.mean_of_users)
 
     def unit_rows(self):
         """Rows (n_users, width) and (n_items, width) whose inner products are the scores."""
@@ -198,14 +215,15 @@ class Smoothing:
 
     Parameters
     ----------
-    pairs : Pairs
+    plan : Plan
     like : Tensor
         Of the rows' dtype.
     """
 
-    def __init__(self, pairs, like):
-        self.pairs, self.one = pairs, torch.ones(pairs.n_pairs, dtype=like.dtype, device=like.device)
-        n_users, n_items = (count.clamp_min(1).to(like)[:, None] for count in pairs.sums())
+    def __init__(self, plan, like):
+        self.plan, self.pairs = plan, plan.pairs
+        self.one = torch.ones(self.pairs.n_pairs, dtype=like.dtype, device=like.device)
+        n_users, n_items = (count.clamp_min(1).to(like)[:, None] for count in plan.sums())
         self.of_user, self.of_item = HISTORY / n_users.sqrt(), SMOOTHING / n_items
 
     def __call__(self, users, items):
@@ -213,27 +231,38 @@ class Smoothing:
         self.free, self.free_length = unit(items)
         of_items = self.pairs.user_sums(self.one, self.free)
         self.p, self.p_length = unit(torch.addcmul(users, of_items, self.of_user))
-        self.q, self.q_length = unit(torch.addcmul(self.free, self.pairs.item_sums(self.one, self.p), self.of_item))
+        self.q, self.q_length = unit(torch.addcmul(self.free, item_sums(self.plan, self.one, self.p), self.of_item))
         return self.p, self.q
 
     def back(self, to_p, to_q):
-        """Gradients by the free rows of the last call, of gradients by p and q, which are used up."""
+        """Gradients by the free rows of the last call, of gradients by p and, of all processes, by q; these are used up."""
         to_q = through_unit(to_q, self.q, self.q_length)
         to_p += self.pairs.user_sums(self.one, to_q * self.of_item)
         to_users = through_unit(to_p, self.p, self.p_length)
-        to_q += self.pairs.item_sums(self.one, to_users * self.of_user)
+        to_q += item_sums(self.plan, self.one, to_users * self.of_user)
         return to_users, through_unit(to_q, self.free, self.free_length)
 
 
 def cosine_solver(
-    module, plan, weight, *, temperature, popularity=False, exact=None, max_iter=None, generator=None, begun=None, spectral=True
+    module,
+    plan,
+    weight,
+    *,
+    temperature,
+    popularity=False,
+    exact=None,
+    max_iter=None,
+    generator=None,
+    begun=None,
+    spectral=True,
+    order=None,
 ):
     """Make the solver that fits positives above what users have not by the softmax of cosines.
 
     Parameters
     ----------
     module : PlainMF or BiasedMF
-        Its factors are the start where that is not spectral.
+        Its factors are the start where that is not spectral, and small random numbers beside it where there is an ``order``.
     plan : Plan
         The positives, each pair once; every user has one, and one that the user has not.
     weight : Tensor of shape (n_pairs,)
@@ -251,6 +280,9 @@ def cosine_solver(
         Which items' biases start where the module has them.
     spectral : bool
         Whether to start from ``spectral_rows``.
+    order : Tensor of shape (n_users,), int64, optional
+        See ``CosineSoftmax``: given where the result must not depend on how many processes there are. The module's rows must not
+        then either, and the generator must be in one state in all of them.
 
     Returns
     -------
@@ -259,17 +291,20 @@ def cosine_solver(
     k, pairs = module.user_factors.shape[1], plan.pairs
     sampler = NegativeSampler(pairs.tocsr(), popularity=popularity, item_counts=plan.sums()[1].cpu().numpy())
     own = plan.sums(weight)[0]
-    weight = weight * user_weights(own, own.mean()).to(weight)[pairs.users.long()]
+    plan.add(own.sum())
+    (total,) = plan.total()
+    weight = weight * user_weights(own, total / plan.n_users).to(weight)[pairs.users.long()]
     with torch.no_grad():
         users, items = (side.clone() for side in module.rows())  # (n_users, width), (n_items, width)
     if spectral:
-        users[:, :k], items[:, :k] = spectral_rows(pairs, k, generator, users)
+        small = None if order is None else (users[:, :k], items[:, :k])
+        users[:, :k], items[:, :k] = spectral_rows(plan, k, generator, users, small)
     if items.shape[1] > k:
         biases = popularity_biases(plan.sums(weight)[1], 1, sampler.share).to(weight)
         items[:, k + 1] = biases if begun is None else torch.where(begun, items[:, k + 1], biases)
     known = (torch.from_numpy(values).to(weight) for values in (sampler.share, sampler.total, sampler.n_unobserved))
     made = {"n_factors": k, "temperature": temperature, "max_iter": max_iter or EPOCHS, "exact": bool(exact)}
-    return CosineSoftmax(users, items, plan, weight, *known, **made, generator=generator)
+    return CosineSoftmax(users, items, plan, weight, *known, **made, generator=generator, order=order)
 
 
 def suitable_temperature(n_users, n_items):
@@ -323,7 +358,13 @@ def through_unit(gradient, rows, length):
     return torch.addcmul(gradient, rows, (gradient * rows).sum(1, keepdim=True), value=-1).div_(length)
 
 
-def spectral_rows(pairs, k, generator, like):
+def item_sums(plan, value, rows):
+    """Sum users' rows (n_users, k) by item, weighted by a value of the pairs, over all processes: (n_items, k)."""
+    plan.add(plan.pairs.item_sums(value, rows))
+    return plan.total()[0]
+
+
+def spectral_rows(plan, k, generator, like, small=None):
     """Directions of users' and items' rows to start from, by who has what.
 
     They are singular vectors of the matrix of pairs, each divided by the roots of its user's and its item's numbers of pairs, times
@@ -332,34 +373,80 @@ def spectral_rows(pairs, k, generator, like):
 
     Parameters
     ----------
-    pairs : Pairs
+    plan : Plan
     k : int
     generator : torch.Generator
-        A CPU generator.
+        A CPU generator, in one state in all processes.
     like : Tensor
         Of the dtype and the device of the rows.
+    small : tuple of Tensor of shape (n_users, k) and (n_items, k), optional
+        The small random numbers; those of the items also choose among singular vectors where these are not unique, by ``settled``.
+        By default they are drawn, and singular vectors are as they come.
 
     Returns
     -------
     tuple of Tensor of shape (n_users, k) and (n_items, k)
     """
-    n_users, n_items = pairs.shape
-    of_users, of_items = (count.clamp_min(1).rsqrt() for count in pairs.sums())
+    pairs, n_items = plan.pairs, plan.n_items
+    of_users, of_items = (count.clamp_min(1).rsqrt() for count in plan.sums())
     value = (pairs.expand(of_users) * of_items[pairs.columns.long()]).to(like)
 
     def random(*shape):
         return torch.randn(*shape, generator=generator, dtype=like.dtype, device="cpu").to(like.device)
 
-    rows = [1e-3 * random(n, k) for n in pairs.shape]
-    basis = torch.linalg.qr(pairs.user_sums(value, random(n_items, min(k + OVERSAMPLED, n_users, n_items))))[0]
+    rows = [SMALL * random(n, k) for n in pairs.shape] if small is None else [own.clone() for own in small]
+    basis = orthonormal(pairs.user_sums(value, random(n_items, min(k + OVERSAMPLED, plan.n_users, n_items))), plan)
     for _ in range(ROUNDS):
-        basis = torch.linalg.qr(pairs.item_sums(value, basis))[0]
-        basis = torch.linalg.qr(pairs.user_sums(value, basis))[0]
-    right, size, turn = torch.linalg.svd(pairs.item_sums(value, basis), full_matrices=False)
+        (basis,) = plan.agreed(torch.linalg.qr(item_sums(plan, value, basis))[0])
+        basis = orthonormal(pairs.user_sums(value, basis), plan)
+    right, size, turn = plan.agreed(*torch.linalg.svd(item_sums(plan, value, basis), full_matrices=False))
+    if small is not None:
+        right, size, turn = settled(right, size, turn, small[1])
     found = min(k, len(size))
     for own, vectors in zip(rows, (basis @ turn.T, right), strict=True):
         own[:, :found] += (vectors * size.sqrt())[:, :found]
     return rows
+
+
+def orthonormal(rows, plan):
+    """A basis (n_users, m) of the columns of users' rows (n_users, m), orthonormal over the users of all processes."""
+    basis, triangle = torch.linalg.qr(rows)
+    if plan.processes.size == 1:
+        return basis
+    triangles = plan.processes.all_gather(triangle.cpu())
+    (turns,) = plan.agreed(torch.linalg.qr(torch.cat(triangles).to(rows))[0])
+    return basis @ turns.split([len(own) for own in triangles])[plan.processes.rank]
+
+
+def settled(right, size, turn, rows):
+    """A singular value decomposition whose vectors are chosen where rounding would choose them.
+
+    Of singular values that are equal, to the root of the precision, they are the vectors nearest to the columns of some rows; for a
+    single one that is its sign. Singular values of zero become zero.
+
+    Parameters
+    ----------
+    right, size, turn : Tensor of shape (n, m), (m,) and (m, m)
+        The decomposition, singular values in descending order.
+    rows : Tensor of shape (n, k)
+
+    Returns
+    -------
+    right, size, turn : Tensor of shape (n, l), (l,) and (l, m)
+        The first l = min(k, m) at most: those of singular values that are not zero.
+    """
+    tiny = torch.finfo(size.dtype).eps ** 0.5 * size[0]
+    n = int((size > tiny).sum())
+    edges = [0, *(1 + torch.nonzero(size[: n - 1] - size[1:n] > tiny)[:, 0]).tolist(), n]
+    rights, turns = [], []
+    for start, stop in pairwise(edges):
+        if start >= rows.shape[1]:
+            break
+        nearest, _, of_rows = torch.linalg.svd(right[:, start:stop].T @ rows[:, start:stop], full_matrices=False)
+        rights.append(right[:, start:stop] @ (nearest @ of_rows))
+        turns.append((nearest @ of_rows).T @ turn[start:stop])
+    found = torch.cat(rights, 1), torch.cat(turns)
+    return found[0], size[: len(found[1])], found[1]
 
 
 def users_of_a_block(n_users, n_columns):

@@ -16,8 +16,8 @@ class EffectBiases:
     n_codes : int
     like : Tensor
         Of the dtype and on the device that the biases are to have.
-    of_users : bool
-        Whether a code belongs to one user, so that of several processes each has its own.
+    owner : Tensor of shape (n_codes,), int64, optional
+        The user of each code, where it belongs to one, so that of several processes each has its own.
 
     Attributes
     ----------
@@ -31,8 +31,8 @@ class EffectBiases:
         The mean of the biases over the ratings.
     """
 
-    def __init__(self, n_codes, like, of_users=False):
-        self.of_users = of_users
+    def __init__(self, n_codes, like, owner=None):
+        self.owner, self.of_users = owner, owner is not None
         self.biases = like.new_zeros(n_codes)
         self.variances, self.prior_variance = like.new_full((n_codes,), START_VARIANCE), START_VARIANCE
         self.average = 0.0
@@ -94,10 +94,25 @@ class EffectBiases:
         return biases - self.average if centred else biases, to_array(self.variances), self.prior_variance
 
     def state(self):
-        """What the next step and the solution depend on, beside the codes."""
-        return {name: getattr(self, name) for name in ("biases", "variances", "prior_variance", "average")}
+        """What the next step and the solution depend on, beside the codes.
 
-    def restore(self, state):
+        Returns
+        -------
+        rest : dict
+        of_users : tuple of Tensor of shape (n_codes,) and (n_codes, 2), or None
+            Where codes belong to users: whose each is, and what is learned of it. A user's codes are in one order wherever they
+            are.
+        """
+        learned, rest = torch.stack([self.biases, self.variances], 1), {"variance": self.prior_variance, "average": self.average}
+        return (rest, (self.owner, learned)) if self.of_users else (rest | {"learned": learned}, None)
+
+    def restore(self, rest, of_users=None):
         """Go back to a state."""
-        for name, value in state.items():
-            setattr(self, name, value.to(self.biases, copy=True) if isinstance(value, torch.Tensor) else value)
+        self.prior_variance, self.average = rest["variance"], rest["average"]
+        if of_users is None:
+            learned = rest["learned"].to(self.biases)
+        else:
+            owner, values = of_users
+            learned = torch.empty_like(values).to(self.biases)
+            learned[torch.argsort(self.owner, stable=True)] = values[torch.argsort(owner, stable=True)].to(learned)
+        self.biases, self.variances = (own.contiguous() for own in learned.clone().unbind(1))

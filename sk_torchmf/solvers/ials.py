@@ -122,7 +122,7 @@ class ImplicitLeastSquares(Solver):
 
     def _ridge_of(self, side):
         """The ridge of a side's rows about zero."""
-        constant, growth = (torch.zeros_like(self.rows[side][0]) for _ in range(2))
+        constant, growth = (self.rows[side].new_zeros(self.rows[side].shape[1]) for _ in range(2))  # of a side without rows too
         constant[self.free[side]], growth[self.free[side]] = self.alpha * (self.plan.n_items, self.plan.n_users)[side], self.alpha
         mass = self.mass[side].to(constant)
         return Ridge(torch.zeros_like(constant), constant, growth, torch.cat([torch.ones_like(mass), mass], 1))

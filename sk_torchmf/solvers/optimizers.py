@@ -45,6 +45,11 @@ def _largest(values):
     return float(values.max()) if values.numel() else 0.0
 
 
+def _is_like(value, parameter):
+    """Whether what an optimizer has gathered has a number for each of a parameter's, and so rows of users or items."""
+    return isinstance(value, torch.Tensor) and value.shape == parameter.shape
+
+
 class Minimiser(Solver):
     """Train a module in place.
 
@@ -108,16 +113,34 @@ class Minimiser(Solver):
         return self.objective.solution(self.module)
 
     def state(self):
-        state = by_side(tensors_of(self.module))
-        state["rest"] |= self.objective.state() | {"optimizer": self.optimizer.state_dict()}
+        moments: dict[str, torch.Tensor] = {}
+        kept = self.optimizer.state_dict()
+        if self.modules == [self.module]:  # else what is gathered is of blocks, not of all users
+            for name, parameter in self.module.named_parameters():
+                own = self.optimizer.state.get(parameter, {})
+                moments |= {f"{name} {key}": value for key, value in own.items() if _is_like(value, parameter)}
+            others = enumerate(self.module.parameters())
+            kept["state"] = {
+                at: {key: value for key, value in kept["state"][at].items() if not _is_like(value, parameter)}
+                for at, parameter in others
+                if at in kept["state"]
+            }
+        state = by_side(tensors_of(self.module) | moments)
+        state["rest"] |= self.objective.state() | {"optimizer": kept}
         if self.generator is not None:
             state["rest"]["generator"] = self.generator.get_state()
         return state
 
     def restore(self, state):
-        fill(tensors_of(self.module), by_name(state))
+        values, kept = by_name(state), copy_state(state["rest"]["optimizer"])
+        fill(tensors_of(self.module), values)
         self.objective.restore(state["rest"])
-        self.optimizer.load_state_dict(copy_state(state["rest"]["optimizer"]))
+        for at, (name, _) in enumerate(self.module.named_parameters()):
+            begins = f"{name} "
+            own = {key.removeprefix(begins): value.clone() for key, value in values.items() if key.startswith(begins)}
+            if own:
+                kept["state"][at] = kept["state"].get(at, {}) | own
+        self.optimizer.load_state_dict(kept)
         if self.generator is not None:
             self.generator.set_state(state["rest"]["generator"])
 

@@ -369,7 +369,10 @@ class Variational(Solver):
         self.plan = plan.cut(max_pairs=BLOCK, max_users=None if cuts is None else cuts.max_users)
         self.n_factors, self.biased = module.user_factors.shape[1], module.biased
         self.features = SideFeatures() if features is None else features
-        self.effects = [EffectBiases(n_codes, module.user_factors.detach(), of_users) for _, n_codes, of_users in effects]
+        like = module.user_factors.detach()
+        self.effects = [
+            EffectBiases(n_codes, like, self._owners(code, n_codes) if of_users else None) for code, n_codes, of_users in effects
+        ]
         constant = float(module.global_mean) if self.biased else 0.0
         self.likelihood = Likelihood(loss, self.effects, cuts, constant)
         values, codes = rating if cuts is None else cuts.place, [code for code, *_ in effects]
@@ -378,6 +381,13 @@ class Variational(Solver):
             self.curved = self.blocks.without_values()  # how it bends no rating says
         self.sides = self._start(weight)
         self.noise = START_NOISE if loss.standardised else 0.5
+
+    def _owners(self, code, n_codes):
+        """The user of each code, where the codes (n_pairs,) belong to users: (n_codes,)."""
+        owner = torch.zeros(n_codes, dtype=torch.int64, device=self.plan.device)
+        for rows, span, block in self.plan:
+            owner[code[span]] = rows.start + block.users.long()
+        return owner
 
     def _start(self, weight):
         """Both sides at the module's parameters, with a guess of the uncertainty: what n ratings can tell of so many numbers."""
@@ -512,13 +522,15 @@ class Variational(Solver):
         return replace(factors, **sides, prior=prior, effects=effects, cut_points=cut_points)
 
     def state(self):
-        state = {"rest": {"noise": self.noise, "effects": [effect.state() for effect in self.effects]}}
+        effects = [effect.state() for effect in self.effects]
+        state = {"rest": {"noise": self.noise, "effects": [rest for rest, _ in effects]}}
         for role, side in zip(("user", "item"), self.sides, strict=True):
             state[role] = {"rows": side.rows, "count": side.count}
             if side.prior.design.groups:  # which its coefficients give to rounding, and not to the last bit
                 state[role]["prior_means"] = side.prior.rows
             state["rest"] |= {f"{role}_{name}": getattr(side, name) for name in LEARNED}
             state["rest"][f"{role}_prior"] = side.prior.state()
+        state["user"] |= {f"effect_{number}": own for number, (_, own) in enumerate(effects) if own is not None}
         if self.cuts is not None:
             for part, values in self.cuts.state().items():
                 state[part] |= values
@@ -534,8 +546,8 @@ class Variational(Solver):
             if side.prior.design.groups:
                 side.prior.rows = state[role]["prior_means"].to(side.rows, copy=True)
             side.split()
-        for effect, own in zip(self.effects, rest["effects"], strict=True):
-            effect.restore(own)
+        for number, (effect, own) in enumerate(zip(self.effects, rest["effects"], strict=True)):
+            effect.restore(own, state["user"].get(f"effect_{number}"))
         if self.cuts is not None:
             self.cuts.restore(state)
         self.noise = rest["noise"]

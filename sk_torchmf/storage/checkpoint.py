@@ -17,7 +17,7 @@ from sk_torchmf.storage import archive as _archive
 from sk_torchmf.storage.packing import pack, unpack
 from sk_torchmf.storage.parts import PartsFolder
 
-FORMAT = 2
+FORMAT = 3
 CURE = "Delete it to fit from scratch, or name another file with checkpoint."
 WITHOUT_EFFECT = ("checkpoint", "clip", "handle_unknown", "verbose")  # on training
 

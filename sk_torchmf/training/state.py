@@ -84,32 +84,46 @@ def rows_of(users, parts):
     ----------
     users : ndarray of shape (n_users,)
         Distinct labels.
-    parts : iterable of (ndarray of shape (n,), dict of dict of Tensor)
-        Labels, and tensors with a row for each; at least one part, and no user in two. Parts that are not needed are not asked for.
+    parts : iterable of (ndarray of shape (n,), dict of dict of Tensor or tuple)
+        Labels, and tensors with a row for each or, where each has any number of rows, tuples of whose each row is, a number, and
+        these; at least one part, and no user in two. Parts that are not needed are not asked for.
 
     Returns
     -------
-    dict of dict of Tensor
+    dict of dict of Tensor or tuple
         Likewise, of ``users``.
     """
     found, left = None, len(users)
     for labels, state in parts:
         if found is None:
-            found = {
-                name: {key: rows.new_zeros((len(users), *rows.shape[1:])) for key, rows in own.items()}
-                for name, own in state.items()
-            }
+            found = {name: {key: _room_for(rows, len(users)) for key, rows in own.items()} for name, own in state.items()}
         order = np.argsort(labels, kind="stable")
         place = lookup(users, labels[order], "user")
         known = place >= 0
         source, to = torch.from_numpy(order[place[known]]), torch.from_numpy(np.flatnonzero(known))
+        to_of = torch.full((len(labels),), -1)
+        to_of[source] = to
         for name, own in state.items():
             for key, rows in own.items():
-                found[name][key][to] = rows[source]
+                if isinstance(rows, tuple):
+                    found[name][key] = _with_more(found[name][key], to_of[rows[0]], rows[1])
+                else:
+                    found[name][key][to] = rows[source]
         left -= len(to)
         if left == 0:
             return found
     raise ValueError(f"{left} of {len(users)} users have no rows in it")
+
+
+def _room_for(rows, n_users):
+    """What the rows of so many users are put into."""
+    return (rows[0][:0], rows[1][:0]) if isinstance(rows, tuple) else rows.new_zeros((n_users, *rows.shape[1:]))
+
+
+def _with_more(found, owner, rows):
+    """What was found of rows that users have any number of, and those of a part; -1 owns what is not looked for."""
+    known = owner >= 0
+    return torch.cat([found[0], owner[known]]), torch.cat([found[1], rows[known]])
 
 
 def find_moves(old, new, codes, build):

@@ -391,10 +391,10 @@ def test_a_fit_that_is_refused_leaves_the_estimator(shards, model):
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"seen_features": "user"}, "seen_features must be None in a fit to Shards, since what a row was observed with"),
-        ({"cold_average": "macro"}, "cold_average must be None in a fit to Shards, since it needs all pairs at once."),
-        ({"effects": ["rating"]}, "effects must be None in a fit to Shards, which have no further columns."),
-        ({"time": True}, "time must be None in a fit to Shards, which have no further columns. Got True."),
+        ({"seen_features": "user"}, "A fit to Shards needs seen_features=None: what a row was observed with must"),
+        ({"cold_average": "macro"}, "A fit to Shards needs cold_average=None: it needs all pairs at once. Got"),
+        ({"effects": ["rating"]}, "A fit to Shards needs effects=None: they have no further columns. Got"),
+        ({"time": True}, "A fit to Shards needs time=None: they have no further columns. Got True. Use that, or a table."),
         ({"early_stopping": True}, "early_stopping of a fit to Shards needs X_val: nothing is held out of them."),
     ],
 )

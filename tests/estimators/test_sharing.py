@@ -178,7 +178,7 @@ def test_error_of_one_is_raised_by_all(found, case, culprits, text, size):
 def test_parameters_must_be_the_same(found, size):
     kinds = [kind for kind, _ in found["parameters_that_differ"]]
     assert kinds == ["ValueError"] * size
-    text = "All ranks must have the same parameters. Got max_iter=3 on rank 0 and 4 on rank 1."
+    text = "All ranks must have the same parameters. Got max_iter=3 on rank 0 and max_iter=4 on rank 1."
     assert found["parameters_that_differ"][0][1] == text
 
 

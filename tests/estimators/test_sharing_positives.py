@@ -7,18 +7,25 @@ import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 from several_processes import run
-from sharing_positives import ASKED, FITS, N_USERS, OTHER_FITS, OTHERS, REFUSED, make, part
+from sharing_positives import ASKED, CHECKPOINTED, FITS, FOLDER, N_DONE, N_EPOCHS, N_USERS, OTHER_FITS, OTHERS, REFUSED, make, part
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
 EVERY_FIT = [*FITS, *OTHER_FITS]
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def interrupted(tmp_path_factory):
+    """What two processes say whose fits have left checkpoints in a folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FOLDER, str(tmp_path_factory.mktemp("shared")))
+        yield run("sharing_positives", [(["interrupted"], 60)], 2, tmp_path_factory.mktemp("two"))["interrupted"]
+
+
+@pytest.fixture(scope="module")
+def alone(interrupted, tmp_path_factory):
     """What one process in a group of one finds."""
-    return {
-        name: found[0] for name, found in run("sharing_positives", [(EVERY_FIT, 60)], 1, tmp_path_factory.mktemp("one")).items()
-    }
+    found = run("sharing_positives", [([*EVERY_FIT, "uninterrupted", "resumed"], 60)], 1, tmp_path_factory.mktemp("one"))
+    return {name: own[0] for name, own in found.items()}
 
 
 @pytest.fixture(scope="module", params=[2, 4])
@@ -27,8 +34,8 @@ def size(request):
 
 
 @pytest.fixture(scope="module")
-def found(size, tmp_path_factory):
-    groups = [(EVERY_FIT, 60), ([*OTHERS, "bytes_of_an_epoch"], 60)]
+def found(size, interrupted, tmp_path_factory):
+    groups = [(EVERY_FIT, 60), ([*OTHERS, "resumed", "bytes_of_an_epoch", "bytes_of_an_epoch_of_cosine"], 60)]
     return run("sharing_positives", groups, size, tmp_path_factory.mktemp("ranks"))
 
 
@@ -66,6 +73,13 @@ def test_gathered_parts_are_the_fit_of_one_process(found, alone, case):
     assert_array_equal(np.sort(np.concatenate([own["users_"] for own, _ in found[case]])), expected["users_"])
 
 
+def test_data_set_on_disk_gives_the_model_of_its_rows(found, alone):
+    _, expected = alone["ials_biased_weighted"]
+    for _, gathered in found["from_shards_weighted"]:
+        for name in ("users_", "items_", "user_factors_", "item_factors_", "item_biases_", "seen_", "n_positives_"):
+            assert_same(gathered[name], expected[name], name)
+
+
 def test_every_user_of_a_part_is_of_one_process(found, alone):
     assert len(alone["ials"][1]["users_"]) == N_USERS
     assert min(len(own["users_"]) for own, _ in found["ials"]) > 0
@@ -77,6 +91,17 @@ def test_process_says_of_its_users_and_of_new_ones_what_the_whole_says(found, ca
     for own, whole, loaded in found[case]:
         assert_same(own, whole, case)
         assert_same(loaded, own, case)
+
+
+@pytest.mark.parametrize("name", CHECKPOINTED)
+def test_fit_that_was_ended_goes_on_in_as_many_processes_as_there_are(interrupted, found, alone, name):
+    assert [own[name][0] for own in interrupted] == ["KeyError", "DistributedError"]
+    expected, n_epochs = alone["uninterrupted"][name]
+    assert n_epochs == N_EPOCHS
+    for whole, n_left in (alone["resumed"][name], *(own[name] for own in found["resumed"])):
+        assert n_left == N_EPOCHS - N_DONE
+        assert whole.keys() == expected.keys()
+        assert_same(whole, expected, name)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -102,6 +127,13 @@ def test_what_is_wrong_with_the_whole_is_said_by_all(found, case, text):
 def test_two_numbers_for_each_item_beside_its_row_are_summed_an_epoch(found, size):
     """What pulls an item and its bias, and how its pairs bend; and one number of the users' pairs. Nothing of the users."""
     assert found["bytes_of_an_epoch"] == [(300 * (3 + 1 + 1) + 1) * 8] * size
+
+
+def test_cosine_sums_what_an_item_is_of_its_users_and_gradients_of_the_items_shown(found, size):
+    """In a step a row of each item twice, how many users of the block have it (int32), and of an item shown a row and a bias."""
+    for n_bytes, shown in found["bytes_of_an_epoch_of_cosine"]:
+        assert max(shown) < 300
+        assert n_bytes == 17 * 300 * (2 * 3 * 8 + 4) + sum(shown) * (3 + 1) * 8
 
 
 def test_initial_rows_are_all_that_differs_from_a_fit_that_is_not_distributed(alone):

@@ -145,9 +145,9 @@ def test_what_follows_a_fit(data, shards, tmp_path):
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"features": ["day"]}, "features must be None in a fit to Shards, which have no further columns. Got ['day']."),
-        ({"n_processes": 2}, "n_processes must be 1 in a fit to Shards, which one process reads. Got 2."),
-        ({"batch_size": None}, "batch_size must be a number in a fit to Shards, whose observations are never all at hand."),
+        ({"features": ["day"]}, "A fit to Shards needs features=None: they have no further columns. Got ['day']."),
+        ({"n_processes": 2}, "A fit to Shards needs n_processes=1: one process reads them. Got 2."),
+        ({"batch_size": None}, "A fit to Shards takes no batch_size=None: their observations are never all at hand."),
         ({"early_stopping": True}, "early_stopping of a fit to Shards needs X_val"),
     ],
 )

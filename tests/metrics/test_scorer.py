@@ -1,6 +1,7 @@
 """Ranking scorers: the table's numbers, inside scikit-learn's searches."""
 
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -8,12 +9,15 @@ import scipy.sparse as sp
 from data import as_form, planted
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
 from sk_torchmf import BiasedMatrixFactorization, Interactions
 from sk_torchmf.metrics import METRICS, evaluate
+from sk_torchmf.metrics._scorer import r2
 from sk_torchmf.model_selection import HeldOutUsers, LeaveLastOut, LeaveRandomOut, TimeSplit, UserKFold, ranking_scorer
 
 N_USERS, N_ITEMS = 30, 20
@@ -203,3 +207,18 @@ def test_scorers_can_be_pickled_and_cloned():
 def test_scorers_refuse_what_they_cannot_do(parameters, message):
     with pytest.raises(ValueError, match=message):
         ranking_scorer(**parameters)
+
+
+@pytest.mark.parametrize("weight", [None, np.array([1.0, 2.0, 0.0, 0.5])])
+@pytest.mark.parametrize("rating", [np.array([1.0, 4.0, 2.0, 3.0]), np.ones(4)])
+@pytest.mark.parametrize("predicted", [np.array([1.5, 3.0, 9.0, 3.0]), np.ones(4)])
+def test_r2_is_that_of_scikit_learn(rating, predicted, weight):
+    assert r2(rating, predicted, weight) == pytest.approx(r2_score(rating, predicted, sample_weight=weight), rel=1e-14)
+
+
+def test_r2_of_what_it_is_not_defined_for():
+    with pytest.warns(UndefinedMetricWarning, match="at least two ratings"):
+        assert np.isnan(r2([1.0], [2.0]))
+    with pytest.raises(ValueError, match="Of the predictions 1 are nan or infinite"):
+        r2([1.0, 2.0], [np.nan, 2.0])
+    assert r2([1.0, 2.0], [1e200, 2.0]) == -sys.float_info.max

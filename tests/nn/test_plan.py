@@ -100,7 +100,8 @@ def descent(loss, popularity, **options):
 
 def cosines(data, plan, kind):
     generator = torch.Generator().manual_seed(1)
-    return cosine_solver(data.module(kind), plan, data.weight, temperature=0.3, exact=True, max_iter=9, generator=generator)
+    made = {"temperature": 0.3, "max_iter": 9, "generator": generator, "order": torch.arange(data.shape[0])}
+    return cosine_solver(data.module(kind), plan, data.weight, **made)
 
 
 SHARED = {  # what several processes can fit together
@@ -119,7 +120,7 @@ SHARED = {  # what several processes can fit together
         for popularity in (False, True)
     },
 }
-OTHERS = {  # drawn negatives are others for each copy of a user, and a block of users is a step of one process alone
+OTHERS = {  # drawn negatives are others for each copy of a user, and so are the users of a block
     "lbfgs": rating_solver("lbfgs", "squared_error", True),
     **{f"drawn {name}": descent(name, False, exact=False) for name in RANKING},
     "cosines": cosines,
@@ -410,9 +411,9 @@ class OneOfTwo(Communicator):
 
 
 @kinds
-@pytest.mark.parametrize("name", SHARED | DESCRIBED)
+@pytest.mark.parametrize("name", [*SHARED, *DESCRIBED, "cosines"])
 def test_two_processes_with_users_of_their_own_find_what_one_does(name, kind):
-    data, team, make = Data(), Team(), (SHARED | DESCRIBED)[name]
+    data, team, make = Data(), Team(), (EVERY | DESCRIBED)[name]
     cuts, limits = ((0, 5), (5, N_USERS)), ({}, {"max_users": 3})
 
     def fit(rank):

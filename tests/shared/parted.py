@@ -1,5 +1,6 @@
 """Cases of models and fits that several processes keep in a folder, and that others go on with: as those of ``sharing``."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -8,10 +9,12 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from sharing import make, part, place, state
+from sharing import attributes_of, make, part, place, shards_of, state, validated_by
 
 from sk_torchmf import BiasedMatrixFactorization, MatrixFactorization
 from sk_torchmf.distributed import communicator
+from sk_torchmf.solvers.als import AlternatingLeastSquares
+from sk_torchmf.solvers.optimizers import Minimiser
 from sk_torchmf.solvers.variational import Variational
 from sk_torchmf.storage import archive
 
@@ -26,12 +29,43 @@ MODELS = {
     "biased": ({}, {"form": "text", "weighted": True}),
     "plain": ({"kind": "plain"}, {"form": "sparse"}),
     "ordinal": ({"loss": "ordinal"}, {"loss": "ordinal"}),
+    "features": ({"seen_features": "user"}, {}),
+    "context": ({"effects": ["where", ("user", "where"), ("item", "where")], "time": "day"}, {"weighted": True}),
+    "from shards": ({}, {}),
 }
+TRAINED = {  # of which checkpoints are kept
+    **MODELS,
+    "als": ({"solver": "als"}, {"weighted": True}),
+    "adam": ({"kind": "plain", "solver": "adam"}, {}),
+    "sgd of features": ({"solver": "sgd"}, {}),
+    "als of features": ({"solver": "als", "kind": "plain"}, {}),
+    "held out": ({"early_stopping": True, "refit": False, "n_iter_no_change": 9, "validation_fraction": 0.3}, {}),
+    "validated": ({"early_stopping": True, "n_iter_no_change": 9}, {}),
+}
+KINDS_OF_STEPS = (Variational, AlternatingLeastSquares, Minimiser)
 
 
-def fitted(name):
-    options, data = MODELS[name]
-    return make(**options).fit(*part(*place(), **data))
+def begun(name, **others):
+    """The model of a name, and what its fit is given in this process."""
+    options, data = TRAINED[name]
+    rank, size = place()
+    given = {}
+    observed = (shards_of(),) if "from shards" in name else part(rank, size, **data)
+    if "context" in name:
+        X = observed[0]
+        seconds = (X["user"] * 31 + X["item"] * 17) % 40 * 3000.0
+        where = np.array(["home", "work", "car"])[(X["user"] + X["item"]) % 3]
+        observed = (X.assign(where=where, day=seconds.to_numpy().astype("M8[s]")), *observed[1:])
+    if "features" in name:
+        given = {f"{role}_features": attributes_of(role, "numbers")[rank::size] for role in ("user", "item")}
+    if name == "validated":
+        given = dict(zip(("X_val", "y_val"), validated_by(rank, size), strict=True))
+    return make(**options | others), observed, given
+
+
+def fitted(name, **others):
+    model, observed, given = begun(name, **others)
+    return model.fit(*observed, **given)
 
 
 def save_all():
@@ -110,40 +144,41 @@ N_EPOCHS, N_DONE = 7, 3
 
 def checkpointed(name, path, **others):
     """The fit of a model with a checkpoint."""
-    options, data = MODELS[name]
-    given = {"max_iter": N_EPOCHS, "checkpoint": path and at(path)}
-    return make(**options | given | others).fit(*part(*place(), **data))
+    return fitted(name, **{"max_iter": N_EPOCHS, "checkpoint": path and at(path)} | others)
 
 
-def _in_step(number, run):
-    """Have the solver's steps counted, and something done at the beginning of one; the list of their beginnings."""
-    begun, step = [], Variational.step
+@contextlib.contextmanager
+def _in_step(number=None, run=None):
+    """Have the solver's steps counted, and something done at the beginning of one; gives the list of their beginnings."""
+    begun, steps = [], {kind: kind.step for kind in KINDS_OF_STEPS}
 
     def counted(solver):
         begun.append(time.monotonic())
         if len(begun) == number:
             run()
-        return step(solver)
+        return steps[type(solver)](solver)
 
-    Variational.step = counted
-    return begun
+    for kind in KINDS_OF_STEPS:
+        kind.step = counted
+    try:
+        yield begun
+    finally:
+        for kind, step in steps.items():
+            kind.step = step
 
 
 def interrupted():
     """Fits that end early, one for each model; their checkpoints in two copies."""
     rank, _ = place()
-    step, found = Variational.step, {}
-    for name in MODELS:
+    found = {}
+    for name in TRAINED:
 
         def stop():
             if rank == 0:
                 raise KeyError("enough")
 
-        _in_step(N_DONE + 1, stop)
-        try:
+        with _in_step(N_DONE + 1, stop):
             found[name] = _raised(lambda name=name: checkpointed(name, f"fit of {name}"))
-        finally:
-            Variational.step = step
         with communicator(True) as processes:
             if rank == 0:
                 shutil.copytree(at(f"fit of {name}"), at(f"copy of {name}"))
@@ -172,16 +207,12 @@ def interrupted_by_a_full_disk():
 def killed():
     """The second process is killed in the middle of the fit."""
     rank, _ = place()
-    step = Variational.step
-    begun = _in_step(N_DONE + 1, lambda: os.kill(os.getpid(), signal.SIGKILL) if rank == 1 else None)
-    try:
+    with _in_step(N_DONE + 1, lambda: os.kill(os.getpid(), signal.SIGKILL) if rank == 1 else None) as begun:
         return *_raised(lambda: checkpointed("biased", "killed")), time.monotonic() - begun[-1]
-    finally:
-        Variational.step = step
 
 
 def whole_fits():
-    return {name: state(checkpointed(name, None).gather()) for name in MODELS}
+    return {name: state(checkpointed(name, None).gather()) for name in TRAINED}
 
 
 def of_another_fit():
@@ -190,26 +221,26 @@ def of_another_fit():
     X, y, weight = part(rank, size, **MODELS["biased"][1])
     y = y + (rank == 1) * (y == y[0])
     given = {"max_iter": N_EPOCHS, "checkpoint": at("fit of biased")}
+    model, observed, _ = begun("validated", max_iter=N_EPOCHS, checkpoint=at("fit of validated"))
+    validation = validated_by(rank, size)
     return [
         _raised(lambda: make(**given).fit(X, y, weight)),
         _raised(lambda: checkpointed("biased", "fit of biased", n_factors=4)),
         _raised(lambda: checkpointed("biased", "biased")),
+        _raised(lambda: model.fit(*observed, X_val=validation[0], y_val=validation[1] + (rank == 1))),
     ]
 
 
 def _resumed(paths):
-    step, found = Variational.step, {}
+    found = {}
     for path, name in paths.items():
-        begun = _in_step(None, None)
-        try:
+        with _in_step() as begun:
             found[path] = state(checkpointed(name, path).gather()), len(begun), os.path.exists(at(path))
-        finally:
-            Variational.step = step
     return found
 
 
-FITS = {f"fit of {name}": name for name in MODELS}
-COPIES = {f"copy of {name}": name for name in MODELS}
+FITS = {f"fit of {name}": name for name in TRAINED}
+COPIES = {f"copy of {name}": name for name in TRAINED}
 
 
 def resumed():

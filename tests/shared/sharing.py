@@ -149,7 +149,7 @@ FITS |= {
 FITS |= {f"{kind}_own_cut_points": partial(fit, kind, "ordinal", "numbers", True, cut_points="user", max_iter=4) for kind in KINDS}
 
 
-def from_shards(kind, **options):
+def shards_of(**options):
     """A data set on disk that the first process makes, of which each reads the shards of its users."""
     user, item, rating, weight = whole(options.get("loss", "squared_error"))
     rows = {"user": user, "item": item, "rating": rating, "weight": weight}
@@ -157,9 +157,23 @@ def from_shards(kind, **options):
         folder = Path(processes.broadcast(tempfile.mkdtemp()), "shards")
         if processes.rank == 0:
             columns = {name: name for name in rows}
-            Shards.from_chunks([rows], folder, **columns, n_shards=8)
+            Shards.from_chunks([rows], folder, **columns, n_shards=12)
         processes.all_gather(None)  # it is whole
-    return found_by(make(kind, **options), Shards(folder))
+    return Shards(folder)
+
+
+def from_shards(kind, **options):
+    return found_by(make(kind, **options), shards_of(**options))
+
+
+def from_shards_with_all(**options):
+    """Attributes, of which each process has some rows; validation data that decide; earlier rows."""
+    rank, size = place()
+    model, shards = make(max_iter=6, warm_start=True, early_stopping=True, n_iter_no_change=2, **options), shards_of(**options)
+    tables = {f"{role}_features": attributes_of(role, "numbers")[rank::size] for role in ("user", "item")}
+    for _ in range(2):
+        model.fit(shards, None, None, *validated_by(rank, size), **tables)
+    return state(model), state(model.gather())
 
 
 FITS |= {
@@ -167,6 +181,7 @@ FITS |= {
     for kind, loss in (("biased", "squared_error"), ("plain", "huber"), ("biased", "ordinal"))
 }
 FITS |= {f"plain_from_shards_{solver}": partial(from_shards, "plain", solver=solver, max_iter=4) for solver in ("als", "adam")}
+FITS |= {f"biased_from_shards_with_all_{solver}": partial(from_shards_with_all, solver=solver) for solver in ("variational", "als")}
 
 
 def of_few_items_at_once():
@@ -247,6 +262,23 @@ SEEN_AND_COLD = {
 }
 FITS |= SEEN_AND_COLD
 FITS |= {"biased_features_poisson": partial(with_features, "numbers", loss="poisson")}
+FITS |= {
+    f"{kind}_{solver}_features_{loss}": partial(
+        with_features, "numbers", kind, solver=solver, loss=loss, seen_features=seen, cold_average=cold, max_iter=5
+    )
+    for kind, solver, loss, seen, cold in (
+        ("biased", "als", "squared_error", None, None),
+        ("plain", "als", "huber", "user", "macro"),
+        ("biased", "adam", "poisson", "user", None),
+        ("plain", "sgd", "squared_error", None, "micro"),
+        ("biased", "adagrad", "logistic", None, None),
+    )
+}
+FITS |= {
+    f"plain_{solver}_seen_alone": partial(found_by_part, "plain", solver=solver, seen_features="user", max_iter=5)
+    for solver in ("als", "adam")
+}
+FITS |= {f"biased_als_features_{form}": partial(with_features, form, solver="als", max_iter=5) for form in ("text", "sparse")}
 
 
 def held_out(form, kind="biased", **options):
@@ -255,9 +287,8 @@ def held_out(form, kind="biased", **options):
     return found_by(make(kind, **options), *part(*place(), options.get("loss", "squared_error"), form, kind == "biased"))
 
 
-def validated(form, **options):
-    """On rows of any users and items, known or not, of which the last of four processes has none."""
-    rank, size = place()
+def validated_by(rank, size, form="numbers"):
+    """Rows of any users and items, known or not, of which the last of four processes has none."""
     user, item, rating, weight = (own[::4] for own in whole(form=form if form != "sparse" else "container"))
     item = item[::-1].copy()
     if form == "numbers":
@@ -267,9 +298,13 @@ def validated(form, **options):
     X_val, y_val = pd.DataFrame({"user": user, "item": item}), rating
     if form in ("container", "sparse"):
         X_val, y_val = Interactions(user, item, rating, weights=weight, num_users=N_USERS, num_items=N_ITEMS), None
-    given = (X_val, y_val) if len(rating) else (None, None)
+    return (X_val, y_val) if len(rating) else (None, None)
+
+
+def validated(form, **options):
+    rank, size = place()
     X, y, own_weight = part(rank, size, form=form)
-    model = make(**options).fit(X, y, own_weight, *given)
+    model = make(**options).fit(X, y, own_weight, *validated_by(rank, size, form))
     return state(model), state(model.gather())
 
 
@@ -499,15 +534,9 @@ REFUSED = {
     "scoring": ({"early_stopping": True, "scoring": "r2"}, {}, "needs scoring=None"),
     "seen_features": ({"seen_features": "both"}, {}, 'needs seen_features="user" or None'),
     "batches": ({"solver": "adam", "batch_size": 50}, {}, "needs batch_size=None: a batch would depend on which process has"),
-    "lbfgs": ({"solver": "lbfgs"}, {}, 'takes no solver="lbfgs", whose steps depend on the products of all rows at once.'),
+    "lbfgs": ({"solver": "lbfgs"}, {}, 'takes no solver="lbfgs": its steps depend on the products of all rows at once.'),
     "validation_data": ({}, {"X_val": Interactions([0], [0], [3.0])}, "X_val must be a table, as X is"),
-    "features_of_als": (
-        {"solver": "als"},
-        {"item_features": pd.DataFrame({"age": [3.0]}, index=[100])},
-        'solver="als" takes no item_features',
-    ),
     "exact_early_stopping": ({"early_stopping": True, "distributed": "exact"}, {}, 'distributed="exact" takes no early_stopping'),
-    "checkpoint_of_effects": ({"effects": [1], "checkpoint": "file"}, {}, "checkpoint takes no effects or time"),
 }
 CASES = (
     FITS | ONE_USER | ASKED | {f"refused_{name}": partial(refused, options, given) for name, (options, given, _) in REFUSED.items()}

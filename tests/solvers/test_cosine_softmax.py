@@ -18,7 +18,7 @@ from sk_torchmf.nn import BiasedMF, NegativeSampler, Pairs, PlainMF, Plan
 from sk_torchmf.nn.ranking_losses import expected_softmax
 from sk_torchmf.solvers import cosine_softmax as cosine
 from sk_torchmf.solvers.base import copy_state, run
-from sk_torchmf.solvers.cosine_softmax import cosine_solver, spectral_rows, suitable_temperature
+from sk_torchmf.solvers.cosine_softmax import cosine_solver, settled, spectral_rows, suitable_temperature
 from sk_torchmf.solvers.fold_in import fold_in_cosine
 from sk_torchmf.solvers.ranking_descent import user_weights
 
@@ -109,11 +109,36 @@ def test_the_start_is_spectral():
     normalised = has / np.sqrt(has.sum(1, keepdims=True) * has.sum(0))
     left, size, right = np.linalg.svd(normalised, full_matrices=False)
     like = torch.zeros(1, dtype=torch.float64)
-    users, items = (rows.numpy() for rows in spectral_rows(pairs, 3, torch.Generator().manual_seed(0), like))
+    users, items = (rows.numpy() for rows in spectral_rows(Plan(pairs), 3, torch.Generator().manual_seed(0), like))
     for at in range(3):
         sign = np.sign(users[:, at] @ left[:, at])
         assert_allclose(users[:, at], sign * left[:, at] * size[at] ** 0.5, atol=0.02)  # random numbers of 0.001, and few rounds
         assert_allclose(items[:, at], sign * right[at] * size[at] ** 0.5, atol=0.02)
+
+
+def test_vectors_of_equal_singular_values_are_those_nearest_to_given_rows():
+    rng = np.random.default_rng(0)
+    left, right = (torch.from_numpy(np.linalg.qr(rng.normal(size=(n, 6)))[0]) for n in (6, 20))
+    size, rows = torch.tensor([2.0, 1.0, 1.0, 1.0, 0.5, 0.0], dtype=torch.float64), torch.from_numpy(rng.normal(size=(20, 3)))
+    matrix = right * size @ left.T
+    found = []
+    for _ in range(2):  # the same decomposition in other vectors: of three of them any rotation, of the others the sign
+        turn = torch.eye(6, dtype=torch.float64)
+        turn[1:4, 1:4] = torch.from_numpy(np.linalg.qr(rng.normal(size=(3, 3)))[0])
+        turn[0, 0] = rng.choice([-1.0, 1.0])
+        found.append(settled(right @ turn, size, (left @ turn).T, rows))
+    (vectors, values, turned), others = found
+    for own, other in zip(found[0], others, strict=True):
+        assert_allclose(own, other, rtol=0, atol=1e-14)
+    assert_allclose(values, [2.0, 1.0, 1.0])
+    assert_allclose(vectors.T @ vectors, np.eye(3), atol=1e-14)
+    assert_allclose(matrix.T @ vectors, turned.T * values, atol=1e-14)
+    assert vectors[:, 0] @ rows[:, 0] > 0
+    of_equals = right[:, 1:4]  # two of these three dimensions are taken: no other pair of vectors is nearer to the rows
+    nearness = (vectors[:, 1:] * rows[:, 1:]).sum()
+    for _ in range(200):
+        turn = torch.from_numpy(np.linalg.qr(rng.normal(size=(3, 2)))[0])
+        assert (of_equals @ turn * rows[:, 1:]).sum() < nearness
 
 
 def test_epochs_bring_the_loss_down_and_scores_are_cosines_over_the_temperature():
