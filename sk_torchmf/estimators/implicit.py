@@ -61,7 +61,7 @@ class ImplicitMatrixFactorization(SavedInParts, PositivesPredictor):
     alpha : float or "auto", default=None
         Strength of the regularisation; ``cosine`` has none. None takes a value that suits the loss. With ``ials``, "auto" searches
         for the value that best ranks held-out positives, a tenth of each user's. It tries at most 10 candidates for a few
-        iterations each, which takes as long as 5 to 9 fits. The search is repeated in every ``fit`` and ``partial_fit``, and twice
+        iterations each, which takes as long as 5 to 10 fits. The search is repeated in every ``fit`` and ``partial_fit``, and twice
         in a fit with ``early_stopping`` and ``refit``.
     confidence : float or "auto", default=None
         With ``ials``: how much more a positive of weight 1 counts in the loss than a pair that was not observed, which counts 1.
