@@ -71,7 +71,6 @@ NEEDS = [  # of a fit to ratings that several processes share
 ]
 POSITIVES_NEEDS = [  # likewise of one to positives
     Refusal("X_val", issparse, "which items of a new user are scored would depend on who has the user"),
-    *(Refusal(name, given) for name in TABLES_OF_ATTRIBUTES),
     Refusal("alpha", one_of("auto"), "it is searched for in all positives at once"),
     Refusal("confidence", one_of("auto"), "it is searched for in all positives at once"),
     Refusal("negatives", one_of("popularity"), "it takes numbers of users that no process keeps"),

@@ -94,7 +94,7 @@ class ImplicitMatrixFactorization(SavedInParts, PositivesPredictor):
     @warm_start
     distributed : bool, default=False
         Whether this is one fit of all processes of the default group of ``torch.distributed``, each of which calls ``fit`` with
-        a part of the data, see ``gather``. Features, another ``scoring`` than None, "auto" for ``alpha`` and ``confidence``, and
+        a part of the data, see ``gather``. Another ``scoring`` than None, "auto" for ``alpha`` and ``confidence``, and
         ``negatives="popularity"`` are refused. Initial rows, blocks of users and negatives are drawn by the users' labels, so that
         the result does not depend, beyond rounding, on the number of processes.
     @random_state

@@ -48,6 +48,8 @@ def assert_same(ours, theirs, name):
         assert ours.keys() == theirs.keys()
         for key in theirs.keys() - {"seconds"}:
             assert_same(ours[key], theirs[key], name)
+    elif hasattr(theirs, "get_params"):  # an encoder
+        assert_same(vars(ours), vars(theirs), name)
     elif sp.issparse(theirs):
         for own in ("indptr", "indices", "data"):
             assert_array_equal(getattr(ours, own), getattr(theirs, own), name)

@@ -165,6 +165,27 @@ def weights_that_differ_in_one():
     return found_by(make(), X, 1.0 + (X["user"] == 3).to_numpy())
 
 
+def attributes_of(role, form="numbers"):
+    """A table of attributes: numbers with gaps and categories; of some ids of X, and of some that X lacks."""
+    ids = np.delete(np.arange((N_USERS if role == "user" else N_ITEMS) + 3), [2, 5])
+    age = np.where(ids % 7 == 0, np.nan, np.random.default_rng(1).normal(size=len(ids)))
+    table = {"age": age, "place": np.array(["sea", "hills", "town"])[ids % 3]}
+    if form == "text":
+        ids = np.char.add("user" if role == "user" else "song ", ids.astype(str))
+    elif form == "numbers":
+        ids = 3 * ids + 7 if role == "user" else 100 - ids
+    return pd.DataFrame(table | {role: ids})
+
+
+def with_features(form="numbers", **options):
+    """Each process has some rows of the users' table, of whoever; those of items are on the last."""
+    rank, size = place()
+    tables = {"user_features": attributes_of("user", form)[rank::size]}
+    tables["item_features"] = attributes_of("item", form) if rank == size - 1 else None
+    model = make(**options).fit(*part(rank, size, form, weighted=True), **tables)
+    return state(model), state(model.gather())
+
+
 def shards_of(weighted):
     """A data set on disk that the first process makes, of which each reads the shards of its users."""
     user, item, weight = whole()
@@ -204,6 +225,15 @@ FITS |= {
     "from_shards": from_shards,
     "from_shards_weighted": partial(from_shards, True, biased=True),
     "from_shards_and_on": from_shards_and_on,
+}
+FITS |= {
+    f"features_{loss}": partial(with_features, form, loss=loss, biased=biased)
+    for loss, form, biased in (
+        ("ials", "numbers", True),
+        ("softmax", "text", True),
+        ("bpr", "container", False),
+        ("cosine", "text", None),
+    )
 }
 FITS |= {"gone_on_from_all": partial(gone_on, gathered=True), "gone_on_text": partial(gone_on, "text", loss="cosine")}
 
@@ -254,7 +284,6 @@ REFUSED = {
         {"X_val": sp.csr_array((2, N_ITEMS))},
         "takes no X_val: which items of a new user",
     ),
-    "user_features": ({}, {"user_features": pd.DataFrame({"age": [3.0]}, index=[7])}, "takes no user_features"),
 }
 
 
@@ -317,6 +346,7 @@ FOLDER = "PARTED"  # the variable that names the folder which all processes see
 N_EPOCHS, N_DONE = 7, 3
 CHECKPOINTED = {name: {"loss": name} for name in ("ials", "softmax", "bpr", "cosine")}
 CHECKPOINTED["held_out"] = {"loss": "cosine", "early_stopping": True, "refit": False, "n_iter_no_change": 9}
+CHECKPOINTED["features"] = {"loss": "ials", "biased": True}
 CHECKPOINTED["validated"] = {"loss": "ials", "early_stopping": True, "n_iter_no_change": 9}
 SIZES = 1, 2, 4  # of groups that go on
 
@@ -325,10 +355,12 @@ def checkpointed(name, path=None, stop_at=None):
     """What the whole of a fit is, and how many epochs were trained for; an error in one process may end the fit before."""
     rank, size = place()
     solver = {"ials": ImplicitLeastSquares, "cosine": cosine_softmax.CosineSoftmax}.get(CHECKPOINTED[name]["loss"], Descent)
-    begun, step, X_val = [], solver.step, None
+    begun, step, given = [], solver.step, {}
     if name == "validated":
         user, item, _ = whole("text")
-        X_val = pd.DataFrame({"user": user, "item": item[::-1]})[rank::size]
+        given["X_val"] = pd.DataFrame({"user": user, "item": item[::-1]})[rank::size]
+    if name == "features":
+        given = {f"{role}_features": attributes_of(role, "text")[rank::size] for role in ("user", "item")}
 
     def counted(self):
         begun.append(self)
@@ -338,7 +370,7 @@ def checkpointed(name, path=None, stop_at=None):
 
     with patch.object(solver, "step", counted):
         model = make(max_iter=N_EPOCHS, checkpoint=path, **CHECKPOINTED[name])
-        return state(model.fit(*part(rank, size, "text", weighted=True), X_val).gather()), len(begun)
+        return state(model.fit(*part(rank, size, "text", weighted=True), **given).gather()), len(begun)
 
 
 def uninterrupted():
