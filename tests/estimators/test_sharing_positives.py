@@ -78,8 +78,9 @@ def test_gathered_parts_are_the_fit_of_one_process(found, alone, case):
 def test_data_set_on_disk_gives_the_model_of_its_rows(found, alone):
     _, expected = alone["ials_biased_weighted"]
     for _, gathered in found["from_shards_weighted"]:
-        for name in ("users_", "items_", "user_factors_", "item_factors_", "item_biases_", "seen_", "n_positives_"):
+        for name in ("users_", "items_", "user_factors_", "item_factors_", "item_biases_", "n_positives_", "n_active_users_"):
             assert_same(gathered[name], expected[name], name)
+        assert (gathered["seen_"] != expected["seen_"]).nnz == 0
 
 
 def test_every_user_of_a_part_is_of_one_process(found, alone):
