@@ -11,6 +11,7 @@ from sharing_positives import ASKED, CHECKPOINTED, FITS, FOLDER, N_DONE, N_EPOCH
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
 EVERY_FIT = [*FITS, *OTHER_FITS]
+GROUPS = [(EVERY_FIT[first : first + 15], 60) for first in range(0, len(EVERY_FIT), 15)]  # each has a limit of its own
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def interrupted(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(interrupted, tmp_path_factory):
     """What one process in a group of one finds."""
-    found = run("sharing_positives", [([*EVERY_FIT, "uninterrupted", "resumed"], 60)], 1, tmp_path_factory.mktemp("one"))
+    found = run("sharing_positives", [*GROUPS, (["uninterrupted", "resumed"], 60)], 1, tmp_path_factory.mktemp("one"))
     return {name: own[0] for name, own in found.items()}
 
 
@@ -35,7 +36,7 @@ def size(request):
 
 @pytest.fixture(scope="module")
 def found(size, interrupted, tmp_path_factory):
-    groups = [(EVERY_FIT, 60), ([*OTHERS, "resumed", "bytes_of_an_epoch", "bytes_of_an_epoch_of_cosine"], 60)]
+    groups = [*GROUPS, ([*OTHERS, "resumed", "bytes_of_an_epoch", "bytes_of_an_epoch_of_cosine"], 60)]
     return run("sharing_positives", groups, size, tmp_path_factory.mktemp("ranks"))
 
 

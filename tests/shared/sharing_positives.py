@@ -21,7 +21,7 @@ from sk_torchmf.solvers.ials import ImplicitLeastSquares
 from sk_torchmf.solvers.ranking_descent import Descent
 
 N_USERS, N_ITEMS = 40, 15
-LOSSES = {"ials": {}, "logistic": {"n_negatives": 2}, "softmax": {}, "cosine": {}}
+LOSSES = {"ials": {}, "logistic": {"n_negatives": 2}, "softmax": {}, "cosine": {"max_iter": 3}}
 DRAWN = {"bpr": {}, "hinge": {"biased": True}, "adaptive_hinge": {}, "softmax": {"exact": False}, "logistic": {"exact": False}}
 FORMS = ["numbers", "text", "container", "sparse"]
 
@@ -94,7 +94,7 @@ FITS = {
 FITS |= {f"{loss}_drawn": partial(fit, weighted=True, loss=loss, **options) for loss, options in DRAWN.items()}
 FITS |= {"bpr_sparse": partial(fit, "sparse", loss="bpr"), "bpr_text": partial(fit, "text", loss="bpr")}
 FITS |= {f"ials_{form}": partial(fit, form, weighted=True) for form in FORMS[1:]}
-FITS |= {f"cosine_{form}": partial(fit, form, weighted=True, loss="cosine") for form in FORMS[1:]}
+FITS |= {f"cosine_{form}": partial(fit, form, weighted=True, loss="cosine", max_iter=3) for form in FORMS[1:]}
 FITS |= {"softmax_sparse": partial(fit, "sparse", weighted=True, loss="softmax"), "confident": partial(fit, confidence=3.0)}
 
 
@@ -115,7 +115,7 @@ def few_users(loss="softmax"):
 def cosine_of_drawn_items():
     """Blocks of three users, who are shown some of the items."""
     with patch.multiple(cosine_softmax, OTHERS=4, BLOCKS=N_USERS // 3):
-        return fit(loss="cosine", negatives="uniform")
+        return fit(loss="cosine", max_iter=5)
 
 
 def cosine_of_apart():
@@ -123,7 +123,7 @@ def cosine_of_apart():
     rank, size = place()
     user, item = np.nonzero(np.kron(np.eye(3), np.ones((5, 4))) * (np.random.default_rng(1).random((15, 12)) < 0.7))
     X = pd.DataFrame({"user": user, "item": item})
-    return found_by(make(loss="cosine"), X[rank::size])
+    return found_by(make(loss="cosine", max_iter=5), X[rank::size])
 
 
 def held_out(**options):
@@ -215,7 +215,10 @@ def from_shards_and_on():
 OTHER_FITS = ["all_rows_on_the_last", "few_users", "ials_of_few_users", "cosine_of_few_users", "cosine_of_drawn_items"]
 OTHER_FITS += ["cosine_of_apart", "weights_that_differ_in_one"]
 FITS |= {f"held_out_{name}": partial(held_out, loss=name, **LOSSES.get(name, {})) for name in ("ials", "softmax", "bpr", "cosine")}
-FITS |= {"held_out_kept": partial(held_out, loss="cosine", refit=False), "validated": partial(validated, "numbers", loss="cosine")}
+FITS |= {
+    "held_out_kept": partial(held_out, loss="cosine", refit=False),
+    "validated": partial(validated, "numbers", loss="cosine", max_iter=3),
+}
 FITS |= {f"validated_{form}": partial(validated, form, early_stopping=True, n_iter_no_change=1) for form in FORMS[1:]}
 FITS |= {
     f"gone_on_{name}": partial(gone_on, loss=name, biased=biased)
