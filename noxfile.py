@@ -114,7 +114,7 @@ def docs(session):
     session.install("-e", ".", *groups("docs"))
     _, path = movielens(session) or (None, "")
     options = ["-D", "plot_gallery=0"] if "--no-examples" in session.posargs else []
-    build = ("sphinx-build", "-W", "--keep-going", "-b", "html", *options, "docs", "docs/_build/html")
+    build = ("sphinx-build", "-W", "--keep-going", "-j", "auto", "-b", "html", *options, "docs", "docs/_build/html")
     session.run(*build, env=PASSIVE | {"SK_TORCHMF_ML100K": path})
     session.run("python", "docs/check_links.py", "docs/_build/html")
 

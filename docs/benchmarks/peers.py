@@ -20,7 +20,16 @@ from splits import PLANTED, Splits  # noqa: E402
 N_SPLITS = 3
 WIDTHS = (16, 32, 64, 128)
 FEW_PASSES = {"sk_torchmf": 10, "cmfrec": 5, "cornac": 5, "libmf": 10, "implicit": 5, "lightfm": 2}  # for ratings a second; else 1
-LARGEST = {"surprise": 1_000_000, "lenskit": 5_000_000, "cornac": 5_000_000, "skorch": 0, "spotlight": 0, "libmf": 0, "lightfm": 0}
+LARGEST = {
+    "surprise": 1_000_000,
+    "lenskit": 5_000_000,
+    "cornac": 5_000_000,
+    "myfm": 0,
+    "skorch": 0,
+    "spotlight": 0,
+    "libmf": 0,
+    "lightfm": 0,
+}
 SEARCH = {
     "sk_torchmf": {"n_factors": [8, 16, 32, 64], "max_iter": [5, 10, 20]},
     "surprise": {"n_epochs": [10, 20], "lr_all": [0.005, 0.01], "reg_all": [0.02, 0.05, 0.1]},
@@ -128,7 +137,8 @@ class Bench:
                 for dataset in self.options.datasets:
                     variants = dict(SYSTEMS[name].asked)
                     if SYSTEMS[name].grid and not (self.options.quick and SYSTEMS[name].slow):
-                        variants["tuned"] = self.settings(name, dataset)
+                        chosen = any(name in systems for systems in self.tuned.values())
+                        variants["tuned" if chosen else "middle of the grid"] = self.settings(name, dataset)
                     if SYSTEMS[name].slow and dataset != "ml100k" and number and "defaults" not in variants:
                         continue  # minutes an epoch
                     split = self.splits.random(dataset, number % N_SPLITS)
@@ -144,14 +154,16 @@ class Bench:
             self.run("sk_torchmf", jobs, experiment="folds")
 
     def passes(self):
-        """Time against RMSE for several numbers of passes."""
+        """Time against RMSE for several numbers of passes; the most first, since a process's first fit pays for its memory."""
         for number in range(max(1, self.options.rounds // 3)):
             for name in self.rating_systems():
                 system, dataset = SYSTEMS[name], self.options.datasets[-1]
                 if system.slow and number:
                     continue
                 split, own = self.splits.random(dataset, 0), self.settings(name, dataset)
-                jobs = [{"split": split, "settings": own | {system.steps: n}, "label": f"{n} passes"} for n in system.passes]
+                jobs = [
+                    {"split": split, "settings": own | {system.steps: n}, "label": f"{n} passes"} for n in reversed(system.passes)
+                ]
                 self.run(name, jobs, experiment="passes", round=number)
 
     def widths(self):

@@ -26,13 +26,13 @@ from sk_torchmf import ImplicitMatrixFactorization, Interactions  # noqa: E402
 from sk_torchmf.metrics import evaluate, hit_rate, ndcg  # noqa: E402
 
 FOLDS = ("u1", "u2", "u3", "u4", "u5")
-SEEDS = (0, 1)
+SEEDS = (0, 1, 2)
 WIDTHS = {"ncf": 192, "gowalla": 64}  # of all parameters of an item, its bias among them; ml100k has the width it is given
 
-# Chosen by --tune on validation parts of the training data.
+# Chosen by --tune on validation parts of the training data; "auto" by the estimator itself, on a part that it holds out.
 SETTINGS = {
     "ncf": {
-        "ials": {"alpha": 0.008, "confidence": 4.0, "max_iter": 12},
+        "ials": {"alpha": "auto", "confidence": "auto"},
         "logistic": {"alpha": 0.03, "n_negatives": 16, "max_iter": 20},
         "bpr": {},
         "hinge": {},
@@ -57,7 +57,6 @@ SETTINGS = {
 # What --tune searches, a list of grids for each loss.
 GRIDS = {
     "ncf": {
-        "ials": [{"alpha": [0.005, 0.008, 0.01, 0.013], "confidence": [2.0, 4.0, 8.0], "max_iter": [12]}],
         "logistic": [{"alpha": [0.03, 0.04, 0.06], "n_negatives": [16, 32], "max_iter": [20, 30]}],
         "bpr": [{"alpha": [0.003, 0.006], "n_negatives": [4], "max_iter": [40]}],
         "hinge": [{"alpha": [0.005, 0.01], "n_negatives": [4], "max_iter": [40]}],
@@ -80,18 +79,18 @@ GRIDS = {
     },
 }
 ASKED = {  # by --tune, unless --losses says otherwise
-    "ncf": ("ials", "logistic"),
+    "ncf": ("logistic",),
     "ml100k": ("ials", "bpr"),
     "gowalla": ("ials", "bpr", "cosine"),
 }
 TARGETS = {  # what is aimed at, and what was published
     ("evaluator", "popularity, ties against the positive"): {"HR@10": (0.4531, 0.4531), "NDCG@10": (0.2542, 0.2542)},
-    ("ncf", "ials"): {"HR@10": (0.725, 0.7310), "NDCG@10": (0.446, 0.4521)},
+    ("ncf", "ials"): {"HR@10": (0.731, 0.7310), "NDCG@10": (0.454, 0.4521)},
     ("ncf", "logistic"): {"HR@10": (0.722, 0.7294), "NDCG@10": (0.443, 0.4523)},
     ("ml100k", "ials"): {"AUC": (0.93, 0.936), "P@10": (0.345, 0.353)},
     ("ml100k", "bpr"): {"AUC": (0.925, 0.932), "P@10": (0.30, 0.309)},
     ("gowalla", "bpr"): {"recall@20": (0.163, 0.1627)},
-    ("gowalla", "best"): {"recall@20": (0.182, 0.1820)},
+    ("gowalla", "best"): {"recall@20": (0.192, 0.1872)},  # SimpleX
 }
 SAME = 5e-4  # the published figures do not say how they break ties
 PRIMARY = {"ncf": ("NDCG@10",), "ml100k": ("AUC", "P@10"), "gowalla": ("recall@20",)}  # whose sum --tune maximises
@@ -171,8 +170,9 @@ class Ranking:
         """Gowalla, all items ranked, d = 64."""
         data = Positives.gowalla(self.options.data)
         for loss in self.losses("gowalla"):
-            settings = self.settings("gowalla", loss) | {"random_state": 0}
-            self.once("gowalla", f"{loss}, seed 0", settings, measure_gowalla, data, settings)
+            for seed in SEEDS if loss == "cosine" and not self.options.quick else SEEDS[:1]:
+                settings = self.settings("gowalla", loss) | {"random_state": seed}
+                self.once("gowalla", f"{loss}, seed {seed}", settings, measure_gowalla, data, settings)
 
     def speed(self):
         """Seconds beside the peers'."""
@@ -182,7 +182,7 @@ class Ranking:
         """Arguments of the estimator; ``own`` in place of the chosen ones."""
         chosen = {"loss": loss} | (SETTINGS[part][loss] if own is None else own)
         if part in WIDTHS:
-            chosen["n_factors"] = WIDTHS[part] - chosen.get("biased", False)
+            chosen["n_factors"] = WIDTHS[part] - (loss == "cosine")  # which has biases
         return chosen | ({"max_iter": 3} if self.options.quick else {})
 
     def tune(self, part):

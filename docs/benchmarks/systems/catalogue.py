@@ -120,6 +120,18 @@ SYSTEMS = {
         (5, 20, 40),
         slow=True,
     ),
+    "myfm": System(
+        "myFM",
+        "myfm_gibbs",
+        ("myfm",),
+        "rank",
+        "n_iter",
+        {"rank=32, 100 sweeps": {"rank": 32, "n_iter": 100}},
+        {"rank": 32, "n_iter": 100},
+        {},
+        (10, 30, 100),
+        slow=True,
+    ),
     "skorch": System(
         "skorch",
         "skorch_mf",
