@@ -103,7 +103,7 @@ class ImplicitMatrixFactorization(SavedInParts, PositivesPredictor):
     @device
     distributed : bool, default=False
         If True, all processes of the default group of ``torch.distributed`` fit one model together. Each of them calls ``fit`` with
-        a part of the data. See ``gather``. Features, a ``scoring`` other than None, "auto" for ``alpha`` and ``confidence``, and
+        a part of the data. See ``gather``. A ``scoring`` other than None, "auto" for ``alpha`` and ``confidence``, and
         ``negatives="popularity"`` are refused. Initial factors, blocks of users and negatives depend on the labels of the users, so
         the number of processes changes the result by no more than rounding.
     @random_state
