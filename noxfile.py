@@ -52,6 +52,14 @@ def install_torch(session, torch=TORCH, *options):
         session.install(torch)
 
 
+def install_quickly(session, *more):
+    """Install the package and more with less to wait for: modules are compiled when imported, the package is built right here."""
+    quick = "--no-compile"
+    install_torch(session, TORCH, quick)
+    session.install(quick, *PROJECT["build-system"]["requires"], *PROJECT["project"]["dependencies"], *more)
+    session.install(quick, "--no-deps", "--no-build-isolation", ".")
+
+
 @nox.session
 def tests(session):
     """Run the tests, on MovieLens-100K too, and the docstrings' examples; arguments go to pytest: nox -s tests -- -k fold_in."""
@@ -131,10 +139,11 @@ def installed(session, versions):
     use = "python", str(Path("tests", "smoke.py").resolve())
     env = PASSIVE | {"PYTHONPATH": str(Path("tests", "shared").resolve())}
     session.chdir(session.create_tmp())  # away from the sources
+    session.install("--force-reinstall", "--no-deps", str(wheels[0]))  # pip keeps one of the same version that was there
     session.run(*use, env=env)
+    session.install("--force-reinstall", "--no-deps", str(wheels[-1]))  # pure Python
     (pandas,) = (need for need in groups("test") if need.startswith("pandas"))
     session.install(pandas.replace(">=", "==") if oldest else pandas)
-    session.install("--force-reinstall", "--no-deps", str(wheels[-1]))  # pure Python
     session.run(*use, "--readme", env=env)
 
 
@@ -167,10 +176,7 @@ def docs(session):
 @nox.session
 def demo(session):
     """Tune, compare, recommend, and write a page about it, on MovieLens-100K or any ratings file: nox -s demo -- --ratings FILE."""
-    quick = "--no-compile"  # compiling all of torch ahead takes longer than what is imported of it
-    install_torch(session, TORCH, quick)
-    session.install(quick, *PROJECT["build-system"]["requires"], *PROJECT["project"]["dependencies"], *groups("demo"))
-    session.install(quick, "--no-deps", "--no-build-isolation", "-e", ".")
+    install_quickly(session, *groups("demo"))
     given = any(argument.startswith("--ratings") for argument in session.posargs)
     ratings = [] if given else movielens(session)
     session.run("python", "docs/examples/demo.py", *ratings, *session.posargs, env=PASSIVE)
@@ -179,8 +185,7 @@ def demo(session):
 @nox.session
 def bench(session):
     """Time other factorizations beside ours, see docs/benchmarks/README.md; two minutes of it with: nox -s bench -- --quick."""
-    install_torch(session)
-    session.install("-e", ".[plots]")
+    install_quickly(session, *PROJECT["project"]["optional-dependencies"]["plots"])
     session.run("python", "docs/benchmarks/peers.py", "--envs", str(Path(session.cache_dir) / "bench"), *session.posargs)
 
 
