@@ -131,7 +131,7 @@ class Side:
         """The side with the features of its ids: those without observations become what these say."""
         cold = np.flatnonzero(features.described & (self.counts == 0))
         factors, biases, posterior = self.factors, self.biases, self.posterior
-        if len(cold):  # a copy: known rows are the solver's
+        if len(cold) and self.weights is not None:  # None: all features are empty. A copy: known rows are the solver's
             own = features.matrix[cold]
             rows = self.weights.rows(own)
             factors = factors.copy()
