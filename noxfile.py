@@ -66,7 +66,8 @@ def tests(session):
     install_torch(session)
     session.install("-e", ".", *groups("test"))
     _, path = movielens(session) or (None, "")  # empty where there is no download: its test is skipped
-    workers = () if session.posargs else ("-n", str(min(os.cpu_count() or 1, 4)))
+    by_file = "--dist", "loadfile"  # what a file's tests share, processes above all, is made by one worker alone
+    workers = () if session.posargs else ("-n", str(min(os.cpu_count() or 1, 4)), *by_file)
     threads = {"OMP_NUM_THREADS": "1"} if workers else {}
     session.run("pytest", *workers, *session.posargs, env=PASSIVE | threads | {"SK_TORCHMF_ML100K": path})
 
