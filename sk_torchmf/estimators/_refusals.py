@@ -63,10 +63,7 @@ NEEDS = [  # of a fit to ratings that several processes share
     Refusal("solver", none_of(*ABLE), "its steps depend on the products of all rows at once"),
     Refusal("batch_size", given, "a batch would depend on which process has which users", "None"),
     Refusal("seen_features", one_of("item", "both"), "those who have seen an item are in several processes", '"user" or None'),
-    *(
-        Refusal(name, given, beside=("distributed", one_of(EXACT)))
-        for name in (*TABLES_OF_ATTRIBUTES, "seen_features", *CONTEXT, *JUDGING, "cold_average")
-    ),
+    *(Refusal(name, given, beside=("distributed", one_of(EXACT))) for name in (*CONTEXT, *JUDGING, "cold_average")),
 ]
 POSITIVES_NEEDS = [  # likewise of one to positives
     Refusal("X_val", issparse, "which items of a new user are scored would depend on who has the user"),

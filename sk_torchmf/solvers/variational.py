@@ -144,8 +144,9 @@ class Side:
         """Improve the prior means of rows that have features, by the gradients (n_rows, width) of the rows' likelihoods."""
         h = self.count * frame.L
         scale = h + noise
-        deviation = (self.rows - self.prior.rows) @ frame.N
-        self.prior.improve(self.basis, frame.exact_N, torch.addcmul(-gradient, h, deviation).div_(scale), h / scale)
+        deviation = self.prior.design.product(self.rows - self.prior.rows, frame.N)
+        excess = deviation.mul_(h).sub_(gradient).div_(scale)  # not fused, which is rounded otherwise at the end of an array
+        self.prior.improve(self.basis, frame.exact_N, excess, h / scale)
 
     def step(self, frame, gradient_of, noise, rows=None):
         """Find the Newton steps of a slice of the rows, by default of all.
@@ -200,8 +201,8 @@ class Side:
         if not self.prior.design.groups:
             return posterior, None
         prior, T, N = self.prior, self.covariance(), torch.linalg.inv(self.basis).T
-        pull = (self.rows - prior.rows) @ torch.linalg.inv(T).to(self.rows)
-        information = self.count * (self.rows @ S.to(self.rows)) + noise * pull
+        pull = prior.design.product(self.rows - prior.rows, torch.linalg.inv(T).to(self.rows))
+        information = self.count * prior.design.product(self.rows, S.to(self.rows)) + noise * pull
         cold, spread = prior.without({SEEN}, information, self.count, noise, T, partial(self._basis, S=S))
         unknown = (N * ((T + prior.covariance_of_means()) @ N)).sum(0) - 1  # of a row of which nothing is known
         doubt = np.concatenate([to_array(prior.doubt()), [to_array(unknown)]]).astype(np.float32)
