@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from sk_torchmf.model.factors import Factors
 from sk_torchmf.model.posterior import Posterior
-from sk_torchmf.nn.plan import cut_rows
+from sk_torchmf.nn.row_steps import Frame, gradients, newton_steps, row_moments, variance_sums
 from sk_torchmf.solvers.base import Solver
 from sk_torchmf.solvers.design import SEEN, SideFeatures
 from sk_torchmf.solvers.effects import EffectBiases
@@ -25,6 +24,7 @@ START_BIAS = 0.2  # likewise
 NOISE_FLOOR = 1e-6
 LONGEST_STEP = 2.0  # of a row's line search, in Newton steps
 BLOCK = 2**20  # pairs worked on at once
+ALL = slice(None)
 LEARNED = (  # of a side as a whole
     "mean_covariance",
     "mean_covariance_over_ratings",
@@ -110,19 +110,22 @@ class Side:
         The rows are looked at once, and as differences: what float32 rounds is then small.
         """
         self.reference = self.prior.coefficients[0].clone()
+        with_features = bool(self.prior.design.groups)
         doubt = None if frame is None else self.prior.doubt()
 
         def sums(some):
-            count = self.count[some]
-            Y = F.pad(self.rows[some] - self.reference, (0, 1), value=1.0)  # (n, width + 1)
-            D = F.pad(self.rows[some] - self.prior.rows[some], (0, 1), value=1.0) if self.prior.design.groups else Y
-            found = [D.T @ D, (Y * (count / self.total_count)).T @ Y]
+            rows, count = self.rows[some], self.count[some]
+            if frame is not None and not with_features:
+                return row_moments(rows, self.reference, count, frame, noise)
+            Y = F.pad(rows - self.reference, (0, 1), value=1.0)  # (n, width + 1)
+            D = F.pad(rows - self.prior.rows[some], (0, 1), value=1.0) if with_features else Y
+            found = [D.T @ D, (Y * count).T @ Y]
             if frame is not None:
-                found += _uncertainty(count, frame.L, noise, None if doubt is None else doubt[some])
+                found += variance_sums(count, frame.L, noise, doubt[some])
             return found
 
         square, moment, *uncertainty = (part.double().cpu() for part in self.total(sums))
-        self.square, self.moment = square / self.prior.n_in_all, _met(moment, self.reference, self.n_factors)
+        self.square, self.moment = square / self.prior.n_in_all, _met(moment / self.total_count, self.reference, self.n_factors)
         if frame is not None:
             over_rows, over_ratings = uncertainty
             self.mean_covariance = _sandwich(self.basis, over_rows / self.prior.n_in_all)
@@ -140,52 +143,25 @@ class Side:
         if not self.prior.design.groups:
             self.prior.centre(self.reference + self.square[-1, :-1].to(self.reference))
 
-    def improve_prior(self, frame, gradient, noise):
-        """Improve the prior means of rows that have features, by the gradients (n_rows, width) of the rows' likelihoods."""
+    def improve_prior(self, frame, slopes, slope, noise):
+        """Improve the prior means of rows that have features, by what their ratings say of all rows."""
+        gradient = gradients(frame, self.rows, self.count, slopes, slope)
         h = self.count * frame.L
         scale = h + noise
         deviation = (self.rows - self.prior.rows) @ frame.N
         self.prior.improve(self.basis, frame.exact_N, torch.addcmul(-gradient, h, deviation).div_(scale), h / scale)
 
-    def step(self, frame, gradient_of, noise, rows=None):
-        """Find the Newton steps of a slice of the rows, by default of all.
+    def step(self, frame, slopes, slope, noise, some=ALL):
+        """Find the Newton steps of a slice of the rows, by default of all, by what their ratings say of them: ``Steps``."""
+        return newton_steps(frame, self.rows[some], self.prior.rows[some], self.count[some], slopes, slope, noise)
 
-        Parameters
-        ----------
-        frame : Frame
-        gradient_of : callable
-            Takes a slice of the rows, returns the gradients (n, width) of their likelihoods along the basis; they are written to.
-        noise : float
-        rows : slice, optional
-
-        Returns
-        -------
-        Step
-        """
-        start, stop = (0, self.rows.shape[0]) if rows is None else (rows.start, rows.stop)
-        moves, parts = self.rows.new_empty(stop - start, self.n_factors), []
-        for some in cut_rows(start, stop):
-            into = moves[some.start - start : some.stop - start]
-            parts.append(self._step(frame, gradient_of(some), noise, some, into))
-        slope, bend, *biases = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
-        return Step(Rows(moves, *biases), slope, bend)
-
-    def _step(self, frame, gradient, noise, some, into):
-        """The slopes, bends and, in a biased model, moves of biases of a ``Step``, (n,) each; ``into`` takes the factors'."""
-        k, count = self.n_factors, self.count[some]
-        gradient.addmm_(self.rows[some] - self.prior.rows[some], frame.N, alpha=noise)
-        step = gradient / (count * frame.L).add_(noise)
-        torch.mm(step, frame.M[:k].T, out=into)
-        bend = (step * noise).addcmul_(count, step @ frame.uncertainty)
-        return gradient.mul_(step).sum(1), bend.mul_(step).sum(1), *(step @ bias for bias in frame.M[k:])
-
-    def move(self, rows, length, move):
+    def move(self, rows, length, steps):
         """Move a slice of the rows, in place."""
         own, k = self.parts.some(rows), self.n_factors
-        own.factors.addcmul_(length[:, None], move.factors, value=-1.0)
+        own.factors.addcmul_(length[:, None], steps.factors, value=-1.0)
         self.rows[rows, :k] = own.factors
         if own.biases is not None:
-            own.biases.addcmul_(length, move.biases, value=-1.0)
+            own.biases.addcmul_(length, steps.biases, value=-1.0)
             self.rows[rows, k] = own.biases
 
     def _basis(self, T, S):
@@ -208,72 +184,12 @@ class Side:
         return replace(posterior, doubt=doubt), prior.weights(cold, spread, N, prior.shares(S, T))
 
 
-class Frame(NamedTuple):
-    """The coordinates in which a half-step of all rows of a side is a division, in the dtype of the rows but for ``exact_N``.
-
-    Attributes
-    ----------
-    M, N : Tensor of shape (width, width)
-        The side's basis, and its inverse transposed.
-    exact_N : Tensor of shape (width, width), float64, on the CPU
-        N.
-    L : Tensor of shape (width,)
-        The curvature of one rating along the basis.
-    pull : Tensor of shape (width,)
-        What a rating adds to the gradient whatever the row.
-    to_gradient : Tensor of shape (n_factors, width)
-        From a row's factors to the gradient of the other side's uncertainty.
-    uncertainty : Tensor of shape (width, width)
-        The other side's uncertainty along the basis.
-    """
-
-    M: Tensor
-    N: Tensor
-    exact_N: Tensor
-    L: Tensor
-    pull: Tensor
-    to_gradient: Tensor
-    uncertainty: Tensor
-
-    @classmethod
-    def of(cls, own, other, n_factors, plan):
-        """Diagonalise T and S together, M'T^-1 M = 1 and M'S M = L, for a half-step of one side; the side keeps M and L."""
-        own.centre()
-        k, S = n_factors, _curvature(other, n_factors)
-        M, N, L = plan.agreed(*diagonalise(own.covariance(), S))
-        own.basis, own.curvature = M, L
-        uncertainty, own_factors = other.mean_covariance_over_ratings[:k], M[:k]
-        to_gradient = uncertainty[:, :k] @ own_factors
-        vectors = [L[None], uncertainty[:, k:].sum(1)[None] @ own_factors]  # with the covariance of q with b_i
-        parts = [M, N, own_factors.T @ to_gradient, to_gradient, *vectors]
-        table = torch.cat(parts).to(own.rows)  # one copy, whatever the device
-        to_M, to_N, uncertain, to_gradient, curvature, pull = table.split([part.shape[0] for part in parts])
-        return cls(to_M, to_N, N, curvature[0], pull[0], to_gradient, uncertain)
-
-    def gradient(self, side, slopes, slope, start, some):
-        """Half the gradients of rows' likelihoods along the basis.
-
-        Parameters
-        ----------
-        side : Side
-        slopes : Tensor of shape (n_slopes, n_factors)
-            The other side's factors, summed over a row's ratings times half the slope there.
-        slope : Tensor of shape (n_slopes,) or None
-            Half the slopes alone, summed; None without biases.
-        start : int
-            The row to which the first of them belong.
-        some : slice
-            Which rows are asked for.
-
-        Returns
-        -------
-        Tensor of shape (n, width)
-        """
-        k, at = slopes.shape[1], slice(some.start - start, some.stop - start)
-        gradient = slopes[at] @ self.M[:k]
-        if slope is not None:
-            gradient.addr_(slope[at], self.M[k])
-        return gradient.addcmul_(side.count[some], torch.addmm(self.pull, side.parts.factors[some], self.to_gradient))
+def _frame(own, other, n_factors, plan):
+    """Diagonalise T and S together, M'T^-1 M = 1 and M'S M = L, for a half-step of one side; the side keeps M and L."""
+    own.centre()
+    M, N, L = plan.agreed(*diagonalise(own.covariance(), _curvature(other, n_factors)))
+    own.basis, own.curvature = M, L
+    return Frame.of(M, N, L, other.mean_covariance_over_ratings[:n_factors], own.rows)
 
 
 def _curvature(other, n_factors):
@@ -294,26 +210,9 @@ def diagonalise(T, S):
     return R @ W, torch.linalg.solve_triangular(R.T, W, upper=True), L.clamp_min(0)
 
 
-class Step(NamedTuple):
-    """Where rows go in a half-step, and how far.
-
-    Attributes
-    ----------
-    move : Rows
-        The Newton steps; rows go the other way.
-    slope : Tensor of shape (n,)
-        Half the derivative of the objective along it.
-    bend : Tensor of shape (n,)
-        Half the second derivative along it, as far as it comes from the other side's uncertainty and from the prior.
-    """
-
-    move: Rows
-    slope: Tensor
-    bend: Tensor
-
-    def length(self, squares):
-        """The minimum of the objective along the steps, (n,); ``squares`` are summed over a row's ratings, of the scores' moves."""
-        return (self.slope / (squares + self.bend).clamp_min(1e-30)).clamp_max(LONGEST_STEP)
+def _lengths(steps, squares):
+    """The minimum of the objective along steps, (n,); ``squares`` are summed over a row's ratings, of the scores' moves."""
+    return (steps.slope / (squares + steps.bend).clamp_min(1e-30)).clamp_max(LONGEST_STEP)
 
 
 class Variational(Solver):
@@ -428,19 +327,20 @@ class Variational(Solver):
         Where users have no features one visit of a block does all of it.
         """
         plan, likelihood, noise, (own, other) = self.plan, self.likelihood, self.noise, self.sides
-        frame = Frame.of(own, other, self.n_factors, plan)
-        of_all = None
+        frame, of_all = _frame(own, other, self.n_factors, plan), None
         if own.prior.design.groups:
-            of_all = torch.cat([self._user_gradients(frame, rows, by_user)[0](rows) for rows, by_user, _ in self.blocks])
-            own.improve_prior(frame, of_all, noise)
+            blocks = [self._user_sums(rows, by_user)[:2] for rows, by_user, _ in self.blocks]
+            of_all = [None if parts[0] is None else torch.cat(parts) for parts in zip(*blocks, strict=True)]
+            own.improve_prior(frame, *of_all, noise)
         for rows, by_user, by_item in self.blocks:
             if of_all is None:
-                gradient_of, bend = self._user_gradients(frame, rows, by_user)
+                *sums, bend = self._user_sums(rows, by_user)
             else:
-                gradient_of, bend = of_all.__getitem__, likelihood.bend(by_user, own.parts.some(rows), other.parts)
-            step = own.step(frame, gradient_of, noise, rows)
-            length = step.length(likelihood.squares(by_user, other.parts, step.move, bend))
-            own.move(rows, length, step.move)
+                sums = [None if part is None else part[rows] for part in of_all]
+                bend = likelihood.bend(by_user, own.parts.some(rows), other.parts)
+            steps = own.step(frame, *sums, noise, rows)
+            length = _lengths(steps, likelihood.squares(by_user, other.parts, steps, bend))
+            own.move(rows, length, steps)
             plan.add(*likelihood.sums(by_item, other.parts, own.parts.some(rows))[:3])
         of_items = plan.total()
         if not likelihood.is_squared_error:
@@ -448,35 +348,35 @@ class Variational(Solver):
         own.measure(frame, noise)
         return of_items
 
-    def _user_gradients(self, frame, rows, observed):
-        """What gives the gradients of slices of a block's users, and ``Likelihood.bend``; brings their counts up to date."""
+    def _user_sums(self, rows, observed):
+        """The slopes and ``Likelihood.bend`` of a block's users, see ``Likelihood.sums``; brings their counts up to date."""
         own, other = self.sides
         slopes, slope, last, bend = self.likelihood.sums(observed, own.parts.some(rows), other.parts)
         if not self.likelihood.is_squared_error:
             own.count[rows] = last[:, None]
-        return partial(frame.gradient, own, slopes, slope if self.biased else None, rows.start), bend
+        return slopes, slope if self.biased else None, bend
 
     def _move_items(self, slopes, slope, last):
         """Improve the items' prior and their rows by the ``Likelihood.sums`` of them; return the squared error then, summed."""
         plan, likelihood, noise, (other, own) = self.plan, self.likelihood, self.noise, self.sides
-        frame = Frame.of(own, other, self.n_factors, plan)
+        frame = _frame(own, other, self.n_factors, plan)
         if not likelihood.is_squared_error:
             own.count[:] = last[:, None]
             own.recount()
-        gradient_of = partial(frame.gradient, own, slopes, slope if self.biased else None, 0)
+        sums = slopes, slope if self.biased else None
         if own.prior.design.groups:
-            own.improve_prior(frame, gradient_of(slice(0, len(own.rows))), noise)
-        step = own.step(frame, gradient_of, noise)
+            own.improve_prior(frame, *sums, noise)
+        steps = own.step(frame, *sums, noise)
         for rows, _, by_item in self.curved:
             bend = likelihood.bend(by_item, own.parts, other.parts.some(rows))
-            plan.add(likelihood.squares(by_item, other.parts.some(rows), step.move, bend))
+            plan.add(likelihood.squares(by_item, other.parts.some(rows), steps, bend))
         (squares,) = plan.total()
-        length = step.length(squares)
-        own.move(slice(None), length, step.move)
+        length = _lengths(steps, squares)
+        own.move(ALL, length, steps)
         own.measure(frame, noise)
-        turn = (slopes * step.move.factors).sum(1)
+        turn = (slopes * steps.factors).sum(1)
         if self.biased:
-            turn.addcmul_(slope, step.move.biases)
+            turn.addcmul_(slope, steps.biases)
         return float((last.double() + length * (length * squares - 2 * turn)).sum())
 
     def _scores(self, rows, by_user):
@@ -563,18 +463,6 @@ def _score_variance(users, items, n_factors):
     """The posterior variance of a score, averaged over the ratings."""
     of_users, of_items = users.mean_covariance_over_ratings.view(-1), items.mean_covariance_over_ratings.view(-1)
     return float(_curvature(items, n_factors).view(-1) @ of_users + users.moment.view(-1) @ of_items)
-
-
-def _uncertainty(count, L, noise, doubt):
-    """Summed over rows and over their ratings, the posterior variances along the basis in units of the prior's: (width,) each.
-
-    ``doubt`` (n, width) is that of the prior means, which the first term takes for known.
-    """
-    of_row = of_rating = (count * L).add_(noise).reciprocal_().mul_(noise)
-    if doubt is not None:
-        of_rating = of_row + of_row.square() * doubt
-        of_row = of_row + (1 - of_row).square() * doubt
-    return [of_row.sum(0).double(), (count.T @ of_rating)[0].double()]
 
 
 def _met(moment, reference, n_factors):
