@@ -6,6 +6,7 @@
 
 #include <stdint.h>
 
+typedef float v16 __attribute__((vector_size(64), aligned(4)));
 typedef float v8 __attribute__((vector_size(32), aligned(4)));
 typedef float v4 __attribute__((vector_size(16), aligned(4)));
 
@@ -18,8 +19,10 @@ typedef float v4 __attribute__((vector_size(16), aligned(4)));
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
-#ifdef CLONES
+#ifdef CLONES /* code for newer processors beside that for all of them */
 #define EXPORT __attribute__((target_clones("arch=x86-64-v3", "default")))
+#define WIDE __attribute__((target("arch=x86-64-v4"))) static
+#define HAS_WIDE __builtin_cpu_supports("x86-64-v4")
 #else
 #define EXPORT
 #endif
@@ -148,24 +151,27 @@ INLINE void dots_of(const int n, DOTS) {
   }
 }
 
-/* Each kernel for every k, over the rows that the caller claims. */
-#define CASE(kernel, n, ...) \
+/* Each kernel for every k, over rows that the caller has claimed: rows `first` to `end`, or the first `n_here`. */
+#define CASE(kernel, n, first, end, ...) \
   case n: \
-    for (int64_t row = first; row < end; row++) kernel(n, row, __VA_ARGS__); \
+    for (int64_t row = first; row < (end); row++) kernel(n, row, __VA_ARGS__); \
     break;
+#define BETWEEN(kernel, first, end, ...) \
+  switch (n_vectors) { \
+    CASE(kernel, 1, first, end, __VA_ARGS__) \
+    CASE(kernel, 2, first, end, __VA_ARGS__) \
+    CASE(kernel, 3, first, end, __VA_ARGS__) \
+    CASE(kernel, 4, first, end, __VA_ARGS__) \
+    CASE(kernel, 6, first, end, __VA_ARGS__) \
+    CASE(kernel, 8, first, end, __VA_ARGS__) \
+    CASE(kernel, 12, first, end, __VA_ARGS__) \
+    CASE(kernel, 16, first, end, __VA_ARGS__) \
+  }
+#define EACH_ROW(kernel, ...) BETWEEN(kernel, 0, n_here, __VA_ARGS__)
 #define OVER_ROWS(kernel, ...) \
   for (int64_t first; (first = __atomic_fetch_add(next, CLAIM, __ATOMIC_RELAXED)) < n_rows;) { \
     int64_t end = first + CLAIM < n_rows ? first + CLAIM : n_rows; \
-    switch (n_vectors) { \
-      CASE(kernel, 1, __VA_ARGS__) \
-      CASE(kernel, 2, __VA_ARGS__) \
-      CASE(kernel, 3, __VA_ARGS__) \
-      CASE(kernel, 4, __VA_ARGS__) \
-      CASE(kernel, 6, __VA_ARGS__) \
-      CASE(kernel, 8, __VA_ARGS__) \
-      CASE(kernel, 12, __VA_ARGS__) \
-      CASE(kernel, 16, __VA_ARGS__) \
-    } \
+    BETWEEN(kernel, first, end, __VA_ARGS__) \
   }
 #define ROWS \
   int64_t *next, int64_t n_rows, int64_t n_vectors, int64_t n_pairs, const int32_t *pointers, const int32_t *columns, const float *P, \
@@ -185,18 +191,17 @@ EXPORT void dots(ROWS, float *values) {
   OVER_ROWS(dots_of, n_pairs, pointers, columns, P, Q, values)
 }
 
-/* The algebra of rows, eight at a time, each of which is one lane of the vectors. A row has `width` numbers, up to 129: k factors
-   and, with biases, one more. */
+/* What a half-step does with rows, by vectors of which each lane is a row. A row has `width` numbers, up to 129: k factors and, with
+   biases, one more. */
 
-#define LANES 8
 #define WIDEST 132 /* numbers of a row, and what fills the last tile */
 #define TILE 12 /* vectors that a product finds at once */
-#define CLAIM_LANES 256 /* rows claimed at a time */
+#define ROWS_AT_ONCE 64 /* rows whose half-step is made while what was read for it is in the cache */
 #define PART 2048 /* rows whose moments are one sum */
-#define TILED(n) (((n) + TILE - 1) / TILE * TILE)
+#define ALIGNED __attribute__((aligned(64)))
 
 /* Turns eight vectors, which are rows, into columns. */
-INLINE void turn(v8 *r) {
+INLINE void turn8(v8 *r) {
   v8 t[8], s[8];
   UNROLL for (int i = 0; i < 8; i += 2) {
     t[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
@@ -214,160 +219,55 @@ INLINE void turn(v8 *r) {
   }
 }
 
-/* The first n numbers of rows, `stride` apart, into lanes. Of fewer than eight rows the last fills the lanes that are left. */
-INLINE void into_lanes(const float *rows, int64_t stride, int n_rows, int n, v8 *lanes) {
-  const float *row[LANES];
-  for (int i = 0; i < LANES; i++) row[i] = rows + stride * (i < n_rows ? i : n_rows - 1);
-  int j = 0;
-  for (; j + 8 <= n; j += 8) {
-    UNROLL for (int i = 0; i < LANES; i++) lanes[j + i] = *(const v8 *)(row[i] + j);
-    turn(lanes + j);
-  }
-  for (; j < n; j++)
-    for (int i = 0; i < LANES; i++) lanes[j][i] = row[i][j];
-}
+/* What the rows of a side are moved by. With `filled` for the width filled up to tiles by zeros, `table` is a Frame's, (5 width + 1,
+   filled); `prior` has rows `prior_stride` apart, 0 where all are alike. `biases` is NULL without. */
+typedef struct {
+  int k, width, filled;
+  int64_t prior_stride;
+  const float *prior, *table;
+  float noise;
+} Frame;
 
-/* The reverse; the lanes are written to. */
-INLINE void out_of_lanes(v8 *lanes, int n_rows, int n, float *rows, int64_t stride) {
-  int j = 0;
-  for (; j + 8 <= n; j += 8) {
-    turn(lanes + j);
-    for (int i = 0; i < n_rows; i++) *(v8 *)(rows + stride * i + j) = lanes[j + i];
-  }
-  for (; j < n; j++)
-    for (int i = 0; i < n_rows; i++) rows[stride * i + j] = lanes[j][i];
-}
+#define V v8
+#define LANES 8
+#define OF_LANES(name) name##_8
+#include "row_kernels.h"
+#undef V
+#undef LANES
+#undef OF_LANES
+#ifdef WIDE
+#define V v16
+#define LANES 16
+#define OF_LANES(name) name##_16
+#include "row_kernels.h"
+#define ON_ROWS(name, PARAMETERS, ...) \
+  WIDE void wide_##name PARAMETERS { name##_16(__VA_ARGS__); } \
+  EXPORT void narrow_##name PARAMETERS { name##_8(__VA_ARGS__); } \
+  void name PARAMETERS { HAS_WIDE ? wide_##name(__VA_ARGS__) : narrow_##name(__VA_ARGS__); }
+#else
+#define ON_ROWS(name, PARAMETERS, ...) \
+  void name PARAMETERS { name##_8(__VA_ARGS__); }
+#endif
 
-/* A number of each row into lanes, and out of them. */
-INLINE v8 lanes_of(const float *numbers, int n_rows) {
-  v8 lanes = {0};
-  for (int i = 0; i < n_rows; i++) lanes[i] = numbers[i];
-  return lanes;
-}
+/* Newton steps, see nn/row_steps.py. `slope` is NULL without biases. */
+ON_ROWS(steps, (int64_t *next, int64_t n_rows, int64_t k, int64_t width, int64_t prior_stride, int64_t slopes_stride,
+                const float *factors, const float *biases, const float *prior, const float *slopes, const float *slope,
+                const float *count, const float *table, const float *numbers, float *moves, float *move_biases, float *along,
+                float *bend, float *turn),
+        next, n_rows, k, width, prior_stride, slopes_stride, factors, biases, prior, slopes, slope, count, table, numbers, moves,
+        move_biases, along, bend, turn)
 
-INLINE void put(v8 lanes, int n_rows, float *numbers) {
-  for (int i = 0; i < n_rows; i++) numbers[i] = lanes[i];
-}
-
-/* A tile of the products of n vectors with the rows of a matrix. */
-#define PRODUCT(n, vectors, matrix, stride) \
-  v8 tile[TILE]; \
-  UNROLL for (int t = 0; t < TILE; t++) tile[t] = (v8){0}; \
-  for (int i = 0; i < (n); i++) { \
-    const float *row = (matrix) + (int64_t)i * (stride) + j; \
-    const v8 x = (vectors)[i]; \
-    UNROLL for (int t = 0; t < TILE; t++) tile[t] += x * row[t]; \
-  }
-
-/* Newton steps of rows, see nn/row_steps.py. `prior` has rows `prior_stride` apart, 0 where all are alike. With `filled` for the
-   width filled up to tiles by zeros, `to_basis` is (3 width, filled), `uncertainty` and `from_basis` are (width, filled), and
-   `curvature` is (filled). `slope` and `move_biases` are NULL without biases. */
-EXPORT void steps(int64_t *next, int64_t n_rows, int64_t k, int64_t width, int64_t prior_stride, int64_t slopes_stride,
-                  const float *rows, const float *prior, const float *slopes, const float *slope, const float *count,
-                  const float *to_basis, const float *uncertainty, const float *from_basis, const float *curvature,
-                  const float *noise_of_all, float *moves, float *move_biases, float *slope_along, float *bend_along) {
-  const int w = (int)width, filled = TILED(w);
-  const float noise = *noise_of_all;
-  for (int64_t first; (first = __atomic_fetch_add(next, CLAIM_LANES, __ATOMIC_RELAXED)) < n_rows;) {
-    const int64_t end = first + CLAIM_LANES < n_rows ? first + CLAIM_LANES : n_rows;
-    for (int64_t at = first; at < end; at += LANES) {
-      const int n = end - at < LANES ? (int)(end - at) : LANES;
-      v8 given[3 * WIDEST] __attribute__((aligned(64))), step[WIDEST] __attribute__((aligned(64)));
-      v8 *deviation = given + 2 * w, *scaled = given + w; /* after the slopes */
-      into_lanes(slopes + at * slopes_stride, slopes_stride, n, (int)k, given);
-      into_lanes(rows + at * width, width, n, w, scaled);
-      if (w > k) given[k] = lanes_of(slope + at, n);
-      const v8 c = lanes_of(count + at, n);
-      if (prior_stride) into_lanes(prior + at * prior_stride, prior_stride, n, w, deviation);
-      for (int i = 0; i < w; i++) {
-        const v8 x = scaled[i];
-        deviation[i] = prior_stride ? (x - deviation[i]) * noise : (x - prior[i]) * noise;
-        scaled[i] = x * c;
-      }
-      if (w > k) scaled[k] = c;
-      v8 along = {0}, bend = {0}, bend_of_uncertainty = {0};
-      for (int j = 0; j < filled; j += TILE) {
-        PRODUCT(3 * w, given, to_basis, filled)
-        UNROLL for (int t = 0; t < TILE; t++) {
-          v8 s = tile[t] / (c * curvature[j + t] + noise);
-          along += tile[t] * s;
-          bend += s * s;
-          step[j + t] = s;
-        }
-      }
-      for (int j = 0; j < filled; j += TILE) { /* above the diagonal alone, where all is twice what it is */
-        PRODUCT(j + TILE < w ? j + TILE : w, step, uncertainty, filled)
-        UNROLL for (int t = 0; t < TILE; t++) bend_of_uncertainty += tile[t] * step[j + t];
-      }
-      put(along, n, slope_along + at);
-      put(bend * noise + bend_of_uncertainty * c, n, bend_along + at);
-      for (int j = 0; j < filled; j += TILE) {
-        PRODUCT(w, step, from_basis, filled)
-        UNROLL for (int t = 0; t < TILE; t++) given[j + t] = tile[t];
-      }
-      out_of_lanes(given, n, (int)k, moves + at * k, k);
-      if (w > k) put(given[k], n, move_biases + at);
-    }
-  }
-}
+/* A half-step of the squared error, from the pairs to where the rows are then. c and weight may be NULL. */
+ON_ROWS(half_step, (int64_t *next, int64_t n_rows, int64_t n_vectors, int64_t n_pairs, int64_t width, int64_t prior_stride,
+                    const int32_t *pointers, const int32_t *columns, float *factors, float *biases, const float *Q, const float *c,
+                    const float *rating, const float *weight, const float *prior, const float *count, const float *table,
+                    const float *numbers, float *errors),
+        next, n_rows, n_vectors, n_pairs, width, prior_stride, pointers, columns, factors, biases, Q, c, rating, weight, prior,
+        count, table, numbers, errors)
 
 /* Moments of rows, a part of PART rows after another, each of which has its own sums in `found`: the products of the rows less
    `reference`, a one after them, (width + 1)^2; the same with the weights `count`; and the variances noise / (count curvature + noise)
    summed over rows and over weights, (width) each. */
-#define TOGETHER 32 /* vectors of a number that are summed together */
-#define MOMENTS 6 /* products of a number found at once, without weights and with them */
-EXPORT void moments(int64_t *next, int64_t n_rows, int64_t width, const float *rows, const float *reference, const float *count,
-                    const float *curvature, const float *noise_of_all, float *found) {
-  const int w = (int)width, n = w + 1, filled = (n + MOMENTS - 1) / MOMENTS * MOMENTS;
-  const float noise = *noise_of_all;
-  v8 Y[TOGETHER * WIDEST] __attribute__((aligned(32))), c[TOGETHER], is_row[TOGETHER];
-  for (int64_t first; (first = __atomic_fetch_add(next, PART, __ATOMIC_RELAXED)) < n_rows;) {
-    const int64_t end = first + PART < n_rows ? first + PART : n_rows;
-    float *plain = found + first / PART * 2 * (n * n + w), *weighted = plain + n * n, *of_rows = weighted + n * n;
-    float *of_weights = of_rows + w;
-    for (int i = 0; i < 2 * (n * n + w); i++) plain[i] = 0;
-    for (int64_t at = first; at < end; at += TOGETHER * LANES) {
-      const int n_here = end - at < TOGETHER * LANES ? (int)(end - at) : TOGETHER * LANES;
-      const int n_vectors = (n_here + LANES - 1) / LANES;
-      for (int b = 0; b < n_vectors; b++) {
-        const int m = n_here - b * LANES < LANES ? n_here - b * LANES : LANES;
-        v8 *y = Y + b * filled, one = {0};
-        for (int i = 0; i < m; i++) one[i] = 1;
-        into_lanes(rows + (at + b * LANES) * width, width, m, w, y);
-        for (int i = 0; i < w; i++) y[i] = (y[i] - reference[i]) * one;
-        for (int i = n; i < filled; i++) y[i] = (v8){0};
-        y[w] = is_row[b] = one;
-        c[b] = lanes_of(count + at + b * LANES, m);
-      }
-      for (int i = 0; i < n; i++) {
-        for (int j = i / MOMENTS * MOMENTS; j < n; j += MOMENTS) {
-          v8 p[MOMENTS], q[MOMENTS];
-          UNROLL for (int t = 0; t < MOMENTS; t++) p[t] = q[t] = (v8){0};
-          for (int b = 0; b < n_vectors; b++) {
-            const v8 *y = Y + b * filled, x = y[i], cx = c[b] * x;
-            UNROLL for (int t = 0; t < MOMENTS; t++) {
-              p[t] += x * y[j + t];
-              q[t] += cx * y[j + t];
-            }
-          }
-          for (int t = 0; t < MOMENTS && j + t < n; t++) {
-            plain[i * n + j + t] += sum_of(p[t]);
-            weighted[i * n + j + t] += sum_of(q[t]);
-          }
-        }
-      }
-      for (int j = 0; j < w; j++) {
-        v8 all = {0}, by_weight = {0};
-        for (int b = 0; b < n_vectors; b++) {
-          const v8 v = is_row[b] * noise / (c[b] * curvature[j] + noise);
-          all += v;
-          by_weight += v * c[b];
-        }
-        of_rows[j] += sum_of(all);
-        of_weights[j] += sum_of(by_weight);
-      }
-    }
-    for (int i = 0; i < n; i++)
-      for (int j = 0; j < i; j++) plain[i * n + j] = plain[j * n + i], weighted[i * n + j] = weighted[j * n + i];
-  }
-}
+ON_ROWS(moments, (int64_t *next, int64_t n_rows, int64_t width, int64_t k, const float *factors, const float *biases,
+                  const float *reference, const float *count, const float *curvature, const float *numbers, float *found),
+        next, n_rows, width, k, factors, biases, reference, count, curvature, numbers, found)

@@ -15,7 +15,15 @@ from sk_torchmf._threads import WORK_OF_A_THREAD
 
 LIBRARY = Path(__file__).with_name("kernels.library")  # where build_kernels.py puts it
 VERSION = 2  # of the functions' parameters, in kernels.c too
-PARAMETERS = {"gradient": (2, 11), "squares": (2, 7), "dots": (2, 5), "steps": (4, 14), "moments": (1, 6)}  # sizes, then arrays
+PARAMETERS = {  # how many sizes each takes after the number of rows, and how many arrays then
+    "gradient": (2, 11),
+    "squares": (2, 7),
+    "dots": (2, 5),
+    "half_step": (4, 13),
+    "steps": (4, 13),
+    "moments": (2, 7),
+}
+WORK_OF_A_ROW = 2**12  # multiplications in what is done with it, about
 WIDTHS = 8, 16, 24, 32, 48, 64, 96, 128  # of the rows that they take
 
 
@@ -148,10 +156,10 @@ def padded(rows):
 
 
 def serve_rows(width, *arrays):
-    """Whether the compiled kernels serve rows of so many numbers and these arrays: float32 on the CPU, without gradients."""
+    """Whether the compiled kernels serve rows of so many numbers with these arrays or None: float32 on the CPU, no gradients."""
     if not 0 < width <= WIDTHS[-1] + 1 or kernels_in_use() != "compiled":
         return False
-    return all(_fit([array], array.shape) for array in arrays)
+    return all(array is None or _fit([array], array.shape) for array in arrays)
 
 
 def call(name, pairs, P, Q, given, results):
@@ -173,7 +181,7 @@ def call(name, pairs, P, Q, given, results):
     _call(name, pairs.shape[0], (P.shape[1] // 8, pairs.n_pairs), [*given, *results], pairs.n_pairs * P.shape[1])
 
 
-def call_on_rows(name, n_rows, sizes, given, results, work):
+def call_on_rows(name, n_rows, sizes, given, results, work=0):
     """Call a kernel for rows, on as many threads as pay and torch may use.
 
     Parameters
@@ -187,10 +195,10 @@ def call_on_rows(name, n_rows, sizes, given, results, work):
         What it takes after these. ``serve_rows`` has said yes to all; how they lie in memory is the caller's business.
     results : sequence of Tensor or None
         Where it writes.
-    work : int
-        Multiplications for a row.
+    work : int, default=0
+        Multiplications, beside some products with matrices for each row.
     """
-    _call(name, n_rows, sizes, [*given, *results], n_rows * work)
+    _call(name, n_rows, sizes, [*given, *results], work + n_rows * WORK_OF_A_ROW)
 
 
 def _call(name, n_rows, sizes, arrays, work):

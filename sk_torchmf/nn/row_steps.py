@@ -11,6 +11,7 @@ from sk_torchmf.nn import kernels
 from sk_torchmf.nn.plan import cut_rows
 
 TILE = 12  # of kernels.c: what the columns of its matrices are filled up to
+LONGEST_STEP = 2.0  # of a row's line search, in Newton steps
 PART = 2048  # of kernels.c: rows whose moments are one sum
 
 
@@ -77,34 +78,64 @@ class Frame(NamedTuple):
         return cls(used[:width], *blocks, kept)
 
 
+class Rows(NamedTuple):
+    """Rows of one side, as kernels take them.
+
+    Attributes
+    ----------
+    factors : Tensor of shape (n, n_factors)
+        Contiguous.
+    biases : Tensor of shape (n,) or None
+        Contiguous; None in a plain model.
+    """
+
+    factors: Tensor
+    biases: Tensor | None = None
+
+    @classmethod
+    def of(cls, rows, n_factors):
+        """Copy rows (n, width), a bias after the factors or none."""
+        biases = rows[:, n_factors].clone() if rows.shape[1] > n_factors else None
+        return cls(rows[:, :n_factors].clone(memory_format=torch.contiguous_format), biases)
+
+    def some(self, some):
+        """Those of a slice, without a copy."""
+        return Rows(self.factors[some], None if self.biases is None else self.biases[some])
+
+    def whole(self):
+        """The rows (n, width), a bias after the factors or none: a copy, or the factors themselves."""
+        return self.factors if self.biases is None else torch.cat([self.factors, self.biases[:, None]], 1)
+
+
 class Steps(NamedTuple):
     """Where rows go in a half-step, and how far.
 
     Attributes
     ----------
-    factors : Tensor of shape (n, n_factors)
-        The Newton steps of their factors; rows go the other way.
-    biases : Tensor of shape (n,) or None
-        Those of their biases; None in a plain model.
+    move : Rows
+        The Newton steps; rows go the other way.
     slope : Tensor of shape (n,)
         Half the derivative of the objective along them.
     bend : Tensor of shape (n,)
         Half the second derivative along them, as far as it comes from the other side's uncertainty and from the prior.
+    turn : Tensor of shape (n,)
+        Half the derivative of the likelihood alone, at certain rows of the other side.
     """
 
-    factors: Tensor
-    biases: Tensor | None
+    move: Rows
     slope: Tensor
     bend: Tensor
+    turn: Tensor
 
 
-def gradients(frame, rows, count, slopes, slope):
+def gradients(frame, factors, count, slopes, slope):
     """Half the gradients of rows' likelihoods along the basis.
 
     Parameters
     ----------
     frame : Frame
-    rows : Tensor of shape (n, width)
+    factors : Tensor of shape (n, n_factors)
+        Of the rows.
     count : Tensor of shape (n, 1)
         Their numbers of ratings.
     slopes : Tensor of shape (n, n_factors)
@@ -120,7 +151,7 @@ def gradients(frame, rows, count, slopes, slope):
     gradient = slopes @ frame.M[:k]
     if slope is not None:
         gradient.addr_(slope, frame.M[k])
-    return gradient.addcmul_(count, torch.addmm(frame.pull, rows[:, :k], frame.to_gradient))
+    return gradient.addcmul_(count, torch.addmm(frame.pull, factors, frame.to_gradient))
 
 
 def newton_steps(frame, rows, prior, count, slopes, slope, noise):
@@ -131,8 +162,9 @@ def newton_steps(frame, rows, prior, count, slopes, slope, noise):
     Parameters
     ----------
     frame : Frame
-    rows, prior : Tensor of shape (n, width)
-        Their means, and the means of their prior.
+    rows : Rows
+    prior : Tensor of shape (n, width)
+        The means of their prior.
     count, slopes, slope
         See ``gradients``.
     noise : float
@@ -142,41 +174,90 @@ def newton_steps(frame, rows, prior, count, slopes, slope, noise):
     -------
     Steps
     """
-    n, k = slopes.shape
-    sums = [slopes] if slope is None else [slopes, slope]
-    factors = rows.new_empty(n, k)
-    if _served(frame.table, rows, prior, count, *sums) and prior.stride(1) == slopes.stride(1) == 1:
-        width, of_rows = rows.shape[1], rows.new_empty(3, n)
-        biases, along, bend = of_rows
-        table, noise = frame.table, torch.tensor([noise])
-        matrices = [table, table[3 * width :], table[4 * width :], table[5 * width :]]
-        sizes = k, width, prior.stride(0), slopes.stride(0)
-        given = [rows, prior, slopes, slope, count, *matrices, noise]
-        kernels.call_on_rows("steps", n, sizes, given, [factors, None if slope is None else biases, along, bend], 5 * width**2)
-        return Steps(factors, None if slope is None else biases, along, bend)
+    (n, k), biased = slopes.shape, slope is not None
+    factors = slopes.new_empty(n, k)
+    if kernels.serve_rows(prior.shape[1], frame.table, *rows, prior, count, slopes, slope) and slopes.stride(1) == 1:
+        biases, *along = slopes.new_empty(4, n)
+        given = [*rows, prior, slopes, slope, count, frame.table, torch.tensor([noise])]
+        found = [factors, biases if biased else None, *along]
+        kernels.call_on_rows("steps", n, [k, *prior.shape[1:], prior.stride(0), slopes.stride(0)], given, found)
+        return Steps(Rows(*found[:2]), *along)
     parts = []
     for some in cut_rows(0, n):
-        own, own_count = rows[some], count[some]
-        gradient = gradients(frame, own, own_count, slopes[some], None if slope is None else slope[some])
-        gradient.addmm_(own - prior[some], frame.N, alpha=noise)
+        own, own_count = rows.some(some), count[some]
+        gradient = gradients(frame, own.factors, own_count, slopes[some], slope[some] if biased else None)
+        gradient.addmm_(own.whole() - prior[some], frame.N, alpha=noise)
         step = gradient / (own_count * frame.L).add_(noise)
         torch.mm(step, frame.M[:k].T, out=factors[some])
         bend = (step * noise).addcmul_(own_count, step @ frame.uncertainty)
-        parts.append([gradient.mul_(step).sum(1), bend.mul_(step).sum(1), *(step @ bias for bias in frame.M[k:])])
-    along, bend, *biases = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
-    return Steps(factors, biases[0] if biases else None, along, bend)
+        turn, biases = (slopes[some] * factors[some]).sum(1), [step @ bias for bias in frame.M[k:]]
+        if biased:
+            turn.addcmul_(slope[some], biases[0])
+        parts.append([gradient.mul_(step).sum(1), bend.mul_(step).sum(1), turn, *biases])
+    along, bend, turn, *biases = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+    return Steps(Rows(factors, *biases), along, bend, turn)
 
 
-def row_moments(rows, reference, count, frame, noise):
+def step_lengths(steps, squares):
+    """The minimum of the objective along steps, (n,); ``squares`` are summed over a row's ratings, of the scores' moves."""
+    return (steps.slope / (squares + steps.bend).clamp_min(1e-30)).clamp_max(LONGEST_STEP)
+
+
+def half_step(frame, pairs, rows, prior, count, other, rating, weight, noise, constant):
+    """Move rows, in place, by all that a half-step of the squared error is, in one call of the compiled kernels.
+
+    That is ``error_sums``, ``newton_steps``, ``square_sums`` and ``step_lengths``, to rounding. What is read of the other side's
+    rows for a row is then in the cache when it is read again, and nothing is kept for a row on the way.
+
+    Parameters
+    ----------
+    frame : Frame
+    pairs : Pairs
+        Of the rows.
+    rows : Rows
+        Those that move.
+    prior : Tensor of shape (n, width)
+    count : Tensor of shape (n, 1)
+    other : Rows
+        The other side's.
+    rating : Tensor of shape (n_pairs,)
+        In the order of the pairs.
+    weight : Tensor of shape (n_pairs,) or None
+    noise : float
+    constant : float
+        What is added to all scores.
+
+    Returns
+    -------
+    Tensor of shape (n,) or None
+        The squares of the errors then, summed over a row's ratings. None where the kernels do not serve these: nothing is done.
+    """
+    (n, k), width = rows.factors.shape, prior.shape[1]
+    served = (
+        k in kernels.WIDTHS
+        and kernels.serve(pairs, *(own.factors for own in (rows, other)), of_pairs=[rating, weight], of_columns=[other.biases])
+        and kernels.serve_rows(width, frame.table, *rows, prior, count)
+        and all(array is None or array.is_contiguous() for array in (*rows, *other, rating, weight))
+    )
+    if not served:
+        return None
+    errors, sizes = rating.new_empty(n), [k // 8, pairs.n_pairs, width, prior.stride(0)]
+    numbers = torch.tensor([noise, constant, LONGEST_STEP])
+    given = [pairs.pointers, pairs.columns, *rows, *other, rating, weight, prior, count, frame.table, numbers]
+    kernels.call_on_rows("half_step", n, sizes, given, [errors], work=2 * k * pairs.n_pairs)
+    return errors
+
+
+def row_moments(frame, rows, reference, count, noise):
     """Sum over rows their products and their posterior variances, without weights and with their numbers of ratings.
 
     Parameters
     ----------
-    rows : Tensor of shape (n, width)
+    frame : Frame
+    rows : Rows
     reference : Tensor of shape (width,)
         What is taken from the rows first: near their mean, so that little is rounded.
     count : Tensor of shape (n, 1)
-    frame : Frame
     noise : float
 
     Returns
@@ -186,16 +267,21 @@ def row_moments(rows, reference, count, frame, noise):
     variance, weighted_variance : Tensor of shape (width,)
         Posterior variances along the basis in units of the prior's.
     """
-    if _served(frame.table, rows, reference, count):
-        n, width = rows.shape
+    (n, k), width = rows.factors.shape, len(reference)
+    if kernels.serve_rows(width, frame.table, *rows, reference, count):
         sizes = [(width + 1) ** 2, (width + 1) ** 2, width, width]
-        found = rows.new_empty(-(-n // PART), sum(sizes))
-        given = [rows, reference, count, frame.table[5 * width :], torch.tensor([noise])]
-        kernels.call_on_rows("moments", n, [width], given, [found], 2 * width**2)
+        found = reference.new_zeros(max(-(-n // PART), 1), sum(sizes))
+        given = [*rows, reference, count, frame.table[5 * width :], torch.tensor([noise])]
+        kernels.call_on_rows("moments", n, [width, k], given, [found])
         square, weighted, *variances = (found[0] if len(found) == 1 else found.sum(0, dtype=torch.float64)).split(sizes)
         return square.view(width + 1, -1), weighted.view(width + 1, -1), *variances
-    Y = F.pad(rows - reference, (0, 1), value=1.0)
+    Y = with_one(rows.whole() - reference)
     return Y.T @ Y, (Y * count).T @ Y, *variance_sums(count, frame.L, noise)
+
+
+def with_one(rows):
+    """Rows (n, width) followed by a one: (n, width + 1)."""
+    return F.pad(rows, (0, 1), value=1.0)
 
 
 def variance_sums(count, L, noise, doubt=None):
@@ -208,8 +294,3 @@ def variance_sums(count, L, noise, doubt=None):
         of_rating = of_row + of_row.square() * doubt
         of_row = of_row + (1 - of_row).square() * doubt
     return [of_row.sum(0).double(), (count.T @ of_rating)[0].double()]
-
-
-def _served(table, rows, *others):
-    """Whether the compiled kernels serve rows; the arrays of one solver go together."""
-    return rows.is_contiguous() and kernels.serve_rows(rows.shape[1], table, rows, *others)

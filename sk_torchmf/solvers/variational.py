@@ -5,24 +5,22 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sk_torchmf.model.factors import Factors
 from sk_torchmf.model.posterior import Posterior
-from sk_torchmf.nn.row_steps import Frame, gradients, newton_steps, row_moments, variance_sums
+from sk_torchmf.nn.row_steps import Frame, Rows, gradients, newton_steps, row_moments, step_lengths, variance_sums, with_one
 from sk_torchmf.solvers.base import Solver
 from sk_torchmf.solvers.design import SEEN, SideFeatures
 from sk_torchmf.solvers.effects import EffectBiases
 from sk_torchmf.solvers.feature_prior import FeaturePrior, floored
-from sk_torchmf.solvers.likelihood import Likelihood, Rows
+from sk_torchmf.solvers.likelihood import Likelihood
 from sk_torchmf.solvers.observed import observed_blocks
 from sk_torchmf.solvers.prior_means import to_array
 
 START_NOISE = 0.5  # of the ratings' variance
 START_BIAS = 0.2  # likewise
 NOISE_FLOOR = 1e-6
-LONGEST_STEP = 2.0  # of a row's line search, in Newton steps
 BLOCK = 2**20  # pairs worked on at once
 ALL = slice(None)
 LEARNED = (  # of a side as a whole
@@ -48,12 +46,8 @@ class Side:
     ----------
     prior : FeaturePrior
         Of the rows. Its design knows how sums over the rows go.
-    rows : Tensor of shape (n_rows, width)
+    rows : Rows
         Posterior means.
-    n_factors : int
-        How many of a row's numbers are factors.
-    parts : Rows
-        The rows, as the kernels take them.
     count : Tensor of shape (n_rows, 1)
         c, the weighted number of ratings; for other losses than the squared error the summed curvature, relative to its.
     mean_covariance, mean_covariance_over_ratings : Tensor of shape (width, width), float64, on the CPU
@@ -74,27 +68,25 @@ class Side:
     """
 
     prior: FeaturePrior
-    rows: Tensor
-    n_factors: int
+    rows: Rows
     count: Tensor
     mean_covariance: Tensor
     mean_covariance_over_ratings: Tensor
     basis: Tensor
     curvature: Tensor
-    parts: Rows = field(init=False)
     total_count: float = field(init=False)
     moment: Tensor = field(init=False)
     reference: Tensor = field(init=False)
     square: Tensor = field(init=False)
 
     def __post_init__(self):
-        self.split()
         self.recount()
         self.measure()
 
-    def split(self):
-        """Bring ``parts`` up to date with the rows."""
-        self.parts = Rows.of(self.rows, self.n_factors)
+    @property
+    def n_factors(self):
+        """How many of a row's numbers are factors."""
+        return self.rows.factors.shape[1]
 
     def total(self, function):
         """Sum over the rows, see ``Design.total``."""
@@ -114,11 +106,12 @@ class Side:
         doubt = None if frame is None else self.prior.doubt()
 
         def sums(some):
-            rows, count = self.rows[some], self.count[some]
+            own, count = self.rows.some(some), self.count[some]
             if frame is not None and not with_features:
-                return row_moments(rows, self.reference, count, frame, noise)
-            Y = F.pad(rows - self.reference, (0, 1), value=1.0)  # (n, width + 1)
-            D = F.pad(rows - self.prior.rows[some], (0, 1), value=1.0) if with_features else Y
+                return row_moments(frame, own, self.reference, count, noise)
+            rows = own.whole()
+            Y = with_one(rows - self.reference)  # (n, width + 1)
+            D = with_one(rows - self.prior.rows[some]) if with_features else Y
             found = [D.T @ D, (Y * count).T @ Y]
             if frame is not None:
                 found += variance_sums(count, frame.L, noise, doubt[some])
@@ -136,7 +129,7 @@ class Side:
         T = self.square[:-1, :-1] + self.mean_covariance
         if not self.prior.design.groups:  # about their mean
             T.addr_(self.square[-1, :-1], self.square[-1, :-1], alpha=-1.0)
-        return floored(T, self.rows.dtype)
+        return floored(T, self.count.dtype)
 
     def centre(self):
         """Where rows have no features, their prior mean is their mean."""
@@ -145,24 +138,22 @@ class Side:
 
     def improve_prior(self, frame, slopes, slope, noise):
         """Improve the prior means of rows that have features, by what their ratings say of all rows."""
-        gradient = gradients(frame, self.rows, self.count, slopes, slope)
+        gradient = gradients(frame, self.rows.factors, self.count, slopes, slope)
         h = self.count * frame.L
         scale = h + noise
-        deviation = (self.rows - self.prior.rows) @ frame.N
+        deviation = (self.rows.whole() - self.prior.rows) @ frame.N
         self.prior.improve(self.basis, frame.exact_N, torch.addcmul(-gradient, h, deviation).div_(scale), h / scale)
 
-    def step(self, frame, slopes, slope, noise, some=ALL):
-        """Find the Newton steps of a slice of the rows, by default of all, by what their ratings say of them: ``Steps``."""
-        return newton_steps(frame, self.rows[some], self.prior.rows[some], self.count[some], slopes, slope, noise)
+    def some(self, some):
+        """A slice of the rows, their prior means and their counts."""
+        return self.rows.some(some), self.prior.rows[some], self.count[some]
 
-    def move(self, rows, length, steps):
+    def move(self, some, length, move):
         """Move a slice of the rows, in place."""
-        own, k = self.parts.some(rows), self.n_factors
-        own.factors.addcmul_(length[:, None], steps.factors, value=-1.0)
-        self.rows[rows, :k] = own.factors
-        if own.biases is not None:
-            own.biases.addcmul_(length, steps.biases, value=-1.0)
-            self.rows[rows, k] = own.biases
+        rows = self.rows.some(some)
+        rows.factors.addcmul_(length[:, None], move.factors, value=-1.0)
+        if rows.biases is not None:
+            rows.biases.addcmul_(length, move.biases, value=-1.0)
 
     def _basis(self, T, S):
         """What ``diagonalise`` returns; where other processes have rows of the side, the same for all."""
@@ -175,9 +166,9 @@ class Side:
         posterior = Posterior(self.basis.numpy(), self.curvature.numpy(), noise, count)
         if not self.prior.design.groups:
             return posterior, None
-        prior, T, N = self.prior, self.covariance(), torch.linalg.inv(self.basis).T
-        pull = (self.rows - prior.rows) @ torch.linalg.inv(T).to(self.rows)
-        information = self.count * (self.rows @ S.to(self.rows)) + noise * pull
+        prior, T, N, rows = self.prior, self.covariance(), torch.linalg.inv(self.basis).T, self.rows.whole()
+        pull = (rows - prior.rows) @ torch.linalg.inv(T).to(rows)
+        information = self.count * (rows @ S.to(rows)) + noise * pull
         cold, spread = prior.without({SEEN}, information, self.count, noise, T, partial(self._basis, S=S))
         unknown = (N * ((T + prior.covariance_of_means()) @ N)).sum(0) - 1  # of a row of which nothing is known
         doubt = np.concatenate([to_array(prior.doubt()), [to_array(unknown)]]).astype(np.float32)
@@ -189,7 +180,7 @@ def _frame(own, other, n_factors, plan):
     own.centre()
     M, N, L = plan.agreed(*diagonalise(own.covariance(), _curvature(other, n_factors)))
     own.basis, own.curvature = M, L
-    return Frame.of(M, N, L, other.mean_covariance_over_ratings[:n_factors], own.rows)
+    return Frame.of(M, N, L, other.mean_covariance_over_ratings[:n_factors], own.count)
 
 
 def _curvature(other, n_factors):
@@ -208,11 +199,6 @@ def diagonalise(T, S):
     R = torch.linalg.cholesky(T)
     L, W = torch.linalg.eigh(R.T @ S @ R)
     return R @ W, torch.linalg.solve_triangular(R.T, W, upper=True), L.clamp_min(0)
-
-
-def _lengths(steps, squares):
-    """The minimum of the objective along steps, (n,); ``squares`` are summed over a row's ratings, of the scores' moves."""
-    return (steps.slope / (squares + steps.bend).clamp_min(1e-30)).clamp_max(LONGEST_STEP)
 
 
 class Variational(Solver):
@@ -276,6 +262,12 @@ class Variational(Solver):
         if self.likelihood.is_squared_error and not isinstance(self.blocks, list):
             self.curved = self.blocks.without_values()  # how it bends no rating says
         self.sides = self._start(weight)
+        self.items_at_once = (
+            self.likelihood.is_squared_error
+            and isinstance(self.blocks, list)
+            and len(self.blocks) == plan.processes.size == 1
+            and not self.sides[1].prior.design.groups
+        )
         self.noise = START_NOISE if loss.standardised else 0.5
 
     def _start(self, weight):
@@ -298,12 +290,12 @@ class Variational(Solver):
             guess[k if self.biased else int(across.abs().argmax())] = START_BIAS
             prior, nothing = FeaturePrior(design, means[at], torch.diag(guess)), torch.zeros_like(torch.diag(guess))
             count = counts[at].to(factors[at].dtype)[:, None]
-            sides.append(Side(prior, rows[at].clone(), k, count, torch.diag(guess), nothing, nothing, guess))
+            sides.append(Side(prior, Rows.of(rows[at], k), count, torch.diag(guess), nothing, nothing, guess))
         return sides
 
     def step(self):
         users, items = self.sides
-        loss = dispersion = self._move_items(*self._move_users())
+        loss = dispersion = self._move_items(self._move_users())
         unknown = _score_variance(users, items, self.n_factors)
         for number, effect in enumerate(self.effects):
             scores = (self._scores(rows, by_user) for rows, by_user, _ in self.blocks)
@@ -333,16 +325,20 @@ class Variational(Solver):
             of_all = [None if parts[0] is None else torch.cat(parts) for parts in zip(*blocks, strict=True)]
             own.improve_prior(frame, *of_all, noise)
         for rows, by_user, by_item in self.blocks:
+            moved = None
             if of_all is None:
-                *sums, bend = self._user_sums(rows, by_user)
-            else:
-                sums = [None if part is None else part[rows] for part in of_all]
-                bend = likelihood.bend(by_user, own.parts.some(rows), other.parts)
-            steps = own.step(frame, *sums, noise, rows)
-            length = _lengths(steps, likelihood.squares(by_user, other.parts, steps, bend))
-            own.move(rows, length, steps)
-            plan.add(*likelihood.sums(by_item, other.parts, own.parts.some(rows))[:3])
-        of_items = plan.total()
+                moved = likelihood.half_step(frame, by_user, *own.some(rows), other.rows, noise)
+            if moved is None:
+                if of_all is None:
+                    *sums, bend = self._user_sums(rows, by_user)
+                else:
+                    sums = [None if part is None else part[rows] for part in of_all]
+                    bend = likelihood.bend(by_user, own.rows.some(rows), other.rows)
+                steps = newton_steps(frame, *own.some(rows), *sums, noise)
+                own.move(rows, step_lengths(steps, likelihood.squares(by_user, other.rows, steps.move, bend)), steps.move)
+            if not self.items_at_once:
+                plan.add(*likelihood.sums(by_item, other.rows, own.rows.some(rows))[:3])
+        of_items = None if self.items_at_once else plan.total()
         if not likelihood.is_squared_error:
             own.recount()
         own.measure(frame, noise)
@@ -351,37 +347,45 @@ class Variational(Solver):
     def _user_sums(self, rows, observed):
         """The slopes and ``Likelihood.bend`` of a block's users, see ``Likelihood.sums``; brings their counts up to date."""
         own, other = self.sides
-        slopes, slope, last, bend = self.likelihood.sums(observed, own.parts.some(rows), other.parts)
+        slopes, slope, last, bend = self.likelihood.sums(observed, own.rows.some(rows), other.rows)
         if not self.likelihood.is_squared_error:
             own.count[rows] = last[:, None]
         return slopes, slope if self.biased else None, bend
 
-    def _move_items(self, slopes, slope, last):
-        """Improve the items' prior and their rows by the ``Likelihood.sums`` of them; return the squared error then, summed."""
+    def _move_items(self, of_items):
+        """Improve the items' prior and their rows by the ``Likelihood.sums`` of them; return the squared error then, summed.
+
+        None where all of their ratings are in one block: they are then asked here.
+        """
         plan, likelihood, noise, (other, own) = self.plan, self.likelihood, self.noise, self.sides
         frame = _frame(own, other, self.n_factors, plan)
+        if of_items is None:
+            ((_, _, by_item),) = self.blocks
+            errors = likelihood.half_step(frame, by_item, *own.some(ALL), other.rows, noise)
+            if errors is not None:
+                own.measure(frame, noise)
+                return float(errors.sum(dtype=torch.float64))
+            of_items = likelihood.sums(by_item, own.rows, other.rows)[:3]
+        slopes, slope, last = of_items
         if not likelihood.is_squared_error:
             own.count[:] = last[:, None]
             own.recount()
         sums = slopes, slope if self.biased else None
         if own.prior.design.groups:
             own.improve_prior(frame, *sums, noise)
-        steps = own.step(frame, *sums, noise)
+        steps = newton_steps(frame, *own.some(ALL), *sums, noise)
         for rows, _, by_item in self.curved:
-            bend = likelihood.bend(by_item, own.parts, other.parts.some(rows))
-            plan.add(likelihood.squares(by_item, other.parts.some(rows), steps, bend))
+            bend = likelihood.bend(by_item, own.rows, other.rows.some(rows))
+            plan.add(likelihood.squares(by_item, other.rows.some(rows), steps.move, bend))
         (squares,) = plan.total()
-        length = _lengths(steps, squares)
-        own.move(ALL, length, steps)
+        length = step_lengths(steps, squares)
+        own.move(ALL, length, steps.move)
         own.measure(frame, noise)
-        turn = (slopes * steps.factors).sum(1)
-        if self.biased:
-            turn.addcmul_(slope, steps.biases)
-        return float((last.double() + length * (length * squares - 2 * turn)).sum())
+        return float((last.double() + length * (length * squares - 2 * steps.turn)).sum())
 
     def _scores(self, rows, by_user):
         """A block's users, what was observed of them, and the scores there."""
-        return rows, by_user, self.likelihood.scores(by_user, self.sides[0].parts.some(rows), self.sides[1].parts)
+        return rows, by_user, self.likelihood.scores(by_user, self.sides[0].rows.some(rows), self.sides[1].rows)
 
     def _losses(self):
         """The losses of all pairs, and what they say of the noise, summed."""
@@ -393,9 +397,9 @@ class Variational(Solver):
         k = self.n_factors
         with torch.no_grad():
             for side, name in zip(self.sides, ("user", "item"), strict=True):
-                getattr(self.module, f"{name}_factors").copy_(side.rows[:, :k])
+                getattr(self.module, f"{name}_factors").copy_(side.rows.factors)
                 if self.biased:
-                    getattr(self.module, f"{name}_biases").copy_(side.rows[:, k])
+                    getattr(self.module, f"{name}_biases").copy_(side.rows.biases)
         users, items = self.sides
         learned = [side.learned(_curvature(other, k), self.noise) for side, other in ((users, items), (items, users))]
         posteriors = [posterior for posterior, _ in learned]
@@ -414,7 +418,7 @@ class Variational(Solver):
     def state(self):
         state = {"rest": {"noise": self.noise, "effects": [effect.state() for effect in self.effects]}}
         for role, side in zip(("user", "item"), self.sides, strict=True):
-            state[role] = {"rows": side.rows, "count": side.count}
+            state[role] = {"rows": side.rows.whole(), "count": side.count}
             if side.prior.design.groups:  # which its coefficients give to rounding, and not to the last bit
                 state[role]["prior_means"] = side.prior.rows
             state["rest"] |= {f"{role}_{name}": getattr(side, name) for name in LEARNED}
@@ -427,13 +431,14 @@ class Variational(Solver):
     def restore(self, state):
         rest = state["rest"]
         for role, side in zip(("user", "item"), self.sides, strict=True):
-            known = {name: state[role][name] for name in ("rows", "count")} | {name: rest[f"{role}_{name}"] for name in LEARNED}
+            side.rows = Rows.of(state[role]["rows"].to(side.count), self.n_factors)
+            known = {"count": state[role]["count"]} | {name: rest[f"{role}_{name}"] for name in LEARNED}
             for name, value in known.items():
                 setattr(side, name, value.to(getattr(side, name), copy=True))  # not in place: at the start two names are one tensor
             side.prior.restore(rest[f"{role}_prior"])
             if side.prior.design.groups:
-                side.prior.rows = state[role]["prior_means"].to(side.rows, copy=True)
-            side.split()
+                side.prior.rows = state[role]["prior_means"].to(side.count, copy=True)
+            side.recount()
         for effect, own in zip(self.effects, rest["effects"], strict=True):
             effect.restore(own)
         if self.cuts is not None:
@@ -449,7 +454,7 @@ class Variational(Solver):
 
 def _user_prior(users, items, noise, n_factors):
     """The prior of a new user without known features: the learned Gaussian, and for each rating the doubt about the item's row."""
-    width = users.rows.shape[1]
+    width = len(users.basis)
     precision, shift = np.zeros((3, width, width)), np.zeros((3, width))
     users.centre()
     precision[0] = noise * torch.linalg.inv(users.covariance()).numpy()
