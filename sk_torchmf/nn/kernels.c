@@ -266,8 +266,8 @@ ON_ROWS(half_step, (int64_t *next, int64_t n_rows, int64_t n_vectors, int64_t n_
         count, table, numbers, errors)
 
 /* Moments of rows, a part of PART rows after another, each of which has its own sums in `found`: the products of the rows less
-   `reference`, a one after them, (width + 1)^2; the same with the weights `count`; and the variances noise / (count curvature + noise)
-   summed over rows and over weights, (width) each. */
+   `reference`, a one after them, with themselves, (width + 1, width + 1 filled up to a tile); the same with the weights `count`; and
+   the variances noise / (count curvature + noise) summed over rows and over weights, (width) each. */
 ON_ROWS(moments, (int64_t *next, int64_t n_rows, int64_t width, int64_t k, const float *factors, const float *biases,
                   const float *reference, const float *count, const float *curvature, const float *numbers, float *found),
         next, n_rows, width, k, factors, biases, reference, count, curvature, numbers, found)

@@ -45,9 +45,16 @@ INLINE void OF_LANES(put)(V lanes, int n_rows, float *numbers) {
   for (int i = 0; i < n_rows; i++) numbers[i] = lanes[i];
 }
 
-INLINE float OF_LANES(total)(V lanes) {
+/* The sums over lanes of a vector, and of four. */
+INLINE v8 OF_LANES(folded)(V lanes) {
   const v8 *parts = (const v8 *)&lanes;
-  return LANES == 8 ? sum_of(parts[0]) : sum_of(parts[0] + parts[LANES / 8 - 1]);
+  return LANES == 8 ? parts[0] : parts[0] + parts[LANES / 8 - 1];
+}
+
+INLINE float OF_LANES(total)(V lanes) { return sum_of(OF_LANES(folded)(lanes)); }
+
+INLINE v4 OF_LANES(totals)(V a, V b, V c, V d) {
+  return sums_of(OF_LANES(folded)(a), OF_LANES(folded)(b), OF_LANES(folded)(c), OF_LANES(folded)(d));
 }
 
 /* A tile of the products of n vectors with the rows of a matrix. */
@@ -167,9 +174,9 @@ INLINE void OF_LANES(moments)(int64_t *next, int64_t n_rows, int64_t width, int6
   const float noise = numbers[0];
   V Y[TOGETHER * WIDEST] ALIGNED, c[TOGETHER], is_row[TOGETHER];
   CLAIMED(PART)
-    float *plain = found + first / PART * 2 * (n * n + w), *weighted = plain + n * n, *of_rows = weighted + n * n;
+    float *plain = found + first / PART * 2 * (n * filled + w), *weighted = plain + n * filled, *of_rows = weighted + n * filled;
     float *of_weights = of_rows + w;
-    for (int i = 0; i < 2 * (n * n + w); i++) plain[i] = 0;
+    for (int i = 0; i < 2 * (n * filled + w); i++) plain[i] = 0;
     for (int at = 0; at < n_here; at += TOGETHER * LANES) {
       const int n_left = n_here - at < TOGETHER * LANES ? n_here - at : TOGETHER * LANES;
       const int n_vectors = (n_left + LANES - 1) / LANES;
@@ -196,10 +203,11 @@ INLINE void OF_LANES(moments)(int64_t *next, int64_t n_rows, int64_t width, int6
               q[t] += cx * y[j + t];
             }
           }
-          for (int t = 0; t < MOMENTS && j + t < n; t++) {
-            plain[i * n + j + t] += OF_LANES(total)(p[t]);
-            weighted[i * n + j + t] += OF_LANES(total)(q[t]);
-          }
+          float *one = plain + i * filled + j, *other = weighted + i * filled + j;
+          *(v4 *)one += OF_LANES(totals)(p[0], p[1], p[2], p[3]);
+          *(v4 *)other += OF_LANES(totals)(q[0], q[1], q[2], q[3]);
+          const v4 rest = OF_LANES(totals)(p[4], p[5], q[4], q[5]);
+          one[4] += rest[0], one[5] += rest[1], other[4] += rest[2], other[5] += rest[3];
         }
       }
       for (int j = 0; j < w; j++) {
@@ -214,7 +222,7 @@ INLINE void OF_LANES(moments)(int64_t *next, int64_t n_rows, int64_t width, int6
       }
     }
     for (int i = 0; i < n; i++)
-      for (int j = 0; j < i; j++) plain[i * n + j] = plain[j * n + i], weighted[i * n + j] = weighted[j * n + i];
+      for (int j = 0; j < i; j++) plain[i * filled + j] = plain[j * filled + i], weighted[i * filled + j] = weighted[j * filled + i];
   }
 }
 

@@ -12,6 +12,7 @@ from sk_torchmf.nn.plan import cut_rows
 
 TILE = 12  # of kernels.c: what the columns of its matrices are filled up to
 LONGEST_STEP = 2.0  # of a row's line search, in Newton steps
+MOMENTS = 6  # of kernels.c: what the columns of its moments are filled up to
 PART = 2048  # of kernels.c: rows whose moments are one sum
 
 
@@ -59,23 +60,22 @@ class Frame(NamedTuple):
             Of the dtype and on the device that is wanted.
         """
         k, width = uncertainty.shape
-        own_factors = M.numpy()[:k]
-        to_gradient = uncertainty.numpy()[:, :k] @ own_factors
+        own_factors, covariance = M.numpy()[:k], uncertainty.numpy()
+        to_gradient = covariance[:, :k] @ own_factors
         square = own_factors.T @ to_gradient
         table = np.zeros((5 * width + 1, -(-width // TILE) * TILE), dtype=str(like.dtype).removeprefix("torch."))
         used = table[:, :width]
         used[:width], used[width : width + k] = M, to_gradient
-        pull = uncertainty.numpy()[:, k:].sum(1) @ own_factors  # with the covariance of q with b_i
-        if width > k:
-            used[width + k] = pull
+        if width > k:  # with the covariance of q with b_i
+            used[width + k] = covariance[:, k] @ own_factors
         used[2 * width : 3 * width], used[3 * width : 4 * width], used[4 * width : 5 * width] = N, np.triu(2 * square), M.T
         used[3 * width + np.arange(width), np.arange(width)] /= 2
         used[5 * width] = L
         kept = torch.from_numpy(table).to(like.device)
-        used = kept[:, :width]
-        pull = used[width + k] if width > k else used.new_zeros(width)
-        blocks = used[2 * width : 3 * width], N, used[5 * width], pull, used[width : width + k], used[3 * width : 4 * width]
-        return cls(used[:width], *blocks, kept)
+        views = kept[:, :width]
+        pull = views[width + k] if width > k else views.new_zeros(width)
+        to_gradient, upper, curvature = views[width : width + k], views[3 * width : 4 * width], views[5 * width]
+        return cls(views[:width], views[2 * width : 3 * width], N, curvature, pull, to_gradient, upper, kept)
 
 
 class Rows(NamedTuple):
@@ -102,9 +102,34 @@ class Rows(NamedTuple):
         """Those of a slice, without a copy."""
         return Rows(self.factors[some], None if self.biases is None else self.biases[some])
 
+    def copy(self):
+        """A copy."""
+        return Rows(self.factors.clone(memory_format=torch.contiguous_format), None if self.biases is None else self.biases.clone())
+
+    def sum(self):
+        """The sum of the rows, (width,)."""
+        return torch.cat([part.sum(0).view(-1) for part in self if part is not None])
+
     def whole(self):
         """The rows (n, width), a bias after the factors or none: a copy, or the factors themselves."""
         return self.factors if self.biases is None else torch.cat([self.factors, self.biases[:, None]], 1)
+
+
+class Informed(NamedTuple):
+    """Rows of one side with what is known of them beside their ratings.
+
+    Attributes
+    ----------
+    rows : Rows
+    prior : Tensor of shape (n, width)
+        The means of their prior.
+    counts : Tensor of shape (n, 1)
+        Their numbers of ratings.
+    """
+
+    rows: Rows
+    prior: Tensor
+    counts: Tensor
 
 
 class Steps(NamedTuple):
@@ -154,7 +179,7 @@ def gradients(frame, factors, count, slopes, slope):
     return gradient.addcmul_(count, torch.addmm(frame.pull, factors, frame.to_gradient))
 
 
-def newton_steps(frame, rows, prior, count, slopes, slope, noise):
+def newton_steps(frame, own, slopes, slope, noise):
     r"""Find the Newton steps of rows.
 
     With the gradient g along the basis, that of the prior included, a step is :math:`g / (c L + s^2)`.
@@ -162,10 +187,9 @@ def newton_steps(frame, rows, prior, count, slopes, slope, noise):
     Parameters
     ----------
     frame : Frame
-    rows : Rows
-    prior : Tensor of shape (n, width)
-        The means of their prior.
-    count, slopes, slope
+    own : Informed
+        The rows.
+    slopes, slope
         See ``gradients``.
     noise : float
         :math:`s^2`.
@@ -174,7 +198,7 @@ def newton_steps(frame, rows, prior, count, slopes, slope, noise):
     -------
     Steps
     """
-    (n, k), biased = slopes.shape, slope is not None
+    (rows, prior, count), (n, k), biased = own, slopes.shape, slope is not None
     factors = slopes.new_empty(n, k)
     if kernels.serve_rows(prior.shape[1], frame.table, *rows, prior, count, slopes, slope) and slopes.stride(1) == 1:
         biases, *along = slopes.new_empty(4, n)
@@ -184,9 +208,9 @@ def newton_steps(frame, rows, prior, count, slopes, slope, noise):
         return Steps(Rows(*found[:2]), *along)
     parts = []
     for some in cut_rows(0, n):
-        own, own_count = rows.some(some), count[some]
-        gradient = gradients(frame, own.factors, own_count, slopes[some], slope[some] if biased else None)
-        gradient.addmm_(own.whole() - prior[some], frame.N, alpha=noise)
+        part, own_count = rows.some(some), count[some]
+        gradient = gradients(frame, part.factors, own_count, slopes[some], slope[some] if biased else None)
+        gradient.addmm_(part.whole() - prior[some], frame.N, alpha=noise)
         step = gradient / (own_count * frame.L).add_(noise)
         torch.mm(step, frame.M[:k].T, out=factors[some])
         bend = (step * noise).addcmul_(own_count, step @ frame.uncertainty)
@@ -203,7 +227,7 @@ def step_lengths(steps, squares):
     return (steps.slope / (squares + steps.bend).clamp_min(1e-30)).clamp_max(LONGEST_STEP)
 
 
-def half_step(frame, pairs, rows, prior, count, other, rating, weight, noise, constant):
+def half_step(frame, pairs, own, other, rating, weight, noise, constant):
     """Move rows, in place, by all that a half-step of the squared error is, in one call of the compiled kernels.
 
     That is ``error_sums``, ``newton_steps``, ``square_sums`` and ``step_lengths``, to rounding. What is read of the other side's
@@ -214,10 +238,8 @@ def half_step(frame, pairs, rows, prior, count, other, rating, weight, noise, co
     frame : Frame
     pairs : Pairs
         Of the rows.
-    rows : Rows
-        Those that move.
-    prior : Tensor of shape (n, width)
-    count : Tensor of shape (n, 1)
+    own : Informed
+        The rows.
     other : Rows
         The other side's.
     rating : Tensor of shape (n_pairs,)
@@ -232,10 +254,11 @@ def half_step(frame, pairs, rows, prior, count, other, rating, weight, noise, co
     Tensor of shape (n,) or None
         The squares of the errors then, summed over a row's ratings. None where the kernels do not serve these: nothing is done.
     """
+    rows, prior, count = own
     (n, k), width = rows.factors.shape, prior.shape[1]
     served = (
         k in kernels.WIDTHS
-        and kernels.serve(pairs, *(own.factors for own in (rows, other)), of_pairs=[rating, weight], of_columns=[other.biases])
+        and kernels.serve(pairs, rows.factors, other.factors, of_pairs=[rating, weight], of_columns=[other.biases])
         and kernels.serve_rows(width, frame.table, *rows, prior, count)
         and all(array is None or array.is_contiguous() for array in (*rows, *other, rating, weight))
     )
@@ -248,17 +271,18 @@ def half_step(frame, pairs, rows, prior, count, other, rating, weight, noise, co
     return errors
 
 
-def row_moments(frame, rows, reference, count, noise):
+def row_moments(rows, reference, count, frame=None, noise=1.0):
     """Sum over rows their products and their posterior variances, without weights and with their numbers of ratings.
 
     Parameters
     ----------
-    frame : Frame
     rows : Rows
     reference : Tensor of shape (width,)
         What is taken from the rows first: near their mean, so that little is rounded.
     count : Tensor of shape (n, 1)
-    noise : float
+    frame : Frame, optional
+        Without one the variances are left out.
+    noise : float, default=1.0
 
     Returns
     -------
@@ -268,15 +292,23 @@ def row_moments(frame, rows, reference, count, noise):
         Posterior variances along the basis in units of the prior's.
     """
     (n, k), width = rows.factors.shape, len(reference)
-    if kernels.serve_rows(width, frame.table, *rows, reference, count):
-        sizes = [(width + 1) ** 2, (width + 1) ** 2, width, width]
+    if kernels.serve_rows(width, *rows, reference, count):
+        filled = -(-(width + 1) // MOMENTS) * MOMENTS
+        sizes = [(width + 1) * filled] * 2 + [width] * 2
         found = reference.new_zeros(max(-(-n // PART), 1), sum(sizes))
-        given = [*rows, reference, count, frame.table[5 * width :], torch.tensor([noise])]
+        curvature = torch.zeros_like(reference) if frame is None else frame.L
+        given = [*rows, reference, count, curvature, torch.tensor([noise])]
         kernels.call_on_rows("moments", n, [width, k], given, [found])
         square, weighted, *variances = (found[0] if len(found) == 1 else found.sum(0, dtype=torch.float64)).split(sizes)
-        return square.view(width + 1, -1), weighted.view(width + 1, -1), *variances
-    Y = with_one(rows.whole() - reference)
-    return Y.T @ Y, (Y * count).T @ Y, *variance_sums(count, frame.L, noise)
+        moments = [part.view(-1, filled)[:, : width + 1] for part in (square, weighted)]
+        return moments if frame is None else [*moments, *variances]
+    sums = []
+    for some in cut_rows(0, n):
+        own, own_count = rows.some(some), count[some]
+        Y = with_one(own.whole() - reference)
+        of_rows = [] if frame is None else variance_sums(own_count, frame.L, noise)
+        sums.append([Y.T @ Y, (Y * own_count).T @ Y, *of_rows])
+    return sums[0] if len(sums) == 1 else [sum(parts) for parts in zip(*sums, strict=True)]
 
 
 def with_one(rows):

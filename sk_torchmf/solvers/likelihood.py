@@ -119,13 +119,13 @@ class Likelihood:
         """
         return square_sums(observed.pairs, move.factors, other.factors, bend, move.biases)
 
-    def half_step(self, frame, observed, own, prior, count, other, noise):
+    def half_step(self, frame, observed, own, other, noise):
         """Move rows at once, where that can be: see ``row_steps.half_step``. None for other losses than the squared error."""
         if not self.is_squared_error:
             return None
         target = self._target(observed)
-        constant = 0.0 if own.biases is None else self.constant
-        return half_step(frame, observed.pairs, own, prior, count, other, target, observed.weight, noise, constant)
+        constant = 0.0 if other.biases is None else self.constant
+        return half_step(frame, observed.pairs, own, other, target, observed.weight, noise, constant)
 
     def losses(self, observed, score, noise):
         """The weighted losses of the pairs, summed, and what they say of the noise, summed: two numbers."""

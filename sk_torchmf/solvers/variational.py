@@ -9,7 +9,17 @@ from torch import Tensor
 
 from sk_torchmf.model.factors import Factors
 from sk_torchmf.model.posterior import Posterior
-from sk_torchmf.nn.row_steps import Frame, Rows, gradients, newton_steps, row_moments, step_lengths, variance_sums, with_one
+from sk_torchmf.nn.row_steps import (
+    Frame,
+    Informed,
+    Rows,
+    gradients,
+    newton_steps,
+    row_moments,
+    step_lengths,
+    variance_sums,
+    with_one,
+)
 from sk_torchmf.solvers.base import Solver
 from sk_torchmf.solvers.design import SEEN, SideFeatures
 from sk_torchmf.solvers.effects import EffectBiases
@@ -96,25 +106,23 @@ class Side:
         """Bring ``total_count`` up to date with the counts."""
         (self.total_count,) = self.total(lambda some: [float(self.count[some].sum())])
 
-    def measure(self, frame=None, noise=None):
+    def measure(self, frame=None, noise=1.0):
         """Bring up to date what depends on all rows: ``moment`` and ``square`` and, after a half-step, the posterior covariances.
 
         The rows are looked at once, and as differences: what float32 rounds is then small.
         """
         self.reference = self.prior.coefficients[0].clone()
-        with_features = bool(self.prior.design.groups)
         doubt = None if frame is None else self.prior.doubt()
 
         def sums(some):
             own, count = self.rows.some(some), self.count[some]
-            if frame is not None and not with_features:
-                return row_moments(frame, own, self.reference, count, noise)
+            if not self.prior.design.groups:
+                return row_moments(own, self.reference, count, frame, noise)
             rows = own.whole()
-            Y = with_one(rows - self.reference)  # (n, width + 1)
-            D = with_one(rows - self.prior.rows[some]) if with_features else Y
+            Y, D = with_one(rows - self.reference), with_one(rows - self.prior.rows[some])  # (n, width + 1)
             found = [D.T @ D, (Y * count).T @ Y]
             if frame is not None:
-                found += variance_sums(count, frame.L, noise, doubt[some])
+                found += variance_sums(count, frame.L, noise, None if doubt is None else doubt[some])
             return found
 
         square, moment, *uncertainty = (part.double().cpu() for part in self.total(sums))
@@ -145,8 +153,8 @@ class Side:
         self.prior.improve(self.basis, frame.exact_N, torch.addcmul(-gradient, h, deviation).div_(scale), h / scale)
 
     def some(self, some):
-        """A slice of the rows, their prior means and their counts."""
-        return self.rows.some(some), self.prior.rows[some], self.count[some]
+        """A slice of the rows with what is known of them."""
+        return Informed(self.rows.some(some), self.prior.rows[some], self.count[some])
 
     def move(self, some, length, move):
         """Move a slice of the rows, in place."""
@@ -277,12 +285,10 @@ class Variational(Solver):
         (self.total_weight,) = plan.total_over_users(lambda some: [float(counts[0][some].sum())])
         informed = min(1.0, self.total_weight / (k * (plan.n_users + plan.n_items)))
         factors = [getattr(self.module, f"{role}_factors").detach() for role in ("user", "item")]
-        rows = factors
-        if self.biased:
-            biases = (getattr(self.module, f"{role}_biases").detach() for role in ("user", "item"))
-            rows = [torch.cat([own, bias[:, None]], 1) for own, bias in zip(factors, biases, strict=True)]
-        (of_users,) = plan.total_over_users(lambda some: [rows[0][some].sum(0)])
-        means = of_users / plan.n_users, rows[1].mean(0)
+        biases = [getattr(self.module, f"{role}_biases").detach() if self.biased else None for role in ("user", "item")]
+        users, items = rows = [Rows(*own) for own in zip(factors, biases, strict=True)]
+        (of_users,) = plan.total_over_users(lambda some: [users.some(some).sum()])
+        means = of_users / plan.n_users, items.sum() / len(items.factors)
         sides = []
         for at, design in enumerate(self.features.designs(plan, factors[0])):
             guess = torch.full((k + self.biased,), informed / k**0.5, dtype=torch.float64, device="cpu")
@@ -290,7 +296,7 @@ class Variational(Solver):
             guess[k if self.biased else int(across.abs().argmax())] = START_BIAS
             prior, nothing = FeaturePrior(design, means[at], torch.diag(guess)), torch.zeros_like(torch.diag(guess))
             count = counts[at].to(factors[at].dtype)[:, None]
-            sides.append(Side(prior, Rows.of(rows[at], k), count, torch.diag(guess), nothing, nothing, guess))
+            sides.append(Side(prior, rows[at].copy(), count, torch.diag(guess), nothing, nothing, guess))
         return sides
 
     def step(self):
@@ -327,14 +333,14 @@ class Variational(Solver):
         for rows, by_user, by_item in self.blocks:
             moved = None
             if of_all is None:
-                moved = likelihood.half_step(frame, by_user, *own.some(rows), other.rows, noise)
+                moved = likelihood.half_step(frame, by_user, own.some(rows), other.rows, noise)
             if moved is None:
                 if of_all is None:
-                    *sums, bend = self._user_sums(rows, by_user)
+                    slopes, slope, bend = self._user_sums(rows, by_user)
                 else:
-                    sums = [None if part is None else part[rows] for part in of_all]
+                    slopes, slope = (None if part is None else part[rows] for part in of_all)
                     bend = likelihood.bend(by_user, own.rows.some(rows), other.rows)
-                steps = newton_steps(frame, *own.some(rows), *sums, noise)
+                steps = newton_steps(frame, own.some(rows), slopes, slope, noise)
                 own.move(rows, step_lengths(steps, likelihood.squares(by_user, other.rows, steps.move, bend)), steps.move)
             if not self.items_at_once:
                 plan.add(*likelihood.sums(by_item, other.rows, own.rows.some(rows))[:3])
@@ -361,7 +367,7 @@ class Variational(Solver):
         frame = _frame(own, other, self.n_factors, plan)
         if of_items is None:
             ((_, _, by_item),) = self.blocks
-            errors = likelihood.half_step(frame, by_item, *own.some(ALL), other.rows, noise)
+            errors = likelihood.half_step(frame, by_item, own.some(ALL), other.rows, noise)
             if errors is not None:
                 own.measure(frame, noise)
                 return float(errors.sum(dtype=torch.float64))
@@ -370,10 +376,10 @@ class Variational(Solver):
         if not likelihood.is_squared_error:
             own.count[:] = last[:, None]
             own.recount()
-        sums = slopes, slope if self.biased else None
+        slope = slope if self.biased else None
         if own.prior.design.groups:
-            own.improve_prior(frame, *sums, noise)
-        steps = newton_steps(frame, *own.some(ALL), *sums, noise)
+            own.improve_prior(frame, slopes, slope, noise)
+        steps = newton_steps(frame, own.some(ALL), slopes, slope, noise)
         for rows, _, by_item in self.curved:
             bend = likelihood.bend(by_item, own.rows, other.rows.some(rows))
             plan.add(likelihood.squares(by_item, other.rows.some(rows), steps.move, bend))
