@@ -151,27 +151,24 @@ INLINE void dots_of(const int n, DOTS) {
   }
 }
 
-/* Each kernel for every k, over rows that the caller has claimed: rows `first` to `end`, or the first `n_here`. */
-#define CASE(kernel, n, first, end, ...) \
+/* Each kernel for every k, over the rows that the caller claims. */
+#define CASE(kernel, n, ...) \
   case n: \
-    for (int64_t row = first; row < (end); row++) kernel(n, row, __VA_ARGS__); \
+    for (int64_t row = first; row < end; row++) kernel(n, row, __VA_ARGS__); \
     break;
-#define BETWEEN(kernel, first, end, ...) \
-  switch (n_vectors) { \
-    CASE(kernel, 1, first, end, __VA_ARGS__) \
-    CASE(kernel, 2, first, end, __VA_ARGS__) \
-    CASE(kernel, 3, first, end, __VA_ARGS__) \
-    CASE(kernel, 4, first, end, __VA_ARGS__) \
-    CASE(kernel, 6, first, end, __VA_ARGS__) \
-    CASE(kernel, 8, first, end, __VA_ARGS__) \
-    CASE(kernel, 12, first, end, __VA_ARGS__) \
-    CASE(kernel, 16, first, end, __VA_ARGS__) \
-  }
-#define EACH_ROW(kernel, ...) BETWEEN(kernel, 0, n_here, __VA_ARGS__)
 #define OVER_ROWS(kernel, ...) \
   for (int64_t first; (first = __atomic_fetch_add(next, CLAIM, __ATOMIC_RELAXED)) < n_rows;) { \
     int64_t end = first + CLAIM < n_rows ? first + CLAIM : n_rows; \
-    BETWEEN(kernel, first, end, __VA_ARGS__) \
+    switch (n_vectors) { \
+      CASE(kernel, 1, __VA_ARGS__) \
+      CASE(kernel, 2, __VA_ARGS__) \
+      CASE(kernel, 3, __VA_ARGS__) \
+      CASE(kernel, 4, __VA_ARGS__) \
+      CASE(kernel, 6, __VA_ARGS__) \
+      CASE(kernel, 8, __VA_ARGS__) \
+      CASE(kernel, 12, __VA_ARGS__) \
+      CASE(kernel, 16, __VA_ARGS__) \
+    } \
   }
 #define ROWS \
   int64_t *next, int64_t n_rows, int64_t n_vectors, int64_t n_pairs, const int32_t *pointers, const int32_t *columns, const float *P, \
@@ -191,13 +188,13 @@ EXPORT void dots(ROWS, float *values) {
   OVER_ROWS(dots_of, n_pairs, pointers, columns, P, Q, values)
 }
 
-/* What a half-step does with rows, by vectors of which each lane is a row. A row has `width` numbers, up to 129: k factors and, with
-   biases, one more. */
+/* What is done with rows by vectors of which each lane is a row. A row has `width` numbers, up to 129: k factors and, with biases,
+   one more; `biases` is NULL without. `numbers` begin with the noise. */
 
 #define WIDEST 132 /* numbers of a row, and what fills the last tile */
 #define TILE 12 /* vectors that a product finds at once */
-#define ROWS_AT_ONCE 64 /* rows whose half-step is made while what was read for it is in the cache */
 #define PART 2048 /* rows whose moments are one sum */
+#define ROWS_AT_ONCE 64 /* rows whose half-step is made while what was read for it is in the cache */
 #define ALIGNED __attribute__((aligned(64)))
 
 /* Turns eight vectors, which are rows, into columns. */
@@ -219,14 +216,19 @@ INLINE void turn8(v8 *r) {
   }
 }
 
-/* What the rows of a side are moved by. With `filled` for the width filled up to tiles by zeros, `table` is a Frame's, (5 width + 1,
-   filled); `prior` has rows `prior_stride` apart, 0 where all are alike. `biases` is NULL without. */
-typedef struct {
-  int k, width, filled;
-  int64_t prior_stride;
-  const float *prior, *table;
-  float noise;
-} Frame;
+/* Newton steps, see nn/row_steps.py. With `filled` for the width filled up to tiles by zeros, `table` is a Frame's, (5 width + 1,
+   filled); `prior` has rows `prior_stride` apart, 0 where all are alike. */
+#define STEPS \
+  int64_t *next, int64_t n_rows, int64_t k, int64_t width, int64_t prior_stride, int64_t slopes_stride, const float *factors, \
+      const float *biases, const float *prior, const float *slopes, const float *slope, const float *count, const float *table, \
+      const float *numbers, float *moves, float *move_biases, float *along, float *bend, float *turn
+
+/* Moments of rows, a part of PART rows after another, each of which has its own sums in `found`: the products of the rows less
+   `reference`, a one after them, with themselves, (width + 1, width + 1 filled up to a tile); the same with the weights `count`; and
+   the variances noise / (count curvature + noise) summed over rows and over weights, (width) each. */
+#define MOMENTS_OF \
+  int64_t *next, int64_t n_rows, int64_t width, int64_t k, const float *factors, const float *biases, const float *reference, \
+      const float *count, const float *curvature, const float *numbers, float *found
 
 #define V v8
 #define LANES 8
@@ -240,34 +242,47 @@ typedef struct {
 #define LANES 16
 #define OF_LANES(name) name##_16
 #include "row_kernels.h"
-#define ON_ROWS(name, PARAMETERS, ...) \
-  WIDE void wide_##name PARAMETERS { name##_16(__VA_ARGS__); } \
-  EXPORT void narrow_##name PARAMETERS { name##_8(__VA_ARGS__); } \
-  void name PARAMETERS { HAS_WIDE ? wide_##name(__VA_ARGS__) : narrow_##name(__VA_ARGS__); }
+#define BY_LANES(name, PARAMETERS, ...) \
+  WIDE void wide_##name(PARAMETERS) { name##_16(__VA_ARGS__); } \
+  EXPORT void narrow_##name(PARAMETERS) { name##_8(__VA_ARGS__); } \
+  void name(PARAMETERS) { HAS_WIDE ? wide_##name(__VA_ARGS__) : narrow_##name(__VA_ARGS__); }
 #else
-#define ON_ROWS(name, PARAMETERS, ...) \
-  void name PARAMETERS { name##_8(__VA_ARGS__); }
+#define BY_LANES(name, PARAMETERS, ...) \
+  void name(PARAMETERS) { name##_8(__VA_ARGS__); }
 #endif
 
-/* Newton steps, see nn/row_steps.py. `slope` is NULL without biases. */
-ON_ROWS(steps, (int64_t *next, int64_t n_rows, int64_t k, int64_t width, int64_t prior_stride, int64_t slopes_stride,
-                const float *factors, const float *biases, const float *prior, const float *slopes, const float *slope,
-                const float *count, const float *table, const float *numbers, float *moves, float *move_biases, float *along,
-                float *bend, float *turn),
-        next, n_rows, k, width, prior_stride, slopes_stride, factors, biases, prior, slopes, slope, count, table, numbers, moves,
-        move_biases, along, bend, turn)
+BY_LANES(steps, STEPS, next, n_rows, k, width, prior_stride, slopes_stride, factors, biases, prior, slopes, slope, count, table,
+         numbers, moves, move_biases, along, bend, turn)
+BY_LANES(moments, MOMENTS_OF, next, n_rows, width, k, factors, biases, reference, count, curvature, numbers, found)
 
-/* A half-step of the squared error, from the pairs to where the rows are then. c and weight may be NULL. */
-ON_ROWS(half_step, (int64_t *next, int64_t n_rows, int64_t n_vectors, int64_t n_pairs, int64_t width, int64_t prior_stride,
-                    const int32_t *pointers, const int32_t *columns, float *factors, float *biases, const float *Q, const float *c,
-                    const float *rating, const float *weight, const float *prior, const float *count, const float *table,
-                    const float *numbers, float *errors),
-        next, n_rows, n_vectors, n_pairs, width, prior_stride, pointers, columns, factors, biases, Q, c, rating, weight, prior,
-        count, table, numbers, errors)
-
-/* Moments of rows, a part of PART rows after another, each of which has its own sums in `found`: the products of the rows less
-   `reference`, a one after them, with themselves, (width + 1, width + 1 filled up to a tile); the same with the weights `count`; and
-   the variances noise / (count curvature + noise) summed over rows and over weights, (width) each. */
-ON_ROWS(moments, (int64_t *next, int64_t n_rows, int64_t width, int64_t k, const float *factors, const float *biases,
-                  const float *reference, const float *count, const float *curvature, const float *numbers, float *found),
-        next, n_rows, width, k, factors, biases, reference, count, curvature, numbers, found)
+/* A half-step of the squared error, from the pairs to where the rows are then. `numbers` are the noise, what is added to all scores,
+   and the longest step; `errors` are the squared ones after it, summed. c and weight may be NULL. */
+EXPORT void half_step(int64_t *next, int64_t n_rows, int64_t n_vectors, int64_t n_pairs, int64_t width, int64_t prior_stride,
+                      const int32_t *pointers, const int32_t *columns, float *factors, float *biases, const float *Q, const float *c,
+                      const float *rating, const float *weight, const float *prior, const float *count, const float *table,
+                      const float *numbers, float *errors) {
+  const int64_t k = 8 * n_vectors;
+  float slopes[ROWS_AT_ONCE * 8 * LARGEST] ALIGNED, moves[ROWS_AT_ONCE * 8 * LARGEST] ALIGNED;
+  float b[ROWS_AT_ONCE], slope[ROWS_AT_ONCE], move_biases[ROWS_AT_ONCE];
+  float along[ROWS_AT_ONCE], bend[ROWS_AT_ONCE], turn[ROWS_AT_ONCE], moved[ROWS_AT_ONCE];
+  for (int64_t first; (first = __atomic_fetch_add(next, ROWS_AT_ONCE, __ATOMIC_RELAXED)) < n_rows;) {
+    const int n = n_rows - first < ROWS_AT_ONCE ? (int)(n_rows - first) : ROWS_AT_ONCE;
+    const int32_t *own_pointers = pointers + first;
+    float *P = factors + first * k, *own = biases ? biases + first : 0;
+    for (int i = 0; own && i < n; i++) b[i] = own[i] + numbers[1];
+    int64_t done = 0;
+    gradient(&done, n, n_vectors, n_pairs, own_pointers, columns, P, Q, own ? b : 0, c, rating, weight, slopes, slope, errors + first);
+    done = 0;
+    steps(&done, n, k, width, prior_stride, k, P, own, prior + first * prior_stride, slopes, slope, count + first, table, numbers, moves,
+          move_biases, along, bend, turn);
+    done = 0;
+    squares(&done, n, n_vectors, n_pairs, own_pointers, columns, moves, Q, own ? move_biases : 0, weight, moved);
+    for (int i = 0; i < n; i++) {
+      const float by = moved[i] + bend[i], to = along[i] / (by < 1e-30f ? 1e-30f : by);
+      const float length = to > numbers[2] ? numbers[2] : to; /* what is not a number stays so */
+      for (int j = 0; j < k; j++) P[i * k + j] -= length * moves[i * k + j];
+      if (own) own[i] -= length * move_biases[i];
+      errors[first + i] += length * (length * moved[i] - 2 * turn[i]);
+    }
+  }
+}

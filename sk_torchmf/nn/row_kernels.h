@@ -57,119 +57,73 @@ INLINE v4 OF_LANES(totals)(V a, V b, V c, V d) {
   return sums_of(OF_LANES(folded)(a), OF_LANES(folded)(b), OF_LANES(folded)(c), OF_LANES(folded)(d));
 }
 
-/* A tile of the products of n vectors with the rows of a matrix. */
-#define PRODUCT(n, vectors, matrix, stride) \
+/* A tile of the products of n vectors with the rows of a matrix that has `filled` columns. */
+#define PRODUCT(n, vectors, matrix) \
   V tile[TILE]; \
   UNROLL for (int t = 0; t < TILE; t++) tile[t] = (V){0}; \
   for (int i = 0; i < (n); i++) { \
-    const float *row = (matrix) + (int64_t)i * (stride) + j; \
+    const float *row = (matrix) + i * filled + j; \
     const V x = (vectors)[i]; \
     UNROLL for (int t = 0; t < TILE; t++) tile[t] += x * row[t]; \
   }
 
-/* The steps of n rows, the first of which is the first of all arrays. */
-INLINE void OF_LANES(step)(const Frame *frame, int n_rows, const float *factors, const float *biases, const float *prior,
-                           const float *slopes, int64_t slopes_stride, const float *slope, const float *count, float *moves,
-                           float *move_biases, float *along, float *bend, float *turn) {
-  const int k = frame->k, w = frame->width, filled = frame->filled;
-  const float *uncertainty = frame->table + 3 * w * filled, *from_basis = uncertainty + w * filled;
-  const float *curvature = from_basis + w * filled, noise = frame->noise;
-  for (int at = 0; at < n_rows; at += LANES) {
-    const int n = n_rows - at < LANES ? n_rows - at : LANES;
-    V given[3 * WIDEST] ALIGNED, found[WIDEST] ALIGNED;
-    V *scaled = given + w, *deviation = given + 2 * w; /* after the slopes */
-    const V c = OF_LANES(lanes_of)(count + at, n);
-    OF_LANES(gather)(slopes + at * slopes_stride, slopes_stride, n, k, given);
-    OF_LANES(gather)(factors + (int64_t)at * k, k, n, k, scaled);
-    if (w > k) given[k] = OF_LANES(lanes_of)(slope + at, n), scaled[k] = OF_LANES(lanes_of)(biases + at, n);
-    if (frame->prior_stride) OF_LANES(gather)(prior + at * frame->prior_stride, frame->prior_stride, n, w, deviation);
-    for (int i = 0; i < w; i++) {
-      const V x = scaled[i];
-      deviation[i] = frame->prior_stride ? (x - deviation[i]) * noise : (x - prior[i]) * noise;
-      scaled[i] = x * c;
-    }
-    if (w > k) scaled[k] = c;
-    V slope_along = {0}, bend_of_prior = {0}, bend_of_uncertainty = {0}, turned = {0};
-    for (int j = 0; j < filled; j += TILE) {
-      PRODUCT(3 * w, given, frame->table, filled)
-      UNROLL for (int t = 0; t < TILE; t++) {
-        const V s = tile[t] / (c * curvature[j + t] + noise);
-        slope_along += tile[t] * s;
-        bend_of_prior += s * s;
-        found[j + t] = s;
-      }
-    }
-    for (int j = 0; j < filled; j += TILE) { /* it has nothing below the diagonal */
-      PRODUCT(j + TILE < w ? j + TILE : w, found, uncertainty, filled)
-      UNROLL for (int t = 0; t < TILE; t++) bend_of_uncertainty += tile[t] * found[j + t];
-    }
-    OF_LANES(put)(slope_along, n, along + at);
-    OF_LANES(put)(bend_of_prior * noise + bend_of_uncertainty * c, n, bend + at);
-    for (int j = 0; j < filled; j += TILE) {
-      PRODUCT(w, found, from_basis, filled)
-      UNROLL for (int t = 0; t < TILE; t++) {
-        turned += given[j + t] * tile[t]; /* beyond the slopes times zero */
-        given[j + t] = tile[t];
-      }
-    }
-    OF_LANES(put)(turned, n, turn + at);
-    OF_LANES(scatter)(given, n, k, moves + (int64_t)at * k, k);
-    if (w > k) OF_LANES(put)(given[k], n, move_biases + at);
-  }
-}
-
 #define CLAIMED(size) \
   for (int64_t first; (first = __atomic_fetch_add(next, size, __ATOMIC_RELAXED)) < n_rows;) { \
     const int n_here = n_rows - first < (size) ? (int)(n_rows - first) : (size);
-#define FRAME(k) \
-  const Frame frame = {(int)(k), (int)width, (int)((width + TILE - 1) / TILE * TILE), prior_stride, prior, table, numbers[0]}
 
-INLINE void OF_LANES(steps)(int64_t *next, int64_t n_rows, int64_t k, int64_t width, int64_t prior_stride, int64_t slopes_stride,
-                            const float *factors, const float *biases, const float *prior, const float *slopes,
-                            const float *slope, const float *count, const float *table, const float *numbers, float *moves,
-                            float *move_biases, float *along, float *bend, float *turn) {
-  FRAME(k);
-  CLAIMED(4 * ROWS_AT_ONCE)
-    OF_LANES(step)(&frame, n_here, factors + first * k, biases ? biases + first : 0, prior + first * prior_stride,
-                   slopes + first * slopes_stride, slopes_stride, slope ? slope + first : 0, count + first, moves + first * k,
-                   biases ? move_biases + first : 0, along + first, bend + first, turn + first);
-  }
-}
-
-/* `numbers` are the noise, what is added to all scores, and the longest step. `errors` are the squared ones after it, summed. */
-INLINE void OF_LANES(half_step)(int64_t *next, int64_t n_rows, int64_t n_vectors, int64_t n_pairs, int64_t width,
-                                int64_t prior_stride, const int32_t *pointers, const int32_t *columns, float *factors,
-                                float *biases, const float *Q, const float *c, const float *rating, const float *weight,
-                                const float *prior, const float *count, const float *table, const float *numbers,
-                                float *errors) {
-  const int k = 8 * (int)n_vectors;
-  FRAME(k);
-  float slopes[ROWS_AT_ONCE * 8 * LARGEST] ALIGNED, moves[ROWS_AT_ONCE * 8 * LARGEST] ALIGNED;
-  float b[ROWS_AT_ONCE], slope[ROWS_AT_ONCE], move_biases[ROWS_AT_ONCE];
-  float along[ROWS_AT_ONCE], bend[ROWS_AT_ONCE], turn[ROWS_AT_ONCE], squares[ROWS_AT_ONCE];
-  CLAIMED(ROWS_AT_ONCE)
-    float *P = factors + first * k, *own = biases ? biases + first : 0;
-    if (own)
-      for (int i = 0; i < n_here; i++) b[i] = own[i] + numbers[1];
-    EACH_ROW(gradient_of, n_pairs, pointers + first, columns, P, Q, own ? b : 0, c, rating, weight, slopes, slope, errors + first)
-    OF_LANES(step)(&frame, n_here, P, own, prior + first * prior_stride, slopes, k, slope, count + first, moves, move_biases,
-                   along, bend, turn);
-    EACH_ROW(squares_of, n_pairs, pointers + first, columns, moves, Q, own ? move_biases : 0, weight, squares)
-    for (int i = 0; i < n_here; i++) {
-      const float by = squares[i] + bend[i], to = along[i] / (by < 1e-30f ? 1e-30f : by);
-      const float length = to > numbers[2] ? numbers[2] : to; /* what is not a number stays so */
-      for (int j = 0; j < k; j++) P[i * k + j] -= length * moves[i * k + j];
-      if (own) own[i] -= length * move_biases[i];
-      errors[first + i] += length * (length * squares[i] - 2 * turn[i]);
+INLINE void OF_LANES(steps)(STEPS) {
+  const int w = (int)width, filled = (w + TILE - 1) / TILE * TILE;
+  const float *uncertainty = table + 3 * w * filled, *from_basis = uncertainty + w * filled, *curvature = from_basis + w * filled;
+  const float noise = numbers[0];
+  CLAIMED(LANES * 16)
+    for (int64_t at = first; at < first + n_here; at += LANES) {
+      const int n = first + n_here - at < LANES ? (int)(first + n_here - at) : LANES;
+      V given[3 * WIDEST] ALIGNED, found[WIDEST] ALIGNED;
+      V *scaled = given + w, *deviation = given + 2 * w; /* after the slopes */
+      const V c = OF_LANES(lanes_of)(count + at, n);
+      OF_LANES(gather)(slopes + at * slopes_stride, slopes_stride, n, (int)k, given);
+      OF_LANES(gather)(factors + at * k, k, n, (int)k, scaled);
+      if (biases) given[k] = OF_LANES(lanes_of)(slope + at, n), scaled[k] = OF_LANES(lanes_of)(biases + at, n);
+      if (prior_stride) OF_LANES(gather)(prior + at * prior_stride, prior_stride, n, w, deviation);
+      for (int i = 0; i < w; i++) {
+        const V x = scaled[i];
+        deviation[i] = prior_stride ? (x - deviation[i]) * noise : (x - prior[i]) * noise;
+        scaled[i] = x * c;
+      }
+      if (biases) scaled[k] = c;
+      V slope_along = {0}, bend_of_prior = {0}, bend_of_uncertainty = {0}, turned = {0};
+      for (int j = 0; j < filled; j += TILE) {
+        PRODUCT(3 * w, given, table)
+        UNROLL for (int t = 0; t < TILE; t++) {
+          const V s = tile[t] / (c * curvature[j + t] + noise);
+          slope_along += tile[t] * s;
+          bend_of_prior += s * s;
+          found[j + t] = s;
+        }
+      }
+      for (int j = 0; j < filled; j += TILE) { /* it has nothing below the diagonal */
+        PRODUCT(j + TILE < w ? j + TILE : w, found, uncertainty)
+        UNROLL for (int t = 0; t < TILE; t++) bend_of_uncertainty += tile[t] * found[j + t];
+      }
+      OF_LANES(put)(slope_along, n, along + at);
+      OF_LANES(put)(bend_of_prior * noise + bend_of_uncertainty * c, n, bend + at);
+      for (int j = 0; j < filled; j += TILE) {
+        PRODUCT(w, found, from_basis)
+        UNROLL for (int t = 0; t < TILE; t++) {
+          turned += given[j + t] * tile[t]; /* beyond the slopes times zero */
+          given[j + t] = tile[t];
+        }
+      }
+      OF_LANES(put)(turned, n, turn + at);
+      OF_LANES(scatter)(given, n, (int)k, moves + at * k, k);
+      if (biases) OF_LANES(put)(given[k], n, move_biases + at);
     }
   }
 }
 
 #define TOGETHER (256 / LANES) /* vectors of a number that are summed together */
 #define MOMENTS 6 /* products of a number found at once, without weights and with them */
-INLINE void OF_LANES(moments)(int64_t *next, int64_t n_rows, int64_t width, int64_t k, const float *factors, const float *biases,
-                              const float *reference, const float *count, const float *curvature, const float *numbers,
-                              float *found) {
+INLINE void OF_LANES(moments)(MOMENTS_OF) {
   const int w = (int)width, n = w + 1, filled = (n + MOMENTS - 1) / MOMENTS * MOMENTS;
   const float noise = numbers[0];
   V Y[TOGETHER * WIDEST] ALIGNED, c[TOGETHER], is_row[TOGETHER];
@@ -186,7 +140,7 @@ INLINE void OF_LANES(moments)(int64_t *next, int64_t n_rows, int64_t width, int6
         V *y = Y + b * filled, one = {0};
         for (int i = 0; i < m; i++) one[i] = 1;
         OF_LANES(gather)(factors + row * k, k, m, (int)k, y);
-        if (w > k) y[k] = OF_LANES(lanes_of)(biases + row, m);
+        if (biases) y[k] = OF_LANES(lanes_of)(biases + row, m);
         for (int i = 0; i < w; i++) y[i] = (y[i] - reference[i]) * one;
         for (int i = n; i < filled; i++) y[i] = (V){0};
         y[w] = is_row[b] = one;
@@ -228,6 +182,5 @@ INLINE void OF_LANES(moments)(int64_t *next, int64_t n_rows, int64_t width, int6
 
 #undef TOGETHER
 #undef MOMENTS
-#undef FRAME
 #undef CLAIMED
 #undef PRODUCT
