@@ -1,5 +1,6 @@
 """What a half-step does with the rows of a side: where each goes, and what they add up to. Knows tensors only."""
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,15 @@ TILE = 12  # of kernels.c: what the columns of its matrices are filled up to
 LONGEST_STEP = 2.0  # of a row's line search, in Newton steps
 MOMENTS = 6  # of kernels.c: what the columns of its moments are filled up to
 PART = 2048  # of kernels.c: rows whose moments are one sum
+
+
+_DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
+
+
+@cache
+def _upper(width):
+    """What takes a symmetric matrix to one with the same square that has nothing below the diagonal."""
+    return np.triu(np.full((width, width), 2.0)) - np.eye(width)
 
 
 class Frame(NamedTuple):
@@ -59,18 +69,18 @@ class Frame(NamedTuple):
         like : Tensor
             Of the dtype and on the device that is wanted.
         """
-        k, width = uncertainty.shape
-        own_factors, covariance = M.numpy()[:k], uncertainty.numpy()
+        (k, width), basis, covariance = uncertainty.shape, M.numpy(), uncertainty.numpy()
+        own_factors = basis[:k]
         to_gradient = covariance[:, :k] @ own_factors
-        square = own_factors.T @ to_gradient
-        table = np.zeros((5 * width + 1, -(-width // TILE) * TILE), dtype=str(like.dtype).removeprefix("torch."))
+        table = np.zeros((5 * width + 1, -(-width // TILE) * TILE), dtype=_DTYPES[like.dtype])
         used = table[:, :width]
-        used[:width], used[width : width + k] = M, to_gradient
+        used[:width], used[width : width + k] = basis, to_gradient
         if width > k:  # with the covariance of q with b_i
             used[width + k] = covariance[:, k] @ own_factors
-        used[2 * width : 3 * width], used[3 * width : 4 * width], used[4 * width : 5 * width] = N, np.triu(2 * square), M.T
-        used[3 * width + np.arange(width), np.arange(width)] /= 2
-        used[5 * width] = L
+        used[2 * width : 3 * width] = N.numpy()
+        used[3 * width : 4 * width] = own_factors.T @ to_gradient * _upper(width)
+        used[4 * width : 5 * width] = basis.T
+        used[5 * width] = L.numpy()
         kept = torch.from_numpy(table).to(like.device)
         views = kept[:, :width]
         pull = views[width + k] if width > k else views.new_zeros(width)
