@@ -210,7 +210,7 @@ def newton_steps(frame, own, slopes, slope, noise):
     """
     (rows, prior, count), (n, k), biased = own, slopes.shape, slope is not None
     factors = slopes.new_empty(n, k)
-    if kernels.serve_rows(prior.shape[1], frame.table, *rows, prior, count, slopes, slope) and slopes.stride(1) == 1:
+    if slopes.dtype is frame.table.dtype and slopes.stride(1) == 1 and _served(frame, own, slope):
         biases, *along = slopes.new_empty(4, n)
         given = [*rows, prior, slopes, slope, count, frame.table, torch.tensor([noise])]
         found = [factors, biases if biased else None, *along]
@@ -269,8 +269,7 @@ def half_step(frame, pairs, own, other, rating, weight, noise, constant):
     served = (
         k in kernels.WIDTHS
         and kernels.serve(pairs, rows.factors, other.factors, of_pairs=[rating, weight], of_columns=[other.biases])
-        and kernels.serve_rows(width, frame.table, *rows, prior, count)
-        and all(array is None or array.is_contiguous() for array in (*rows, *other, rating, weight))
+        and _served(frame, own, *other, rating, weight)
     )
     if not served:
         return None
@@ -296,20 +295,20 @@ def row_moments(rows, reference, count, frame=None, noise=1.0):
 
     Returns
     -------
-    square, weighted : Tensor of shape (width + 1, width + 1)
+    square, weighted : Tensor of shape (width + 1, width + 1), float64
         The products of the rows less the reference, a one after them, with themselves.
-    variance, weighted_variance : Tensor of shape (width,)
+    variance, weighted_variance : Tensor of shape (width,), float64
         Posterior variances along the basis in units of the prior's.
     """
     (n, k), width = rows.factors.shape, len(reference)
-    if kernels.serve_rows(width, *rows, reference, count):
+    if kernels.serve_rows(width, *rows, reference, count) and rows.factors.is_contiguous():
         filled = -(-(width + 1) // MOMENTS) * MOMENTS
         sizes = [(width + 1) * filled] * 2 + [width] * 2
         found = reference.new_zeros(max(-(-n // PART), 1), sum(sizes))
         curvature = torch.zeros_like(reference) if frame is None else frame.L
         given = [*rows, reference, count, curvature, torch.tensor([noise])]
         kernels.call_on_rows("moments", n, [width, k], given, [found])
-        square, weighted, *variances = (found[0] if len(found) == 1 else found.sum(0, dtype=torch.float64)).split(sizes)
+        square, weighted, *variances = found.sum(0, dtype=torch.float64).split(sizes)
         moments = [part.view(-1, filled)[:, : width + 1] for part in (square, weighted)]
         return moments if frame is None else [*moments, *variances]
     sums = []
@@ -317,7 +316,7 @@ def row_moments(rows, reference, count, frame=None, noise=1.0):
         own, own_count = rows.some(some), count[some]
         Y = with_one(own.whole() - reference)
         of_rows = [] if frame is None else variance_sums(own_count, frame.L, noise)
-        sums.append([Y.T @ Y, (Y * own_count).T @ Y, *of_rows])
+        sums.append([(Y.T @ Y).double(), ((Y * own_count).T @ Y).double(), *of_rows])
     return sums[0] if len(sums) == 1 else [sum(parts) for parts in zip(*sums, strict=True)]
 
 
@@ -336,3 +335,14 @@ def variance_sums(count, L, noise, doubt=None):
         of_rating = of_row + of_row.square() * doubt
         of_row = of_row + (1 - of_row).square() * doubt
     return [of_row.sum(0).double(), (count.T @ of_rating)[0].double()]
+
+
+def _served(frame, own, *others):
+    """Whether the compiled kernels serve rows, and other arrays or None, which are to be contiguous."""
+    rows, prior, count = own
+    arrays = *rows, count, *others
+    return (
+        kernels.serve_rows(prior.shape[1], frame.table, prior, *arrays)
+        and prior.stride(1) == 1
+        and all(array is None or array.is_contiguous() for array in arrays)
+    )

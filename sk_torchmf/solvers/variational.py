@@ -444,7 +444,6 @@ class Variational(Solver):
             side.prior.restore(rest[f"{role}_prior"])
             if side.prior.design.groups:
                 side.prior.rows = state[role]["prior_means"].to(side.count, copy=True)
-            side.recount()
         for effect, own in zip(self.effects, rest["effects"], strict=True):
             effect.restore(own)
         if self.cuts is not None:
