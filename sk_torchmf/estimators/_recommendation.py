@@ -68,7 +68,7 @@ class Recommender(FactorPredictor):
             lambda block: torch.addmm(item_biases, user_factors[block], item_factors.T), len(factors), candidates, k, seen, progress
         )
         scores, remain = scores + (constant + model.constant)[:, None], found >= 0
-        of_scores = None if code is None else np.broadcast_to(code[:, None], scores.shape)[remain]
+        of_scores = None if code is None else code.repeat(np.count_nonzero(remain, axis=1))
         scores[remain] = self._respond(scores[remain], user=of_scores)
         ids = label(found, self.items_)
         return (ids[0], scores[0]) if is_scalar(users) else (ids, scores)
