@@ -72,6 +72,9 @@ def _in_fork(module, names, rank, size, folder, timeout):
 def main(module, size, folder, *groups):
     importlib.import_module("torch._dynamo")  # a second, which each process with an optimizer would take for itself
     module, size, folder = importlib.import_module(module), int(size), Path(folder)
+    if hasattr(os, "sched_setaffinity"):  # all on one core: waking each other across cores costs more than most cases
+        cores, worker = sorted(os.sched_getaffinity(0)), int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        os.sched_setaffinity(0, {cores[worker % len(cores)]})
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)  # Python's, since 3.12
     for group in groups:
