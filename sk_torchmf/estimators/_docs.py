@@ -330,8 +330,8 @@ _WRITTEN = {
 
             All solvers but ``lbfgs`` allow it, without ``batch_size``. ``scoring``, and ``seen_features`` of items, are refused.
             What is random depends on the labels of the users, so the number of processes changes the result by no more than
-            rounding. With ``"exact"`` the results of 1, 2, 4, 8 and 16 processes agree in every bit. That takes longer, and it is
-            for ``solver="variational"`` and ratings alone.
+            rounding. With ``"exact"`` the results of 1, 2, 4, 8 and 16 processes agree in every bit. That takes longer, and
+            ``effects``, ``time``, ``cold_average``, ``early_stopping`` and validation data are then refused.
         seen_features : {"user", "item", "both"}
             Whether the set of items that a user has rated is a feature of the user (``"user"``), the set of users who have rated an
             item a feature of the item (``"item"``), or both (SVD++). None means neither. ``"both"`` usually predicts better, and
