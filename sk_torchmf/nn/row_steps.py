@@ -212,7 +212,7 @@ def newton_steps(frame, own, slopes, slope, noise):
     factors = slopes.new_empty(n, k)
     if slopes.dtype is frame.table.dtype and slopes.stride(1) == 1 and _served(frame, own, slope):
         biases, *along = slopes.new_empty(4, n)
-        given = [*rows, prior, slopes, slope, count, frame.table, torch.tensor([noise])]
+        given = [*rows, prior, slopes, slope, count, frame.table, count.new_tensor([noise])]
         found = [factors, biases if biased else None, *along]
         kernels.call_on_rows("steps", n, [k, *prior.shape[1:], prior.stride(0), slopes.stride(0)], given, found)
         return Steps(Rows(*found[:2]), *along)
@@ -274,7 +274,7 @@ def half_step(frame, pairs, own, other, rating, weight, noise, constant):
     if not served:
         return None
     errors, sizes = rating.new_empty(n), [k // 8, pairs.n_pairs, width, prior.stride(0)]
-    numbers = torch.tensor([noise, constant, LONGEST_STEP])
+    numbers = count.new_tensor([noise, constant, LONGEST_STEP])
     given = [pairs.pointers, pairs.columns, *rows, *other, rating, weight, prior, count, frame.table, numbers]
     kernels.call_on_rows("half_step", n, sizes, given, [errors], work=2 * k * pairs.n_pairs)
     return errors
@@ -306,7 +306,7 @@ def row_moments(rows, reference, count, frame=None, noise=1.0):
         sizes = [(width + 1) * filled] * 2 + [width] * 2
         found = reference.new_zeros(max(-(-n // PART), 1), sum(sizes))
         curvature = torch.zeros_like(reference) if frame is None else frame.L
-        given = [*rows, reference, count, curvature, torch.tensor([noise])]
+        given = [*rows, reference, count, curvature, count.new_tensor([noise])]
         kernels.call_on_rows("moments", n, [width, k], given, [found])
         square, weighted, *variances = found.sum(0, dtype=torch.float64).split(sizes)
         moments = [part.view(-1, filled)[:, : width + 1] for part in (square, weighted)]
