@@ -18,6 +18,7 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 LOWEST_PYTHON = PROJECT["project"]["requires-python"].removeprefix(">=")
 PYTHONS = re.findall(r"Python :: (3\.\d+)", " ".join(PROJECT["project"]["classifiers"]))
 TORCH = "torch==2.13.0"
+QUICK = "--no-compile"  # of pip: Python compiles a module when it is imported
 PASSIVE = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}  # spinning threads crawl on a busy machine
 TORCH_CPU = "https://download.pytorch.org/whl/cpu"
 WHEEL_BYTES = 600_000  # at most: it is Python with its docstrings, and the kernels
@@ -53,18 +54,17 @@ def install_torch(session, torch=TORCH, *options):
 
 
 def install_quickly(session, *more):
-    """Install the package and more with less to wait for: modules are compiled when imported, the package is built right here."""
-    quick = "--no-compile"
-    install_torch(session, TORCH, quick)
-    session.install(quick, *PROJECT["build-system"]["requires"], *PROJECT["project"]["dependencies"], *more)
-    session.install(quick, "--no-deps", "--no-build-isolation", ".")
+    """Install the package and more with less to wait for: the package is built right here."""
+    install_torch(session, TORCH, QUICK)
+    session.install(QUICK, *PROJECT["build-system"]["requires"], *PROJECT["project"]["dependencies"], *more)
+    session.install(QUICK, "--no-deps", "--no-build-isolation", ".")
 
 
 @nox.session
 def tests(session):
     """Run the tests, on MovieLens-100K too, and the docstrings' examples; arguments go to pytest: nox -s tests -- -k fold_in."""
-    install_torch(session)
-    session.install("-e", ".", *groups("test"))
+    install_torch(session, TORCH, QUICK)
+    session.install(QUICK, "-e", ".", *groups("test"))
     _, path = movielens(session) or (None, "")  # empty where there is no download: its test is skipped
     by_file = "--dist", "loadfile"  # what a file's tests share, processes above all, is made by one worker alone
     workers = () if session.posargs else ("-n", str(min(os.cpu_count() or 1, 4)), *by_file)
@@ -75,24 +75,24 @@ def tests(session):
 @nox.session
 def fuzz(session):
     """Put random inputs in, on all cores, and list all that is neither an answer nor refused with words: nox -s fuzz -- 10000."""
-    install_torch(session)
-    session.install("-e", ".", *groups("test"))
+    install_torch(session, TORCH, QUICK)
+    session.install(QUICK, "-e", ".", *groups("test"))
     session.run("python", "tests/fuzz.py", *session.posargs, env=PASSIVE | {"OMP_NUM_THREADS": "1"})
 
 
 @nox.session
 def soak(session):
     """See whether memory stays flat over 1,000 fits and 100,000 predictions in one process."""
-    install_torch(session)
-    session.install("-e", ".", *groups("test"))
+    install_torch(session, TORCH, QUICK)
+    session.install(QUICK, "-e", ".", *groups("test"))
     session.run("python", "tests/soak.py", *session.posargs, env=PASSIVE | {"OMP_NUM_THREADS": "1"})
 
 
 @nox.session
 def lint(session):
     """Check style, format, types and that imports go downward only."""
-    install_torch(session)
-    session.install("-e", ".", *groups("lint"))
+    install_torch(session, TORCH, QUICK)
+    session.install(QUICK, "-e", ".", *groups("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
@@ -156,8 +156,8 @@ def spotlight(session):
         session.skip("the tests with Spotlight: no checkout was given. Pass its path: nox -s spotlight -- PATH")
     if not (Path(path) / "spotlight" / "interactions.py").exists():
         session.error(f"{path} is no checkout of Spotlight (github.com/maciejkula/spotlight): it has no spotlight/interactions.py")
-    install_torch(session)
-    session.install("-e", ".", *groups("test"))
+    install_torch(session, TORCH, QUICK)
+    session.install(QUICK, "-e", ".", *groups("test"))
     tests = "tests/spotlight", "tests/product/test_migration.py"
     session.run("pytest", *tests, *posargs, env=PASSIVE | {"SK_TORCHMF_SPOTLIGHT": str(Path(path).resolve())})
 
@@ -165,8 +165,8 @@ def spotlight(session):
 @nox.session
 def docs(session):
     """Build docs/_build/html, examples run, links checked, warnings errors; without the examples: nox -s docs -- --no-examples."""
-    install_torch(session)
-    session.install("-e", ".", *groups("docs"))
+    install_torch(session, TORCH, QUICK)
+    session.install(QUICK, "-e", ".", *groups("docs"))
     _, path = movielens(session) or (None, "")
     options = ["-D", "plot_gallery=0"] if "--no-examples" in session.posargs else []
     build = ("sphinx-build", "-W", "--keep-going", "-j", "auto", "-b", "html", *options, "docs", "docs/_build/html")
