@@ -1,6 +1,7 @@
 """How Sphinx builds the documentation: ``nox -s docs``."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import sk_torchmf
 from sk_torchmf import datasets
 from sk_torchmf.datasets import fetch_movielens
 from sk_torchmf.datasets._files import read_ratings
+from sk_torchmf.estimators import _docs
 
 project = "sk_torchmf"
 author = "the sk_torchmf developers"
@@ -37,6 +39,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 highlight_language = "none"  # of a block that names none: commands
+smartquotes = False  # quotes in the types of parameters are Python's
 toc_object_entries_show_parents = "hide"
 
 autosummary_generate = True
@@ -81,8 +84,8 @@ def ratings_at_hand(variant, *, as_frame=False, features=False):
     """MovieLens-100K where it can be had, else planted ratings of its size, said so on the page."""
     try:
         return fetch_movielens(variant, as_frame=as_frame, features=features)
-    except OSError as error:
-        print(f"Planted ratings, since MovieLens-100K was not to be had where this page was made: {error}")
+    except OSError:
+        print("Planted ratings: MovieLens-100K could not be downloaded where this page was built.")
         planted = datasets.make_ratings(n_users=943, n_items=1682, n_ratings=100_000, random_state=0)
         planted.timestamps = np.random.default_rng(0).integers(874_724_710, 893_286_638, len(planted.target))
         if as_frame:
@@ -181,9 +184,25 @@ def read_text_below(app, what, name, value, options, lines):
     own = name.rpartition(".")[2]
     homes = [home for home in sys.modules if home.startswith("sk_torchmf.") and what == "data"]
     for home in homes:
-        text = ModuleAnalyzer.for_module(home).find_attr_docs().get(("", own))
-        if text and getattr(sys.modules[home], own, None) is value:
-            lines[:] = text
+        if getattr(sys.modules[home], own, None) is value:
+            lines[:] = ModuleAnalyzer.for_module(home).find_attr_docs().get(("", own), lines)
+
+
+def head_parameter_groups(app, what, name, value, options, lines):
+    """Put a heading above each group of an estimator's parameters, which its docstring has in the order of the groups."""
+    if what != "class" or not value.__module__.startswith("sk_torchmf.estimators"):
+        return
+    app.env.note_dependency(_docs.__file__)  # its texts are in the page
+    group_of = {parameter: group for group, parameters in _docs.PARAMETER_GROUPS.items() for parameter in parameters}
+    start, stop = lines.index(":Parameters:") + 1, lines.index(":Attributes:")
+    present, headed = None, []
+    for line in lines[start:stop]:
+        entry = re.match(r" {4}\*\*\W*(\w+)\*\*", line)  # numpydoc's: bold, the stars of **options escaped
+        if entry and group_of[entry[1]] != present:
+            present = group_of[entry[1]]
+            headed += [f"    .. rubric:: {present}", ""]
+        headed.append(line)
+    lines[start:stop] = headed
 
 
 def remove_mail_links(app, doctree):
@@ -194,6 +213,8 @@ def remove_mail_links(app, doctree):
 
 
 def setup(app):
+    app.extensions["sphinx-mathjax-offline"].parallel_read_safe = True  # it copies files at the end, and does not say so
     app.connect("doctree-read", remove_mail_links)
     app.connect("autodoc-skip-member", skip_inherited)
     app.connect("autodoc-process-docstring", read_text_below)
+    app.connect("autodoc-process-docstring", head_parameter_groups)

@@ -11,7 +11,7 @@ from sk_torchmf import BiasedMatrixFactorization, MatrixFactorization
 from sk_torchmf.nn import kernels, use_kernels
 
 os.environ["MPLBACKEND"] = "Agg"
-collect_ignore = ["shared", "fuzz.py", "soak.py"]  # what test modules import, and scripts: no tests, no examples
+collect_ignore = ["shared", "fuzz.py", "smoke.py", "soak.py"]  # what test modules import, and scripts: no tests, no examples
 pytest.register_assert_rewrite("contract", "every_solver", "killed_fits", "pictures", "round_trip")
 
 if os.environ.get("SK_TORCHMF_SPOTLIGHT"):

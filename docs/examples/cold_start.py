@@ -2,17 +2,17 @@
 A film that nobody has rated
 ============================
 
-Attributes of films beside their ratings: how they are encoded, what they are worth, and what they make of a film that is so new
-that nobody has rated it.
+New films have no ratings. This page predicts them from their year and genres: how the attributes are encoded, how much they lower
+the error, how to recommend new films, and how certain such predictions are.
 
-``python docs/examples/cold_start.py``: ten seconds.
+``python docs/examples/cold_start.py`` takes ten seconds.
 """
 
 # %%
 # Ratings, and a table of films
 # -----------------------------
-# The films have a table of their own, one row a film, keyed by its index in the ids of the ratings. ``ColdItemSplit`` holds out all
-# ratings of some films, so that a model trained on the others knows of these what the table says, and nothing else.
+# The attributes are in a table of their own with one row for each film; its index holds the ids that the ratings use.
+# ``ColdItemSplit`` holds out all ratings of some films. All that a model trained on the others knows about these is the table.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -40,10 +40,10 @@ print(f"{len(train):,} ratings to train on; {n_held_out} films with {len(test):,
 # %%
 # Fit with what is known of the films
 # -----------------------------------
-# ``fit`` takes the table as it is: years are standardised, and each genre becomes a column. How much to believe of it is learned.
-# Films of the table that have no ratings are known from then on, to ``predict`` and to ``recommend``.
+# ``fit`` takes the table as it is: years are standardised, and each genre becomes a column. How much each column counts is learned
+# from the ratings. Films without ratings are known to ``predict`` and ``recommend`` too, if the table has them.
 #
-# A film is judged by one number here, whether it has three ratings or three hundred: the error is a mean over films.
+# Each film counts once in the error here, whether it has three ratings or three hundred: the error is a mean over films.
 
 columns = films[["year", "genres"]]
 plain = BiasedMatrixFactorization(user="user", item="item", random_state=0)
@@ -67,10 +67,10 @@ print(pd.Series(errors, name="RMSE, mean over films").to_frame().to_string(float
 # %%
 # An encoder of your own
 # ----------------------
-# Any transformer may make numbers of the table, a ``ColumnTransformer`` too, and its parameters are searched like the model's. What
-# films are worth need not rise or fall steadily with the year, so the year becomes a curve, and the search says of how many knots.
-# The folds hold films out as the test does. ``Features`` is a wrapper that keeps scikit-learn from cutting the table as it cuts the
-# ratings.
+# Any transformer can encode the table, also a ``ColumnTransformer``, and its parameters are searched like those of the model. The
+# ratings of films need not rise or fall steadily with the year. So the year becomes a curve, a spline, and the search chooses its
+# number of knots. The folds hold out whole films, as the test does. ``Features`` is a wrapper that keeps scikit-learn from slicing
+# the table as it slices the ratings.
 
 encoder = ColumnTransformer(
     [
@@ -92,7 +92,7 @@ print(f"{search.best_params_}, RMSE {rmse_of_films(model.predict(X_test)):.3f}")
 # %%
 # Recommend what nobody has rated
 # -------------------------------
-# ``item_counts_`` is zero for films without ratings, and ``items=`` limits ``recommend`` to them: a list of new films alone.
+# ``item_counts_`` is zero for films without ratings, and ``items=`` limits ``recommend`` to them: the result has new films only.
 
 cold = model.items_[model.item_counts_ == 0]
 items, _ = model.recommend(1, k=5, items=cold)
@@ -101,28 +101,28 @@ best = films.loc[items, ["title", "genres"]].assign(predicted=predicted, std=std
 print("For user 1:", best.to_string(index=False, float_format="{:.2f}".format), sep="\n")
 
 # %%
-# Why these? ``explain`` splits a score into what is true of all, what the user adds, what a film's attributes add for everyone, and
-# what they add for this user; of a film without ratings nothing else is known.
+# Why these? ``explain`` splits a score into parts: the general mean, what the user adds, what a film's attributes add for
+# everybody, and what they add for this user. For a film without ratings there are no other parts.
 
 parts = pd.DataFrame(model.explain(1, items), index=best["title"])
 print(parts.T.to_string(float_format="{:+.2f}".format))
 
 # %%
-# How good such lists are, ``evaluate`` says with ``items="cold"``. A model that was given the attributes of the wrong films, in
-# random order, shows what chance does.
+# How good are such lists? ``evaluate`` with ``items="cold"`` compares films without ratings only. For comparison, a second model
+# gets the attributes in random order, so that each film has those of another: this shows what chance does.
 
 shuffled = columns.sample(frac=1, random_state=0).set_axis(columns.index)
 by_chance = clone(model).fit(X_train, y_train, item_features=shuffled)
 liked = X_test[y_test >= 4]
 for name, each in {"their attributes": model, "those of other films": by_chance}.items():
     ndcg = evaluate(each, liked, "ndcg", k=10, items="cold")["ndcg"][10]
-    print(f"NDCG@10 among {len(cold)} films that nobody has rated, by {name}: {ndcg:.3f}")
+    print(f"NDCG@10 among {len(cold)} films without ratings, by {name}: {ndcg:.3f}")
 
 # %%
 # A film that came after the fit
 # ------------------------------
-# ``predict`` takes attributes of ids that ``fit`` has not seen, for one call. ``extend`` adds them to the model for good; nothing
-# is trained.
+# ``predict`` accepts the attributes of ids that ``fit`` has not seen, for one call. ``extend`` adds them to the model permanently,
+# without training.
 
 new = pd.DataFrame({"year": [1998.0], "genres": [("Drama", "Romance")]}, index=[10_001])
 rating, std = model.predict(1, 10_001, item_features=new, return_std=True)
@@ -132,10 +132,10 @@ candidates = [*cold, 10_001]
 print(f"Best of {len(candidates)}:", model.recommend(1, k=5, items=candidates)[0])
 
 # %%
-# How sure
-# --------
-# The standard deviation of a film without ratings is larger than that of others, by as much as films differ from what their
-# attributes say. An interval of 1.28 standard deviations to either side should hold 80 % of the ratings.
+# How certain
+# -----------
+# The standard deviation is larger for a film without ratings than for others, because a film may differ from what its attributes
+# say. An interval of 1.28 standard deviations to either side should hold 80 % of the ratings.
 
 predicted, std = model.predict(X_test, return_std=True)
 within = np.abs(predicted - y_test) < 1.28 * std
@@ -144,8 +144,9 @@ print(f"Within the interval: {within.mean():.0%} of the ratings of films held ou
 # %%
 # What the attributes are worth
 # -----------------------------
-# ``item_feature_shares_`` says how much of what sets films apart each group of columns explains. ``item_feature_weights_`` has what
-# a column adds to the factors and, last, to the bias of a film that nobody has rated: in stars. The picture has both.
+# ``item_feature_shares_`` says how much of the difference between films each group of columns explains. ``item_feature_weights_``
+# has what a column adds to the factors and, in the last place, to the bias of a film without ratings, in stars. The picture shows
+# both.
 
 FeatureShareDisplay.from_estimator(model, group="genres", n_columns=19)
 plt.show()

@@ -2,16 +2,16 @@
 Tune a model of ratings
 =======================
 
-How many factors, how many iterations, which solver? A grid search answers with cross-validation on nine tenths of MovieLens-100K;
-the last tenth only says how good the answer is, beside a baseline that knows biases alone.
+How many factors, how many iterations, which solver? A grid search answers this with cross-validation on nine tenths of
+MovieLens-100K. The last tenth is used once, at the end, to compare the result with a baseline that has only biases.
 
-``python docs/examples/explicit_search.py``: half a minute at most.
+``python docs/examples/explicit_search.py`` takes half a minute at most.
 """
 
 # %%
 # The ratings
 # -----------
-# A frame with a rating in each row. The test part is set aside before anything is chosen.
+# A frame with one rating in each row. The test part is set aside before anything is chosen.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,9 +28,9 @@ print(f"{len(y_train):,} ratings to choose and train on, {len(y_test):,} to test
 # %%
 # The search
 # ----------
-# A row is a rating, so ``KFold`` holds out ratings of known users; ``shuffle`` matters, since most files are sorted. The default
-# solver, ``variational``, learns its regularisation and has none to tune. ``als`` has to be told it: ``alpha``, in a grid of its
-# own.
+# A row is a rating, so ``KFold`` holds out ratings of known users. ``shuffle`` matters, because most files are sorted. The default
+# solver, ``variational``, learns its regularisation, so there is none to tune. ``als`` has the parameter ``alpha``, so it gets a
+# grid of its own.
 
 grids = [
     {"n_factors": [4, 8, 16, 32], "max_iter": [5, 10, 20]},
@@ -55,12 +55,12 @@ print(candidates.to_string(index=False, na_rep="", float_format="{:g}".format))
 # %%
 # The validation curve
 # --------------------
-# Factors beyond the eight or so that these ratings support do little harm, since the ridge is learned too; five iterations are few,
-# and twenty gain next to nothing over ten. Mind the axis: on MovieLens-100K it spans hundredths of a star.
+# These ratings support eight factors or so. More do little harm, because the regularisation is learned too. Five iterations are too
+# few, and twenty gain next to nothing over ten. Note the axis: on MovieLens-100K it covers only hundredths of a star.
 
 fig, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
 curves = candidates[candidates["solver"] == "variational"].groupby("max_iter")
-styles = [("#E69F00", "s"), ("#0072B2", "o"), ("#000000", "^")]  # Okabe and Ito's, for all eyes
+styles = [("#E69F00", "s"), ("#0072B2", "o"), ("#000000", "^")]  # Okabe and Ito's colours, for colour-blind readers too
 for (n_iterations, curve), (color, marker) in zip(curves, styles, strict=True):
     curve = curve.sort_values("n_factors")
     ax.plot(curve["n_factors"], curve["RMSE"], color=color, marker=marker, label=f"{n_iterations:g}")
@@ -74,9 +74,9 @@ plt.show()
 # %%
 # The test
 # --------
-# The baseline is a mean, and a bias of each item and user as the mean of what is left, damped: a user with three ratings is not
-# taken at her word. The standard error that a test part of this size leaves is printed too. Compared with it, factors gain much
-# over biases, and tuning gains nothing over the defaults.
+# The baseline is the mean rating plus a bias of each item and a bias of each user. A bias is the mean of what is left of the
+# ratings, damped: with few ratings it stays near zero. The table also has the standard error for a test part of this size. Compared
+# with it, factors gain much over biases, and tuning gains nothing over the defaults.
 
 
 def predict_by_biases(X, y, X_new, item_damping=25, user_damping=10):

@@ -2,16 +2,17 @@
 Tune a model of implicit feedback
 =================================
 
-Who has seen what, and nothing about how they liked it: a model is then judged by what it would show. The loss, the number of
-factors and the regularisation are chosen by NDCG, as any other parameters, and the winner is tested beside popularity.
+We know who has seen what, but not how they liked it. Such a model is judged by the list of items that it would show. The loss, the
+number of factors and the regularisation are chosen by NDCG, as any other parameters, and the best model is compared with a list of
+the most popular items.
 
-``python docs/examples/implicit_search.py``: half a minute.
+``python docs/examples/implicit_search.py`` takes half a minute.
 """
 
 # %%
 # The positives
 # -------------
-# Every rating is a positive, however low. Ten of each user are set aside for the test, drawn at random.
+# Every rating counts as a positive, however low. Ten positives of each user, drawn at random, are set aside for the test.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,9 +30,9 @@ print(f"{len(known):,} positives to choose and train on, {len(test):,} to test o
 # %%
 # The search
 # ----------
-# ``UserKFold`` holds a third of each user's positives out. ``ranking_scorer`` asks for the ten best items of each user, leaves
-# out what was trained on, and looks where the held-out ones stand. The default, ``cosine``, has nothing to tune and stands as it
-# is; ``ials`` takes a fraction of a second, so it gets the wider grid.
+# ``UserKFold`` holds out a third of each user's positives. ``ranking_scorer`` asks for the ten best items of each user, without
+# those that were trained on, and measures where the held-out ones stand. The default loss, ``cosine``, has nothing to tune and is
+# tried as it is. A fit with ``ials`` takes a fraction of a second, so it gets the wider grid.
 
 grids = [
     {"loss": ["cosine"]},
@@ -56,10 +57,10 @@ print(candidates.to_string(index=False, na_rep="default", float_format="{:.3f}".
 # %%
 # Quality and time
 # ----------------
-# Each mark is a candidate. Times are those of the machine that ran this page, and of fits on two thirds of the positives.
+# Each mark is a candidate. Times are for fits on two thirds of the positives, on the machine that built this page.
 
 fig, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
-colors = ["#CC79A7", "#0072B2", "#D55E00", "#009E73", "#E69F00"]  # of Okabe and Ito, for all eyes
+colors = ["#CC79A7", "#0072B2", "#D55E00", "#009E73", "#E69F00"]  # Okabe and Ito's colours, for colour-blind readers too
 for (loss, marks), color, marker in zip(candidates.groupby("loss", sort=False), colors, "vos^D", strict=True):
     ax.scatter(marks["fit (s)"], marks["NDCG@10"], color=color, marker=marker, label=loss)
 ax.set_xlim(left=0)
@@ -75,8 +76,8 @@ plt.show()
 # %%
 # The test
 # --------
-# ``evaluate`` takes any object with ids and ``recommend``, such as this one, which shows everybody what most users have.
-# (Where this page was built on planted ratings, pairs were drawn by popularity alone, and there is no taste to find.)
+# ``evaluate`` accepts any object with ids and a method ``recommend``, such as this one, which recommends the same popular items to
+# everybody. (If this page was built on planted ratings, the pairs were drawn by popularity alone, and there is no taste to learn.)
 
 
 class Popular:

@@ -2,17 +2,17 @@
 New users
 =========
 
-Somebody new has rated a few films. Nothing needs to be trained again: her row is solved for, the items being held fixed. How good
-that is, what each rating more is worth, and how sure the model is of it.
+A new user has rated a few films. Nothing needs to be trained again: the user's row is solved for while the items are held fixed
+(*fold-in*). This page measures how good that is, how much each further rating helps, and how certain the model is.
 
-``python docs/examples/new_users.py``: ten seconds.
+``python docs/examples/new_users.py`` takes ten seconds.
 """
 
 # %%
 # Whole users are held out
 # ------------------------
-# A sparse matrix has a user in each row, so that rows are what ``train_test_split`` and any ``cv`` hold out. ``HeldOutUsers``
-# does the same to a table or container.
+# A sparse matrix has a user in each row, so ``train_test_split`` and any ``cv`` hold out users. ``HeldOutUsers`` does the same with
+# a table or container.
 
 import copy
 import time
@@ -28,13 +28,14 @@ from sk_torchmf.model_selection import HeldOutUsers
 
 ratings = datasets.fetch_movielens("100k").interactions
 known, new = train_test_split(ratings.tocsr(), test_size=0.2, random_state=0)
-print(f"{known.shape[0]} known users, {new.shape[0]} new ones with {np.median(np.diff(new.indptr)):.0f} ratings in the middle")
+median = np.median(np.diff(new.indptr))
+print(f"{known.shape[0]} known users, {new.shape[0]} new ones with a median of {median:.0f} ratings")
 
 # %%
 # Choosing for new users
 # ----------------------
-# ``score`` of a sparse matrix predicts each rating from the *other* ratings of its row, by a closed form, and returns R². A
-# search over rows so picks what is best for users that it has not seen.
+# ``score`` of a sparse matrix predicts each rating from the *other* ratings of its row, in closed form, and returns R². A search
+# over rows therefore chooses what is best for new users.
 
 search = GridSearchCV(
     BiasedMatrixFactorization(random_state=0),
@@ -50,22 +51,23 @@ print(f"On the users held out at the beginning: {model.score(new):.3f}")
 # %%
 # Fold in
 # -------
-# ``fold_in`` gives a row of factors and a bias, ``predict`` all her ratings, ``recommend`` the best of what she has not rated.
-# None of them changes the model.
+# ``fold_in`` returns a row of factors and a bias, ``predict`` the user's ratings of all films, and ``recommend`` the best films
+# that the user has not rated. None of them changes the model.
 
-her = new[:1]
+newcomer = new[:1]
 start = time.perf_counter()
-row = model.fold_in(her)
-print(f"{her.nnz} ratings make a row of shape {row.shape} in {1e3 * (time.perf_counter() - start):.1f} ms")
-assert np.allclose(model.inverse_transform(row), model.predict(her))
-items, predicted = model.recommend(her, k=5)
+row = model.fold_in(newcomer)
+print(f"{newcomer.nnz} ratings make a row of shape {row.shape} in {1e3 * (time.perf_counter() - start):.1f} ms")
+assert np.allclose(model.inverse_transform(row), model.predict(newcomer))
+items, predicted = model.recommend(newcomer, k=5)
 print(pd.DataFrame({"item": items[0], "predicted": predicted[0]}).to_string(index=False, float_format="{:.2f}".format))
 
 # %%
 # How many ratings it takes
 # -------------------------
-# Of each new user with sixty ratings or more, twenty are the test, always the same. Of the others the first 0, 1, 2, ... are told
-# to the model; the order is random. An empty row is the mean user, so the line begins at the error of items' means alone.
+# Of each new user with sixty ratings or more, twenty ratings are the test, always the same ones. The model is given the first 0, 1,
+# 2, ... of the others, in random order. An empty row is the mean user, so the line begins at the error of predicting each film's
+# mean.
 
 active = new[np.diff(new.indptr) >= 60]
 all_theirs = Interactions.from_matrix(active)
@@ -82,7 +84,7 @@ def rmse(predicted):
 folded = {n: rmse(model.predict(told[n].tocsr())[test.user_ids, test.item_ids]) for n in counts}
 
 # %%
-# The alternative is a fit to everything, known and new users, again for each n.
+# The alternative is a new fit to everything, known and new users, for each number of ratings.
 
 refitted = {
     n: rmse(
@@ -100,8 +102,8 @@ ax.set_xscale("symlog", linthresh=1, linscale=0.4)
 ax.set_xticks(counts, labels=counts)
 ax.set(
     xlabel="Ratings known of a new user",
-    ylabel="RMSE on 20 others of hers, in stars",
-    title="What a rating more is worth",
+    ylabel="RMSE on 20 other ratings, in stars",
+    title="How much each further rating helps",
 )
 ax.grid(alpha=0.3)
 ax.legend()
@@ -113,11 +115,11 @@ print(
 )
 
 # %%
-# How sure
-# --------
-# The model can say how far off it may be, but only for users that it has rows for. ``partial_fit`` gives them rows: it goes on from
-# what was learned, and needs the new ratings only. It takes as long as a fit, so it is for many new users at a time. The standard
-# deviation that ``predict`` returns falls as more is known, as the error does.
+# How certain
+# -----------
+# The model can return standard deviations, but only for users who have a row in it. ``partial_fit`` gives them one: it continues
+# from what was learned, and needs only the new ratings. It takes as long as a fit, so use it for many new users at a time. The
+# standard deviation that ``predict`` returns falls as more ratings are known, and so does the error.
 
 lines = {}
 for n in counts[1:]:

@@ -2,18 +2,18 @@
 Your own torch module, line by line
 ===================================
 
-Matrix factorization is the first model many people write in PyTorch: two embeddings, a product, a loop. Tutorials of 2017 had it
-in a dozen lines; no gradient had to be derived by hand, and training was slow. Here are such lines with the time that each takes,
-then the same module as a scikit-learn estimator, then the same model on kernels that save most of that time.
+Matrix factorization is the first model that many people write in PyTorch: two embeddings, a product, a loop. A dozen lines are
+enough, and no gradient has to be derived by hand, but training is slow. This page shows such lines with the time that each takes,
+then the same module as a scikit-learn estimator, and then the same model on kernels that save most of that time.
 
-``python docs/examples/own_module.py``: half a minute. All times are those of the machine that built this page, whatever else it
-did meanwhile; yours will differ, their proportions less.
+``python docs/examples/own_module.py`` takes half a minute. All times are those of the machine that built this page, which may have
+had other work too. Yours will differ; their proportions will differ less.
 """
 
 # %%
 # The data
 # --------
-# A tenth is the test. The rest trains, and chooses where something has to be chosen. Ids are positions, as embeddings want them.
+# A tenth is the test. The rest is for training and for choosing parameters. Ids are positions, which is what embeddings need.
 
 import time
 
@@ -41,8 +41,8 @@ print(f"{len(train):,} ratings to train on, torch {torch.__version__} on {torch.
 # %%
 # The model
 # ---------
-# A user is a row of one table, an item a row of the other, and a rating is their inner product. ``sparse=True`` says that a step
-# touches the rows of its batch only, so that gradients are made for these alone.
+# A user is a row of one table, an item a row of the other, and a rating is their inner product. With ``sparse=True`` a step
+# computes gradients only for the rows in its batch.
 
 
 class Plain(nn.Module):
@@ -58,7 +58,7 @@ class Plain(nn.Module):
 
 
 # %%
-# Some users give more stars than others, and some items get more. Biases are embeddings of width one.
+# Some users give more stars than others, and some items get more. Biases are embeddings with one number for each row.
 
 
 class Biased(Plain):
@@ -68,14 +68,14 @@ class Biased(Plain):
         super().__init__(n_users, n_items, n_factors)
         self.user_biases = nn.Embedding(n_users, 1, sparse=True)
         self.item_biases = nn.Embedding(n_items, 1, sparse=True)
-        self.register_buffer("mean", torch.tensor(3.5))  # the middle of all ratings, about
+        self.register_buffer("mean", torch.tensor(3.5))  # about the mean of all ratings
         for table in (
             self.user_factors,
             self.item_factors,
             self.user_biases,
             self.item_biases,
         ):
-            nn.init.normal_(table.weight, std=0.1)  # torch's own start, a standard deviation of one, is far from any rating
+            nn.init.normal_(table.weight, std=0.1)  # torch's default, a standard deviation of one, starts far from any rating
 
     def forward(self, user, item):
         biases = self.user_biases(user) + self.item_biases(item)
@@ -85,7 +85,7 @@ class Biased(Plain):
 # %%
 # A step, and what each line costs
 # --------------------------------
-# The loop of such a page takes a rating at a time, or a batch. Each line is timed over two hundred steps; the numbers are medians.
+# A simple loop takes one rating at a time, or a batch. Each line is timed over two hundred steps; the numbers are medians.
 
 
 def time_lines(model, size, n_steps=200):
@@ -114,7 +114,7 @@ def time_lines(model, size, n_steps=200):
     return 1e6 * np.median(laps, axis=0)
 
 
-lines = ["cut the batch out", "zero_grad()", "look up rows", "product and sum"]
+lines = ["take the batch", "zero_grad()", "look up rows", "product and sum"]
 lines += ["loss", "backward()", "step()"]
 sizes = [1, 1024]
 costs = pd.DataFrame(
@@ -122,19 +122,19 @@ costs = pd.DataFrame(
     index=lines,
 )
 shares = costs / costs.sum()
-costs.loc["all of it"] = costs.sum()
-epochs = costs.loc["all of it"] * len(train) / costs.columns / 1e6
+costs.loc["whole step"] = costs.sum()
+epochs = costs.loc["whole step"] * len(train) / costs.columns / 1e6
 print(
     "Microseconds of a step, by the size of its batch",
     costs.to_string(float_format="{:.0f}".format),
     sep="\n",
 )
-print(f"An epoch at that pace: {epochs[1]:.0f} s one by one, {epochs[1024]:.2f} s in batches")
+print(f"An epoch at that pace: {epochs[1]:.0f} s one rating at a time, {epochs[1024]:.2f} s in batches")
 
 # %%
-# With one rating a step nearly all of it is the price of calling torch at all: a product of twenty numbers takes nanoseconds. A
-# batch of 1024 shares that price. What is left is mostly moving rows: two to look up and two gradients to scatter for every
-# rating, and the optimizer sorts the sparse gradients to add up those of the same row.
+# With one rating in a step, nearly all of the time is the cost of calling torch at all: a product of twenty numbers takes
+# nanoseconds. In a batch of 1024 the ratings share that cost. What remains is mostly moving rows: for every rating two rows are
+# looked up and two gradients are written back, and the optimizer sorts the sparse gradients to add up those of the same row.
 
 fig, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
 place = np.arange(len(lines))
@@ -150,8 +150,8 @@ plt.show()
 # %%
 # As an estimator
 # ---------------
-# ``TorchFactorization`` is that loop, with batches, and what else a scikit-learn estimator has. Arguments of the module and of the
-# optimizer are parameters of a search as any other.
+# ``TorchFactorization`` is such a loop with batches, and has the other methods of a scikit-learn estimator too. Arguments of the
+# module and of the optimizer can be searched like any other parameter.
 
 
 def tune(model, grid):
@@ -175,14 +175,14 @@ searches = {
 # %%
 # On the fused kernels
 # --------------------
-# ``forward_pairs`` gets all pairs that were observed, in an order made once, and ``pair_dot`` gives their products without
-# looking up a row for each; its gradients are two products of a sparse and a dense matrix. It is the same model. With
-# ``batch_size=None`` a step is an epoch, so there are more of them, and as the gradients are dense, torch's weight decay is
-# allowed, which it is not with sparse ones.
+# ``forward_pairs`` gets all observed pairs at once, in an order that is computed only once. ``pair_dot`` computes their inner
+# products without looking up a row for each pair; its gradients are two products of a sparse and a dense matrix. The model is the
+# same. With ``batch_size=None`` one step is an epoch, so more epochs are needed. The gradients are dense, and so torch's weight
+# decay can be used, which it cannot with sparse gradients.
 
 
 class Fused(Biased):
-    """The same, with all pairs at once as well."""
+    """The same model, which can also compute all pairs at once."""
 
     def forward_pairs(self, pairs):
         biases = self.user_biases.weight[:, 0], self.item_biases.weight[:, 0]
@@ -208,10 +208,10 @@ searches["Biased, kernels"] = tune(kernels, {"optimizer__weight_decay": [2e-4, 4
 # %%
 # Side by side
 # ------------
-# Each as its search has chosen it, trained on all of the training part, with the time of its fastest epoch. Errors of ``Biased``
-# in batches and on the kernels differ by the optimizer, its weight decay and the factors that this allows, not by the kernels,
-# which compute the very same model; Adagrad's step on sparse gradients takes longer than that of SGD above.
-# ``BiasedMatrixFactorization`` has its default parameters; an epoch of it solves for all rows.
+# Each model with the parameters that its search has chosen, trained on the whole training part, with the time of its fastest epoch.
+# The errors of ``Biased`` in batches and on the kernels differ because of the optimizer, its weight decay and the number of
+# factors, not because of the kernels, which compute exactly the same model. Adagrad's step on sparse gradients takes longer than
+# that of SGD above. ``BiasedMatrixFactorization`` has its default parameters; one of its epochs solves for all rows.
 
 models = {name: search.best_estimator_ for name, search in searches.items()}
 models["BiasedMatrixFactorization"] = BiasedMatrixFactorization(random_state=0).fit(train)

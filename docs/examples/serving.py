@@ -2,11 +2,12 @@
 Save, load, serve
 =================
 
-A model is fitted, saved and loaded, and then asked in the ways a service may ask it: by the estimator itself, by a module in ONNX
-form that needs neither Python nor torch, and by a nearest-neighbour index. All give the same answers; the time of a request is
-printed for each.
+A model is fitted, saved and loaded. Then it answers requests in three ways in which a service may use it: by the estimator itself,
+by a module in ONNX format, which needs neither Python nor torch, and by a nearest-neighbour index. All give the same answers; the
+time of each request is printed.
 
-``pip install matplotlib onnx onnxscript onnxruntime faiss-cpu``, then ``python docs/examples/serving.py``: ten seconds.
+Install what it needs with ``pip install matplotlib onnx onnxscript onnxruntime faiss-cpu``, then run
+``python docs/examples/serving.py``, which takes ten seconds.
 """
 
 import multiprocessing
@@ -42,7 +43,7 @@ def timed(what, call, repeats=20):
 # %%
 # Fit, save, load
 # ---------------
-# The file is made of arrays and JSON. Loading runs no code from it, and needs no GPU even where ``fit`` had one.
+# The file contains arrays and JSON. Loading runs no code from it, and needs no GPU even if the model was fitted on one.
 
 ratings = datasets.make_ratings(n_users=3000, n_items=2000, n_ratings=200_000, random_state=0).interactions
 fitted = BiasedMatrixFactorization(n_factors=32, clip=True, random_state=0).fit(ratings)
@@ -57,12 +58,12 @@ assert np.array_equal(model.predict(ratings), fitted.predict(ratings))
 # %%
 # Predictions by ONNX
 # -------------------
-# ``to_module`` takes positions in ``users_`` and ``items_``; -1 stands for an unknown id. The size of a batch is free.
+# The exported module takes positions in ``users_`` and ``items_``; -1 stands for an unknown id. Batches may have any size.
 
 n = torch.export.Dim("n")
 example = torch.tensor([0, 1, 2]), torch.tensor([2, 1, 0])
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # torch's own, about itself
+    warnings.simplefilter("ignore")  # torch warns about its own exporter
     program = torch.onnx.export(
         model.to_module(),
         example,
@@ -91,9 +92,9 @@ assert np.allclose(answers, expected, rtol=1e-5)
 # %%
 # Recommendations by an index
 # ---------------------------
-# The inner product of a user's and an item's vector is the score, biases included, so that any index of inner products finds what
-# ``recommend`` does; an approximate one, such as ``faiss.IndexHNSWFlat``, is for millions of items. Scores that float32 hardly
-# tells apart may change places, so the scores are compared.
+# The score is the inner product of a user's and an item's vector, biases included. Any index of inner products therefore finds what
+# ``recommend`` finds; for millions of items use an approximate one, such as ``faiss.IndexHNSWFlat``. Items whose scores are almost
+# equal in float32 may change places, so the scores are compared here.
 
 user_vectors, item_vectors = model.embeddings()
 index = faiss.IndexFlatIP(item_vectors.shape[1])
@@ -111,7 +112,7 @@ assert np.allclose(np.clip(scores, *model.rating_range_), expected, rtol=1e-5)
 # %%
 # A new user
 # ----------
-# ``fold_in`` gives her factors and bias from what she has rated; ``[p, b + mu, 1]`` is her vector.
+# ``fold_in`` computes the factors and the bias of a new user from the user's ratings; ``[p, b + mu, 1]`` is the user's vector.
 
 new_user = ratings.tocsr()[:1]
 rows = timed("fold_in of a new user", lambda: model.fold_in(new_user))
@@ -123,10 +124,10 @@ assert np.allclose(np.clip(scores, *model.rating_range_), expected, rtol=1e-5)
 # %%
 # Forked workers
 # --------------
-# A server that loads the model once and then forks its workers (``gunicorn --preload``) shares its memory among them. That the
-# model was used before, to warm up, does not matter: a fork has none of the threads that torch computes on, and calls of an
-# estimator do without. Code of your own that calls torch in a worker, such as the module above, would wait forever: begin it with
-# ``torch.set_num_threads(1)``. What else there is to know of forks and threads is said in :doc:`/limits`.
+# A server that loads the model once and then forks its workers (``gunicorn --preload``) shares the model's memory among them. The
+# model may be used before the fork, for example to warm up. A forked process does not have the threads on which torch computes, and
+# the methods of an estimator do not need them there. Code of your own that calls torch in a worker, such as the module above, would
+# wait forever: begin it with ``torch.set_num_threads(1)``. :doc:`/limits` says more about forks and threads.
 
 if "fork" in multiprocessing.get_all_start_methods():
     forking = multiprocessing.get_context("fork")
@@ -146,7 +147,7 @@ folder.cleanup()
 # %%
 # What a request costs
 # --------------------
-# On the machine that built this page.
+# Times on the machine that built this page.
 
 requests = {what: value for what, value in milliseconds.items() if "user" in what and "users" not in what}
 fig, ax = plt.subplots(figsize=(6.4, 3.2), layout="constrained")

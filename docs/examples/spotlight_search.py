@@ -2,19 +2,20 @@
 Spotlight's model beside ours
 =============================
 
-The ``ExplicitFactorizationModel`` of `Spotlight <https://github.com/maciejkula/spotlight>`_ and ``BiasedMatrixFactorization`` in
-one table: the same folds, the same score, a search over the parameters of each.
+This page compares the ``ExplicitFactorizationModel`` of `Spotlight <https://github.com/maciejkula/spotlight>`_ with
+``BiasedMatrixFactorization``: the same folds, the same score, and a search over the parameters of each.
 
-Spotlight is not on PyPI (the project of that name there is another one), so this page is usually built without it, and our model
-runs alone; the table at the end has what was measured with both. To run both, ``git clone`` Spotlight's repository and
-``SK_TORCHMF_SPOTLIGHT=spotlight python docs/examples/spotlight_search.py``: a minute. Without it: a few seconds.
+Spotlight is not on PyPI (the project of that name there is another one). This page is therefore usually built without it, and runs
+only our model; the table at the end has the figures measured with both. To run both, ``git clone`` Spotlight's repository and call
+``SK_TORCHMF_SPOTLIGHT=spotlight python docs/examples/spotlight_search.py``, which takes a minute. Without Spotlight it takes a few
+seconds.
 """
 
 # %%
-# Who takes part
+# The two models
 # --------------
-# ``SK_TORCHMF_SPOTLIGHT`` is the path of a checkout. ``SpotlightEstimator`` makes a scikit-learn estimator of Spotlight's class,
-# whose arguments become parameters with ``model__`` in front.
+# ``SK_TORCHMF_SPOTLIGHT`` is the path of a clone. ``SpotlightEstimator`` turns Spotlight's class into a scikit-learn estimator; the
+# arguments of the class become parameters with the prefix ``model__``.
 
 import os
 import sys
@@ -41,12 +42,12 @@ try:
         },
     )
 except ImportError as error:
-    print(f"Spotlight is not here ({error}), so ours goes alone.")
+    print(f"Spotlight is not installed here ({error}), so only our model runs.")
 
 # %%
 # The search
 # ----------
-# Our container has the attributes of Spotlight's, so both take it. A tenth is the test.
+# Our container has the attributes of Spotlight's, so both models accept it. A tenth is the test.
 
 ratings = datasets.fetch_movielens("100k").interactions
 known, test = train_test_split(ratings, test_size=0.1, random_state=0)
@@ -76,7 +77,7 @@ print(table.round(dict.fromkeys(figures, 3)).to_string(index=False, na_rep="", f
 # %%
 # Error and time
 # --------------
-# Each mark is a candidate; times are of fits on two thirds of the training part, on the machine that built this page.
+# Each mark is a candidate. Times are for fits on two thirds of the training part, on the machine that built this page.
 
 fig, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
 styles = {"ours": ("#0072B2", "o"), "Spotlight": ("#D55E00", "s")}
@@ -96,7 +97,7 @@ plt.show()
 # %%
 # The test
 # --------
-# ``rmse_score`` is Spotlight's own, for any model that has its ``predict``.
+# ``rmse_score`` has the name and the result of Spotlight's own function, and accepts any model with Spotlight's ``predict``.
 
 for name, search in searches.items():
     print(f"{name}: test RMSE {rmse_score(search.best_estimator_, test):.4f} with {search.best_params_}")
@@ -104,8 +105,9 @@ for name, search in searches.items():
 # %%
 # With Spotlight
 # --------------
-# On MovieLens-100K, with Spotlight at its last commit, 75f4c8c of February 2020, and torch 2.13. On the test part ours has 0.8893,
-# Spotlight's 0.9333. Seconds are medians of three runs on two cores that other programs used too: take them for a rough measure.
+# Measured on MovieLens-100K, with Spotlight at its last commit, 75f4c8c of February 2020, and torch 2.13. The RMSE on the test part
+# is 0.8893 for our model and 0.9333 for Spotlight's. Seconds are medians of three runs on two cores that other programs used too,
+# so they are only a rough measure.
 #
 # .. list-table::
 #    :header-rows: 1

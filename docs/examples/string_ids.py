@@ -2,17 +2,17 @@
 String ids, other columns, a Pipeline
 =====================================
 
-A table as it comes from a database: names for ids, and columns that are neither ids nor ratings. The estimator takes it as it is;
-what else scikit-learn has, encoders, pipelines, stacking, goes around it.
+A table as it comes from a database has names as ids, and columns that are neither ids nor ratings. The estimator accepts it as it
+is. This page also combines it with other tools of scikit-learn: encoders, pipelines, stacking.
 
-``python docs/examples/string_ids.py``: a few seconds.
+``python docs/examples/string_ids.py`` takes a few seconds.
 """
 
 # %%
 # A table
 # -------
-# Guests rate dishes. The ratings are planted: factors and biases, less a star for each hour of waiting, a bonus at weekends, and
-# noise of half a star. That noise is the error which nothing can undercut.
+# Guests rate dishes. The ratings are planted: factors and biases, minus a star for each hour of waiting, plus a bonus at weekends
+# and noise of half a star. No model can have an error below this noise.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -43,10 +43,10 @@ X_train, X_test, y_train, y_test = train_test_split(table, stars, test_size=0.2,
 print(X_train.head(3).to_string())
 
 # %%
-# Labels as they come
-# -------------------
-# Two columns are told to be ids, by name or by position; the others are not looked at. Everything that comes out speaks in the same
-# labels.
+# Labels as they are
+# ------------------
+# The parameters ``user`` and ``item`` say which two columns hold the ids, by name or by position; other columns are ignored. All
+# results use the same labels.
 
 model = BiasedMatrixFactorization(n_factors=8, user="guest", item="dish", random_state=0)
 model.fit(X_train, y_train)
@@ -57,8 +57,8 @@ print(pd.DataFrame(dishes, index=["guest-007", "guest-008"], columns=["first", "
 # %%
 # Labels that fit did not see
 # ---------------------------
-# An unknown guest is taken for the mean guest and an unknown dish for the mean dish, so that cross-validation, whose folds always
-# have some, needs no care. Two other answers can be asked for; neither needs another fit.
+# An unknown guest is predicted as the mean guest and an unknown dish as the mean dish. So cross-validation, whose folds always have
+# some unknown ids, works without further care. NaN or an error can be chosen instead, without another fit.
 
 new = pd.DataFrame(
     {
@@ -76,11 +76,11 @@ answers = {handling: model.set_params(handle_unknown=handling).predict(new) for 
 print(new[["guest", "dish"]].assign(**answers).to_string(index=False, float_format="{:.2f}".format))
 
 # %%
-# Behind an encoder
-# -----------------
+# After an encoder
+# ----------------
 # In a pipeline that encodes everything first, ids arrive as floating-point codes, and predictions are the same.
-# ``unknown_value=-1`` is how an unknown id reaches the estimator; ``set_output`` keeps the names of the columns, by which it
-# finds its own.
+# With ``unknown_value=-1`` an unknown id reaches the estimator as -1. ``set_output`` keeps the names of the columns, by which the
+# estimator finds the ids.
 
 encode = make_column_transformer(
     (
@@ -96,9 +96,9 @@ assert np.allclose(pipeline.predict(new), model.predict(new), atol=1e-4)
 # %%
 # The other columns
 # -----------------
-# A second model may know what the first does not: waiting and weekends. ``StackingRegressor`` weighs the two, and fits the
-# weights to predictions out of fold, since what a factorization predicts for the rows it was fitted to is better than it will
-# ever be again.
+# A second model can use what the first does not: the waiting time and the weekend. ``StackingRegressor`` weights the two models. It
+# fits the weights to predictions out of fold, because a factorization predicts the rows it was fitted to better than it will
+# predict any others.
 
 context = make_pipeline(
     make_column_transformer((OneHotEncoder(), ["day"]), ("passthrough", ["waited"])),
@@ -108,7 +108,7 @@ stack = StackingRegressor([("factors", model), ("context", context)], LinearRegr
 print(pd.Series(stack.final_estimator_.coef_, index=list(stack.named_estimators_), name="weight").round(2).to_frame())
 
 # %%
-# The error that remains is not far above the half star of noise.
+# The remaining error is not far above the noise of half a star.
 
 models = {
     "context alone": clone(context).fit(X_train, y_train),
@@ -119,7 +119,7 @@ rmse = {name: root_mean_squared_error(y_test, each.predict(X_test)) for name, ea
 print(pd.Series(rmse, name="test RMSE").to_frame().to_string(float_format="{:.3f}".format))
 
 # %%
-# What each model leaves unexplained, by how long the guest had waited.
+# The mean error that each model leaves, by how long the guest had waited.
 
 fig, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
 waited = pd.cut(X_test["waited"], [0, 5, 10, 20, 30, 45, 60, 120], include_lowest=True)
@@ -135,7 +135,7 @@ for (name, each), color, marker in zip(models.items(), ["#E69F00", "#0072B2", "#
 ax.axhline(0, color="grey", linewidth=0.8)
 ax.set(
     xlabel="Minutes waited",
-    ylabel="Mean of rating less prediction, in stars",
+    ylabel="Mean of rating minus prediction, in stars",
     title="What is left to explain",
 )
 ax.grid(alpha=0.3)
@@ -145,20 +145,19 @@ plt.show()
 # %%
 # Factors as columns
 # ------------------
-# ``transform`` gives the guest's factors beside the dish's: columns for another step, with names where ``set_output`` asks for a
-# frame.
+# ``transform`` returns the guest's factors and the dish's factors as columns for another step. With ``set_output`` they are a frame
+# with column names.
 
 model.set_output(transform="pandas")
 print(model.transform(new).iloc[:, [0, 1, 8, 9]].to_string(index=False, float_format="{:.3f}".format))
 
 # %%
-# Such columns are best for something that is no rating, for they know the ratings they were fitted to. Are dishes sweet or savoury?
-# Nobody has told the factorization, but taste differs by it, so it can be read off the factors of a dish. (Here it is the sign of a
-# planted factor.)
+# Use such columns to predict something other than the rating, because the factors were learned from the ratings. For example: are
+# dishes sweet or savoury? The factorization was not told, but guests' tastes differ in this, so the factors of a dish show it.
+# (Here it is the sign of a planted factor.)
 
 numbers = [int(dish.removeprefix("dish-")) for dish in model.items_]
 sweet = planted.item_factors[numbers, 0] > 0
 accuracy = cross_val_score(LogisticRegression(C=100), model.item_factors_, sweet, cv=5)
-print(
-    f"{accuracy.mean():.0%} of {len(model.items_)} dishes are told right; guessing tells {max(sweet.mean(), 1 - sweet.mean()):.0%}"
-)
+guessing = max(sweet.mean(), 1 - sweet.mean())
+print(f"{accuracy.mean():.0%} of {len(model.items_)} dishes are classified correctly; guessing would reach {guessing:.0%}")

@@ -2,17 +2,18 @@
 When a rating was given
 =======================
 
-``time="timestamp"`` gives each sitting of a user a bias, and ``effects=`` does so for the values of any column that belongs to a
-rating rather than to a user or an item. What that gains depends on what is to be predicted, so it is tested in three ways.
+``time="timestamp"`` adds a bias for each session of a user, that is, for ratings given shortly after one another. ``effects=`` adds
+biases for the values of any column that belongs to a rating rather than to a user or an item. How much they help depends on what is
+to be predicted, so they are tested in three ways.
 
-``python docs/examples/time.py``: ten seconds.
+``python docs/examples/time.py`` takes ten seconds.
 """
 
 # %%
 # Three kinds of test
 # -------------------
-# A tenth of the ratings is held out: at random, the last of each user, or the last of all by the calendar. For each test rating the
-# table says how far from it in time the nearest training rating of the same user is.
+# A tenth of the ratings is held out in three ways: at random, the last ratings of each user, or the last of all by date. The table
+# says how far each test rating is, in time, from the nearest training rating of the same user.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -48,17 +49,17 @@ shares = {
 print(pd.DataFrame(shares).to_string(float_format="{:.0%}".format))
 
 # %%
-# Sittings, and columns
+# Sessions, and columns
 # ---------------------
-# ``time`` names the column of times. It stands for four kinds of biases of each user: of sittings, which end after eight hours
-# without a rating, of shorter ones, which end after a minute, of the ratings of one second, and of 16 ratings in a row. ``effects``
-# names columns; ``("user", "month")`` is a bias for each user and month. How much biases of a kind vary is learned, so nothing is
-# tuned; all that was tried is in the table.
+# ``time`` names the column of times. It adds four kinds of biases for each user: for sessions, which end after eight hours without
+# a rating; for shorter ones, which end after a minute without one; for the ratings of the same second; and for every 16 ratings in
+# a row. ``effects`` names columns; ``("user", "month")`` adds a bias for each user and month. How much the biases of each kind vary
+# is learned, so there is nothing to tune. The table has everything that was tried.
 
 when = pd.to_datetime(X["timestamp"], unit="s")
 X["month"] = when.dt.strftime("%Y-%m")
 X["weekday"], X["hour"] = when.dt.day_of_week, when.dt.hour
-X["dice"] = rng.integers(1, 7, len(X))  # says nothing
+X["dice"] = rng.integers(1, 7, len(X))  # carries no information
 calendar = ["month", "weekday", "hour", "dice"]
 settings = {
     "neither": {},
@@ -86,17 +87,17 @@ for name in tests:
     without, with_time = rmse.loc[name, ["neither", "time"]]
     change = squares[name, "neither"] - squares[name, "time"]
     error = change.std() / (2 * without * len(change) ** 0.5)  # of the gain, over the test ratings
-    print(f"{name}: gained by time {without - with_time:.4f}, standard error {error:.4f}")
+    print(f"{name}: time lowers the RMSE by {without - with_time:.4f}, standard error {error:.4f}")
 
 # %%
-# At random the sitting of a test rating is known, mostly even its second, and with it much of what was peculiar to it: a generous
-# mood, or a page of old favourites that was rated at one go. Nobody knows that of a rating in the future. So the first line
-# answers "fill in what is missing"; the second answers "what will this user think of it next", and there the gain is about as
-# large as its error. Where most of the future's users are new, as in the third, little is known of anybody, and little is gained.
-# None is harmed.
+# If ratings are held out at random, the session of a test rating is known, and mostly even its second. What was peculiar to the
+# session is known too: a generous mood, or a page of old favourites that was rated in one go. For a future rating none of this is
+# known. So the first test measures how well missing ratings are filled in. The second measures how well a user's next ratings are
+# predicted; there the gain is about as large as its standard error. In the third most users are new and little is known about them,
+# so little is gained. No test gets worse.
 #
-# Times that say nothing do harm, a little: the variances start above zero, and ten iterations are few to bring down those of biases
-# that have a rating or two each. With twice as many it is less.
+# Times without information do a little harm. The variances start above zero, and ten iterations are too few to shrink those of
+# biases that have a rating or two each. With twice as many iterations the harm is smaller.
 
 test = tests["at random"]
 by_chance = by_user.transform(lambda times: rng.permutation(times.to_numpy()))
@@ -114,14 +115,14 @@ found = pd.Series(found).unstack()[[*cases]]
 print("RMSE", found.to_string(float_format="{:.4f}".format), sep="\n")
 
 # %%
-# So ``time`` is for filling in, and hardly worth its seconds elsewhere. (Where this page was built on planted ratings their times
-# are random: there is nothing to gain in any line, and something to lose.)
+# So use ``time`` to fill in missing ratings; for the future it is hardly worth its seconds. (If this page was built on planted
+# ratings, their times are random: there is nothing to gain in any test, and something to lose.)
 
 # %%
-# What columns say
-# ----------------
-# Biases with two standard deviations to either side, less their mean over the ratings. Months differ somewhat. Weekdays, hours and
-# the dice do not: their variance is learned to be all but zero, and with it all biases shrink.
+# What the columns show
+# ---------------------
+# The biases with two standard deviations to either side, minus their mean over the ratings. Months differ somewhat. Weekdays, hours
+# and the dice do not: their learned variance is almost zero, which shrinks all their biases.
 
 model = models["at random", "calendar"]
 train = X[~tests["at random"]]
@@ -143,13 +144,13 @@ fig.supylabel("Added to a rating, in stars")
 plt.show()
 
 # %%
-# What time says
-# --------------
-# All four kinds together, for the user with the most sittings: what a table with times predicts, less what the ids alone do.
-# Colours change with the sitting.
+# What time shows
+# ---------------
+# All four kinds together, for the user with the most sessions: the prediction with times minus the prediction from the ids alone.
+# The colour changes with each session.
 
 model = models["at random", "time"]
-kinds = ["sittings", "shorter ones", "16 in a row", "the same second"]
+kinds = ["sessions", "shorter ones", "16 in a row", "the same second"]
 for kind, (_, _, prior) in zip(kinds, model.effect_biases_, strict=True):
     print(f"{kind}: standard deviation {prior**0.5:.2f} stars")
 
@@ -172,9 +173,9 @@ plt.show()
 # %%
 # Predictions with and without a time
 # -----------------------------------
-# A table has the times, and each pair is placed among the sittings of training: a minute after the last rating it belongs to the
-# last sitting, a year later to none, but still to the user's latest 16. Ids alone have no time, and it is averaged out, as it is by
-# ``recommend``.
+# If ``predict`` is given a table with times, each pair is placed among the sessions of training. A minute after the user's last
+# rating a pair belongs to the last session; a year later it belongs to none, but still to the user's latest 16 ratings. Ids alone
+# have no time, so it is averaged out; ``recommend`` does the same.
 
 last, item = own["timestamp"].max(), X["item"].mode()[0]
 later = own.iloc[[-1, -1]].assign(item=item, timestamp=[last + 60, last + 365 * 86_400])
@@ -182,5 +183,5 @@ soon, then = model.predict(later)
 print(f"A minute later {soon:.2f}, a year later {then:.2f}, at any time {model.predict(user, item):.2f}")
 
 # %%
-# Drifts that go on, such as that of users who become stricter the more they have rated, are no biases of sittings. A module of
-# one's own can have them, and it gains something on the last ratings of each user: :ref:`sphx_glr_gallery_time_bias.py`.
+# Lasting drifts, such as that of users who become stricter the more they rate, cannot be expressed as biases of sessions. A module
+# of your own can model them, and gains something on the last ratings of each user: :ref:`sphx_glr_gallery_time_bias.py`.

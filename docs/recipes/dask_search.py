@@ -1,4 +1,4 @@
-"""Let the machines of a Dask cluster fit the candidates of a search, each by itself: ``python dask_search.py [SCHEDULER]``."""
+"""Fit the candidates of a search on the machines of a Dask cluster: ``python dask_search.py [SCHEDULER]``."""
 
 import sys
 import time
@@ -25,7 +25,7 @@ if __name__ == "__main__":
     here, seconds = search.cv_results_, time.perf_counter() - begun
     print(f"here: {seconds:.1f} s, {search.best_params_}, RMSE {-search.best_score_:.4f}")
 
-    # The address of a scheduler that runs already, or two processes of this machine.
+    # Use the scheduler whose address is given, or start two worker processes on this machine.
     client = Client(*sys.argv[1:2]) if sys.argv[1:] else Client(n_workers=2, threads_per_worker=1)
     begun = time.perf_counter()
     with joblib.parallel_config(backend="dask", scatter=[ratings.data, ratings.target]):  # sent to each worker once

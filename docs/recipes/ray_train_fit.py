@@ -1,4 +1,4 @@
-"""Fit ratings in the workers of Ray Train: ``python ray_train_fit.py`` on a machine of a Ray cluster or, without one, on any."""
+"""Fit ratings in the workers of Ray Train: ``python ray_train_fit.py`` on a machine of a Ray cluster or on any single machine."""
 
 import tempfile
 from pathlib import Path
@@ -12,15 +12,15 @@ from sk_torchmf import BiasedMatrixFactorization, datasets
 
 
 def fit_part(config):
-    """In each worker, where Ray has made the process group."""
+    """Runs in each worker, where Ray has created the process group."""
     rank, size = ray.train.get_context().get_world_rank(), ray.train.get_context().get_world_size()
-    # Each reads any part of the table. Here all make one and keep every size-th row.
+    # Each worker may read any part of the table. Here each generates the same one and keeps every size-th row.
     ratings = datasets.make_ratings(n_users=943, n_items=1682, n_ratings=100_000, noise_std=0.9, random_state=0)
     model = BiasedMatrixFactorization(distributed=True, random_state=0, **config)
     model.fit(ratings.data[rank::size], ratings.target[rank::size])
     print(f"rank {rank} of {size}: {model.n_users_} users, {model.n_items_} items, {model.observed_.nnz} ratings")
 
-    whole = model.gather()  # all users; or let each worker report the part that it has
+    whole = model.gather()  # all users; each worker could also report its own part
     with tempfile.TemporaryDirectory() as folder:
         if rank == 0:
             whole.save(Path(folder) / "model.npz")

@@ -6,7 +6,7 @@
 #SBATCH --cpus-per-task=16
 #SBATCH --time=01:00:00
 
-# init_process_group("gloo") reads these, and the two that each task makes of Slurm's own.
+# init_process_group("gloo") reads these two variables, and RANK and WORLD_SIZE, which each task sets from those of Slurm.
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_ADDR MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000)) OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
 

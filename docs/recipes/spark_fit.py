@@ -10,7 +10,7 @@ from sk_torchmf import BiasedMatrixFactorization, datasets
 
 
 def fit_part(source, folder):
-    """In each task, started by ``torchrun``: fit the files that are this rank's; return what rank 0 has found."""
+    """Runs in each task, started by ``torchrun``: fit to the files of this rank. Spark returns the result of rank 0."""
     from datetime import timedelta
     from pathlib import Path
 
@@ -35,9 +35,9 @@ def fit_part(source, folder):
 
 if __name__ == "__main__":
     spark = SparkSession.builder.master(os.environ.get("SPARK_MASTER", "local[2]")).appName("sk_torchmf").getOrCreate()
-    folder = tempfile.mkdtemp()  # on a cluster one that all machines see
+    folder = tempfile.mkdtemp()  # on a cluster, a folder that all machines can reach
 
-    # Spark writes the table that it has made; there must be at least as many files as tasks.
+    # Spark writes the table; there must be at least as many files as tasks.
     ratings = datasets.make_ratings(n_users=943, n_items=1682, n_ratings=100_000, noise_std=0.9, random_state=0)
     rows = [(int(user), int(item), float(rating)) for (user, item), rating in zip(ratings.data, ratings.target, strict=True)]
     table = spark.createDataFrame(rows, "user long, item long, rating float")

@@ -1,7 +1,7 @@
 """Texts that the docstrings of several estimators share, and ``documented``, which puts them in. Knows no estimator.
 
-A docstring has ``@name`` on a line of its own where the shared entry of that name is to stand. What is indented below that line
-goes on with the shared description, and says what is so in this class alone.
+A docstring has ``@name`` on a line of its own where the shared entry of that name is to stand. What is indented below that line is
+for this class alone, and continues the last paragraph of the shared description; below a list it is a paragraph of its own.
 """
 
 import inspect
@@ -15,8 +15,31 @@ from typing import TypeVar
 Documented = TypeVar("Documented", bound=Callable)
 
 HEADING = re.compile(r"^( *)(\w.*)\n\1-{3,}\n", re.MULTILINE)
-SHARED = re.compile(r"^( *)@(.+)(?:\n|\Z)((?:\1 +.*\n)*)", re.MULTILINE)  # margin, name, what goes on with the description
+SHARED = re.compile(r"^( *)@(.+)(?:\n|\Z)((?:\n*\1 +.*\n)*)", re.MULTILINE)  # margin, name, what goes on with the description
 WIDTH = 120
+
+PARAMETER_GROUPS = {  # the order of the parameters in the estimators' docstrings, and the headings above them in the reference
+    "Model": ("module", "n_factors", "loss", "cut_points", "biased", "temperature", "options"),
+    "Solver": (
+        "solver",
+        "optimizer",
+        "scheduler",
+        "parameter_options",
+        "alpha",
+        "confidence",
+        "n_negatives",
+        "negatives",
+        "exact",
+        "max_iter",
+        "learning_rate",
+        "batch_size",
+        "warm_start",
+    ),
+    "Features": ("features", "user_encoder", "item_encoder", "seen_features", "cold_average", "effects", "time"),
+    "Stopping": ("tol", "early_stopping", "validation_fraction", "n_iter_no_change", "refit", "scoring"),
+    "Ids and predictions": ("user", "item", "handle_unknown", "clip"),
+    "Machine": ("dtype", "device", "n_processes", "distributed", "checkpoint", "random_state", "verbose"),
+}
 
 
 def documented(**words: str) -> Callable[[Documented], Documented]:
@@ -89,11 +112,20 @@ def _entry(owners, section, name):
 
 
 def _wrapped(description, more):
-    """A shared description and what goes on with it, as one indented paragraph or, where it is a list, one below the other."""
-    if description.lstrip().startswith("- "):
-        return indent("\n".join(map(dedent, (description, more))).rstrip(), "    ")
-    text = " ".join([*description.split(), *more.split()])
-    return indent(fill(text, WIDTH, break_long_words=False, break_on_hyphens=False), "    ")
+    """A shared description and what a class adds to it, as indented paragraphs; lists keep their lines."""
+    shared, own = (re.split(r"\n\s*\n", dedent(text).strip("\n")) for text in (description, more))
+    if not _is_list(shared[-1]):
+        own[0] = f"{shared.pop()} {own[0]}"
+    paragraphs = [text if _is_list(text) else _filled(text) for text in (*shared, *own) if text.strip()]
+    return indent("\n\n".join(paragraphs), "    ")
+
+
+def _is_list(paragraph):
+    return paragraph.startswith("- ")
+
+
+def _filled(paragraph):
+    return fill(" ".join(paragraph.split()), WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _default(target, name):
@@ -124,276 +156,312 @@ _WRITTEN = {
         Parameters
         ----------
         clip : bool
-            Limit predictions to the range of the training ratings.
+            If True, predictions are limited to the range of the training ratings.
         user : int or str
-            Which column of a table holds the user ids, by position or by a frame's column name.
+            Column of a table that holds the user ids: its position or, in a DataFrame, its name.
         item : int or str
-            Which column holds the item ids. Columns that no parameter names are ignored.
+            Column of a table that holds the item ids. Columns that no parameter names are ignored.
 
         Attributes
         ----------
         users_, items_ : ndarray of shape (n_users,) and (n_items,)
-            The ids of the rows, sorted.
+            The user ids and the item ids, sorted. The position of an id here is its row number in all other attributes.
         n_users_, n_items_ : int
-            How many ids there are.
+            Number of users and number of items.
         seen_ : CSR array of shape (n_users, n_items), bool
-            Which pairs were observed so far.
+            The pairs that have been observed so far, in ``fit`` and in every ``partial_fit`` since.
         user_counts_, item_counts_ : ndarray of shape (n_users,) and (n_items,)
-            Weighted number of observations of each id; 0 where it was never observed.
+            Sum of the weights of the observations of each user and of each item; 0 for an id that was never observed.
         form_ : {"sparse", "table", "interactions"}
-            The form of X in ``fit``.
+            The form of the X that ``fit`` was given.
         n_features_in_ : int
-            Columns of X, as scikit-learn counts them: 2 for a container.
+            Number of columns of X, as scikit-learn counts them; 2 for a container.
         feature_names_in_ : ndarray of str
-            Where ``X`` is a frame with such names.
+            Where ``X`` was a DataFrame whose column names are all strings: these names.
     """,
     "Fitting": """
         Parameters
         ----------
         negatives : {"uniform", "popularity"}
-            Whether all items that a user has not are equally likely to be drawn as a negative, or each in proportion to its number
-            of users to the power 0.75.
+            How likely an item is to be drawn as a negative. A negative is an item that the user was not observed with.
+            ``"uniform"`` draws all of these with the same probability, ``"popularity"`` each with a probability proportional to its
+            number of users to the power 0.75.
         early_stopping : bool
-            Hold out a part of each user's $observations, or take ``fit``'s ``X_val``, and stop once the figure on it has not
-            improved by more than ``tol`` times its size for ``n_iter_no_change`` ${epoch}s; the best $epoch is then used. The
-            training loss then ends no fit.
+            If True, training stops once it no longer improves the predictions of validation data. These are a part of each user's
+            $observations that is held out, or the ``X_val`` of ``fit``. Training stops when their figure, see ``scoring``, has not
+            improved by more than ``tol`` times its size for ``n_iter_no_change`` ${epoch}s, and the best $epoch is used. The
+            training loss then does not end a fit.
         validation_fraction : float
-            How much of each user's pairs to hold out: all observations of a pair or none, at random, but never all that a user has
-            and, where it can be helped, never all of an item.
+            Fraction of each user's pairs that ``early_stopping`` holds out, drawn at random. All observations of a pair are held
+            out together. Every user keeps at least one pair to train on and, where that is possible, so does every item.
         n_iter_no_change : int
-            How many ${epoch}s without a better figure end a fit that stops early.
+            Number of ${epoch}s without improvement after which ``early_stopping`` ends training.
         tol : float
-            Training stops once the objective has fallen by less than this fraction in each of five ${epoch}s in a row; 0 never
-            stops it.
+            Training stops once the objective has fallen by less than this fraction in each of five ${epoch}s in a row. With 0 it
+            never stops for this reason.
         refit : bool
-            After early stopping on a part of X, fit all of X for as many ${epoch}s as were best. False keeps the rows of the best
-            $epoch: half the time, but what was held out has not taught the model.
+            What ``early_stopping`` does after it has found the best $epoch. If True, the model is fitted again, to all of X and for
+            as many ${epoch}s. If False, the model of the best $epoch is kept. That takes half the time, but nothing is learned from
+            the $observations that were held out.
         scoring : str or callable
-            The figure on validation data: a scorer, by scikit-learn's name or ``(estimator, X, y) -> float``, higher being better,
-            such as ``ranking_scorer("ndcg", k=10)``.
+            The figure that is computed on validation data: the name of a scorer of scikit-learn, or a function
+            ``(estimator, X, y) -> float`` such as ``ranking_scorer("ndcg", k=10)``. Higher values are better.
         checkpoint : str or os.PathLike
-            A file that holds, after each $epoch, all that the next depends on. ``fit`` goes on from there where the same fit was
-            killed, and ends with the same numbers, bit for bit on the CPU; the file of another fit, with other parameters or data,
-            is refused. A fit that has ended removes it. One file serves one fit at a time. With ``distributed`` it is a folder that
-            all processes see, in which each has a file; another number of processes may go on, to the same end but for rounding.
+            Path of a file to which the state of training is written after each $epoch. If the process is killed, the same call of
+            ``fit`` continues from this file and ends with the same numbers, bit for bit on the CPU. The file of a different fit,
+            with other parameters or data, is refused. The file is removed at the end of the fit, and two fits must not share one at
+            the same time. With ``distributed`` the path is a folder that all processes can see, where each of them writes a file. A
+            different number of processes may then continue the fit, with the same result up to rounding.
         device : str or torch.device
-            Where to fit: "cpu" or "cuda"; None follows ``torch.get_default_device()``. What was fitted lies on the CPU either way.
+            Where to train, such as "cpu" or "cuda". None uses ``torch.get_default_device()``. The fitted model is on the CPU in any
+            case.
         random_state : int, RandomState instance or None
-            Seeds the initial values and all else that is drawn, such as what is held out. None draws a fresh seed. No global
-            generator is changed.
+            Seed of the initial values and of everything else that is random, such as which pairs are held out. None takes a new
+            seed in every fit. No global random generator is changed.
         verbose : int
-            1 prints a line an $epoch. For progress bars and loggers see scikit-learn's ``set_callbacks`` (1.9 and later).
+            1 prints a line after each $epoch. For progress bars and loggers see scikit-learn's ``set_callbacks`` (version 1.9 and
+            later).
         user_encoder : {"auto", "passthrough"} or transformer
-            What makes numbers of ``user_features``: ``"auto"`` is a ``FeatureEncoder``, ``"passthrough"`` takes numbers as they
-            are; any transformer of scikit-learn's is cloned, and its parameters are searched as ``user_encoder__...``.
+            What turns the table ``user_features`` into numbers. ``"auto"`` uses a ``FeatureEncoder``; ``"passthrough"`` takes a
+            table of numbers as it is. Any other transformer of scikit-learn is cloned before use, and its parameters can be
+            searched over as ``user_encoder__...``.
         item_encoder : {"auto", "passthrough"} or transformer
-            Likewise of ``item_features``.
+            The same for the table ``item_features``.
 
         Attributes
         ----------
         observed_ : CSR array of shape (n_users, n_items)
-            Every rating so far, for ``partial_fit`` to go on from. A pair that was observed more than once is stored as often;
-            where none was, the index arrays are those of ``seen_``.
+            All ratings so far, from which ``partial_fit`` continues. A pair that was observed more than once is stored as many
+            times. If there is no such pair, the index arrays are those of ``seen_``.
         pair_weights_ : ndarray or None
-            A weight for each entry of ``$entries``, for ``partial_fit`` to go on from; None where all are one.
+            The weight of each entry of ``$entries``, from which ``partial_fit`` continues. None if all weights are one.
         user_encoder_, item_encoder_ : transformer
-            Where there were features: what encodes them.
+            With ``user_features`` or ``item_features``: the fitted encoders.
         user_features_, item_features_ : CSR array of shape (n, n_columns)
-            Where there were features: the encoded features of all ids.
+            With features of users or items: the encoded features of all ids.
         user_described_, item_described_ : ndarray of shape (n,), bool
-            Where there were features: whose are known.
+            With features of users or items: whether an id had a row in the table.
         user_feature_names_, item_feature_names_ : ndarray of shape (n_columns,)
-            Where there were features: the names of their columns.
+            With features of users or items: the names of the encoded columns.
         user_feature_groups_, item_feature_groups_ : dict of str to tuple of int
-            Where there were features: the first column of each group, and the first behind it.
+            With features of users or items: for each group of encoded columns, usually those made from one column of the table, the
+            position of its first column and the position after its last.
         history_ : dict of list
-            A value an $epoch: ``loss``, ``seconds`` and, where there are validation data, ``validation_loss`` or
-            ``validation_score``. ``pandas.DataFrame(model.history_)`` is a table of them. After early stopping it tells of the fit
-            that was stopped, not of the refit.
+            One value for each $epoch: ``loss``, ``seconds`` and, if there are validation data, ``validation_loss`` or
+            ``validation_score``. ``pandas.DataFrame(model.history_)`` makes a table of it. After early stopping it describes the
+            fit that was stopped, not the refit.
         n_iter_ : int
-            How many ${epoch}s ``history_`` has.
+            Number of ${epoch}s in ``history_``.
         best_iter_ : int
-            With ``early_stopping``: the $epoch with the best validation figure, from 1.
+            With ``early_stopping``: the $epoch with the best figure on validation data, counted from 1.
         best_score_ : float
-            With ``early_stopping``: that figure, the lowest loss or the highest score.
+            With ``early_stopping``: that figure, which is the lowest loss or the highest score.
     """,
     "FactorPredictor": """
         Parameters
         ----------
         n_factors : int
-            Length of a factor row, k.
+            Number of factors: the length of the vector that stands for a user or an item.
         handle_unknown : {"mean", "nan", "error"}
-            What to predict for ids that ``fit`` did not see: as the known ids do on average, NaN, or raise ValueError.
+            What to predict for an id about which nothing is known:
+
+            - ``"mean"``: what is predicted for the known ids on average;
+            - ``"nan"``: NaN;
+            - ``"error"``: raise ValueError.
         dtype : {"float32", "float64"}
-            Precision of the computation and of the fitted factors.
+            Precision of training and of the fitted factors.
         warm_start : bool
-            ``fit`` starts from the present rows where ids are the same, instead of from random ones; its $observations are the new
-            call's.
+            If True, ``fit`` starts from the present factors of the ids that it knows, and from random ones only for new ids. The
+            model is trained on the $observations of the new call alone.
 
         Attributes
         ----------
         mean_user_, mean_item_ : ndarray of shape (n_factors,)
-            The factors of an unknown id: the mean of the known ones.
+            The factors that an unknown id gets: the mean of the known ones.
         user_feature_weights_, item_feature_weights_ : ndarray of shape (n_columns, width)
-            Where rows have features: what each encoded column adds to the factors and, in a biased model, to the bias of a row
-            without observations.
+            With features of users or items: what each encoded column adds to the factors and, in a biased model, to the bias of an
+            id without observations.
         user_feature_shares_, item_feature_shares_ : dict of str to float
-            Where rows have features: what share of the variance of the rows, as it counts for scores, each group explains;
-            ``(seen)`` is what they were observed with. Groups that say the same share it, so they need not add up to what all
-            explain.
+            With features of users or items: the share of the variation among users, or among items, that each group of features
+            explains, measured by its effect on scores. The group ``(seen)`` belongs to ``seen_features``. Groups that carry the
+            same information divide it among themselves, so the shares need not add up to what all groups explain together.
         user_feature_prior_, item_feature_prior_ : dict of str to ndarray
-            Where rows have features: the other parts of the linear map from these to the prior means of rows.
+            With features of users or items: the other parts of the linear map from features to the values that factors shrink
+            towards.
         @form_
-            ``transform`` takes that form again.
+            ``transform`` takes data in the same form.
     """,
     "ExplicitFactorization": """
         Parameters
         ----------
         loss : {"squared_error", "huber", "poisson", "logistic", "ordinal"}
-            Loss of a rating and its score, see ``sk_torchmf.nn``. Predictions are the score itself, its exponential for ``poisson``
-            (counts), its sigmoid for ``logistic`` (0 or 1). For ``ordinal``, an ordered logit, the distinct ratings are levels with
-            learned cut points between them, predictions are the expected rating, and there is ``predict_proba``; it needs the
-            solver ``variational``.
+            The loss of a rating and its score, which also says how a prediction follows from a score; see ``sk_torchmf.nn``:
+
+            - ``"squared_error"`` and ``"huber"``: the prediction is the score. Huber's loss is less sensitive to outliers;
+            - ``"poisson"``: for counts; the prediction is the exponential of the score;
+            - ``"logistic"``: for ratings of 0 and 1; the prediction is the sigmoid of the score, a probability;
+            - ``"ordinal"``: for ratings that are levels, such as stars: an ordered logit with learned cut points between the
+              levels. The prediction is the expected rating, and ``predict_proba`` gives the probability of each level. It needs
+              ``solver="variational"``.
         cut_points : {"common", "user"}
-            With ``loss="ordinal"``: whether all users share their cut points, or each has their own, shrunk to the common ones; a
-            new user has the common ones. Own ones pay where users have many ratings on few levels; with dozens of levels or few
-            ratings they harm. Other losses do not look at it.
+            With ``loss="ordinal"``: whether all users share one set of cut points, or each user has a set of their own, shrunk
+            towards the common one. A new user gets the common set. Sets of their own help where users have many ratings on few
+            levels; they harm with dozens of levels or with few ratings. Other losses ignore this parameter.
         solver : {"variational", "als", "adam", "adagrad", "sgd", "lbfgs"}
-            ``variational`` learns the regularisation and knows its uncertainty; ``als`` minimises the objective below by exact
-            alternating least squares, the others with torch's optimizer of that name.
+            How the model is trained:
+
+            - ``"variational"``: empirical Bayes. It learns the regularisation from the data, and how uncertain predictions are;
+            - ``"als"``: minimises the objective in the Notes by alternating least squares, which is exact in each step;
+            - ``"adam"``, ``"adagrad"``, ``"sgd"``, ``"lbfgs"``: minimise the same objective with torch's optimizer of that name.
         alpha : float
-            Regularisation in that objective, unit-free. ``variational`` learns its own and does not look at it.
+            Strength of the regularisation in the objective; it has no unit. ``variational`` ignores it.
         max_iter : int
-            Passes over the ratings; None is 10 for ``variational``, 15 for ``als`` and 50 for torch's optimizers.
+            Number of passes over the ratings. None means 10 for ``variational``, 15 for ``als`` and 50 for torch's optimizers.
         @tol
-            ``variational`` takes all of ``max_iter``.
+            ``variational`` ignores it and always makes ``max_iter`` passes.
         learning_rate : float
-            Learning rate of torch's optimizers; None chooses one that suits the standardised ratings.
+            Learning rate of torch's optimizers. None chooses one that suits standardised ratings.
         batch_size : int
-            Torch's optimizers (not lbfgs) take a step on about so many ratings, in blocks of whole users; None takes all at once.
+            For torch's optimizers except ``lbfgs``: the approximate number of ratings in a step. A batch consists of whole users.
+            None takes all ratings in each step.
         distributed : bool or "exact"
-            Whether this is one fit of all processes of the default group of ``torch.distributed``, each of which calls ``fit`` with
-            a part of the data, see ``gather``: any ratings, rows of tables of attributes and validation data, or none. For all
-            solvers but ``lbfgs``, without ``batch_size``; ``scoring`` and ``seen_features`` of items are refused, and attributes
-            with other solvers than ``variational``. Initial rows are then drawn, and pairs are held out, by the users' labels, so
-            that the result does not depend, beyond rounding, on the number of processes; with ``"exact"``, which takes longer and
-            is for ``variational`` and ratings alone, it has the same bits on 1, 2, 4, 8 and 16 of them.
+            If True, all processes of the default group of ``torch.distributed`` fit one model together. Each of them calls ``fit``
+            with a part of the ratings, of the tables of features and of the validation data; a part may be empty. See ``gather``.
+
+            All solvers but ``lbfgs`` allow it, without ``batch_size``. ``scoring``, and ``seen_features`` of items, are refused.
+            What is random depends on the labels of the users, so the number of processes changes the result by no more than
+            rounding. With ``"exact"`` the results of 1, 2, 4, 8 and 16 processes agree in every bit. That takes longer, and
+            ``effects``, ``time``, ``cold_average``, ``early_stopping`` and validation data are then refused.
         seen_features : {"user", "item", "both"}
-            Whose rows have what they were observed with among their features (SVD++): those of users, of items or both; None for
-            nobody's. ``"both"`` usually predicts better, and takes a bit more than twice the time.
+            Whether the set of items that a user has rated is a feature of the user (``"user"``), the set of users who have rated an
+            item a feature of the item (``"item"``), or both (SVD++). None means neither. ``"both"`` usually predicts better, and
+            takes slightly more than twice the time.
         cold_average : {"macro", "micro"}
-            Over what the squared error of ids without ratings is averaged when it is decided where their rows are: over users or
-            items, each of which counts once (``"macro"``), or over ratings (``"micro"``), as in the RMSE of a test set. Items that
-            are liked get more ratings, so the two differ. None takes the row that is expected of an id, whatever its ratings. Of
-            users and items alike, with features and without; rows of ids with ratings stay as they are.
+            For which error the predictions for ids without ratings are chosen: the mean squared error over ids, each of which
+            counts once (``"macro"``), or over ratings (``"micro"``), as in the RMSE of a test set. The two differ since items that
+            are liked get more ratings. None chooses for neither and takes the factors and the bias that are expected of an id. The
+            parameter applies to users and items, with features and without. It does not change ids that have ratings.
         effects : list
-            Columns of a table X, by position or by a frame's column name, each value of which has a bias of its own, with a learned
-            variance: a device, a weekday. ``("user", column)`` is a bias for each user and value, ``("item", column)`` likewise.
-            No value may be missing in ``fit``. For ``variational`` alone. ``predict`` and ``score`` of a table add the biases; they
-            average out, as a value that ``fit`` did not see does, where ``predict`` gets ids, and in all other methods.
+            Further columns of a table X, by position or by the name in a DataFrame, whose values have biases of their own: a
+            device, a weekday. How much these biases vary is learned. Instead of a column, ``("user", column)`` gives every user a
+            bias for each value, and ``("item", column)`` every item. ``fit`` refuses missing values. ``predict`` and ``score`` add
+            the biases where they are given a table. Where they are given ids, in all other methods, and for a value that ``fit``
+            did not see, the average bias is used. It needs ``solver="variational"``.
         time : int, str or bool
-            When a rating was given: a column of a table as in ``effects``, of numbers, which are seconds, or of dates and times;
-            True takes the ``timestamps`` of Interactions, which are seconds too. Biases as in ``effects`` are learned of the user's
-            sessions (without a gap of more than 8 hours, or 60 seconds, or at one time) and of 16 of the user's ratings in a row;
-            a pair to be predicted belongs to the nearest.
+            When the ratings were given: a column of a table as in ``effects``, of numbers (seconds) or of dates and times. True
+            takes the ``timestamps`` of Interactions, which are seconds. The ratings of each user are divided into sessions in three
+            ways (without a gap of more than 8 hours, without one of more than 60 seconds, and all at the same time) and into runs
+            of 16 in a row. Every session and every run has a bias, learned as those of ``effects``. A pair to be predicted belongs
+            to the nearest of the user's. It needs ``solver="variational"``.
         @refit
-            On MovieLens-100K (four splits) the RMSE was 0.8856 with and 0.8908 without (0.8853 without early stopping; ``adam``:
-            0.8986, 0.9042).
+            On MovieLens-100K (four splits) the RMSE was 0.8856 with it and 0.8908 without, and 0.8853 without early stopping. With
+            ``adam`` it was 0.8986 with it and 0.9042 without.
         @scoring
-            None is the mean loss of standardised ratings, in the units that ``history_["loss"]`` has with ``variational``.
+            None means the mean loss of standardised ratings, in the units of ``history_["loss"]`` with ``variational``.
 
         Attributes
         ----------
         user_factors_, item_factors_ : ndarray of shape (n_users, n_factors) and (n_items, n_factors)
-            Factors, in units of the square root of a rating.
+            The factors, in units of the square root of a rating.
         noise_std_ : float or None
-            Standard deviation of a rating about its expectation, in rating units; None where the solver does not learn it, and for
-            losses that say it themselves.
+            Standard deviation of a rating about its expectation, in rating units. None if the solver does not learn it, and for
+            losses that determine it themselves.
         @seen_
-            After a fit to ``Shards`` it reads the rows that are asked of it from their folder.
+            After a fit to ``Shards``, rows are read from their folder when they are asked for.
         @observed_
             Not after a fit to ``Shards``, and neither is ``pair_weights_``.
         @form_
-            ``"shards"`` after a fit to ``Shards``, which takes tables again.
+            It is ``"shards"`` after a fit to ``Shards``, and ``transform`` then takes tables.
         rating_range_ : ndarray of shape (2,)
-            Lowest and highest rating.
+            The lowest and the highest rating.
         rating_scale_ : float
-            What ratings were divided by: their standard deviation; 1 for ``poisson``, ``logistic`` and ``ordinal``, whose scores
-            have a scale of their own.
+            What ratings were divided by: their standard deviation. It is 1 for ``poisson``, ``logistic`` and ``ordinal``, whose
+            scores have a scale of their own.
         levels_ : ndarray of shape (n_levels,)
             With ``loss="ordinal"``: the distinct ratings, sorted.
         cut_points_ : ndarray of shape (n_levels - 1,)
-            With ``loss="ordinal"``: the common cut points, increasing, in logits: a rating is at most ``levels_[j]`` with the
-            probability ``sigmoid(cut_points_[j] - slope * score)``; the slope is fixed, ``model.cut_points.SLOPE``.
+            With ``loss="ordinal"``: the common cut points, in increasing order, in logits. A rating is at most ``levels_[j]`` with
+            the probability ``sigmoid(cut_points_[j] - slope * score)``, where the slope is the constant ``model.cut_points.SLOPE``.
         user_cut_points_, user_cut_covariance_ : ndarray of shape (n_users, n_levels - 1) and (n_levels - 1, n_levels - 1), or None
-            With ``loss="ordinal"``: how far each user's own cut points lie from these, and the covariance of that over the users;
-            None for ``cut_points="common"``.
+            With ``loss="ordinal"``: how far each user's own cut points lie from the common ones, and the covariance of these
+            differences over the users. None for ``cut_points="common"``.
         user_prior_ : tuple of ndarray of shape (3, width, width) and (3, width)
-            What a new user's row is shrunk to and how much, see ``fold_in``; in standardised units. The width is ``n_factors``, and
-            one more where there are biases.
+            What the row of a new user is shrunk towards and how strongly, in standardised units; used by ``fold_in``. The width is
+            ``n_factors``, or one more in a biased model.
         user_posterior_, item_posterior_ : tuple or None
-            ``(basis, curvature, noise, count)``, in standardised units: the variances of row u along the columns of ``basis``, of
-            shape (width, width), are ``v = noise / (count[u] * curvature + noise)``. Where rows have features there is a fifth
-            part, ``doubt``, and they are ``v + v**2 * doubt[u]``. None where the solver is not ``variational``.
+            The uncertainty of the rows: ``(basis, curvature, noise, count)``, in standardised units. The variances of row u along
+            the columns of ``basis``, which has the shape (width, width), are ``v = noise / (count[u] * curvature + noise)``. With
+            features of users or items there is a fifth part, ``mean_variance``, and the variances are ``v + v**2 *
+            mean_variance[u]``. None if the solver is not ``variational``.
         effects_ : list of Effect
-            With ``effects`` or ``time``: what was made of the columns, then of time; see ``inputs.effects``.
+            With ``effects`` or ``time``: how values of the columns, then of the time, become numbers of biases; see
+            ``inputs.effects``.
         effect_biases_ : list of tuple of (ndarray, ndarray, float)
-            With effects: of each the biases of its codes, their posterior variances and the learned prior variance, in units of
-            the scores and their squares.
+            With effects: for each of ``effects_`` the biases, their posterior variances, and the learned variance that the biases
+            have among themselves, in units of the scores and their squares.
         observed_features_ : dict of int, str or None to ndarray
-            With effects: the columns, and under None the times in seconds, in the order of the entries of ``observed_``.
+            With effects: the columns and, under the key None, the times in seconds, in the order of the entries of ``observed_``.
         @history_
-            With ``variational`` it has ``noise_std`` of the standardised ratings too.
+            With ``variational`` it also has ``noise_std``, of standardised ratings.
     """,
     "ModulePredictor": """
         Parameters
         ----------
         handle_unknown : {"mean", "nan", "error"}
-            What to predict for ids that ``fit`` did not see: the average prediction over a sample of those it saw, NaN, or raise
-            ValueError.
+            What to predict for an id that ``fit`` did not see:
+
+            - ``"mean"``: the average prediction for a sample of the ids that it saw;
+            - ``"nan"``: NaN;
+            - ``"error"``: raise ValueError.
 
         Attributes
         ----------
         rating_range_ : ndarray of shape (2,)
-            Lowest and highest rating; not where positives are ranked.
+            The lowest and the highest rating; not where positives are ranked.
         background_ : dict of str to ndarray
-            Row numbers of some users and items that were observed: an unknown id is predicted as these are on average.
+            Row numbers of a sample of users and items that were observed. The prediction for an unknown id is the average over
+            them.
     """,
     # Functions and methods.
     "any method": """
         Parameters
         ----------
         clip : bool, optional
-            Limit predictions to the range of the training ratings; by default the constructor's ``clip``.
+            Whether to limit predictions to the range of the training ratings. By default the ``clip`` of the constructor decides.
         user_features : Features, DataFrame or matrix, optional
-            Attributes of users that ``fit`` did not see, or saw without observations, with the columns of ``fit``: they are
-            predicted from these. Beside a sparse matrix of new users it has a row for each of its rows.
+            Features of users that ``fit`` did not see, or saw without observations, with the same columns as in ``fit``. The users
+            are predicted from these. Beside a sparse matrix of new users it has one row for each row of the matrix.
         item_features : Features, DataFrame or matrix, optional
-            Likewise of items, which then are known to this call.
+            The same for items, which are known to this call only.
     """,
     "fit": """
         Parameters
         ----------
         X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
-            A sparse matrix has a user in each row, and every stored entry is $one, explicit zeros included. A table has $one in
-            each row, ids of any type in the columns ``user`` and ``item``; a container likewise, ids being positions.
+            The observations, in one of these forms:
+
+            - a scipy sparse matrix or array with one row for each user: every stored entry is $one, explicit zeros included;
+            - a table, which is a dense array or a DataFrame: every row is $one, and the columns ``user`` and ``item`` hold the ids,
+              of any type;
+            - ``Interactions``: every element is $one, and ids are positions.
         y : array-like of shape (n,), optional
-            Ratings. Required for a table, None for a sparse matrix; for a container they override its ``ratings``.
+            The ratings. Required for a table; must be None for a sparse matrix. For a container they replace its ``ratings``.
         sample_weight : array-like, optional
-            Weights >= 0, one a row of X: an observation's or, where X is sparse, a user's, which counts for each of the user's
-            observations. A weight of 2 is the observation given twice, a weight of 0 its absence. Given, it replaces a container's
-            ``weights``.
+            Weights >= 0, one for each row of X. Where X is sparse this is the weight of a user, and counts for all observations of
+            that user. A weight of 2 is the same as giving the observation twice, a weight of 0 the same as leaving it out. If
+            given, it replaces the ``weights`` of a container.
         X_val : $forms, optional
-            Validation data as ``score`` takes them. ``history_`` gets a figure an $epoch; with ``early_stopping`` it decides, and
-            no part of X is held out.
+            Validation data, as ``score`` takes them. ``history_`` then has their figure for each $epoch, and ``early_stopping``
+            uses them instead of holding out a part of X.
         y_val : array-like of shape (n_val,), optional
-            Ratings of the validation data; a container's own by default.
+            Ratings of the validation data. By default those of a container.
         user_features : Features, DataFrame or matrix, optional
-            Attributes of users, one row each. A frame is keyed by its column ``user``, else by its index, in the ids of X, rows in
-            any order; beside a sparse matrix or a container a matrix has one row a position. Users without a row are as the
-            average; those that X has not become known. In a search or cross-validation pass ``Features(table)``.
+            Features of users, with one row for each user in any order. A DataFrame has the user ids in the column ``user``, or else
+            in its index. Beside a sparse matrix or a container, a matrix has one row for each position. Users without a row are
+            treated as average; users that are not in X become known by their features. In a search or a cross-validation pass
+            ``Features(table)``.
         item_features : Features, DataFrame or matrix, optional
-            Likewise of items, keyed by the column ``item``.
+            The same for items, with the ids in the column ``item``.
 
         Returns
         -------
@@ -404,99 +472,100 @@ _WRITTEN = {
         Parameters
         ----------
         X : sparse matrix (n_users, n_items), table (n, >= 2) or Interactions of length n
-            As ``fit`` takes it; new users and items are welcome. A table has the columns of the first call. Positions, in a
-            container or a sparse matrix, may go beyond those known: row u of a matrix is user u again, and it may have more
-            columns, but not fewer.
+            Further observations, in a form that ``fit`` takes; users and items may be new. A table needs the same columns as in the
+            first call. In a container and a sparse matrix, ids are positions, and they may go beyond those known so far: row u of a
+            matrix always is user u, and a matrix may have more columns than before, but not fewer.
         y : array-like of shape (n,), optional
-            As ``fit`` takes it.
+            As in ``fit``.
         sample_weight : array-like, optional
-            Weights of the rows of this X, as ``fit`` takes them.
+            Weights of the rows of this X, as in ``fit``.
         user_features : Features, DataFrame or matrix, optional
-            Attributes of new users, or new ones of users there are, as ``fit`` takes them.
+            Features of new users, or changed ones of known users, as in ``fit``.
         item_features : Features, DataFrame or matrix, optional
-            Likewise of items.
+            The same for items.
 
         Returns
         -------
         self
-            On an estimator that was not fitted, what ``fit`` would give.
+            The fitted estimator. If it was not fitted before, the result is that of ``fit``.
 
         Raises
         ------
         ValueError
-            For what ``fit`` refuses, for ``early_stopping`` and ``checkpoint``, and for a model that has not kept what was observed
-            so far: one that was saved with ``save(path, ratings=False)``, that comes from a file of an earlier version, or that
-            $unkept. Whatever the reason, the estimator then is as it was before.
+            For everything that ``fit`` refuses; with ``early_stopping`` or ``checkpoint``; and for a model that does not have the
+            earlier observations, since it was saved with ``save(path, ratings=False)``, comes from a file of an earlier version or
+            $unkept. In all these cases the estimator stays as it was.
     """,
     "predict": """
         Parameters
         ----------
         user_ids : table, Interactions, sparse matrix, array-like or scalar
-            - a table (n, >= 2) with the columns ``fit`` saw, or a container of n interactions: one prediction a row;
-            - with ``item_ids``: user ids, in the ids ``fit`` saw;
-            - a scalar user id alone: its predictions for all items (Spotlight's convention);
-            - a sparse matrix (n_rows, n_items) of *new* users: all their predictions, by ``fold_in``.
+            - a table with the columns that ``fit`` saw, or a container, of n pairs: one prediction for each;
+            - user ids, together with ``item_ids``: one prediction for each pair;
+            - one user id without ``item_ids``: this user's predictions for all items, as Spotlight has it;
+            - a sparse matrix (n_rows, n_items), whose rows are *new* users: their predictions for all items, by ``fold_in``.
         item_ids : array-like or scalar, optional
-            Item ids; broadcast against ``user_ids``.
+            Item ids, broadcast against ``user_ids``.
 
         Returns
         -------
         ndarray of float64
-            Of shape (n,), of the broadcast shape, (n_items,) for a scalar user, (n_rows, n_items) for a sparse matrix. A fresh
-            array.
+            The predictions, in a new array. The shape is (n,) for n pairs, the broadcast shape for ids, (n_items,) for one user and
+            (n_rows, n_items) for a sparse matrix.
 
         Raises
         ------
         ValueError
-            For a one-dimensional ``user_ids`` without ``item_ids``, an unknown id with ``handle_unknown="error"``, a table without
-            the columns ``fit`` saw, Interactions after a fit on labels.
+            For several user ids without ``item_ids``, for an unknown id with ``handle_unknown="error"``, for a table without the
+            columns that ``fit`` saw, and for Interactions if ``fit`` saw labels instead of positions.
         MemoryError
-            Where the dense predictions for a sparse matrix would not fit.
+            If the dense predictions for a sparse matrix would not fit into memory.
     """,
     "inverse_transform": """
         Parameters
         ----------
         rows : array-like of shape (n_rows, width)
-            As ``fold_in`` gives them.
+            Rows of users, as ``fold_in`` returns them.
 
         Returns
         -------
         ndarray of shape (n_rows, n_items), float64
-            Predictions; ``inverse_transform(fold_in(X))`` is ``predict(X)``.
+            The predictions; ``inverse_transform(fold_in(X))`` equals ``predict(X)``.
     """,
     "recommend": """
         Parameters
         ----------
         users : array-like of shape (n,), scalar, Interactions, or sparse matrix of shape (n, n_items), optional
-            User ids as ``fit`` saw them; all known users by default. A sparse matrix holds what is known of new users;
-            ``exclude_seen`` then leaves out the items in its rows. An unknown user gets the items that the mean user likes best.
-            Interactions stand for the users who occur in them, in order.
+            The users to recommend for; by default all known users. They are given by their ids, by Interactions, which stand for
+            the users in them, in order, or by a sparse matrix whose rows are new users; ``exclude_seen`` then leaves out the items
+            in their rows. An unknown id gets the items that the mean user likes best.
         k : int
-            How many.
+            Number of items for each user.
         exclude_seen : bool
-            Leave out the items a user was observed with so far.
+            Whether to leave out the items that the user was observed with so far.
         items : array-like of shape (m,), optional
-            Candidates, as item ids; all by default.
+            Ids of the items to choose from; by default all items.
         progress : bool
-            Show how far it is, on stderr: a bar if tqdm is there.
+            Whether to show the progress on stderr, as a bar if tqdm is installed.
 
         Returns
         -------
         items : ndarray of shape (n, k)
-            Best first, in the ids ``fit`` saw; ties by the order of ``items_``. Where fewer than k remain, the rest is -1, or None
-            where ids are not numbers or -1 is one of them (NaT for times). For a scalar user both arrays have shape (k,).
+            Ids of the items, the best first; ties are in the order of ``items_``. If fewer than k items remain, the rest is filled
+            with -1, or with None if ids are not numbers or -1 is one of them (NaT if they are times). For one user both arrays have
+            the shape (k,).
         scores : ndarray of shape (n, k), float64
-            Predictions; -inf where no item remains.
+            The predictions, and -inf where no item remains.
     """,
     "save": """
         Parameters
         ----------
         path : str or os.PathLike
-            Any extension or none. The file is written whole or not at all, in the place of what was there.
+            Path of the file, with any extension or none. The file is written whole or not at all, and replaces one of that name.
         ratings : bool
-            Whether the file holds what ``partial_fit`` goes on from: all that was observed so far, and the optimizer's state.
-            Without it the file is smaller, ``partial_fit`` of what is loaded is refused, and ``warm_start`` begins with a fresh
-            optimizer; all else is the same.
+            Whether the file also holds what ``partial_fit`` continues from: the observations so far, and the state of the
+            optimizer. Without them the file is smaller. The loaded model then refuses ``partial_fit``, and ``warm_start`` begins
+            with a new optimizer; everything else is the same.
 
         Returns
         -------
@@ -506,27 +575,27 @@ _WRITTEN = {
         Raises
         ------
         NotFittedError
-            Before ``fit``.
+            If the estimator is not fitted.
         OSError
-            Where the folder does not exist or cannot be written to, or the path is a folder.
+            If the path is a folder, or is in a folder that does not exist or cannot be written to.
     """,
     "load": """
         Parameters
         ----------
         path : str or os.PathLike
-            What ``save`` was given.
+            The path that was given to ``save``.
 
         Returns
         -------
         estimator
-            Of this class, with its parameters and all that ``fit`` left.
+            The fitted estimator, of this class, with the parameters it had.
 
         Raises
         ------
         ValueError
-            For the file of another estimator or of a newer version, for one that is truncated or damaged, and any other file.
+            If the file holds another estimator, was written by a newer version, is truncated or damaged, or is no such file at all.
         OSError
-            Where there is no such file or it cannot be read.
+            If there is no such file, or it cannot be read.
     """,
 }
 TEXTS = {owner: _entries(text) for owner, text in _WRITTEN.items()}

@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sk_torchmf._forks import one_thread_if_forked
 from sk_torchmf._threads import threads_for
 from sk_torchmf._validation import MOST, as_array, as_python, check_memory, check_ratings, check_seed
-from sk_torchmf.distributed import ALONE, communicator
+from sk_torchmf.distributed import ALONE, EXACT, communicator
 from sk_torchmf.estimators._saving import SavedEstimator
 from sk_torchmf.exceptions import DivergenceError
 from sk_torchmf.inputs.exchange import digest_of_all, exchange
@@ -281,7 +281,8 @@ class Fitting(CallbackSupportMixin, SavedEstimator):
                 self._check_shared(processes, X_val=X_val, y_val=y_val, **named)
             device = self._check()
             reading = self._exchange(self._read(X, y, sample_weight), processes)
-            reading = (describe if processes.size == 1 else describe_shared)(reading, features, self)
+            joining = describe if processes.size == 1 and self.distributed != EXACT else describe_shared
+            reading = joining(reading, features, self)
             given = FitArguments(X if processes.size == 1 else None, X_val, y_val, *reading.observed())
             start = None
             if self.warm_start and self._goes_on(given.reading):

@@ -29,25 +29,26 @@ class Gathering(Factorization):
     distributed: bool
 
     def gather(self):
-        """Put the parts of a fit with ``distributed`` together: an estimator that knows the users of all processes.
+        """Combine the parts of a fit with ``distributed=True`` into one estimator that has the users of all processes.
 
-        After such a fit a process knows its own users only or, with a module of your own, all users and what its own have seen. All
-        processes call this at once, and each must have the memory for all users and observations.
+        After such a fit a process has its own users only or, with a module of your own, the whole module but the observations of
+        its own users only. All processes must call this method at the same time, and each needs enough memory for all users and
+        observations.
 
         Returns
         -------
         estimator
-            Of this class, with ``distributed=False``: what one process would have fitted to all the data, on every process. Of an
-            estimator that is not distributed, a copy.
+            An estimator of this class with ``distributed=False``, as if one process had fitted it to all the data. Every process
+            gets it. If this estimator is not distributed, a copy of it.
 
         Raises
         ------
         NotFittedError
-            Before ``fit``.
+            If the estimator is not fitted.
         ValueError
-            Where these are not all processes of the fit, or not its processes alone.
+            If the processes are not exactly those of the fit.
         DistributedError
-            Where another process fails or is lost.
+            If another process fails or is lost.
 
         Examples
         --------
@@ -86,16 +87,17 @@ class SavedInParts(Gathering, SavedEstimator):
 
     @documented()
     def save(self, path, *, ratings=True):
-        """Write the fitted estimator to a file or, with ``distributed``, to a folder, without pickle.
+        """Write the fitted estimator to a file or, with ``distributed=True``, to a folder, without pickle.
 
-        The file is an ``.npz`` of arrays with a JSON part for parameters and all else; ``numpy.load`` reads the arrays. With
-        ``distributed`` all processes call it with the same path, which is one that all of them see: each writes a file with its own
-        users, the first one all else too. Until all files are whole there is no model in the folder, or the one before.
+        The file is an ``.npz`` file, whose arrays ``numpy.load`` can read. It has a JSON part for the parameters and everything
+        else that is not an array. With ``distributed=True`` all processes call this method with the same path, which all of them
+        must be able to see. Each writes a file with its own users, and the first also writes the rest. Until all files are
+        complete, the folder has no model, or still the earlier one.
 
         Parameters
         ----------
         @path
-            With ``distributed`` the name of a folder, which is made.
+            With ``distributed=True`` it is the path of a folder, which is created.
         @ratings
 
         Returns
@@ -106,13 +108,13 @@ class SavedInParts(Gathering, SavedEstimator):
         ------
         @NotFittedError
         TypeError
-            For ids or parameters that are objects of a kind that a file without code cannot hold. Ids may be numbers, str, bytes,
-            times, dates and UUIDs. A ``RandomState`` is kept with its state, a ``torch.device`` and a path as their names, as
-            ``scoring`` a name or what ``ranking_scorer`` returns; callbacks are left out.
+            If an id or a parameter is an object that a file without code cannot hold. Ids may be numbers, str, bytes, times, dates
+            and UUIDs. Of parameters, a ``RandomState`` is saved with its state, a ``torch.device`` and a path as text, and
+            ``scoring`` if it is a name or what ``ranking_scorer`` returns. Callbacks are left out.
         @OSError
-            A folder that holds other files is refused too.
+            Also for a folder that has other files in it.
         DistributedError
-            Where another process fails or is lost.
+            If another process fails or is lost.
         """
         if not self.distributed:
             return super().save(path, ratings=ratings)
@@ -136,12 +138,13 @@ class SavedInParts(Gathering, SavedEstimator):
     def load(cls, path):
         """Read a fitted estimator that ``save`` wrote.
 
-        Nothing in the file is run, imported or unpickled. A model fitted on CUDA loads without it: the fitted state is NumPy, and
-        the parameter ``device`` is not looked at before the next ``fit``.
+        Nothing in the file is run, imported or unpickled. A model that was fitted on CUDA can be loaded where there is none: the
+        fitted state is made of NumPy arrays, and the parameter ``device`` is not used before the next ``fit``.
 
-        A folder that a fit with ``distributed`` was saved to is read whole, as what ``gather`` returns, where torch.distributed has
-        no group. Where it has one, all of its processes call this, as many as there are now: each gets some of the users, by the
-        hash of their labels, and all else, and the estimator is distributed as before.
+        A model that was fitted with ``distributed=True`` is in a folder. Without a group of ``torch.distributed`` the whole folder
+        is read, and the result is what ``gather`` returns. With a group, all of its processes must call this method; their number
+        may differ from that of the fit. Each gets a part of the users and everything else, and the estimator is distributed as
+        before.
 
         Parameters
         ----------
@@ -156,7 +159,7 @@ class SavedInParts(Gathering, SavedEstimator):
         @ValueError
         @OSError
         DistributedError
-            Where another process fails or is lost.
+            If another process fails or is lost.
         """
         if not os.path.isdir(check_path(path)):
             return super().load(path)

@@ -176,24 +176,24 @@ class PositivesPredictor(Recommender):
 
     @documented()
     def score(self, X, y=None, sample_weight=None, *, user_features=None, item_features=None):
-        """NDCG@10 of the recommendations, what ``fit`` saw left out of them.
+        """Return NDCG@10 of the recommendations, which leave out what ``fit`` saw.
 
         Parameters
         ----------
         X : table, Interactions or sparse matrix
-            Rows of a table or container are test items of users by their ids. Rows of a sparse matrix are *new* users: four fifths
-            of each are folded in and the rest is scored, see ``model_selection.ranking_scorer``.
+            A table or container has the test items of known users. The rows of a sparse matrix are *new* users: four fifths of the
+            items of each are folded in, and the rest are the test items, see ``model_selection.ranking_scorer``.
         y : array-like of shape (n,), optional
-            Weights of the test items: those of 0 are none, and all others count alike.
+            Weights of the test items: an item of weight 0 is no test item, and all other weights count alike.
         sample_weight : array-like of shape (n,), optional
-            Likewise.
+            The same as ``y``.
         @user_features
         @item_features
 
         Returns
         -------
         float
-            Between 0 and 1: the mean over the users with test items.
+            The mean over the users with test items, between 0 and 1.
         """
         model, own = self._knowing(X, user_features, item_features)
         scorer = ranking_scorer("ndcg", k=10)

@@ -62,7 +62,7 @@ class PositivesPart(Part):
         pointers, columns = (torch.from_numpy(part.astype(np.int32)).to(device) for part in (matrix.indptr, matrix.indices))
         self.matrix, self.plan = matrix, Plan(Pairs.from_rows(pointers, columns, matrix.shape[1]), processes=self.processes)
         self.described = [reading.described.get(role) for role in ROLES]
-        self.features = features_of(self.described, self.known)
+        self.features = features_of(self.described, self.known, processes=self.processes)
 
     def _gain(self, dtype):
         """What ``ials`` is told of how much a positive weighs: a float where those of all processes weigh the same."""

@@ -81,25 +81,25 @@ class FactorPredictor(TransformerMixin, Fitting):
         return Start(self._factors, codes)
 
     def set_factors(self, user_factors, item_factors, user_biases=None, item_biases=None, *, interactions=None, n_iter=0):
-        """Set the factors to those of a model that was learned elsewhere, as if ``fit`` had found them.
+        """Use a factorization that was learned elsewhere, as if ``fit`` had found it.
 
         Parameters
         ----------
         user_factors, item_factors : array-like of shape (n_users, n_factors) and (n_items, n_factors)
-            The scores are their inner products, plus the biases.
+            The factors. The score of a pair is their inner product, plus the biases in a biased model.
         user_biases, item_biases : array-like of shape (n_users,) and (n_items,), optional
-            The biases, for a biased model only. Their means are moved into ``global_mean_``.
+            The biases, for a biased model. Their means become a part of ``global_mean_``.
         interactions : Interactions, optional
-            The data that the factors were learned from; its ids are positions in these arrays. Without it every id counts as known
-            and nothing as seen: ``recommend`` leaves no item out, ``clip`` has no limits, new users cannot be folded in, and
-            ``partial_fit`` raises an error.
+            The observations that the factors were learned from; ids are positions in the given arrays. Without it every id counts
+            as known and no pair as seen. Then ``recommend`` leaves nothing out, ``clip`` has no effect, and ``partial_fit`` and
+            ``fold_in`` are refused.
         n_iter : int, default=0
             The value of ``n_iter_``.
 
         Returns
         -------
         self
-            The fitted estimator. A later ``fit`` starts from scratch.
+            The fitted estimator. Calling ``fit`` trains new factors.
 
         Examples
         --------
@@ -171,7 +171,7 @@ class FactorPredictor(TransformerMixin, Fitting):
 
     @documented()
     def predict(self, user_ids, item_ids=None, *, user_features=None, item_features=None):
-        """Predict the response of pairs.
+        """Predict the score of pairs; with the loss ``logistic``, its sigmoid.
 
         Parameters
         ----------
@@ -202,18 +202,18 @@ class FactorPredictor(TransformerMixin, Fitting):
         return (self._as_fitted(extended(self, more)) if any(part is not None for part in more.values()) else self), own
 
     def extend(self, *, user_features=None, item_features=None):
-        """Add users and items of which only features are known, without a fit: the learned weights of features give their rows.
+        """Add users and items of which only features are known. Nothing is trained: the learned weights turn features into factors.
 
         Parameters
         ----------
         user_features, item_features : Features, DataFrame or matrix, optional
-            The features, with the columns and ids as for ``fit``. The rows of ids with observations do not change; ``partial_fit``
-            takes their new features into account. The rows of known ids without observations are computed from their new features.
+            The features, with the columns and ids as in ``fit``. An id that is known but has no observations gets the factors that
+            its new features say. An id with observations keeps its factors, and the next ``partial_fit`` uses the new features.
 
         Returns
         -------
         self
-            The fitted estimator, with the new ids.
+            The fitted estimator, with the added ids.
 
         Examples
         --------
@@ -264,22 +264,22 @@ class FactorPredictor(TransformerMixin, Fitting):
         return self._link().response(torch.from_numpy(scores)).numpy()
 
     def fold_in(self, X, *, user_features=None):
-        """Compute the rows of new users from their observations, with the items held fixed.
+        """Compute the factors of new users from what is known of them, without changing the model.
 
         Parameters
         ----------
         X : sparse matrix of shape (n_rows, n_items)
-            The observations of the new users, as for ``fit``. Column j is the item ``items_[j]``, whatever form of input ``fit``
-            saw.
+            The observations of new users, one row for each. Column j is the item ``items_[j]``, whatever form of X ``fit`` was
+            given.
         user_features : DataFrame or matrix of shape (n_rows, n_attributes), optional
-            The attributes of these users, with the columns that ``fit`` saw: one row for each row of X, or for some of them in a
-            frame whose index or column has the row numbers.
+            Features of these users, with the same columns as in ``fit``: one row for each row of X. A DataFrame whose index or id
+            column has row numbers may leave some out.
 
         Returns
         -------
         ndarray of shape (n_rows, n_factors) or, for a biased model, (n_rows, n_factors + 1), float64
-            The factors and, in the last column of a biased model, the user's bias. They are shrunk towards the row that the user's
-            features predict or, without features, towards the mean user. An empty row of X gives exactly that row.
+            The factors of each user, followed by the user's bias in a biased model. They are shrunk towards what the features of
+            the user say or, without features, towards the mean user. A user without observations gets exactly that.
         """
         check_is_fitted(self)
         data = read_new_users(self, X)
@@ -290,18 +290,19 @@ class FactorPredictor(TransformerMixin, Fitting):
         raise NotImplementedError
 
     def transform(self, X):
-        """Turn X into features for a later step.
+        """Turn X into factors, as features for a later step of a pipeline.
 
         Parameters
         ----------
         X : in the form ``fit`` saw
-            A sparse matrix (n_rows, n_items), or a table or container of n interactions.
+            A sparse matrix (n_rows, n_items), or a table or container of n observations.
 
         Returns
         -------
         ndarray of float64
-            For a sparse matrix ``fold_in(X)``. For a table or container the user's factors followed by the item's, (n, 2 *
-            n_factors). The factors of rows that ``fit`` saw already contain their ratings, so train a later step on other rows.
+            For a sparse matrix, ``fold_in(X)``. For a table or container, the factors of the user and of the item side by side, of
+            shape (n, 2 * n_factors). Train a later step on other observations than ``fit`` saw, since the factors depend on the
+            ratings of these.
         """
         check_is_fitted(self)
         if sp.issparse(X) != (self.form_ == SPARSE):
@@ -321,7 +322,7 @@ class FactorPredictor(TransformerMixin, Fitting):
 
     @documented()
     def inverse_transform(self, rows):
-        """Predict all items for users given by their rows.
+        """Predict all items for users that are given by their factors.
 
         Parameters
         ----------
@@ -357,13 +358,13 @@ class FactorPredictor(TransformerMixin, Fitting):
         Parameters
         ----------
         input_features : array-like of str, optional
-            Ignored: the names depend on the form of X alone.
+            Ignored, since the names depend on the form of X alone.
 
         Returns
         -------
         ndarray of str objects of shape (n_features_out,)
-            ``factor0``, ``factor1`` and so on, and ``bias`` for a biased model, after a fit on a sparse matrix; else
-            ``user_factor0`` and so on, then ``item_factor0`` and so on.
+            After a fit to a sparse matrix ``factor0``, ``factor1`` and so on and, in a biased model, ``bias``. Otherwise
+            ``user_factor0`` and so on, followed by ``item_factor0`` and so on.
         """
         check_is_fitted(self)
         n_factors = self.item_factors_.shape[1]

@@ -68,8 +68,8 @@ class RatingPredictor(RegressorMixin, Recommender):
         @user_ids
         @item_ids
         return_std : bool, default=False
-            Return the standard deviation of a rating about its prediction too, the noise included: for ``solver="variational"``,
-            and not for a sparse matrix of new users.
+            Whether to return the standard deviation of each rating about its prediction as well; it includes the noise. This needs
+            ``solver="variational"``, and is not available for a sparse matrix.
         @clip
         @user_features
         @item_features
@@ -77,7 +77,7 @@ class RatingPredictor(RegressorMixin, Recommender):
         Returns
         -------
         @ndarray of float64
-            With ``return_std`` a tuple of two such arrays, predictions and standard deviations.
+            With ``return_std=True`` a tuple of two such arrays: predictions and standard deviations.
 
         Raises
         ------
@@ -130,30 +130,30 @@ class RatingPredictor(RegressorMixin, Recommender):
     @available_if(_has_levels)
     @documented()
     def predict_proba(self, user_ids, item_ids=None, *, user_features=None, item_features=None):
-        """Predict the probability of each rating, where these are levels: with ``loss="ordinal"``.
+        """Predict the probability of each level of a rating, with ``loss="ordinal"``.
 
         Parameters
         ----------
         user_ids : table, Interactions, array-like or scalar
-            As for ``predict``, but for a sparse matrix of new users.
+            As in ``predict``, except that a sparse matrix is refused.
         item_ids : array-like or scalar, optional
-            Item ids; broadcast against ``user_ids``.
+            Item ids, broadcast against ``user_ids``.
         @user_features
         @item_features
 
         Returns
         -------
         ndarray of float64
-            Of the shape that ``predict`` returns, and one more dimension of length n_levels: the probabilities of ``levels_``,
-            which add up to one. They are averaged over the posterior of the score, and ``predict`` is their mean at the expected
-            score.
+            The probabilities of ``levels_``. The shape is that of ``predict`` with one more dimension, of length n_levels, over
+            which they add up to one. They are averages over the posterior distribution of the score, whereas ``predict`` returns
+            the expected rating at the expected score.
 
         Raises
         ------
         ValueError
-            As by ``predict``, and for a sparse matrix.
+            As in ``predict``, and for a sparse matrix.
         MemoryError
-            Where the probabilities would not fit.
+            If the probabilities would not fit into memory.
 
         Examples
         --------
@@ -248,7 +248,7 @@ class RatingPredictor(RegressorMixin, Recommender):
 
     @documented()
     def inverse_transform(self, rows, *, clip=None):
-        """Predict all items for users given by their rows.
+        """Predict all items for users that are given by their factors.
 
         Parameters
         ----------
@@ -284,10 +284,10 @@ class RatingPredictor(RegressorMixin, Recommender):
         @exclude_seen
         @items
         explore : bool, default=False
-            Rank by one draw from the posterior instead of its mean (Thompson sampling), so that what is uncertain gets its chance.
-            For known users and ``solver="variational"``.
+            Whether to rank by one random draw from the posterior distribution instead of its mean (Thompson sampling), which gives
+            uncertain items a chance. This needs ``solver="variational"`` and known users.
         random_state : int, RandomState instance or None, default=None
-            Seeds that draw.
+            Seed of that draw.
         @progress
         @user_features
         @item_features
@@ -320,18 +320,19 @@ class RatingPredictor(RegressorMixin, Recommender):
 
     @documented()
     def predict_left_out(self, X, *, user_features=None):
-        """Predict each rating of new users from the other ratings of its row.
+        """Predict each rating of new users from their other ratings.
 
         Parameters
         ----------
         X : sparse matrix of shape (n_rows, n_items)
-            Ratings of new users, as ``fold_in`` takes them.
+            Ratings of new users, one row for each, as in ``fold_in``.
         @user_features
 
         Returns
         -------
         ndarray of shape (n_ratings,), float64
-            A prediction for each stored entry, row by row, by closed-form leave-one-out fold-in: no rating predicts itself.
+            A prediction for each stored entry, row by row. It is what ``fold_in`` without this entry would predict (leave-one-out,
+            computed in closed form), so no rating takes part in its own prediction.
         """
         check_is_fitted(self)
         return self._predict_left_out(read_new_users(self, X), user_features)
@@ -342,26 +343,25 @@ class RatingPredictor(RegressorMixin, Recommender):
 
     @documented()
     def score(self, X, y=None, sample_weight=None, *, user_features=None, item_features=None):
-        """Coefficient of determination R2 of the predictions.
+        """Return the coefficient of determination R2 of the predictions.
 
         Parameters
         ----------
         X : table, Interactions or sparse matrix
-            For a table or container each row is predicted. The rows of a sparse matrix are *new* users: each rating is predicted
-            from the other ratings of its row, by closed-form leave-one-out fold-in, so that no rating predicts itself and
-            ``GridSearchCV(estimator, grid).fit(X_sparse)`` needs no wrapper. To score held-out entries of *known* users pass
-            ``Interactions.from_matrix(X_test)``.
+            The ratings of a table or container are predicted by ``predict``. The rows of a sparse matrix are *new* users, each of
+            whose ratings is predicted from the others by ``predict_left_out``; that is why ``GridSearchCV`` works with a sparse
+            matrix. To score held-out ratings of *known* users in a sparse matrix pass ``Interactions.from_matrix(X_test)``.
         y : array-like of shape (n,), optional
-            Ratings; a container's own by default, None for a sparse matrix.
+            The ratings; by default those of a container. Must be None for a sparse matrix.
         sample_weight : array-like, optional
-            One weight a row of X.
+            Weights, one for each row of X.
         @user_features
         @item_features
 
         Returns
         -------
         float
-            At most 1; 0 for predictions no better than the mean of ``y``.
+            R2, which is at most 1, and 0 for predictions no better than the mean of ``y``.
         """
         model, own = self._knowing(X, user_features, item_features)
         check = self._link().check

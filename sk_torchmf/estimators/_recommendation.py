@@ -68,52 +68,52 @@ class Recommender(FactorPredictor):
             lambda block: torch.addmm(item_biases, user_factors[block], item_factors.T), len(factors), candidates, k, seen, progress
         )
         scores, remain = scores + (constant + model.constant)[:, None], found >= 0
-        of_scores = None if code is None else np.broadcast_to(code[:, None], scores.shape)[remain]
+        of_scores = None if code is None else code.repeat(np.count_nonzero(remain, axis=1))
         scores[remain] = self._respond(scores[remain], user=of_scores)
         ids = label(found, self.items_)
         return (ids[0], scores[0]) if is_scalar(users) else (ids, scores)
 
     @documented()
     def explain(self, user_ids, item_ids=None, *, by="item", user_features=None, item_features=None):
-        """Split the scores of pairs into parts that add up to them.
+        """Explain the scores of pairs by parts that add up to them.
 
         Parameters
         ----------
         user_ids : table, Interactions, array-like or scalar
-            As for ``predict``, but for a sparse matrix of new users.
+            As in ``predict``, except that a sparse matrix is refused.
         item_ids : array-like or scalar, optional
-            Item ids; broadcast against ``user_ids``.
+            Item ids, broadcast against ``user_ids``.
         by : {"item", "user"}, default="item"
-            Whose groups of features divide the interaction.
+            Whether the part ``"interaction"`` is divided by the features of items or by those of users.
         @user_features
         @item_features
 
         Returns
         -------
         dict of str to ndarray of float64
-            Parts of the shape that ``predict`` returns, in units of the score, which is the prediction but for the limits of
-            ``clip``, the inverse link of a loss that has one, and the cut points of ``ordinal``:
+            The parts, each of the shape that ``predict`` returns, in units of the score. The score is the prediction, before
+            ``clip`` and before the exponential, sigmoid or cut points that some losses have. The parts are
 
             - ``"mean"``: the score of the average user and item, the same for all pairs;
             - ``"user"``: what the user adds to it with the average item;
             - ``"item"``: what the item adds to it with the average user;
-            - ``"interaction"``: what it adds that this item meets this user;
-            - ``"context"``: what the biases of ``effects`` and ``time`` add, where a table or container has these.
+            - ``"interaction"``: what this user and this item add together;
+            - ``"context"``: the biases of ``effects`` and ``time``, if the table or container has these.
 
-            Where users have features, ``"user"`` is divided into ``"user age"`` for a group of features named age and so on, and
-            ``"user (own)"``, which is all that features do not say; ``"item"`` likewise, and ``"interaction"`` as ``by`` tells.
+            If users have features, ``"user"`` is divided into one part for each group of features, such as ``"user age"``, and the
+            rest, ``"user (own)"``. ``"item"`` is divided in the same way, and ``"interaction"`` as ``by`` says.
 
         Raises
         ------
         ValueError
-            As by ``predict``, and for a sparse matrix.
+            As in ``predict``, and for a sparse matrix.
         MemoryError
-            Where the parts would not fit.
+            If the parts would not fit into memory.
 
         Notes
         -----
-        A group adds its columns of ``item_feature_weights_`` times the encoded features, less what it adds to the average item
-        that was observed. These weights are those of an item without observations, whose own part is therefore zero; what an item
+        The part of a group is its columns of ``item_feature_weights_`` times the encoded features, less the average of this over
+        the observed items. These weights are those of an item without observations, whose own part is therefore zero. What an item
         was observed with, ``seen_features``, belongs to its own part.
 
         Examples
@@ -157,20 +157,20 @@ class Recommender(FactorPredictor):
         return {}
 
     def similar_items(self, items, k=10):
-        """Find the items whose factors point most nearly the same way.
+        """Find the items whose factors are most similar, by the cosine.
 
         Parameters
         ----------
         items : array-like of shape (n,) or scalar
             Known item ids.
         k : int, default=10
-            How many neighbours.
+            Number of neighbours.
 
         Returns
         -------
         items : ndarray of shape (n, k)
-            Nearest first, without the item itself; filled up as in ``recommend`` where fewer than k remain. For a scalar both
-            arrays have shape (k,).
+            The most similar items first, without the item itself. If fewer than k remain, the rest is filled as in ``recommend``.
+            For one item both arrays have the shape (k,).
         similarities : ndarray of shape (n, k), float64
             Cosines of the factors, between -1 and 1; -inf where no item remains.
         """
@@ -178,19 +178,20 @@ class Recommender(FactorPredictor):
         return self._similar(items, check_count(k, "k"), "item")
 
     def similar_users(self, users, k=10):
-        """Find the users whose factors point most nearly the same way; as ``similar_items``.
+        """Find the users whose factors are most similar, by the cosine.
 
         Parameters
         ----------
         users : array-like of shape (n,) or scalar
             Known user ids.
         k : int, default=10
-            How many neighbours.
+            Number of neighbours.
 
         Returns
         -------
         users : ndarray of shape (n, k)
-            Nearest first, without the user; filled up as in ``similar_items``.
+            The most similar users first, without the user. If fewer than k remain, the rest is filled as in ``recommend``. For one
+            user both arrays have the shape (k,).
         similarities : ndarray of shape (n, k), float64
             Cosines of the factors, between -1 and 1; -inf where no user remains.
         """
@@ -203,11 +204,11 @@ class Recommender(FactorPredictor):
         Returns
         -------
         users : ndarray of shape (n_users, width)
-            In the order of ``users_`` and the precision of the factors. The width is ``n_factors``, and two more for a biased
-            model: ``[P, b_u + mu, 1]``.
+            The vectors of the users, in the order of ``users_`` and the precision of the factors. Their length is ``n_factors``. In
+            a biased model it is two more, for the columns ``[P, b_u + mu, 1]``.
         items : ndarray of shape (n_items, width)
-            In the order of ``items_``; ``[Q, 1, b_i]`` for a biased model. The raw score is the prediction but for the inverse
-            link of ``poisson`` and ``logistic`` and the cut points of ``ordinal``.
+            The vectors of the items, in the order of ``items_``; in a biased model the columns are ``[Q, 1, b_i]``. The raw score
+            is the prediction, before the exponential of ``poisson``, the sigmoid of ``logistic`` or the cut points of ``ordinal``.
         """
         check_is_fitted(self)
         return self._factors.embeddings()
@@ -218,15 +219,15 @@ class Recommender(FactorPredictor):
         Returns
         -------
         torch.nn.Module
-            ``forward(user, item)`` takes int64 tensors of shape (n,), positions in ``users_`` and ``items_``, and returns what
-            ``predict`` does, shape (n,), in the precision of the factors: the inverse link and ``clip=True`` included. -1 stands
-            for an unknown id; it and positions that were never observed are predicted as ``handle_unknown`` says, NaN where that
-            is an error. On the CPU, in evaluation mode.
+            A module on the CPU, in evaluation mode. Its ``forward(user, item)`` takes int64 tensors of shape (n,), which are
+            positions in ``users_`` and ``items_``, and returns the same as ``predict``, of shape (n,) and in the precision of the
+            factors. The position -1 stands for an unknown id. For it, and for positions that were never observed, the prediction is
+            as ``handle_unknown`` says, or NaN if that is "error".
 
         Raises
         ------
         ValueError
-            Where users have cut points of their own, as with ``loss="ordinal", cut_points="user"``.
+            If users have cut points of their own, as with ``loss="ordinal", cut_points="user"``.
 
         Examples
         --------

@@ -59,19 +59,14 @@ class Refusal(NamedTuple):
 TABLES_OF_ATTRIBUTES = ("user_features", "item_features")
 JUDGING = ("X_val", "y_val", "early_stopping")
 CONTEXT = ("effects", "time")
-HELD_OUT = Refusal("early_stopping", given, "what is held out would have to be scored by all processes", "False")
 NEEDS = [  # of a fit to ratings that several processes share
     Refusal("solver", none_of(*ABLE), "its steps depend on the products of all rows at once"),
     Refusal("batch_size", given, "a batch would depend on which process has which users", "None"),
     Refusal("seen_features", one_of("item", "both"), "those who have seen an item are in several processes", '"user" or None'),
-    *(
-        Refusal(name, given, beside=("distributed", one_of(EXACT)))
-        for name in (*TABLES_OF_ATTRIBUTES, "seen_features", *CONTEXT, *JUDGING, "cold_average")
-    ),
+    *(Refusal(name, given, beside=("distributed", one_of(EXACT))) for name in (*CONTEXT, *JUDGING, "cold_average")),
 ]
 POSITIVES_NEEDS = [  # likewise of one to positives
     Refusal("X_val", issparse, "which items of a new user are scored would depend on who has the user"),
-    *(Refusal(name, given) for name in TABLES_OF_ATTRIBUTES),
     Refusal("alpha", one_of("auto"), "it is searched for in all positives at once"),
     Refusal("confidence", one_of("auto"), "it is searched for in all positives at once"),
     Refusal("negatives", one_of("popularity"), "it takes numbers of users that no process keeps"),
@@ -79,7 +74,7 @@ POSITIVES_NEEDS = [  # likewise of one to positives
 MODULE_NEEDS = [  # likewise of one of any module
     Refusal("n_processes", none_of(1), "each rank is a process already", "1"),
     Refusal("features", given, "their values are not yet agreed on by all processes", "None"),
-    HELD_OUT,
+    Refusal("early_stopping", given, "what is held out would have to be scored by all processes", "False"),
     Refusal("checkpoint", given, "a file would hold the observations of one process alone", "None"),
     Refusal("warm_start", given, "an earlier module may differ from process to process", "False"),
     *(Refusal(name, given) for name in (*TABLES_OF_ATTRIBUTES, "X_val", "y_val")),

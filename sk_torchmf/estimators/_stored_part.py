@@ -71,7 +71,7 @@ class StoredPositivesPart(PositivesPart):
         self.plan = StoredPlan(self.pairs, processes=self.processes)
         self.known = places[0][self.pairs.users], places[1][self.pairs.items]
         self.described = [reading.described.get(role) for role in ROLES]
-        self.features = features_of(self.described, self.known)
+        self.features = features_of(self.described, self.known, processes=self.processes)
         self.counts = tuple(map(np.zeros, reading.shape))
         for count, place, own in zip(self.counts, places, found.counts, strict=True):
             count[place] = own

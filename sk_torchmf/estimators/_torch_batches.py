@@ -25,24 +25,24 @@ class StreamTrainer(ModulePredictor, Fitting):
 
     @with_callbacks
     def fit_batches(self, batches, *, n_users, n_items):
-        """Train a fresh module on batches of your own making, for ratings that do not fit in memory.
+        """Train a new module on batches that you provide, for ratings that do not fit into memory.
 
         Parameters
         ----------
         batches : iterable of tuple, or callable
-            Each batch is (user, item, rating) or (user, item, rating, weight): arrays or tensors of shape (n,), whole numbers below
-            ``n_users`` and ``n_items`` first. A list, a ``DataLoader``, an ``IterableDataset`` of batches, or a function that
-            returns an iterator is gone through anew in every epoch; an iterator or generator, which is spent after one, needs
-            ``max_iter=1``. ``batch_size`` is not used. Weights are not divided by their mean, which is not known: a weight of 10 is
-            a step ten times as long.
+            Each batch is (user, item, rating) or (user, item, rating, weight): arrays or tensors of shape (n,), of which the first
+            two have whole numbers below ``n_users`` and ``n_items``. A list, a ``DataLoader``, an ``IterableDataset`` of batches,
+            or a function that returns an iterator is read again in every epoch. An iterator or a generator can be read only once,
+            and needs ``max_iter=1``. ``batch_size`` is not used. Weights are not divided by their mean, which is not known, so a
+            weight of 10 makes a step ten times as long.
         n_users, n_items : int
-            Sizes.
+            Number of users and number of items.
 
         Returns
         -------
         self
-            Memory does not grow with the number of batches, which are not kept: ``seen_`` is empty, so that ``recommend`` leaves
-            nothing out, and ``partial_fit`` is refused.
+            The fitted estimator. Batches are not kept, so memory does not grow with their number. For the same reason ``seen_`` is
+            empty, ``recommend`` leaves nothing out, and ``partial_fit`` is refused.
         """
         self._validate_params()
         device = check_device(self.device)

@@ -33,27 +33,27 @@ class PartEstimator(Factorization):
         return {name.removeprefix(f"{part}__"): value for name, value in vars(self).items() if name.startswith(f"{part}__")}
 
     def get_params(self, deep=True):
-        """Get the parameters, those of the parts included.
+        """Get the parameters, including those of the estimator's parts.
 
         Parameters
         ----------
         deep : bool, default=True
-            Get the parameters of parameters that are estimators, too.
+            Whether to include the parameters of parameters that are estimators.
 
         Returns
         -------
         dict of str to object
-            Values by name, ``module__*`` and the like as far as they were given.
+            The values by name. ``module__*`` and the like are included as far as they were given.
         """
         return super().get_params(deep) | {name: value for name, value in vars(self).items() if self._is_option(name)}
 
     def set_params(self, **params):
-        """Set parameters, those of the parts included.
+        """Set parameters, including those of the estimator's parts.
 
         Parameters
         ----------
         **params
-            Values by name, ``module__*`` and the like among them.
+            The values by name; ``module__*`` and the like are allowed.
 
         Returns
         -------

@@ -79,36 +79,38 @@ class ModulePredictor(RegressorMixin, PartEstimator):
 
     @documented()
     def predict(self, user_ids, item_ids=None, *, features=None, clip=None, user_features=None, item_features=None):
-        """Predict ratings; with a ranking loss, scores that only their order gives a meaning.
+        """Predict ratings or, with a ranking loss, scores of which only the order has a meaning.
 
         Parameters
         ----------
         user_ids : table, Interactions, array-like or scalar
-            - a table with the columns ``fit`` saw, or a container of n interactions: one prediction a row, with their own features;
-            - with ``item_ids``: user ids, in the ids ``fit`` saw;
-            - a scalar user id alone: its predictions for all items (Spotlight's convention).
+            - a table with the columns that ``fit`` saw, or a container, of n pairs: one prediction for each, with the features in
+              it;
+            - user ids, together with ``item_ids``: one prediction for each pair;
+            - one user id without ``item_ids``: this user's predictions for all items, as Spotlight has it.
         @item_ids
         features : dict of str to array-like, optional
-            Values of the features where ids are given, which they broadcast with.
+            Where ids are given: the values of ``features``, which are broadcast against the ids.
         @clip
-            Not with a ranking loss.
+            It cannot be used with a ranking loss.
         user_features : Features, DataFrame or matrix, optional
-            Attributes of users, with the columns of ``fit``, for a module whose ``forward`` takes them. Users that ``fit`` did not
-            see are known to this call; what the module itself has for them, such as a row of an embedding, is the mean of those
-            that were observed. Of users that it saw they replace the attributes.
+            Features of users, with the same columns as in ``fit``, for a module whose ``forward`` takes them. Users that ``fit``
+            did not see become known to this call. Where the module has parameters for each user, such as the rows of an embedding,
+            it uses their mean over the observed users. For users that ``fit`` saw, the given features replace the earlier ones.
         item_features : Features, DataFrame or matrix, optional
-            Likewise of items.
+            The same for items.
 
         Returns
         -------
         ndarray of float64
-            Predicted ratings, of shape (n,), of the broadcast shape, or (n_items,) for a scalar user. A fresh array.
+            The predictions, in a new array. The shape is (n,) for n pairs, the broadcast shape for ids and (n_items,) for one user.
 
         Raises
         ------
         ValueError
-            For a sparse matrix: a module of your own has no fold-in of new users. Predict stored entries of known users with
-            ``Interactions.from_matrix(X)``. For ``user_features`` or ``item_features`` that the module does not take.
+            For a sparse matrix, since a module of your own has no fold-in of new users; the stored entries of known users are
+            predicted by ``Interactions.from_matrix(X)``. Also for ``user_features`` or ``item_features`` that the module does not
+            take.
         """
         check_is_fitted(self, "module_")
         if item_ids is None and sp.issparse(user_ids):
@@ -118,31 +120,31 @@ class ModulePredictor(RegressorMixin, PartEstimator):
 
     @available_if(_has_probabilities)
     def predict_proba(self, user_ids, item_ids=None, *, features=None, user_features=None, item_features=None):
-        """Predict the probability of each rating, where these are levels: with ``loss="ordinal"``.
+        """Predict the probability of each level of a rating, with ``loss="ordinal"``.
 
         Parameters
         ----------
         user_ids : table, Interactions, array-like or scalar
-            As for ``predict``.
+            As in ``predict``.
         item_ids : array-like or scalar, optional
-            Item ids; broadcast against ``user_ids``.
+            Item ids, broadcast against ``user_ids``.
         features : dict of str to array-like, optional
-            As for ``predict``.
+            As in ``predict``.
         user_features, item_features : Features, DataFrame or matrix, optional
-            Attributes of users and items, of further ones too, as ``predict`` takes them.
+            Features of users and of items, known or new, as in ``predict``.
 
         Returns
         -------
         ndarray of float64
-            Of the shape that ``predict`` returns, and one more dimension of length n_levels: the probabilities of the levels, which
-            add up to one, at the module's score. With a loss of your own what its ``probabilities(score)`` returns.
+            The probabilities of the levels, given the module's score. The shape is that of ``predict`` with one more dimension, of
+            length n_levels, over which they add up to one. For a loss of your own, what its ``probabilities(score)`` returns.
 
         Raises
         ------
         ValueError
-            As by ``predict``.
+            As in ``predict``.
         MemoryError
-            Where the probabilities would not fit.
+            If the probabilities would not fit into memory.
         """
         check_is_fitted(self, "module_")
         if item_ids is None and sp.issparse(user_ids):
@@ -351,16 +353,16 @@ class ModulePredictor(RegressorMixin, PartEstimator):
         Parameters
         ----------
         users : array-like of shape (n,), scalar or Interactions, optional
-            User ids as ``fit`` saw them; all known users by default. An unknown user gets what a sample of the known ones likes
-            best on average. Interactions stand for the users who occur in them, in order.
+            The users to recommend for, by their ids or by Interactions, which stand for the users in them, in order; by default all
+            known users. An unknown id gets what a sample of the known users likes best on average.
         @k
         @exclude_seen
         @items
         features : dict of str to array-like of shape (n,) or scalar, optional
-            The circumstances to recommend under, for a model with features.
+            For a model with ``features``: the values for which to recommend, such as the day.
         @progress
         user_features, item_features : Features, DataFrame or matrix, optional
-            Attributes of users and items, of further ones too, as ``predict`` takes them.
+            Features of users and of items, known or new, as in ``predict``.
 
         Returns
         -------
@@ -405,40 +407,42 @@ class ModulePredictor(RegressorMixin, PartEstimator):
 
     @one_thread_if_forked
     def to_module(self):
-        """Return the trained module, followed by the inverse link of its loss, for ``torch.export`` or ONNX.
+        """Return the trained module with predictions in place of scores, for ``torch.export`` or ONNX.
 
         Returns
         -------
         torch.nn.Module
-            ``forward(user, item, **features)`` takes tensors as the module itself does, positions in ``users_`` and ``items_`` and,
-            where there were features of these, dense rows of ``user_features_`` and ``item_features_``, and
-            returns predicted ratings, within the range of the training ratings with ``clip=True``, in the shape the module gives
-            them. Unknown ids have no position, and those that ``fit`` never observed have the rows they were made with: leave them
-            to ``predict``. A copy, on the CPU, in evaluation mode.
+            A copy on the CPU, in evaluation mode. Its ``forward(user, item, **features)`` takes the same tensors as your module:
+            positions in ``users_`` and ``items_`` and, if it was trained with such, dense rows of ``user_features_`` and
+            ``item_features_``. It returns predicted ratings in the shape of your module's scores, limited to the range of the
+            training ratings with ``clip=True``. Use ``predict`` for ids that were never observed: unknown ids have no position, and
+            the parameters of the others have their initial values.
         """
         check_is_fitted(self, "module_")
         limits = tuple(self.rating_range_.tolist()) if self._check_clip() else None
         return Response(copy.deepcopy(self.module_), copy.deepcopy(self._response()), limits).eval()
 
     def score(self, X, y=None, sample_weight=None, *, user_features=None, item_features=None):
-        """Coefficient of determination R2 of the predictions; with a ranking loss, NDCG@10 of the recommendations.
+        """Return R2 of the predictions or, with a ranking loss, NDCG@10 of the recommendations.
 
         Parameters
         ----------
         X : table or Interactions
-            For a sparse matrix of known users' ratings pass ``Interactions.from_matrix(X)``.
+            The observations to predict or, with a ranking loss, the test items of each user. For a sparse matrix of ratings of
+            known users pass ``Interactions.from_matrix(X)``.
         y : array-like of shape (n,), optional
-            Ratings; a container's own by default. With a ranking loss, weights of the test items: those of 0 are none.
+            The ratings; by default those of a container. With a ranking loss, weights of the test items: an item of weight 0 is no
+            test item, and all other weights count alike.
         sample_weight : array-like of shape (n,), optional
-            With a ranking loss it leaves out the test items of weight 0, and does nothing else.
+            Weights of the observations. With a ranking loss they have the same meaning as ``y``.
         user_features, item_features : Features, DataFrame or matrix, optional
-            Attributes of users and items, of further ones too, as ``predict`` takes them.
+            Features of users and of items, known or new, as in ``predict``.
 
         Returns
         -------
         float
-            R2 is at most 1, and 0 for predictions no better than the mean of ``y``. NDCG, between 0 and 1, is the mean over the
-            users with test items, what ``fit`` saw of them being left out of the lists; see ``metrics.ranking_scorer``.
+            R2 is at most 1, and 0 for predictions no better than the mean of ``y``. NDCG@10 is between 0 and 1: the mean over the
+            users with test items, whose lists leave out what ``fit`` saw. See ``model_selection.ranking_scorer``.
         """
         check_is_fitted(self, "module_")
         if sp.issparse(X):

@@ -40,9 +40,10 @@ class SavedModule(ModulePredictor, Fitting):
     def save(self, path, *, ratings=True):
         """Write the fitted estimator to a file, without pickle and without code.
 
-        Kept are the parameters and buffers of the module and of its loss (their ``state_dict``), all other fitted attributes and
-        the parameters. A module, loss, optimizer or any other parameter that is neither a name, a number or the like, nor a class
-        of torch's or a module or loss of ``sk_torchmf.nn``, must be passed to ``load`` again.
+        The file has the parameters and buffers of the module and of its loss (their ``state_dict``), all other fitted attributes,
+        and the parameters of the estimator as far as they are names, numbers and the like, classes of torch, or modules and losses
+        of ``sk_torchmf.nn``. Any other parameter, such as a module, a loss or an optimizer of your own, must be passed to ``load``
+        again.
 
         Parameters
         ----------
@@ -57,7 +58,7 @@ class SavedModule(ModulePredictor, Fitting):
         ------
         @NotFittedError
         TypeError
-            For ids, or values in the module's ``state_dict``, of a kind that a file without code cannot hold.
+            If an id, or a value in the module's ``state_dict``, is an object that a file without code cannot hold.
         @OSError
         """
         check_path(path)
@@ -69,15 +70,16 @@ class SavedModule(ModulePredictor, Fitting):
     def load(cls, path, **params):
         """Read a fitted estimator that ``save`` wrote.
 
-        Nothing in the file is run, imported or unpickled: the code comes from you. The module is made as ``fit`` makes it, from the
-        ``module__*`` of the file, and gets the tensors of the file; what else it holds is as its constructor leaves it.
+        Nothing in the file is run, imported or unpickled, so a module of your own has to be passed as an argument. It is made as in
+        ``fit``, with the ``module__*`` of the file, and then gets the tensors of the file. Everything else in it is as its
+        constructor leaves it.
 
         Parameters
         ----------
         @path
         **params
-            What the file cannot hold: ``module=MyModule``, a loss of your own and so on, as they were in ``fit``. Any other
-            parameter may be given too and counts more than the file's.
+            The parameters that the file cannot hold, such as ``module=MyModule`` or a loss of your own, as they were in ``fit``.
+            Any other parameter may be given too, and replaces that of the file.
 
         Returns
         -------
@@ -86,9 +88,9 @@ class SavedModule(ModulePredictor, Fitting):
         Raises
         ------
         TypeError
-            Where a parameter is missing that the file does not hold; the message names it.
+            If a parameter is missing that the file does not hold; the message names it.
         @ValueError
-            Also for tensors that do not fit the module.
+            Also if the tensors do not fit the module.
         @OSError
         """
         for name in params:

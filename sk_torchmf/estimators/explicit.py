@@ -132,25 +132,26 @@ class ExplicitFactorization(SavedInParts, RatingPredictor):
     @_fit_context(prefer_skip_nested_validation=True)
     @documented(one="a rating", forms="table, Interactions or sparse matrix", epoch="iteration")
     def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None, *, user_features=None, item_features=None):
-        """Fit to observed ratings, from scratch unless ``warm_start``.
+        """Fit the model to observed ratings, from scratch unless ``warm_start=True``.
 
         Parameters
         ----------
         @X
-            Or ``Shards``, a data set on disk: the model is that of its rows as a table, and memory does not grow with them. Its
-            ratings and weights are columns of it, named when it was made, as were those of the ids: ``user`` and ``item`` then are
-            for tables that ``predict`` and its like take.
-            A path of Parquet files, or a pyarrow Dataset, becomes such a data set once, in a folder that is kept, see the guide;
-            ``user``, ``item``, ``y`` and ``sample_weight`` then name its columns.
+            X may also be ``Shards``, a data set on disk. The model is the same as for a table with its rows, but memory does not
+            grow with their number. The columns of the ids, ratings and weights were named when the data set was made, so ``user``
+            and ``item`` here apply only to the tables that ``predict`` and other methods are given.
+
+            A path of Parquet files, or a pyarrow Dataset, is made into such a data set, in a folder that is kept for the next call,
+            see the guide. ``user``, ``item``, ``y`` and ``sample_weight`` then are names of its columns.
         @y
-            None for ``Shards``.
+            It must be None for ``Shards``.
         @sample_weight
-            None for ``Shards``.
+            It must be None for ``Shards``.
         @X_val
-            These are ratings of known users, or a sparse matrix of new users' ratings, each of which is predicted from the others
-            of its row.
+            A table or container has ratings of known users. A sparse matrix has ratings of new users, each of which is predicted
+            from the other ratings in its row.
         @y_val
-            None for a sparse matrix.
+            Must be None for a sparse matrix.
         @user_features
         @item_features
 
@@ -161,9 +162,9 @@ class ExplicitFactorization(SavedInParts, RatingPredictor):
         return self._fit(X, y, sample_weight, X_val, y_val, user=user_features, item=item_features)
 
     @with_callbacks
-    @documented(unkept="has its factors from ``set_factors`` without ``interactions``")
+    @documented(unkept="got its factors from ``set_factors`` without ``interactions``")
     def partial_fit(self, X, y=None, sample_weight=None, *, user_features=None, item_features=None):
-        """Go on with more ratings: the estimator has kept those so far, and trains on all of them, from the present rows.
+        """Continue with more ratings: the estimator trains on these and on all earlier ones, which it has kept.
 
         Parameters
         ----------
@@ -171,7 +172,7 @@ class ExplicitFactorization(SavedInParts, RatingPredictor):
         @y
         @sample_weight
         @user_features
-            Their columns are those of ``fit``, and so is their encoding.
+            The columns and the encoding are those of ``fit``.
         @item_features
 
         Returns
@@ -181,12 +182,13 @@ class ExplicitFactorization(SavedInParts, RatingPredictor):
         Raises
         ------
         @ValueError
-            Another ``n_factors`` than that of the rows is refused too.
+            Also if ``n_factors`` has changed since the estimator was fitted.
 
         Notes
         -----
-        The result is close to that of a fit to all ratings at once. A call takes as long as a ``fit`` to all ratings so far with
-        ``warm_start``, so give it many at a time. For a few new users there is ``fold_in``.
+        Training starts from the present factors, and the result is close to that of a fit to all ratings at once. A call takes as
+        long as a ``fit`` with ``warm_start=True`` to all ratings so far, so pass many ratings in each call. For a few new users use
+        ``fold_in`` instead.
         """
         if is_stored(X):
             raise TypeError(
@@ -275,28 +277,28 @@ class MatrixFactorization(ExplicitFactorization):
     @solver
     @alpha
     @max_iter
-    @tol
     @learning_rate
     @batch_size
+    @warm_start
     @user_encoder
     @item_encoder
     @seen_features
     @cold_average
     @effects
     @time
+    @tol
     @early_stopping
     @validation_fraction
     @n_iter_no_change
     @refit
     @scoring
-    @checkpoint
     @handle_unknown
     @clip
     @user
     @item
+    @checkpoint
     @dtype
     @device
-    @warm_start
     @distributed
     @random_state
     @verbose
@@ -305,7 +307,7 @@ class MatrixFactorization(ExplicitFactorization):
     ----------
     @user_factors_, item_factors_
     @mean_user_, mean_item_
-        With ``cold_average`` the row that it says is best.
+        With ``cold_average`` they are what that parameter asks for.
     @users_, items_
     @n_users_, n_items_
     @seen_
@@ -341,25 +343,28 @@ class MatrixFactorization(ExplicitFactorization):
 
     See Also
     --------
-    BiasedMatrixFactorization : With a bias for each user and item.
+    BiasedMatrixFactorization : The same with a bias for each user and each item; usually the better model.
 
     Notes
     -----
-    Ratings are divided by their weighted standard deviation first, so that no parameter depends on the scale. With weights w and
-    c the weighted number of ratings of a row, all solvers but ``variational`` minimise
+    Ratings are first divided by their weighted standard deviation, so that no parameter depends on their scale. All solvers except
+    ``variational`` then minimise
 
     .. math::
-        \sum_{ui} w_{ui} \, \ell(r_{ui}, s_{ui}) + \sum_u \rho(c_u) \lVert p_u - p_0 \rVert^2
-        + \sum_i \rho(c_i) \lVert q_i - q_0 \rVert^2, \quad
-        \rho(c) = \alpha \left(10 + c^{0.75} \, \bar c^{\,0.25}\right)
+        & \sum_{ui} w_{ui} \, \ell(r_{ui}, s_{ui}) \\
+        & + \sum_u \rho(c_u) \lVert p_u - p_0 \rVert^2 \\
+        & + \sum_i \rho(c_i) \lVert q_i - q_0 \rVert^2, \\
+        & \rho(c) = \alpha \left(10 + c^{0.75} \, \bar c^{\,0.25}\right)
 
-    where :math:`p_0, q_0` are the mean direction, one coordinate whose product is the mean rating. With exponent 1 instead of 0.75
-    this is the weighted-lambda rule of [1]_.
+    where :math:`w_{ui}` are the weights, :math:`\ell` is the loss, :math:`c_u` and :math:`c_i` are the weighted numbers of ratings
+    of a user and an item, and :math:`\bar c` is the mean of these numbers. Factors shrink towards :math:`p_0` and :math:`q_0`, two
+    fixed vectors whose product is the mean rating. With the exponent 1 instead of 0.75 this is the weighted-lambda rule of [1]_.
 
-    ``variational`` has the same likelihood and learns the ridge: rows are draws from a Gaussian whose mean and covariance are
-    estimated with them, as is the noise [2]_. With ``effects`` and ``time`` a score has a bias more for each, :math:`e_c` of the
-    code c of what stands in the column; the :math:`e_c` of one effect are draws from :math:`N(0, \tau)`, with :math:`\tau`
-    estimated too.
+    ``variational`` has the same likelihood and learns the regularisation: the row of a user or item, which is its factors and, in a
+    biased model, its bias, is a draw from a Gaussian distribution whose mean and covariance are estimated together with the rows,
+    and so is the variance of the noise [2]_. With ``effects`` and ``time`` every score has a further bias for each of them:
+    :math:`e_c` for the value c in the column. The biases of one effect are draws from :math:`N(0, \tau)`, where the variance
+    :math:`\tau` is estimated as well.
 
     References
     ----------
@@ -392,28 +397,28 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     @solver
     @alpha
     @max_iter
-    @tol
     @learning_rate
     @batch_size
+    @warm_start
     @user_encoder
     @item_encoder
     @seen_features
     @cold_average
     @effects
     @time
+    @tol
     @early_stopping
     @validation_fraction
     @n_iter_no_change
     @refit
     @scoring
-    @checkpoint
     @handle_unknown
     @clip
     @user
     @item
+    @checkpoint
     @dtype
     @device
-    @warm_start
     @distributed
     @random_state
     @verbose
@@ -422,12 +427,13 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     ----------
     @user_factors_, item_factors_
     user_biases_, item_biases_ : ndarray of shape (n_users,) and (n_items,)
-        Biases in rating units, with mean zero over the observed ids; with ``cold_average`` zero is the bias of an unknown id.
+        The biases, in rating units. Their mean over the observed ids is zero; with ``cold_average`` it is the bias of an unknown id
+        that is zero.
     global_mean_ : float
-        The constant: what is predicted for an unknown user and an unknown item. Each known user and item counts once in it, so it
-        differs from the mean of the ratings, unless ``cold_average="micro"``, which brings it close.
+        The constant of the model, which is the prediction for an unknown user and an unknown item. Every known user and item
+        counts once in it, so it differs from the mean of the ratings. With ``cold_average="micro"`` it is close to that mean.
     @mean_user_, mean_item_
-        Here it is zero.
+        In this model the mean is zero.
     @users_, items_
     @n_users_, n_items_
     @seen_
@@ -463,24 +469,30 @@ class BiasedMatrixFactorization(ExplicitFactorization):
 
     See Also
     --------
-    MatrixFactorization : Without biases.
+    MatrixFactorization : The same without biases.
+    ImplicitMatrixFactorization : For clicks, purchases and other data without ratings.
 
     Notes
     -----
-    Ratings are divided by their weighted standard deviation first, so that no parameter depends on the scale. With weights w and
-    c the weighted number of ratings of a row, all solvers but ``variational`` minimise
+    Ratings are first divided by their weighted standard deviation, so that no parameter depends on their scale. All solvers except
+    ``variational`` then minimise
 
     .. math::
-        \sum_{ui} w_{ui} \, \ell(r_{ui}, s_{ui}) + \sum_u \rho(c_u) \lVert p_u - p_0 \rVert^2
-        + \sum_i \rho(c_i) \lVert q_i - q_0 \rVert^2 + 30 \alpha \left(\sum_u b_u^2 + \sum_i b_i^2\right), \quad
-        \rho(c) = \alpha \left(10 + c^{0.75} \, \bar c^{\,0.25}\right)
+        & \sum_{ui} w_{ui} \, \ell(r_{ui}, s_{ui}) \\
+        & + \sum_u \rho(c_u) \lVert p_u - p_0 \rVert^2 \\
+        & + \sum_i \rho(c_i) \lVert q_i - q_0 \rVert^2 \\
+        & + 30 \alpha \left(\sum_u b_u^2 + \sum_i b_i^2\right), \\
+        & \rho(c) = \alpha \left(10 + c^{0.75} \, \bar c^{\,0.25}\right)
 
-    where :math:`p_0, q_0` are zero. With exponent 1 instead of 0.75 this is the weighted-lambda rule of [1]_.
+    where :math:`w_{ui}` are the weights, :math:`\ell` is the loss, :math:`c_u` and :math:`c_i` are the weighted numbers of ratings
+    of a user and an item, and :math:`\bar c` is the mean of these numbers. Factors shrink towards :math:`p_0` and :math:`q_0`,
+    which are zero. With the exponent 1 instead of 0.75 this is the weighted-lambda rule of [1]_.
 
-    ``variational`` has the same likelihood and learns the ridge: rows are draws from a Gaussian whose mean and covariance are
-    estimated with them, as is the noise [2]_. With ``effects`` and ``time`` a score has a bias more for each, :math:`e_c` of the
-    code c of what stands in the column; the :math:`e_c` of one effect are draws from :math:`N(0, \tau)`, with :math:`\tau`
-    estimated too.
+    ``variational`` has the same likelihood and learns the regularisation: the row of a user or item, which is its factors and, in a
+    biased model, its bias, is a draw from a Gaussian distribution whose mean and covariance are estimated together with the rows,
+    and so is the variance of the noise [2]_. With ``effects`` and ``time`` every score has a further bias for each of them:
+    :math:`e_c` for the value c in the column. The biases of one effect are draws from :math:`N(0, \tau)`, where the variance
+    :math:`\tau` is estimated as well.
 
     References
     ----------
@@ -489,7 +501,7 @@ class BiasedMatrixFactorization(ExplicitFactorization):
 
     Examples
     --------
-    A table of labelled observations and their ratings:
+    A table with the user and the item of each observation, and the ratings:
 
     >>> import numpy as np
     >>> from sk_torchmf import BiasedMatrixFactorization
@@ -502,7 +514,7 @@ class BiasedMatrixFactorization(ExplicitFactorization):
     >>> items
     array(['milk'], dtype=object)
 
-    With a bias for each place where a rating was given, which is the third column:
+    The third column says where each rating was given. With ``effects`` every place has a bias:
 
     >>> X = np.column_stack([X, ["home", "work", "home", "work", "home"]])
     >>> model = BiasedMatrixFactorization(n_factors=2, effects=[2], random_state=0).fit(X, y)

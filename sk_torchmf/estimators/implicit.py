@@ -33,83 +33,93 @@ LOSSES: ChainMap[str, Any] = ChainMap({"ials": None, COSINE: None}, RANKING)  # 
 
 @documented(epoch="iteration", observations="positives", entries="seen_")
 class ImplicitMatrixFactorization(SavedInParts, PositivesPredictor):
-    r"""Matrix factorization of implicit feedback, :math:`s_{ui} = p_u \cdot q_i \; (+ b_i)`, that ranks.
+    r"""Matrix factorization of implicit feedback, :math:`s_{ui} = p_u \cdot q_i \; (+ b_i)`, for ranking.
 
-    Every observation is a positive: something a user has bought, heard, read. The model learns to score it above what that user has
-    not.
+    Every observation is a positive: an item that the user has bought, heard or read. The model learns to give it a higher score
+    than the items that the user was not observed with.
 
     Parameters
     ----------
     @n_factors
     loss : {"cosine", "ials", "logistic", "bpr", "hinge", "adaptive_hinge", "softmax"}, default="cosine"
-        What is minimised, see Notes. ``cosine`` needs no tuning, and ranks as well as ``ials`` does after a search or better.
-        ``ials`` is some ten times faster, and learns from features of items and users that have positives too: take it for tens of
-        millions of positives.
+        What training minimises; the Notes have the formulas:
+
+        - ``"cosine"``: softmax of cosines. It needs no tuning, and ranks at least as well as ``"ials"`` does after a search;
+        - ``"ials"``: weighted squared error of all pairs. It is about ten times faster, and the features of users and items with
+          positives influence training. Use it for tens of millions of positives;
+        - ``"logistic"``, ``"softmax"``: a positive against drawn negatives, or against all of them, see ``exact``;
+        - ``"bpr"``, ``"hinge"``: a positive against each of its drawn negatives;
+        - ``"adaptive_hinge"``: a positive against the one of its drawn negatives that has the highest score.
     biased : bool, default=None
-        Whether items have biases. Without, popularity goes into a factor, which is regularised with the others: where positives
-        are few that ranks better. None says yes for ``cosine``, where popularity can go nowhere else, and no for all others.
-    alpha : float or "auto", default=None
-        Regularisation; None chooses one that suits the loss. With ``ials`` "auto" searches for what ranks best positives that are
-        held out meanwhile, a tenth of each user's: at most 10 candidates of a few iterations each, which together take as long as
-        some 5 to 9 fits. Each fit searches, and so does ``partial_fit``; with ``early_stopping`` and ``refit`` both parts of it do.
-    confidence : float or "auto", default=None
-        With ``ials``, by how much a positive of weight 1 weighs more than a pair that was not observed; None makes the positives
-        together weigh a tenth of what all pairs do, and "auto" is as for ``alpha``, both in one search.
-    n_negatives : int, default=4
-        Negatives drawn for each positive, anew in each iteration. Where the expectation is exact, the weight of all negatives of a
-        positive with ``logistic``, and without effect with ``softmax``.
-    @negatives
+        Whether items have biases. If not, popularity becomes a part of the factors and is regularised with them, which ranks better
+        where positives are few. None means True for ``cosine``, whose factors cannot express popularity, and False for all other
+        losses.
     temperature : float or "auto", default="auto"
-        With ``cosine``: scores are cosines divided by the temperature, with the items' biases added. "auto" goes by the
-        numbers m and n of users and items that have positives, :math:`0.1 \, (10^9 / mn)^{1/8}`, and 0.3 at most: 0.22 for 1,000
-        users and 1,700 items, 0.1 for 30,000 users and as many items.
+        With ``cosine``: what cosines are divided by to become scores; the biases of the items are then added. "auto" computes it
+        from the numbers m and n of users and items that have positives, as :math:`0.1 \, (10^9 / mn)^{1/8}` but at most 0.3. That
+        is 0.22 for 1,000 users and 1,700 items, and 0.1 for 30,000 users and as many items.
+    alpha : float or "auto", default=None
+        Strength of the regularisation; ``cosine`` has none. None takes a value that suits the loss. With ``ials``, "auto" searches
+        for the value that best ranks held-out positives, a tenth of each user's. It tries at most 10 candidates for a few
+        iterations each, which takes as long as 5 to 10 fits. The search is repeated in every ``fit`` and ``partial_fit``, and twice
+        in a fit with ``early_stopping`` and ``refit``.
+    confidence : float or "auto", default=None
+        With ``ials``: how much more a positive of weight 1 counts in the loss than a pair that was not observed, which counts 1.
+        None chooses the value for which the sum of this over all positives is a tenth of the number of all pairs. "auto" searches
+        for it as described for ``alpha``; if both are "auto", in one search.
+    n_negatives : int, default=4
+        Number of negatives that are drawn for each positive, anew in each iteration; ``ials`` and ``cosine`` draw none in this way.
+        If ``logistic`` compares a positive with all negatives (``exact``), it is the weight of all of these together. ``softmax``
+        then ignores it.
+    @negatives
     exact : bool, default=None
-        With ``logistic`` and ``softmax``: take the expectation over all negatives, scoring all items for all users in each
-        iteration, instead of drawing some. None does so where users times items are at most 2**28, some 270 million. With
-        ``cosine``: show each block of users all items; None does not. The pairwise losses have a term for each positive and
-        negative, and are always drawn.
+        Whether a positive is compared with all items that the user was not observed with, instead of a random sample. With
+        ``logistic`` and ``softmax`` this computes the scores of all items for all users in each iteration; None does so if the
+        number of users times that of items is at most 2**28, about 270 million. With ``cosine`` each block of users is shown all
+        items; None means False. All other losses refuse True.
     max_iter : int, default=None
-        Passes over the positives; None is 15 for ``ials``, 8 for ``cosine``, 25 for an exact expectation and 40 for drawn
-        negatives.
+        Number of passes over the positives. None means 15 for ``ials``, 8 for ``cosine``, 25 for exact losses and 40 for losses
+        with drawn negatives.
+    @warm_start
     @user_encoder
     @item_encoder
     @tol
-        Only ``ials`` and exact losses but ``cosine`` stop so.
+        Only ``ials`` and the exact losses ``logistic`` and ``softmax`` stop in this way.
     @early_stopping
-        Steps on drawn negatives shrink as if all of ``max_iter`` came.
+        With drawn negatives, the step size decreases according to ``max_iter``, wherever training stops.
     @validation_fraction
     @n_iter_no_change
     @refit
-        On MovieLens-100K (four splits) NDCG@10 was 0.344 with and 0.332 without for ``ials`` (0.344 without early stopping;
-        ``bpr``: 0.322, 0.307, 0.331).
+        On MovieLens-100K (four splits) the NDCG@10 of ``ials`` was 0.344 with it, 0.332 without and 0.344 without early stopping.
+        For ``bpr`` the three figures were 0.322, 0.307 and 0.331.
     @scoring
-        None is NDCG@10, what was trained on being left out of the lists.
-    @checkpoint
+        None means NDCG@10 of lists without the items that were trained on.
     @handle_unknown
         ``recommend`` gives an unknown user what the mean user likes best.
     @user
     @item
+    @checkpoint
     @dtype
     @device
-    @warm_start
     distributed : bool, default=False
-        Whether this is one fit of all processes of the default group of ``torch.distributed``, each of which calls ``fit`` with
-        a part of the data, see ``gather``. Features, another ``scoring`` than None, "auto" for ``alpha`` and ``confidence``, and
-        ``negatives="popularity"`` are refused. Initial rows, blocks of users and negatives are drawn by the users' labels, so that
-        the result does not depend, beyond rounding, on the number of processes.
+        If True, all processes of the default group of ``torch.distributed`` fit one model together. Each of them calls ``fit`` with
+        a part of the data. See ``gather``. A ``scoring`` other than None, "auto" for ``alpha`` and ``confidence``, and
+        ``negatives="popularity"`` are refused. Initial factors, blocks of users and negatives depend on the labels of the users, so
+        the number of processes changes the result by no more than rounding.
     @random_state
     @verbose
 
     Attributes
     ----------
     user_factors_, item_factors_ : ndarray of shape (n_users, n_factors) and (n_items, n_factors)
-        Factors; the score is their inner product, plus biases where there are any.
+        The factors. The score of a pair is their inner product, plus the biases in a biased model.
     user_biases_ : ndarray of shape (n_users,)
-        Where ``biased``; of mean zero, and zero for all losses but ``logistic``, whose scores have a level.
+        Where ``biased`` holds: the biases of the users, with mean zero. They are all zero except for ``logistic``, the only loss to
+        which the level of a user's scores matters.
     item_biases_ : ndarray of shape (n_items,)
-        Where ``biased``; of mean zero.
+        Where ``biased`` holds: the biases of the items, with mean zero.
     global_mean_ : float
-        Where ``biased``; the level of the scores.
+        Where ``biased`` holds: the constant that is part of every score.
     @mean_user_, mean_item_
     @users_, items_
     @n_users_, n_items_
@@ -117,13 +127,13 @@ class ImplicitMatrixFactorization(SavedInParts, PositivesPredictor):
     @user_counts_, item_counts_
     @pair_weights_
     n_positives_, n_active_users_ : int
-        Pairs of the fit, each counted once, and users who have any: of all processes that shared it.
+        Number of different positives, and number of users who have any; in a distributed fit, of all processes together.
     alpha_ : float
-        With all losses but ``cosine``; the regularisation that was used.
+        With all losses except ``cosine``: the strength of the regularisation that was used.
     confidence_ : float
-        The confidence that ``ials`` uses.
+        The confidence that ``ials`` used.
     temperature_ : float
-        With ``cosine``; the temperature that it uses.
+        With ``cosine``: the temperature that was used.
     @user_encoder_, item_encoder_
     @user_features_, item_features_
     @user_described_, item_described_
@@ -142,38 +152,46 @@ class ImplicitMatrixFactorization(SavedInParts, PositivesPredictor):
 
     See Also
     --------
-    TorchFactorization : Your own module, with the same ranking losses.
+    TorchFactorization : A module of your own, with the same ranking losses.
+    BiasedMatrixFactorization : For ratings.
 
     Notes
     -----
-    ``ials`` minimises, over all users u and items i and the positives R with weights w, gain :math:`g_{ui} = c \, w_{ui}` and its
-    sums :math:`G_u, G_i` by row, c being ``confidence_``,
+    ``ials`` minimises, over all m users and n items [1]_ [2]_,
 
-    .. math:: \sum_{ui} s_{ui}^2 + \sum_{ui \in R} \left[ (1 + g_{ui}) (1 - s_{ui})^2 - s_{ui}^2 \right]
-        + \alpha \sum_u (G_u + n) \lVert p_u \rVert^2 + \alpha \sum_i (G_i + m) \left( \lVert q_i \rVert^2 + b_i^2 \right)
+    .. math::
+        & \sum_{ui} s_{ui}^2 + \sum_{ui \in R} \left[ (1 + g_{ui}) (1 - s_{ui})^2 - s_{ui}^2 \right] \\
+        & + \alpha \sum_u (G_u + n) \lVert p_u \rVert^2 \\
+        & + \alpha \sum_i (G_i + m) \left( \lVert q_i \rVert^2 + b_i^2 \right)
 
-    for m users and n items [1]_ [2]_. The others minimise, with items j that u has not,
+    where R is the set of positives, :math:`g_{ui} = c \, w_{ui}` is the confidence c times the weight of a positive, and
+    :math:`G_u` and :math:`G_i` are its sums over the positives of a user and of an item. So the score of a positive should be 1,
+    and that of any other pair 0.
+
+    All other losses minimise, over items j that the user was not observed with,
 
     .. math:: \sum_{ui \in R} w_{ui} \sqrt{\bar c / c_u} \; E_j \, \ell(s_{ui}, s_{uj}) + \text{ridge}
 
-    where the weights have mean 1, :math:`c_u` is a user's sum of them and the ridge is that of ``BiasedMatrixFactorization``. The
-    losses are in ``sk_torchmf.nn``: ``bpr`` is :math:`-\log \sigma(s_{ui} - s_{uj})` [3]_. A user who has every item has nothing to
-    be ranked below, and is left out of them.
+    where the weights have mean 1, :math:`c_u` is the sum of the weights of user u, and the ridge is that of
+    ``BiasedMatrixFactorization``. The losses :math:`\ell` are in ``sk_torchmf.nn``; ``bpr`` is
+    :math:`-\log \sigma(s_{ui} - s_{uj})` [3]_. Users who have every item teach these losses nothing and are left out.
 
-    Features of users and items say what rows shrink to: a row is its own part and a linear map of its features, and the ridge is
-    that of its own part and of the map's coefficients. A user or item without positives is what its features say, by a regression
-    of the finished rows on them.
+    With features, a row is the sum of a part of its own and a linear map of the features, and the ridge applies to the own part and
+    to the coefficients of the map. Users and items without positives get what their features say, by a regression of the fitted
+    rows on the features.
 
-    ``cosine`` is the softmax loss without a ridge, :math:`s_{ui} = p_u \cdot q_i / \tau + b_i` with the ``temperature``
-    :math:`\tau` [4]_, of rows that are smoothed over who has what [5]_, :math:`\nu(x) = x / \lVert x \rVert` and
-    :math:`n_u, n_i` being numbers of positives:
+    ``cosine`` is the softmax loss without a ridge, with scores :math:`s_{ui} = p_u \cdot q_i / \tau + b_i` and the ``temperature``
+    :math:`\tau` [4]_. Rows are smoothed over the graph of positives [5]_:
 
-    .. math:: p_u = \nu\Bigl(x_u + \frac{1}{\sqrt{n_u}} \sum_{i \in R_u} \nu(y_i)\Bigr),
-        \quad q_i = \nu\Bigl(\nu(y_i) + \frac{30}{n_i} \sum_{u \in R_i} p_u\Bigr)
+    .. math::
+        p_u & = \nu\Bigl(x_u + \frac{1}{\sqrt{n_u}} \sum_{i \in R_u} \nu(y_i)\Bigr) \\
+        q_i & = \nu\Bigl(\nu(y_i) + \frac{30}{n_i} \sum_{u \in R_i} p_u\Bigr)
 
-    so that an item is nearly the mean of its users. The factors are p and q, each over the root of the temperature. Free rows x and
-    y start at singular vectors of the matrix of positives. Each step takes up to 1024 users, the items that these have and 2048
-    others, which stand for all that are left. Features have no part in that fit: they serve users and items without positives.
+    where :math:`x_u` and :math:`y_i` are free rows, :math:`\nu(x) = x / \lVert x \rVert`, and :math:`n_u` and :math:`n_i` are
+    numbers of positives. An item thus is nearly the mean of its users. The fitted factors are p and q, each divided by the root of
+    the temperature. The free rows start at singular vectors of the matrix of positives. Each step takes up to 1024 users, the items
+    they have and 2048 other items, which stand for all the rest. Features play no part in this training; they serve users and items
+    without positives.
 
     References
     ----------
@@ -193,12 +211,12 @@ class ImplicitMatrixFactorization(SavedInParts, PositivesPredictor):
     >>> items
     array([2])
 
-    A new user, by what she has:
+    A new user, of whom only the items are known:
 
     >>> model.recommend(sp.csr_array([[0, 0, 0, 0, 1]]), k=1)[0]
     array([[3]])
 
-    An item that nobody has yet, by its attributes:
+    An item that nobody has yet, of which only features are known:
 
     >>> attributes = [[1, 0], [1, 0], [1, 0], [0, 1], [0, 1], [0, 1]]
     >>> X.resize(4, 6)
@@ -287,25 +305,27 @@ class ImplicitMatrixFactorization(SavedInParts, PositivesPredictor):
     @_fit_context(prefer_skip_nested_validation=True)
     @documented(one="a positive", forms="table, Interactions or sparse matrix", epoch="iteration")
     def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None, *, user_features=None, item_features=None):
-        """Fit to positives, from scratch unless ``warm_start``.
+        """Fit the model to positives, from scratch unless ``warm_start=True``.
 
         Parameters
         ----------
         @X
-            The values of a matrix and a container's ``ratings`` say nothing. A pair that comes twice counts twice.
-            Or ``Shards``, a data set on disk, with the loss ``ials``: the model is that of its rows as a table, and memory does not
-            grow with them. Its ratings say nothing, its weights are what ``y`` and ``sample_weight`` of a table are; both must be
-            None.
-            A path of Parquet files, or a pyarrow Dataset, becomes such a data set once, in a folder that is kept, see the guide;
-            ``user``, ``item``, ``y`` or ``sample_weight`` then name its columns.
+            The values of a matrix and the ``ratings`` of a container are ignored. A pair that occurs twice counts twice.
+
+            With ``loss="ials"``, X may also be ``Shards``, a data set on disk. The model is the same as for a table with its rows,
+            but memory does not grow with their number. Its ratings are ignored, and its weights take the place of ``y`` and
+            ``sample_weight``, which must be None.
+
+            A path of Parquet files, or a pyarrow Dataset, is made into such a data set, in a folder that is kept for the next call,
+            see the guide. ``user``, ``item``, ``y`` and ``sample_weight`` then are names of its columns.
         y : array-like of shape (n,), optional
-            Weights of the positives, >= 0, such as counts of plays. None for a sparse matrix.
+            Weights of the positives, >= 0, such as numbers of plays. Must be None for a sparse matrix.
         @sample_weight
             Weights multiply ``y``.
         @X_val
-            These are further positives of known users, or a sparse matrix of new users.
+            A table or container has further positives of known users. A sparse matrix has positives of new users.
         y_val : array-like of shape (n_val,), optional
-            What ``scoring`` makes of it; with ``scoring=None`` nothing.
+            Passed to ``scoring``; not used with ``scoring=None``.
         @user_features
         @item_features
 
@@ -316,18 +336,18 @@ class ImplicitMatrixFactorization(SavedInParts, PositivesPredictor):
         return self._fit(X, y, sample_weight, X_val, y_val, user=user_features, item=item_features)
 
     @with_callbacks
-    @documented(unkept="has its factors from ``set_factors`` without ``interactions``")
+    @documented(unkept="got its factors from ``set_factors`` without ``interactions``")
     def partial_fit(self, X, y=None, sample_weight=None, *, user_features=None, item_features=None):
-        """Go on with more positives: the estimator has kept those so far, and trains on all of them, from the present rows.
+        """Continue with more positives: the estimator trains on these and on all earlier ones, which it has kept.
 
         Parameters
         ----------
         @X
-            A pair that comes again adds its weight.
+            The weight of a pair that was observed before is added to the earlier one.
         @y
         @sample_weight
         @user_features
-            Their columns are those of ``fit``, and so is their encoding.
+            The columns and the encoding are those of ``fit``.
         @item_features
 
         Returns
@@ -337,12 +357,12 @@ class ImplicitMatrixFactorization(SavedInParts, PositivesPredictor):
         Raises
         ------
         @ValueError
-            Another ``n_factors`` than that of the rows is refused too.
+            Also if ``n_factors`` has changed since the estimator was fitted.
 
         Notes
         -----
-        A call takes as long as a ``fit`` to all positives so far with ``warm_start``, so give it many at a time. For a few new
-        users there is ``fold_in``.
+        Training starts from the present factors. A call takes as long as a ``fit`` with ``warm_start=True`` to all positives so
+        far, so pass many positives in each call. For a few new users use ``fold_in`` instead.
         """
         if is_stored(X):
             raise TypeError(

@@ -30,105 +30,120 @@ from sk_torchmf.training.fitted_parts import joined_modules
 
 @documented(epoch="epoch", observations="observations", entries="observed_")
 class TorchFactorization(Gathering, SavedModule, StreamTrainer):
-    r"""Your own ``torch.nn.Module`` as an estimator: you write the model, autograd does the calculus.
+    r"""Your own ``torch.nn.Module`` as an estimator: you write the model, and autograd computes the gradients.
 
-    Minimises the weighted mean of the loss in mini-batches, and whatever the module's own ``penalty()`` returns. A loss of ratings
-    takes them as they are. To a ranking loss every observation is a positive, whatever its rating, and ``y`` is its weight; it is
-    compared with ``n_negatives`` items that its user has not, drawn anew in every epoch.
+    Training minimises the weighted mean of the loss in mini-batches, plus whatever the module's own method ``penalty()`` returns. A
+    loss of ratings is computed from the ratings as they are, without scaling. For a ranking loss every observation is a positive,
+    whatever its rating, and ``y`` is its weight. A positive is compared with ``n_negatives`` items that its user was not observed
+    with, which are drawn anew in every epoch.
 
     Parameters
     ----------
     module : class or callable
-        A subclass of ``torch.nn.Module``, or a function that makes one. It is called with ``n_users``, ``n_items``, the arguments
-        ``module__*`` and, for a categorical feature ``day``, with its number of categories ``n_day`` if it has such a parameter;
-        likewise with ``n_user_features`` and ``n_item_features``, the numbers of encoded columns, where ``fit`` is given such.
-        ``forward(user, item)`` takes int64 tensors of shape (n,), row numbers of ``users_`` and ``items_``, and returns one score a
-        pair, of shape (n,) or (n, 1). Of the ``user_features`` and ``item_features`` that ``fit`` is given it gets the rows of
-        these users and items by these names: dense tensors of shape (n, n_columns) in ``dtype``. ``penalty()``, if there is one,
-        returns a number that is added to the loss of each step. With ``forward_pairs(pairs)``, see ``nn.Pairs``, and
-        ``batch_size=None`` training runs on the fused kernels.
+        A subclass of ``torch.nn.Module``, or a function that returns a module. It is called with ``n_users``, ``n_items`` and the
+        arguments ``module__*``. If it has a parameter ``n_day``, it also gets the number of categories of the feature ``day``, and
+        likewise, as ``n_user_features`` and ``n_item_features``, the numbers of encoded columns of the features that ``fit`` is
+        given.
+
+        ``forward(user, item)`` takes int64 tensors of shape (n,), which are row numbers of ``users_`` and ``items_``. It returns
+        one score for each pair, as a tensor of shape (n,) or (n, 1). Arguments named ``user_features`` and ``item_features`` are
+        the encoded features of these users and items, as dense tensors of shape (n, n_columns) and of type ``dtype``.
+
+        Two further methods are optional. ``penalty()`` returns a number that is added to the loss in each step. With
+        ``forward_pairs(pairs)``, see ``nn.Pairs``, and ``batch_size=None``, training runs on the fused kernels.
     loss : str, class, instance or function, default="squared_error"
-        Of scores and ratings, both of shape (n,): a name (``squared_error``, ``huber``, ``poisson``, ``logistic``, ``ordinal``, or
-        of a class in ``torch.nn`` such as ``"L1Loss"``), a loss of ``torch.nn``, or any function that returns one number.
-        Predictions are the score itself, its exponential for ``"poisson"``, its sigmoid for ``"logistic"``, the expected rating
-        for ``"ordinal"``; of all other losses the score, or what the method ``response(score)`` of a module makes of it.
-        A loss that is a module may have parameters of its own: the optimizer trains them with the module's, under names that begin
-        with ``loss__``. ``"ordinal"`` is one, ``nn.OrdinalLoss``: an ordered logit, with learned cut points between the distinct
-        ratings and ``predict_proba``. A class with a parameter ``levels`` gets the distinct ratings, with ``level_weights`` their
-        weighted numbers; of an instance a copy is trained.
-        Or a ranking loss: ``bpr``, ``hinge``, ``adaptive_hinge``, ``softmax``, or an ``nn.RankingLoss``. The name ``logistic`` is
-        that of ratings; ``nn.ranking_logistic`` is that of positives and drawn negatives, whose predictions are sigmoids too.
+        The loss of scores and ratings, both of shape (n,). It is one of
+
+        - ``"squared_error"``, ``"huber"``, ``"poisson"``, ``"logistic"``, ``"ordinal"``, or the name of a class in ``torch.nn``
+          such as ``"L1Loss"``;
+        - a loss of ``torch.nn``, as a class or an instance, or any function that returns one number;
+        - for ranking: ``"bpr"``, ``"hinge"``, ``"adaptive_hinge"``, ``"softmax"``, or an ``nn.RankingLoss``. The name
+          ``"logistic"`` is that of the loss of ratings; ``nn.ranking_logistic`` compares positives with drawn negatives.
+
+        The prediction is the score. Exceptions are its exponential for ``"poisson"``, its sigmoid for ``"logistic"`` and
+        ``nn.ranking_logistic``, the expected rating for ``"ordinal"``, and whatever the method ``response(score)`` of a loss of
+        your own returns.
+
+        A loss that is a module may have parameters. The optimizer trains them together with those of the module, under names that
+        begin with ``loss__``; of an instance a copy is trained. ``"ordinal"`` is such a loss, ``nn.OrdinalLoss``: an ordered logit
+        with learned cut points between the distinct ratings, and with ``predict_proba``. A class that has a parameter ``levels``
+        gets the distinct ratings, and as ``level_weights`` the sums of their weights.
+    **options
+        Arguments of the module, the loss, the optimizer and the scheduler, as ``module__*``, ``loss__*``, ``optimizer__*`` and
+        ``scheduler__*``. They are parameters of the estimator like all others, and can be searched over.
     optimizer : str or class, default="adam"
-        Of ``torch.optim``, with torch's own defaults.
+        An optimizer of ``torch.optim``. Its default settings are those of torch.
     scheduler : str or class, default=None
-        Of ``torch.optim.lr_scheduler``; takes a step after each epoch.
+        A learning rate scheduler of ``torch.optim.lr_scheduler``. It takes one step after each epoch.
     parameter_options : dict of str to dict, default=None
-        Options of the optimizer for the parameters whose name matches a pattern: ``{"*_biases*": {"lr": 0.1}}``. The first pattern
-        that matches counts; each is a group of the optimizer, in their order, and what no pattern matches is the last. The loss's
-        own are ``"loss__*"``: give these ``{"weight_decay": 0}`` where the module has some.
-    features : list of str or dict of str to str or int, default=None
-        Further columns of a table, or ``timestamps`` or ``weights`` of Interactions, that ``forward(user, item, **features)`` gets
-        as tensors of shape (n,): numbers in ``dtype``; text and a frame's categories as int64 numbers of the sorted
-        ``feature_categories_``. A dict gives names to columns. What is known of users and items goes to ``fit`` instead, as
-        ``user_features`` and ``item_features``.
+        Settings of the optimizer for parameters whose name matches a pattern: ``{"*_biases*": {"lr": 0.1}}``. The first pattern
+        that matches applies. Every pattern makes one parameter group of the optimizer, in their order, and parameters that match
+        none are the last group. The parameters of the loss match ``"loss__*"``; with weight decay, give them ``{"weight_decay":
+        0}``.
     n_negatives : int, default=1
-        For ranking losses: how many items to draw for each positive.
+        For ranking losses: the number of items that are drawn for each positive.
     @negatives
-        Only for ranking losses. A user who has all items is left out.
+        It applies to ranking losses alone. A user who has all items is left out.
     max_iter : int, default=10
-        Epochs.
+        Number of epochs.
     batch_size : int, default=1024
-        Observations a step, in a fresh random order every epoch; of ``Shards`` in one that is mixed within some million
-        observations. None takes all at once, where there are neither features nor several processes on the fused kernels if the
-        module has ``forward_pairs``.
-    n_processes : int, default=1
-        More than one train lock-free on shared parameters (Hogwild [1]_): SGD or Adagrad on the CPU, and a loss of ratings.
-        Results then depend on timing and differ from run to run. Refused in a forked process.
+        Number of observations in a step. Their order is random and new in every epoch; those of ``Shards`` are mixed within about a
+        million. None takes all observations in each step. It then uses the fused kernels if the module has ``forward_pairs``,
+        except with ``features`` or with several processes.
+    warm_start : bool, default=False
+        If True, ``fit`` starts from the present module, whose rows of the ids that it knows are kept, and from the state of the
+        optimizer.
+    features : list of str or dict of str to str or int, default=None
+        Further columns of a table, or ``timestamps`` or ``weights`` of Interactions, that are passed to ``forward(user, item,
+        **features)`` as tensors of shape (n,). Numbers have the type ``dtype``. Text and the categories of a DataFrame become int64
+        positions in ``feature_categories_``. In a dict the keys are the names of the arguments, and the values are the columns.
+        What is known of users and items is passed to ``fit`` instead, as ``user_features`` and ``item_features``.
     @user_encoder
     @item_encoder
     @early_stopping
     @validation_fraction
     @n_iter_no_change
     tol : float, default=1e-5
-        See ``early_stopping``; the training loss ends no fit.
+        The relative improvement that ``early_stopping`` asks for. The training loss does not end a fit.
     @refit
-        On MovieLens-100K (four splits) the RMSE of a biased module was 0.920 with and 0.928 without (1.056 without early stopping,
-        after 30 epochs).
+        On MovieLens-100K (four splits) the RMSE of a biased module was 0.920 with it, 0.928 without, and 1.056 after 30 epochs
+        without early stopping.
     @scoring
-        None is the loss or, with a ranking loss, NDCG@10, what was trained on being left out of the lists.
-    @checkpoint
-        Not with ``n_processes``, nor for what a module keeps elsewhere than in parameters and buffers.
+        None means the loss or, with a ranking loss, NDCG@10 of lists without the items that were trained on.
     @handle_unknown
-        Categories of features that ``fit`` did not see likewise.
+        The same applies to categories of ``features`` that ``fit`` did not see.
     @clip
-        Not with a ranking loss.
+        It cannot be used with a ranking loss.
     @user
     @item
+    n_processes : int, default=1
+        If more than 1, so many processes train at the same time on shared parameters without locks (Hogwild [1]_). This needs the
+        optimizer SGD or Adagrad, the CPU, and a loss of ratings. The result depends on timing and differs from run to run. A forked
+        process refuses it.
+    @checkpoint
+        It cannot be used with ``n_processes``, or for a module with state outside its parameters and buffers.
     dtype : {"float32", "float64"}, default="float32"
-        What the module is cast to.
+        The type that the module's parameters are converted to.
     @device
-    warm_start : bool, default=False
-        ``fit`` starts from the parameters of the present module, at the rows of the same ids, and from the optimizer's state.
     distributed : bool, default=False
-        Whether this is one fit of all processes of the default group of ``torch.distributed``, each of which calls ``fit`` with a
-        part of the data, see ``gather``. Each has the whole module, which all train together: a step is taken on ``batch_size``
-        observations of all processes, by the mean of their gradients. So the loss must be a mean over observations. ``features``,
-        attributes of users and items, validation data, checkpoints, ``n_processes`` and the optimizer LBFGS are refused.
+        If True, all processes of the default group of ``torch.distributed`` fit one model together. Each of them calls ``fit`` with
+        a part of the data. See ``gather``. Every process has the whole module. A step takes ``batch_size`` observations from all
+        processes together and uses the mean of their gradients, so the loss must be a mean over observations. ``features``,
+        ``user_features`` and ``item_features``, validation data, checkpoints, ``n_processes`` and the optimizer LBFGS are refused.
     @random_state
-        The module's initial parameters, its dropout, the order of observations and the negatives are drawn. Modules draw from
-        torch's global generators, which are put back; fits in several threads take turns with them, an epoch each.
+        This covers the initial parameters of the module, its dropout, the order of the observations and the negatives. Since
+        modules draw from torch's global generators, these are restored afterwards; fits in several threads take turns with them,
+        epoch by epoch.
     @verbose
-    **options
-        ``module__*``, ``loss__*``, ``optimizer__*`` and ``scheduler__*``: arguments of these, parameters as any other.
 
     Attributes
     ----------
     module_ : torch.nn.Module
-        Trained, on the CPU, in evaluation mode.
+        The trained module, on the CPU, in evaluation mode.
     loss_ : torch.nn.Module
-        Where the loss is a module with parameters, buffers or a ``response``: the trained one, on the CPU, in evaluation mode.
+        Where the loss is a module with parameters, buffers or a ``response``: the trained loss, on the CPU, in evaluation mode.
     levels_ : ndarray of shape (n_levels,)
-        With ``loss="ordinal"``, and another that asks for them: the distinct ratings, sorted.
+        With ``loss="ordinal"``, or another loss that has a parameter ``levels``: the distinct ratings, sorted.
     @history_
     @n_iter_
     @best_iter_
@@ -136,36 +151,37 @@ class TorchFactorization(Gathering, SavedModule, StreamTrainer):
     @users_, items_
     @n_users_, n_items_
     feature_categories_ : dict of str to ndarray
-        The vocabulary of each categorical feature.
+        The sorted categories of each categorical feature.
     @seen_
-        After a fit to ``Shards`` it reads the rows that are asked of it from their folder; after one with ``distributed`` it is
-        that of this process's users.
+        After a fit to ``Shards``, rows are read from their folder when they are asked for. After a fit with ``distributed`` it has
+        the users of this process only.
     @user_counts_, item_counts_
     @rating_range_
     @background_
-        The categories of each feature likewise.
+        The categories of a feature are sampled in the same way.
     @observed_
-        With a ranking loss it holds True for every positive instead. ``fit_batches`` and a fit to ``Shards`` leave none.
+        With a ranking loss it has True for every positive instead. Not after ``fit_batches`` or a fit to ``Shards``.
     observed_features_ : dict of str to ndarray
-        The values of each of ``features``, in the order of the entries of ``observed_``; of categories the numbers. ``fit_batches``
-        and a fit to ``Shards`` leave none.
+        The values of each of ``features``, in the order of the entries of ``observed_``; those of categories as positions. Not
+        after ``fit_batches`` or a fit to ``Shards``.
     @user_encoder_, item_encoder_
     @user_features_, item_features_
     @user_described_, item_described_
     @user_feature_names_, item_feature_names_
     @user_feature_groups_, item_feature_groups_
     @pair_weights_
-        ``fit_batches`` and a fit to ``Shards`` leave none.
+        Not after ``fit_batches`` or a fit to ``Shards``.
     optimizer_state_ : dict or None
-        The optimizer's state and the scheduler's, for ``partial_fit`` and ``warm_start`` to go on from; None after ``fit_batches``.
+        The state of the optimizer and the scheduler, from which ``partial_fit`` and ``warm_start`` continue. None after
+        ``fit_batches``.
     @form_
-        ``"shards"`` after a fit to ``Shards``, which takes tables again.
+        It is ``"shards"`` after a fit to ``Shards``.
     @n_features_in_
     @feature_names_in_
 
     See Also
     --------
-    BiasedMatrixFactorization : Faster and better where the model is biased matrix factorization.
+    BiasedMatrixFactorization : Faster and more accurate if the model you want is biased matrix factorization.
 
     References
     ----------
@@ -195,7 +211,7 @@ class TorchFactorization(Gathering, SavedModule, StreamTrainer):
     >>> ranking.recommend(users=0, k=3)[0].shape
     (3,)
 
-    Ratings as levels, whose cut points are learned with the module:
+    Ratings as levels, with cut points that are learned together with the module:
 
     >>> stars = ratings.ratings.round().clip(1, 5)
     >>> ordinal = TorchFactorization(Factorization, "ordinal", "Adagrad", optimizer__lr=0.1, random_state=0).fit(ratings, stars)
@@ -294,27 +310,29 @@ class TorchFactorization(Gathering, SavedModule, StreamTrainer):
     @_fit_context(prefer_skip_nested_validation=True)
     @documented(one="an observation", forms="table or Interactions", epoch="epoch")
     def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None, *, user_features=None, item_features=None):
-        """Train a module, fresh unless ``warm_start``, on observed ratings or, with a ranking loss, on positives.
+        """Train a module on observed ratings or, with a ranking loss, on positives; a new module unless ``warm_start=True``.
 
         Parameters
         ----------
         @X
-            Or ``Shards``, a data set on disk, of which batches are read: memory does not grow with it. Its ratings and weights are
-            columns of it, named when it was made, as were those of the ids: ``user`` and ``item`` then are for tables that
-            ``predict`` and its like take.
-            A path of Parquet files, or a pyarrow Dataset, becomes such a data set once, in a folder that is kept, see the guide;
-            ``user``, ``item``, ``y`` and ``sample_weight`` then name its columns.
+            X may also be ``Shards``, a data set on disk, from which batches are read, so that memory does not grow with it. The
+            columns of the ids, ratings and weights were named when the data set was made, so ``user`` and ``item`` here apply only
+            to the tables that ``predict`` and other methods are given.
+
+            A path of Parquet files, or a pyarrow Dataset, is made into such a data set, in a folder that is kept for the next call,
+            see the guide. ``user``, ``item``, ``y`` and ``sample_weight`` then are names of its columns.
         @y
-            None for ``Shards``. With a ranking loss it is a weight >= 0 instead, never required, and a container's ``ratings`` and
-            a matrix's values say nothing.
+            It must be None for ``Shards``. With a ranking loss it is a weight >= 0 instead and may always be None; the ``ratings``
+            of a container and the values of a matrix are then ignored.
         @sample_weight
-            The mean of the loss is weighted by them, which torch's own losses and functions with ``reduction="none"`` allow. With a
-            ranking loss they multiply ``y``.
+            They are the weights in the mean of the loss, which is possible for the losses of torch and for functions with an
+            argument ``reduction="none"``. With a ranking loss they multiply ``y``.
         @X_val
         @y_val
         @user_features
-            The module's ``forward`` gets their rows. Ids that only a table has are predicted by the module too; its own parameters
-            for these, such as the rows of an embedding, are still as they were made: start them small.
+            The module's ``forward`` gets the rows of its users. Ids that occur in this table but not in X are predicted by the
+            module too. Its own parameters for them, such as rows of an embedding, keep their initial values, which should therefore
+            be small.
         @item_features
 
         Returns
@@ -326,7 +344,7 @@ class TorchFactorization(Gathering, SavedModule, StreamTrainer):
     @with_callbacks
     @documented(unkept="was fitted with ``fit_batches``")
     def partial_fit(self, X, y=None, sample_weight=None, *, user_features=None, item_features=None):
-        """Go on with more observations: the estimator has kept those so far, and trains on all of them, from the present module.
+        """Continue with more observations: the estimator trains on these and on all earlier ones, which it has kept.
 
         Parameters
         ----------
@@ -334,7 +352,7 @@ class TorchFactorization(Gathering, SavedModule, StreamTrainer):
         @y
         @sample_weight
         @user_features
-            Their columns are those of ``fit``, and so is their encoding.
+            The columns and the encoding are those of ``fit``.
         @item_features
 
         Returns
@@ -344,16 +362,18 @@ class TorchFactorization(Gathering, SavedModule, StreamTrainer):
         Raises
         ------
         @ValueError
-            Refused, too, are a module whose other sizes have changed, other ``features`` or a new category of one, and a loss that
-            ranks after one of ratings or the other way round.
+            Also for other ``features`` than in ``fit`` or a new category of one of them, for a module whose other sizes have
+            changed, and for a ranking loss after a loss of ratings or the reverse.
 
         Notes
         -----
-        A larger module is made as the first was, and takes over the old one's parameters and buffers at their rows; which
-        dimensions are users and items is found by making it for one more of each. The optimizer's state grows likewise. A loss with
-        parameters goes on from them, if need be by its ``go_on_from(earlier)``; that of ``ordinal`` takes in new levels. A call
-        trains for ``max_iter`` epochs on all observations so far, as long as a ``fit`` to all of them with ``warm_start``, so give
-        it many at a time.
+        Training starts from the present module. For new users and items a larger module is made in the same way as the first, and
+        takes over the rows of the present one's parameters and buffers, and of the state of the optimizer. Which of their
+        dimensions are users and which are items is found by making the module for one more of each. The parameters of a loss are
+        kept as well, if need be by its method ``go_on_from(earlier)``; ``"ordinal"`` adds new levels in this way.
+
+        A call trains for ``max_iter`` epochs on all observations so far, which takes as long as a ``fit`` with ``warm_start=True``
+        to all of them, so pass many observations in each call.
         """
         if is_stored(X):
             raise TypeError(

@@ -142,11 +142,7 @@ def _in_type_of(labels, own, role):
     if wanted == TEXT and got == NUMBER:
         return as_text(own)
     dtype = wanted if labels.dtype.kind == "O" else labels.dtype
-    problem = (
-        "booleans; pass ids, not a mask"
-        if got == BOOLEAN
-        else f"{own.tolist()[0]!r}; pass ids of that type"
-    )
+    problem = "booleans; pass ids, not a mask" if got == BOOLEAN else f"{own.tolist()[0]!r}; pass ids of that type"
     raise TypeError(f"The {role} ids must be of the type that fit saw, {dtype}. Got {problem}.")
 
 

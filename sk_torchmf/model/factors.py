@@ -15,12 +15,15 @@ from sk_torchmf.nn import BiasedMF, PlainMF
 from sk_torchmf.nn.top_k import rank_rows
 
 BLOCK = 2**12  # pairs scored at once: their factors stay in the cache
-ROWS = 2**16  # moved at once
+ROWS = 2**12  # moved at once
 
 
 def mean_of_rows(rows):
     """The mean of rows (n, ...) in float64."""
-    return rows.mean(0, dtype=np.float64)
+    total = np.zeros(rows.shape[1:])
+    for start in range(0, len(rows), ROWS):
+        total += rows[start : start + ROWS].astype(np.float64).sum(0)
+    return total / len(rows)
 
 
 @dataclass(slots=True)  # not frozen: that would double the time of a single prediction
@@ -131,7 +134,7 @@ class Side:
         """The side with the features of its ids: those without observations become what these say."""
         cold = np.flatnonzero(features.described & (self.counts == 0))
         factors, biases, posterior = self.factors, self.biases, self.posterior
-        if len(cold):  # a copy: known rows are the solver's
+        if len(cold) and self.weights is not None:  # None: all features are empty. A copy: known rows are the solver's
             own = features.matrix[cold]
             rows = self.weights.rows(own)
             factors = factors.copy()
@@ -428,17 +431,20 @@ def _mean_row(side):
 
 def _centre(side, row, other_mean):
     """Rows (p, b) to (p - mean, b + (p - mean) . other_mean - level), zero at (mean, level): side, matrix and shift of that map."""
-    rows = np.column_stack([side.factors, side.biases])
-    matrix = np.eye(rows.shape[1])
+    k = side.factors.shape[1]
+    matrix = np.eye(k + 1)
     matrix[-1, :-1] = other_mean
     shift = -np.append(row[:-1], row[:-1] @ other_mean + row[-1])
-    moved = np.empty_like(rows)
-    for start in range(0, len(rows), ROWS):  # in float64, some at a time
-        moved[start : start + ROWS] = rows[start : start + ROWS] @ matrix.T + shift
+    factors, biases = np.empty_like(side.factors), np.empty_like(side.biases)
+    for start in range(0, len(side), ROWS):  # in float64, some at a time
+        some = slice(start, start + ROWS)
+        own = side.factors[some].astype(np.float64)
+        biases[some] = side.biases[some] + (own @ other_mean + shift[-1])
+        factors[some] = own + shift[:-1]
     posterior = side.posterior
     if posterior is not None:
         posterior = replace(posterior, basis=matrix @ posterior.basis)
-    parts = {"factors": moved[:, :-1], "biases": moved[:, -1], "mean": np.zeros(moved.shape[1] - 1, dtype=moved.dtype)}
+    parts = {"factors": factors, "biases": biases, "mean": np.zeros(k, dtype=factors.dtype)}
     weights = None if side.weights is None else side.weights.mapped(matrix, shift)
     centred = replace(side, **parts, posterior=posterior, weights=weights)
     return centred, matrix, shift

@@ -13,8 +13,10 @@ from packaging.tags import platform_tags
 
 SOURCE = Path("sk_torchmf", "nn", "kernels.c")
 FLAGS = "-O2", "-shared", "-fPIC", "-fno-strict-aliasing"
-VARIANTS = ("-DCLONES",), ()  # code for newer processors beside that for all of them, where the compiler can
-LOADS = "import ctypes, sys; found = ctypes.CDLL(sys.argv[1]); found.kernels_version(), found.gradient, found.squares, found.dots"
+ITS_OWN = "-Wl,-Bsymbolic"  # functions call those of this library, whatever other libraries call theirs
+VARIANTS = ("-DCLONES", ITS_OWN), (ITS_OWN,), ()  # code for newer processors beside that for all of them, where the compiler can
+FUNCTIONS = "kernels_version()", "gradient", "squares", "dots", "half_step", "steps", "moments"
+LOADS = "import ctypes, sys; found = ctypes.CDLL(sys.argv[1])" + "".join(f"; found.{name}" for name in FUNCTIONS)
 
 
 def compilers():

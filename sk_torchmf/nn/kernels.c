@@ -1,11 +1,12 @@
-/* Kernels on observed pairs in CSR form, for float32 on the CPU. They know arrays only: neither Python nor threads.
+/* Kernels on observed pairs in CSR form and on rows, for float32 on the CPU. They know arrays only: neither Python nor threads.
 
-   Rows are contiguous, k floats each, k a multiple of 8 up to 128. A call works on rows until none is left; `next`, shared by all
-   callers, is the first row that nobody has claimed. All of a row is found by one caller, pair after pair, so that results do not
-   depend on how many callers there are. Where it says so, an array may be NULL. */
+   A call works on rows until none is left; `next`, shared by all callers, is the first row that nobody has claimed. All of a row is
+   found by one caller, pair after pair, so that results do not depend on how many callers there are. Rows of the kernels on pairs
+   are contiguous, k floats each, k a multiple of 8 up to 128. Where it says so, an array may be NULL. */
 
 #include <stdint.h>
 
+typedef float v16 __attribute__((vector_size(64), aligned(4)));
 typedef float v8 __attribute__((vector_size(32), aligned(4)));
 typedef float v4 __attribute__((vector_size(16), aligned(4)));
 
@@ -18,8 +19,10 @@ typedef float v4 __attribute__((vector_size(16), aligned(4)));
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
-#ifdef CLONES
+#ifdef CLONES /* code for newer processors beside that for all of them */
 #define EXPORT __attribute__((target_clones("arch=x86-64-v3", "default")))
+#define WIDE __attribute__((target("arch=x86-64-v4"))) static
+#define HAS_WIDE __builtin_cpu_supports("x86-64-v4")
 #else
 #define EXPORT
 #endif
@@ -168,10 +171,10 @@ INLINE void dots_of(const int n, DOTS) {
     } \
   }
 #define ROWS \
-  int n_vectors, int64_t *next, int64_t n_rows, int64_t n_pairs, const int32_t *pointers, const int32_t *columns, const float *P, \
+  int64_t *next, int64_t n_rows, int64_t n_vectors, int64_t n_pairs, const int32_t *pointers, const int32_t *columns, const float *P, \
       const float *Q
 
-EXPORT int kernels_version(void) { return 1; }
+EXPORT int kernels_version(void) { return 2; }
 
 EXPORT void gradient(ROWS, const float *b, const float *c, const float *rating, const float *weight, float *sums, float *slopes, float *squares) {
   OVER_ROWS(gradient_of, n_pairs, pointers, columns, P, Q, b, c, rating, weight, sums, slopes, squares)
@@ -183,4 +186,103 @@ EXPORT void squares(ROWS, const float *b, const float *weight, float *found) {
 
 EXPORT void dots(ROWS, float *values) {
   OVER_ROWS(dots_of, n_pairs, pointers, columns, P, Q, values)
+}
+
+/* What is done with rows by vectors of which each lane is a row. A row has `width` numbers, up to 129: k factors and, with biases,
+   one more; `biases` is NULL without. `numbers` begin with the noise. */
+
+#define WIDEST 132 /* numbers of a row, and what fills the last tile */
+#define TILE 12 /* vectors that a product finds at once */
+#define PART 2048 /* rows whose moments are one sum */
+#define ROWS_AT_ONCE 64 /* rows whose half-step is made while what was read for it is in the cache */
+#define ALIGNED __attribute__((aligned(64)))
+
+/* Turns eight vectors, which are rows, into columns. */
+INLINE void turn8(v8 *r) {
+  v8 t[8], s[8];
+  UNROLL for (int i = 0; i < 8; i += 2) {
+    t[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    t[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+  }
+  UNROLL for (int i = 0; i < 8; i += 4) {
+    UNROLL for (int j = 0; j < 2; j++) {
+      s[i + 2 * j] = __builtin_shufflevector(t[i + j], t[i + j + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+      s[i + 2 * j + 1] = __builtin_shufflevector(t[i + j], t[i + j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+  }
+  UNROLL for (int i = 0; i < 4; i++) {
+    r[i] = __builtin_shufflevector(s[i], s[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    r[i + 4] = __builtin_shufflevector(s[i], s[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+}
+
+/* Newton steps, see nn/row_steps.py. With `filled` for the width filled up to tiles by zeros, `table` is a Frame's, (5 width + 1,
+   filled); `prior` has rows `prior_stride` apart, 0 where all are alike. */
+#define STEPS \
+  int64_t *next, int64_t n_rows, int64_t k, int64_t width, int64_t prior_stride, int64_t slopes_stride, const float *factors, \
+      const float *biases, const float *prior, const float *slopes, const float *slope, const float *count, const float *table, \
+      const float *numbers, float *moves, float *move_biases, float *along, float *bend, float *turn
+
+/* Moments of rows, a part of PART rows after another, each of which has its own sums in `found`: the products of the rows less
+   `reference`, a one after them, with themselves, (width + 1, width + 1 filled up to a tile); the same with the weights `count`; and
+   the variances noise / (count curvature + noise) summed over rows and over weights, (width) each. */
+#define MOMENTS_OF \
+  int64_t *next, int64_t n_rows, int64_t width, int64_t k, const float *factors, const float *biases, const float *reference, \
+      const float *count, const float *curvature, const float *numbers, float *found
+
+#define V v8
+#define LANES 8
+#define OF_LANES(name) name##_8
+#include "row_kernels.h"
+#undef V
+#undef LANES
+#undef OF_LANES
+#ifdef WIDE
+#define V v16
+#define LANES 16
+#define OF_LANES(name) name##_16
+#include "row_kernels.h"
+#define BY_LANES(name, PARAMETERS, ...) \
+  WIDE void wide_##name(PARAMETERS) { name##_16(__VA_ARGS__); } \
+  EXPORT void narrow_##name(PARAMETERS) { name##_8(__VA_ARGS__); } \
+  void name(PARAMETERS) { HAS_WIDE ? wide_##name(__VA_ARGS__) : narrow_##name(__VA_ARGS__); }
+#else
+#define BY_LANES(name, PARAMETERS, ...) \
+  void name(PARAMETERS) { name##_8(__VA_ARGS__); }
+#endif
+
+BY_LANES(steps, STEPS, next, n_rows, k, width, prior_stride, slopes_stride, factors, biases, prior, slopes, slope, count, table,
+         numbers, moves, move_biases, along, bend, turn)
+BY_LANES(moments, MOMENTS_OF, next, n_rows, width, k, factors, biases, reference, count, curvature, numbers, found)
+
+/* A half-step of the squared error, from the pairs to where the rows are then. `numbers` are the noise, what is added to all scores,
+   and the longest step; `errors` are the squared ones after it, summed. c and weight may be NULL. */
+EXPORT void half_step(int64_t *next, int64_t n_rows, int64_t n_vectors, int64_t n_pairs, int64_t width, int64_t prior_stride,
+                      const int32_t *pointers, const int32_t *columns, float *factors, float *biases, const float *Q, const float *c,
+                      const float *rating, const float *weight, const float *prior, const float *count, const float *table,
+                      const float *numbers, float *errors) {
+  const int64_t k = 8 * n_vectors;
+  float slopes[ROWS_AT_ONCE * 8 * LARGEST] ALIGNED, moves[ROWS_AT_ONCE * 8 * LARGEST] ALIGNED;
+  float b[ROWS_AT_ONCE], slope[ROWS_AT_ONCE], move_biases[ROWS_AT_ONCE];
+  float along[ROWS_AT_ONCE], bend[ROWS_AT_ONCE], turn[ROWS_AT_ONCE], moved[ROWS_AT_ONCE];
+  for (int64_t first; (first = __atomic_fetch_add(next, ROWS_AT_ONCE, __ATOMIC_RELAXED)) < n_rows;) {
+    const int n = n_rows - first < ROWS_AT_ONCE ? (int)(n_rows - first) : ROWS_AT_ONCE;
+    const int32_t *own_pointers = pointers + first;
+    float *P = factors + first * k, *own = biases ? biases + first : 0;
+    for (int i = 0; own && i < n; i++) b[i] = own[i] + numbers[1];
+    int64_t done = 0;
+    gradient(&done, n, n_vectors, n_pairs, own_pointers, columns, P, Q, own ? b : 0, c, rating, weight, slopes, slope, errors + first);
+    done = 0;
+    steps(&done, n, k, width, prior_stride, k, P, own, prior + first * prior_stride, slopes, slope, count + first, table, numbers, moves,
+          move_biases, along, bend, turn);
+    done = 0;
+    squares(&done, n, n_vectors, n_pairs, own_pointers, columns, moves, Q, own ? move_biases : 0, weight, moved);
+    for (int i = 0; i < n; i++) {
+      const float by = moved[i] + bend[i], to = along[i] / (by < 1e-30f ? 1e-30f : by);
+      const float length = to > numbers[2] ? numbers[2] : to; /* what is not a number stays so */
+      for (int j = 0; j < k; j++) P[i * k + j] -= length * moves[i * k + j];
+      if (own) own[i] -= length * move_biases[i];
+      errors[first + i] += length * (length * moved[i] - 2 * turn[i]);
+    }
+  }
 }

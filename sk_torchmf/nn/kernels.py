@@ -14,8 +14,16 @@ import torch
 from sk_torchmf._threads import WORK_OF_A_THREAD
 
 LIBRARY = Path(__file__).with_name("kernels.library")  # where build_kernels.py puts it
-VERSION = 1  # of the functions' parameters, in kernels.c too
-N_ARRAYS = {"gradient": 7, "squares": 3, "dots": 1}  # of each function, beside those of pairs and rows
+VERSION = 2  # of the functions' parameters, in kernels.c too
+PARAMETERS = {  # how many sizes each takes after the number of rows, and how many arrays then
+    "gradient": (2, 11),
+    "squares": (2, 7),
+    "dots": (2, 5),
+    "half_step": (4, 13),
+    "steps": (4, 13),
+    "moments": (2, 7),
+}
+WORK_OF_A_ROW = 2**12  # multiplications in what is done with it, about
 WIDTHS = 8, 16, 24, 32, 48, 64, 96, 128  # of the rows that they take
 
 
@@ -33,9 +41,10 @@ def _library():
         library = ctypes.CDLL(str(LIBRARY))
         if library.kernels_version() != VERSION:
             return None
-        for name, n_arrays in N_ARRAYS.items():
-            function, integer, address = getattr(library, name), ctypes.c_int64, ctypes.c_void_p
-            function.argtypes = [ctypes.c_int, address, integer, integer, *(address,) * (4 + n_arrays)]
+        integer, address = ctypes.c_int64, ctypes.c_void_p
+        for name, (n_sizes, n_arrays) in PARAMETERS.items():
+            function = getattr(library, name)
+            function.argtypes = [address, integer, *(integer,) * n_sizes, *(address,) * n_arrays]
             function.restype = None
         return library
     except (OSError, AttributeError):
@@ -146,6 +155,17 @@ def padded(rows):
     return rows.contiguous() if width == k else torch.nn.functional.pad(rows, (0, width - k))
 
 
+def serve_rows(width, *arrays):
+    """Whether the compiled kernels serve rows of so many numbers with these arrays or None: float32 on the CPU, no gradients."""
+    if not 0 < width <= WIDTHS[-1] + 1 or kernels_in_use() != "compiled":
+        return False
+    graded = torch.is_grad_enabled()
+    for array in arrays:
+        if array is not None and not (array.dtype is torch.float32 and array.is_cpu and not (graded and array.requires_grad)):
+            return False
+    return True
+
+
 def call(name, pairs, P, Q, given, results):
     """Call a kernel for all rows of some pairs, on as many threads as pay and torch may use.
 
@@ -161,12 +181,35 @@ def call(name, pairs, P, Q, given, results):
     results : sequence of Tensor
         Where it writes, float32 and contiguous, in its order.
     """
+    given = [pairs.pointers, pairs.columns, P, Q, *(None if array is None else array.contiguous() for array in given)]
+    _call(name, pairs.shape[0], (P.shape[1] // 8, pairs.n_pairs), [*given, *results], pairs.n_pairs * P.shape[1])
+
+
+def call_on_rows(name, n_rows, sizes, given, results, work=0):
+    """Call a kernel for rows, on as many threads as pay and torch may use.
+
+    Parameters
+    ----------
+    name : str
+        Of a function in ``kernels.c``.
+    n_rows : int
+    sizes : sequence of int
+        What it takes after the number of rows.
+    given : sequence of Tensor or None
+        What it takes after these. ``serve_rows`` has said yes to all; how they lie in memory is the caller's business.
+    results : sequence of Tensor or None
+        Where it writes.
+    work : int, default=0
+        Multiplications, beside some products with matrices for each row.
+    """
+    _call(name, n_rows, sizes, [*given, *results], work + n_rows * WORK_OF_A_ROW)
+
+
+def _call(name, n_rows, sizes, arrays, work):
     following = ctypes.c_int64(0)  # the first row that no thread has claimed
-    arrays = [pairs.pointers, pairs.columns, P, Q, *(None if array is None else array.contiguous() for array in given), *results]
-    sizes = P.shape[1] // 8, ctypes.addressof(following), pairs.shape[0], pairs.n_pairs
-    addresses = *sizes, *(None if array is None else array.data_ptr() for array in arrays)
+    addresses = ctypes.addressof(following), n_rows, *sizes, *(None if array is None else array.data_ptr() for array in arrays)
     task = _run, getattr(_library(), name), addresses, (following, arrays)
-    others, n_threads = [], min(torch.get_num_threads(), math.ceil(pairs.n_pairs * P.shape[1] / WORK_OF_A_THREAD))
+    others, n_threads = [], min(torch.get_num_threads(), math.ceil(work / WORK_OF_A_THREAD))
     with contextlib.suppress(RuntimeError):  # no further thread can be started: those that there are do all of the work
         for _ in range(n_threads - 1):
             others.append(_Pool.submit(*task))

@@ -37,7 +37,7 @@ class PlainMF(nn.Module):
         super().__init__()
         shapes = (n_users, n_factors), (n_items, n_factors)
         users, items = (
-            torch.randn(s, generator=generator, dtype=dtype, device="cpu") * (init_std / n_factors**0.5) for s in shapes
+            torch.randn(s, generator=generator, dtype=dtype, device="cpu").mul_(init_std / n_factors**0.5) for s in shapes
         )
         self.user_factors, self.item_factors = nn.Parameter(users), nn.Parameter(items)
         self._plant(float(mean))

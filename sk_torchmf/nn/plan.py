@@ -241,13 +241,13 @@ class Plan:
         Returns
         -------
         list of Tensor
-            The same in all processes.
+            The same in all processes, and laid out alike whatever their number: how a product is rounded may depend on that.
         """
         if self.processes.size == 1:
-            return list(values)
+            return [value.contiguous() for value in values]
         whole = self.processes.broadcast(torch.cat([value.reshape(-1) for value in values]))
         parts = whole.split([value.numel() for value in values])
-        return [part.view(value.shape) for part, value in zip(parts, values, strict=True)]
+        return [part.view(value.shape).clone() for part, value in zip(parts, values, strict=True)]
 
 
 def cut_rows(start, stop):

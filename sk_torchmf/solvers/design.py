@@ -44,15 +44,22 @@ class FeatureColumns:
 
         square, described = measure(slice(0, matrix.shape[0])) if plan is None else plan.total_over_users(measure)
         self.scale = (square / max(described, 1)) ** 0.5 or 1.0
+        self.matrix, self.like = matrix, like.new_empty(0)
         self.parts = [_bags(part, self.scale, like) for part in (matrix, sp.csr_array(matrix.T.tocsr()))]
+        self.of_slices: dict = {}  # the transposed columns of some rows, by where these begin and end
 
     def dot(self, B, square=False):
         """Multiply by coefficients (n_columns, width): (n_rows, width); with the squares of the columns if asked for."""
         return _sum_bags(self.parts[0], B, square)
 
-    def tdot(self, X, square=False):
-        """Multiply the transpose by rows (n_rows, width): (n_columns, width)."""
-        return _sum_bags(self.parts[1], X, square)
+    def tdot(self, X, square=False, some=None):
+        """Multiply the transpose by rows (n_rows, width), all or those of a slice: (n_columns, width)."""
+        if some is None:
+            return _sum_bags(self.parts[1], X, square)
+        place = some.start, some.stop
+        if place not in self.of_slices:
+            self.of_slices[place] = _bags(sp.csr_array(self.matrix[some].T.tocsr()), self.scale, self.like)
+        return _sum_bags(self.of_slices[place], X[some], square)
 
 
 def _bags(matrix, scale, like):
@@ -91,9 +98,11 @@ class SeenColumns:
         """As of ``FeatureColumns``."""
         return _sum_seen(self.pairs, B).mul_(self._power(square))
 
-    def tdot(self, X, square=False):
+    def tdot(self, X, square=False, some=None):
         """As of ``FeatureColumns``."""
-        return _sum_seen(self.pairs.T, X * self._power(square))
+        if some is None:
+            return _sum_seen(self.pairs.T, X * self._power(square))
+        return _sum_seen(self.pairs.between(some.start, some.stop)[1].T, X[some] * self._power(square)[some])
 
     def _power(self, square):
         return self.power.square() if square else self.power
@@ -129,6 +138,17 @@ class Design:
         self.slices = {name: slice(*ends) for name, *ends in zip(groups, edges[:-1], edges[1:], strict=True)}
         self.n_columns = edges[-1]
 
+    @property
+    def is_exact(self):
+        """Whether the numbers of the rows must have the same bits whatever other rows there are, see ``ExactPlan``."""
+        return self.plan is not None and self.plan.is_exact
+
+    def product(self, rows, matrix):
+        """Multiply rows (n_rows, width) by a matrix; where exact block by block, since rounding depends on sizes and on places."""
+        if not self.is_exact:
+            return rows @ matrix
+        return torch.cat([rows[some].clone() @ matrix for some in self.plan.users()])
+
     def only(self, names):
         """The design of some of the groups."""
         return Design(self.n_rows, {name: self.groups[name] for name in names}, self.plan)
@@ -152,10 +172,13 @@ class Design:
         (constant,) = self.total(lambda some: [X[some].sum(0, keepdim=True)])
         parts = [constant]
         for group in self.groups.values():
-            part = group.tdot(X, square)
-            if self.plan is not None:
-                self.plan.add(part)
-                (part,) = self.plan.total()
+            if self.is_exact:
+                (part,) = self.plan.total_over_users(lambda some, own=group: [own.tdot(X, square, some)])
+            else:
+                part = group.tdot(X, square)
+                if self.plan is not None:
+                    self.plan.add(part)
+                    (part,) = self.plan.total()
             parts.append(part)
         return torch.cat(parts)
 
@@ -241,7 +264,7 @@ def regress(design, B, excess, weight, precision, n_steps):
         (bend,) = design.total(lambda some, square=square: [square[some].sum(0)])
         length = new / (bend + (precision * direction.square()).sum(0)).clamp_min(TINY)
         change.addcmul_(length, direction)
-        of_rows.addcmul_(length, image)
+        of_rows += length * image  # not fused, which is rounded otherwise at the end of an array
         if number + 1 < n_steps:
             left = left - length * (design.tdot(weighted) + precision * direction)
     return change, of_rows, 1 / diagonal

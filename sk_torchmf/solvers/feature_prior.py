@@ -68,7 +68,7 @@ class FeaturePrior(PriorMeans):
         self.variance[0] = 0  # with a flat prior that of the constant would be all there is, where little is known
         B = B + change
         self.coefficients = B @ back
-        self.rows = self.rows + of_rows @ back
+        self.rows = self.rows + self.design.product(of_rows, back)
         for name, group in self.design.slices.items():
             self.covariances[name] = self._covariance(M, B[group], self.variance[group], self.coefficients[group])
 
@@ -127,9 +127,9 @@ class FeaturePrior(PriorMeans):
         for _ in range(COLD_ROUNDS):
             M, N, L = diagonalise(T)
             to, back, h = M.to(like), N.to(like), count * L.to(like)
-            scale, known = h + noise, information @ to
-            prior.improve(M, N, (known - h * (prior.rows @ back)) / scale, h / scale, COLD_STEPS)
-            z, v = (known - h * (prior.rows @ back)) / scale, noise / scale
+            scale, known = h + noise, design.product(information, to)
+            prior.improve(M, N, (known - h * design.product(prior.rows, back)) / scale, h / scale, COLD_STEPS)
+            z, v = (known - h * design.product(prior.rows, back)) / scale, noise / scale
             squares, variance = design.total(lambda some, z=z, v=v: [square_of(z[some]), v[some].sum(0)])
             T = floored(M @ ((squares.double().cpu() + torch.diag(variance.double().cpu())) / n) @ M.T, like.dtype)
         return prior, T

@@ -33,14 +33,14 @@ def with_regressed_weights(factors, features, plan):
     sides = [factors.users, factors.items]
     rows = [torch.from_numpy(_with_biases(side, side.biases)).to(plan.device) for side in sides]
     others = [torch.from_numpy(_with_biases(side, 1.0)).to(plan.device) for side in sides[::-1]]
-    designs = features.designs(plan, rows[0])
+    designs, numbers = features.designs(plan, rows[0]), (plan.n_users, plan.n_items)
     ridges = Ridge.of_sides(plan, None, [torch.zeros_like(own[0]) for own in rows], 1.0, factors.n_factors)
     for at, design in enumerate(designs):
         if not design.groups:
             continue
         means = regress_finished(design, rows[at], ridges[at].weight())
         (moment,) = designs[1 - at].total(lambda some, other=others[at]: [other[some].T @ other[some]])
-        shares = means.shares(moment.double().cpu() / len(others[at]), means.covariance_of(rows[at] - means.rows))
+        shares = means.shares(moment.double().cpu() / numbers[1 - at], means.covariance_of(rows[at] - means.rows))
         weights, mean = means.of_columns(means.coefficients), to_array(means.mean(rows[at]))
         weights = FeatureWeights(to_array(means.coefficients[0]), weights, mean, np.zeros_like(weights), mean, shares=shares)
         sides[at] = replace(sides[at], weights=weights)

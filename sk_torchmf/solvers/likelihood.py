@@ -1,37 +1,11 @@
 """What the observed values of a block say of its rows, by users or by items. Knows losses and kernels, and no solver."""
 
 from functools import partial
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
+from sk_torchmf.nn.row_steps import half_step
 from sk_torchmf.nn.row_sums import error_sums, square_sums
-
-
-class Rows(NamedTuple):
-    """Rows of one side, as kernels take them.
-
-    Attributes
-    ----------
-    factors : Tensor of shape (n, n_factors)
-        Contiguous.
-    biases : Tensor of shape (n,) or None
-        Contiguous; None in a plain model.
-    """
-
-    factors: Tensor
-    biases: Tensor | None = None
-
-    @classmethod
-    def of(cls, rows, n_factors):
-        """Copy rows (n, width), a bias after the factors or none."""
-        biases = rows[:, n_factors].clone() if rows.shape[1] > n_factors else None
-        return cls(rows[:, :n_factors].clone(memory_format=torch.contiguous_format), biases)
-
-    def some(self, rows):
-        """Those of a slice, without a copy."""
-        return Rows(self.factors[rows], None if self.biases is None else self.biases[rows])
 
 
 class Likelihood:
@@ -66,6 +40,11 @@ class Likelihood:
             own = effect.biases.index_select(0, codes)
             added = own if added is None else added.add_(own)
         return added
+
+    def _target(self, observed):
+        """What is left of the ratings for rows to explain."""
+        context = self._context(observed)
+        return observed.values if context is None else observed.values - context
 
     def scores(self, observed, own, other):
         """The scores (n_pairs,) of the pairs, of the Rows of the side that is first and of the other."""
@@ -114,9 +93,8 @@ class Likelihood:
             What ``bend`` says.
         """
         if self.is_squared_error:
-            P, b, (Q, c), context = own.factors, self._with_constant(own), other, self._context(observed)
-            target = observed.values if context is None else observed.values - context
-            return *error_sums(observed.pairs, P, Q, target, observed.weight, b, c), observed.weight
+            P, b, (Q, c) = own.factors, self._with_constant(own), other
+            return *error_sums(observed.pairs, P, Q, self._target(observed), observed.weight, b, c), observed.weight
         pairs = observed.pairs
         slope, bend = self.slopes(observed, self.scores(observed, own, other))
         return pairs.user_sums(slope, other.factors), pairs.row_sums(slope), pairs.row_sums(bend), bend
@@ -140,6 +118,14 @@ class Likelihood:
             The squares of the scores' moves, summed with half the second derivatives.
         """
         return square_sums(observed.pairs, move.factors, other.factors, bend, move.biases)
+
+    def half_step(self, frame, observed, own, other, noise):
+        """Move rows at once, where that can be: see ``row_steps.half_step``. None for other losses than the squared error."""
+        if not self.is_squared_error:
+            return None
+        target = self._target(observed)
+        constant = 0.0 if other.biases is None else self.constant
+        return half_step(frame, observed.pairs, own, other, target, observed.weight, noise, constant)
 
     def losses(self, observed, score, noise):
         """The weighted losses of the pairs, summed, and what they say of the noise, summed: two numbers."""

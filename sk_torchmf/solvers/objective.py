@@ -186,7 +186,7 @@ class Objective:
     def _of_block(self, part, rows, span, block):
         """The loss of a block's pairs, and the ridge of its users."""
         value = self.loss(part.forward_pairs(block), self.rating[span])
-        total = value.sum() if self.weight is None else torch.dot(value, self.weight[span])
+        total = value.sum() if self.weight is None else (value * self.weight[span]).sum()  # not by dot, which rounds by the place
         return total, self.ridges[0].part(rows)(part.rows()[0])
 
     def _penalty(self):

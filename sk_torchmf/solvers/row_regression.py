@@ -49,7 +49,8 @@ class RowRegression(PriorMeans):
         super().__init__(design, ridge.mean)
         self.ridge = replace(ridge, mean=self.rows)
         alike = all((one == one[0]).all() for one in (ridge.constant, ridge.growth))
-        self.weight = weight = ridge.weight()[:, :1].clone() if alike else ridge.weight()
+        weight = design.product(ridge.share, torch.stack([ridge.constant, ridge.growth]))
+        self.weight = weight = weight[:, :1].clone() if alike else weight
         self.observed = ridge.share[:, 1:] > 0  # (n_rows, 1)
         self.precision = weight.new_full((design.n_columns, weight.shape[1]), FIXED)
         n = self.n_in_all

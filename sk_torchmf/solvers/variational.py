@@ -2,29 +2,37 @@
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sk_torchmf.model.factors import Factors
 from sk_torchmf.model.posterior import Posterior
-from sk_torchmf.nn.plan import cut_rows
+from sk_torchmf.nn.row_steps import (
+    Frame,
+    Informed,
+    Rows,
+    gradients,
+    newton_steps,
+    row_moments,
+    step_lengths,
+    variance_sums,
+    with_one,
+)
 from sk_torchmf.solvers.base import Solver
 from sk_torchmf.solvers.design import SEEN, SideFeatures
 from sk_torchmf.solvers.effects import EffectBiases
 from sk_torchmf.solvers.feature_prior import FeaturePrior, floored
-from sk_torchmf.solvers.likelihood import Likelihood, Rows
+from sk_torchmf.solvers.likelihood import Likelihood
 from sk_torchmf.solvers.observed import observed_blocks
 from sk_torchmf.solvers.prior_means import to_array
 
 START_NOISE = 0.5  # of the ratings' variance
 START_BIAS = 0.2  # likewise
 NOISE_FLOOR = 1e-6
-LONGEST_STEP = 2.0  # of a row's line search, in Newton steps
 BLOCK = 2**20  # pairs worked on at once
+ALL = slice(None)
 LEARNED = (  # of a side as a whole
     "mean_covariance",
     "mean_covariance_over_ratings",
@@ -48,12 +56,8 @@ class Side:
     ----------
     prior : FeaturePrior
         Of the rows. Its design knows how sums over the rows go.
-    rows : Tensor of shape (n_rows, width)
+    rows : Rows
         Posterior means.
-    n_factors : int
-        How many of a row's numbers are factors.
-    parts : Rows
-        The rows, as the kernels take them.
     count : Tensor of shape (n_rows, 1)
         c, the weighted number of ratings; for other losses than the squared error the summed curvature, relative to its.
     mean_covariance, mean_covariance_over_ratings : Tensor of shape (width, width), float64, on the CPU
@@ -74,27 +78,25 @@ class Side:
     """
 
     prior: FeaturePrior
-    rows: Tensor
-    n_factors: int
+    rows: Rows
     count: Tensor
     mean_covariance: Tensor
     mean_covariance_over_ratings: Tensor
     basis: Tensor
     curvature: Tensor
-    parts: Rows = field(init=False)
     total_count: float = field(init=False)
     moment: Tensor = field(init=False)
     reference: Tensor = field(init=False)
     square: Tensor = field(init=False)
 
     def __post_init__(self):
-        self.split()
         self.recount()
         self.measure()
 
-    def split(self):
-        """Bring ``parts`` up to date with the rows."""
-        self.parts = Rows.of(self.rows, self.n_factors)
+    @property
+    def n_factors(self):
+        """How many of a row's numbers are factors."""
+        return self.rows.factors.shape[1]
 
     def total(self, function):
         """Sum over the rows, see ``Design.total``."""
@@ -104,7 +106,7 @@ class Side:
         """Bring ``total_count`` up to date with the counts."""
         (self.total_count,) = self.total(lambda some: [float(self.count[some].sum())])
 
-    def measure(self, frame=None, noise=None):
+    def measure(self, frame=None, noise=1.0):
         """Bring up to date what depends on all rows: ``moment`` and ``square`` and, after a half-step, the posterior covariances.
 
         The rows are looked at once, and as differences: what float32 rounds is then small.
@@ -113,16 +115,18 @@ class Side:
         doubt = None if frame is None else self.prior.doubt()
 
         def sums(some):
-            count = self.count[some]
-            Y = F.pad(self.rows[some] - self.reference, (0, 1), value=1.0)  # (n, width + 1)
-            D = F.pad(self.rows[some] - self.prior.rows[some], (0, 1), value=1.0) if self.prior.design.groups else Y
-            found = [D.T @ D, (Y * (count / self.total_count)).T @ Y]
+            own, count = self.rows.some(some), self.count[some]
+            if not self.prior.design.groups:
+                return row_moments(own, self.reference, count, frame, noise)
+            rows = own.whole()
+            Y, D = with_one(rows - self.reference), with_one(rows - self.prior.rows[some])  # (n, width + 1)
+            found = [D.T @ D, (Y * count).T @ Y]
             if frame is not None:
-                found += _uncertainty(count, frame.L, noise, None if doubt is None else doubt[some])
+                found += variance_sums(count, frame.L, noise, None if doubt is None else doubt[some])
             return found
 
         square, moment, *uncertainty = (part.double().cpu() for part in self.total(sums))
-        self.square, self.moment = square / self.prior.n_in_all, _met(moment, self.reference, self.n_factors)
+        self.square, self.moment = square / self.prior.n_in_all, _met(moment / self.total_count, self.reference, self.n_factors)
         if frame is not None:
             over_rows, over_ratings = uncertainty
             self.mean_covariance = _sandwich(self.basis, over_rows / self.prior.n_in_all)
@@ -133,60 +137,32 @@ class Side:
         T = self.square[:-1, :-1] + self.mean_covariance
         if not self.prior.design.groups:  # about their mean
             T.addr_(self.square[-1, :-1], self.square[-1, :-1], alpha=-1.0)
-        return floored(T, self.rows.dtype)
+        return floored(T, self.count.dtype)
 
     def centre(self):
         """Where rows have no features, their prior mean is their mean."""
         if not self.prior.design.groups:
             self.prior.centre(self.reference + self.square[-1, :-1].to(self.reference))
 
-    def improve_prior(self, frame, gradient, noise):
-        """Improve the prior means of rows that have features, by the gradients (n_rows, width) of the rows' likelihoods."""
+    def improve_prior(self, frame, slopes, slope, noise):
+        """Improve the prior means of rows that have features, by what their ratings say of all rows."""
+        gradient = gradients(frame, self.rows.factors, self.count, slopes, slope)
         h = self.count * frame.L
         scale = h + noise
-        deviation = (self.rows - self.prior.rows) @ frame.N
-        self.prior.improve(self.basis, frame.exact_N, torch.addcmul(-gradient, h, deviation).div_(scale), h / scale)
+        deviation = self.prior.design.product(self.rows.whole() - self.prior.rows, frame.N)
+        excess = deviation.mul_(h).sub_(gradient).div_(scale)  # not fused, which is rounded otherwise at the end of an array
+        self.prior.improve(self.basis, frame.exact_N, excess, h / scale)
 
-    def step(self, frame, gradient_of, noise, rows=None):
-        """Find the Newton steps of a slice of the rows, by default of all.
+    def some(self, some):
+        """A slice of the rows with what is known of them."""
+        return Informed(self.rows.some(some), self.prior.rows[some], self.count[some])
 
-        Parameters
-        ----------
-        frame : Frame
-        gradient_of : callable
-            Takes a slice of the rows, returns the gradients (n, width) of their likelihoods along the basis; they are written to.
-        noise : float
-        rows : slice, optional
-
-        Returns
-        -------
-        Step
-        """
-        start, stop = (0, self.rows.shape[0]) if rows is None else (rows.start, rows.stop)
-        moves, parts = self.rows.new_empty(stop - start, self.n_factors), []
-        for some in cut_rows(start, stop):
-            into = moves[some.start - start : some.stop - start]
-            parts.append(self._step(frame, gradient_of(some), noise, some, into))
-        slope, bend, *biases = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
-        return Step(Rows(moves, *biases), slope, bend)
-
-    def _step(self, frame, gradient, noise, some, into):
-        """The slopes, bends and, in a biased model, moves of biases of a ``Step``, (n,) each; ``into`` takes the factors'."""
-        k, count = self.n_factors, self.count[some]
-        gradient.addmm_(self.rows[some] - self.prior.rows[some], frame.N, alpha=noise)
-        step = gradient / (count * frame.L).add_(noise)
-        torch.mm(step, frame.M[:k].T, out=into)
-        bend = (step * noise).addcmul_(count, step @ frame.uncertainty)
-        return gradient.mul_(step).sum(1), bend.mul_(step).sum(1), *(step @ bias for bias in frame.M[k:])
-
-    def move(self, rows, length, move):
+    def move(self, some, length, move):
         """Move a slice of the rows, in place."""
-        own, k = self.parts.some(rows), self.n_factors
-        own.factors.addcmul_(length[:, None], move.factors, value=-1.0)
-        self.rows[rows, :k] = own.factors
-        if own.biases is not None:
-            own.biases.addcmul_(length, move.biases, value=-1.0)
-            self.rows[rows, k] = own.biases
+        rows = self.rows.some(some)
+        rows.factors.addcmul_(length[:, None], move.factors, value=-1.0)
+        if rows.biases is not None:
+            rows.biases.addcmul_(length, move.biases, value=-1.0)
 
     def _basis(self, T, S):
         """What ``diagonalise`` returns; where other processes have rows of the side, the same for all."""
@@ -199,81 +175,21 @@ class Side:
         posterior = Posterior(self.basis.numpy(), self.curvature.numpy(), noise, count)
         if not self.prior.design.groups:
             return posterior, None
-        prior, T, N = self.prior, self.covariance(), torch.linalg.inv(self.basis).T
-        pull = (self.rows - prior.rows) @ torch.linalg.inv(T).to(self.rows)
-        information = self.count * (self.rows @ S.to(self.rows)) + noise * pull
+        prior, T, N, rows = self.prior, self.covariance(), torch.linalg.inv(self.basis).T, self.rows.whole()
+        pull = prior.design.product(rows - prior.rows, torch.linalg.inv(T).to(rows))
+        information = self.count * prior.design.product(rows, S.to(rows)) + noise * pull
         cold, spread = prior.without({SEEN}, information, self.count, noise, T, partial(self._basis, S=S))
         unknown = (N * ((T + prior.covariance_of_means()) @ N)).sum(0) - 1  # of a row of which nothing is known
         doubt = np.concatenate([to_array(prior.doubt()), [to_array(unknown)]]).astype(np.float32)
         return replace(posterior, doubt=doubt), prior.weights(cold, spread, N, prior.shares(S, T))
 
 
-class Frame(NamedTuple):
-    """The coordinates in which a half-step of all rows of a side is a division, in the dtype of the rows but for ``exact_N``.
-
-    Attributes
-    ----------
-    M, N : Tensor of shape (width, width)
-        The side's basis, and its inverse transposed.
-    exact_N : Tensor of shape (width, width), float64, on the CPU
-        N.
-    L : Tensor of shape (width,)
-        The curvature of one rating along the basis.
-    pull : Tensor of shape (width,)
-        What a rating adds to the gradient whatever the row.
-    to_gradient : Tensor of shape (n_factors, width)
-        From a row's factors to the gradient of the other side's uncertainty.
-    uncertainty : Tensor of shape (width, width)
-        The other side's uncertainty along the basis.
-    """
-
-    M: Tensor
-    N: Tensor
-    exact_N: Tensor
-    L: Tensor
-    pull: Tensor
-    to_gradient: Tensor
-    uncertainty: Tensor
-
-    @classmethod
-    def of(cls, own, other, n_factors, plan):
-        """Diagonalise T and S together, M'T^-1 M = 1 and M'S M = L, for a half-step of one side; the side keeps M and L."""
-        own.centre()
-        k, S = n_factors, _curvature(other, n_factors)
-        M, N, L = plan.agreed(*diagonalise(own.covariance(), S))
-        own.basis, own.curvature = M, L
-        uncertainty, own_factors = other.mean_covariance_over_ratings[:k], M[:k]
-        to_gradient = uncertainty[:, :k] @ own_factors
-        vectors = [L[None], uncertainty[:, k:].sum(1)[None] @ own_factors]  # with the covariance of q with b_i
-        parts = [M, N, own_factors.T @ to_gradient, to_gradient, *vectors]
-        table = torch.cat(parts).to(own.rows)  # one copy, whatever the device
-        to_M, to_N, uncertain, to_gradient, curvature, pull = table.split([part.shape[0] for part in parts])
-        return cls(to_M, to_N, N, curvature[0], pull[0], to_gradient, uncertain)
-
-    def gradient(self, side, slopes, slope, start, some):
-        """Half the gradients of rows' likelihoods along the basis.
-
-        Parameters
-        ----------
-        side : Side
-        slopes : Tensor of shape (n_slopes, n_factors)
-            The other side's factors, summed over a row's ratings times half the slope there.
-        slope : Tensor of shape (n_slopes,) or None
-            Half the slopes alone, summed; None without biases.
-        start : int
-            The row to which the first of them belong.
-        some : slice
-            Which rows are asked for.
-
-        Returns
-        -------
-        Tensor of shape (n, width)
-        """
-        k, at = slopes.shape[1], slice(some.start - start, some.stop - start)
-        gradient = slopes[at] @ self.M[:k]
-        if slope is not None:
-            gradient.addr_(slope[at], self.M[k])
-        return gradient.addcmul_(side.count[some], torch.addmm(self.pull, side.parts.factors[some], self.to_gradient))
+def _frame(own, other, n_factors, plan):
+    """Diagonalise T and S together, M'T^-1 M = 1 and M'S M = L, for a half-step of one side; the side keeps M and L."""
+    own.centre()
+    M, N, L = plan.agreed(*diagonalise(own.covariance(), _curvature(other, n_factors)))
+    own.basis, own.curvature = M, L
+    return Frame.of(M, N, L, other.mean_covariance_over_ratings[:n_factors], own.count)
 
 
 def _curvature(other, n_factors):
@@ -292,28 +208,6 @@ def diagonalise(T, S):
     R = torch.linalg.cholesky(T)
     L, W = torch.linalg.eigh(R.T @ S @ R)
     return R @ W, torch.linalg.solve_triangular(R.T, W, upper=True), L.clamp_min(0)
-
-
-class Step(NamedTuple):
-    """Where rows go in a half-step, and how far.
-
-    Attributes
-    ----------
-    move : Rows
-        The Newton steps; rows go the other way.
-    slope : Tensor of shape (n,)
-        Half the derivative of the objective along it.
-    bend : Tensor of shape (n,)
-        Half the second derivative along it, as far as it comes from the other side's uncertainty and from the prior.
-    """
-
-    move: Rows
-    slope: Tensor
-    bend: Tensor
-
-    def length(self, squares):
-        """The minimum of the objective along the steps, (n,); ``squares`` are summed over a row's ratings, of the scores' moves."""
-        return (self.slope / (squares + self.bend).clamp_min(1e-30)).clamp_max(LONGEST_STEP)
 
 
 class Variational(Solver):
@@ -380,6 +274,12 @@ class Variational(Solver):
         if self.likelihood.is_squared_error and not isinstance(self.blocks, list):
             self.curved = self.blocks.without_values()  # how it bends no rating says
         self.sides = self._start(weight)
+        self.items_at_once = (
+            self.likelihood.is_squared_error
+            and isinstance(self.blocks, list)
+            and len(self.blocks) == plan.processes.size == 1
+            and not self.sides[1].prior.design.groups
+        )
         self.noise = START_NOISE if loss.standardised else 0.5
 
     def _owners(self, code, n_codes):
@@ -396,12 +296,10 @@ class Variational(Solver):
         (self.total_weight,) = plan.total_over_users(lambda some: [float(counts[0][some].sum())])
         informed = min(1.0, self.total_weight / (k * (plan.n_users + plan.n_items)))
         factors = [getattr(self.module, f"{role}_factors").detach() for role in ("user", "item")]
-        rows = factors
-        if self.biased:
-            biases = (getattr(self.module, f"{role}_biases").detach() for role in ("user", "item"))
-            rows = [torch.cat([own, bias[:, None]], 1) for own, bias in zip(factors, biases, strict=True)]
-        (of_users,) = plan.total_over_users(lambda some: [rows[0][some].sum(0)])
-        means = of_users / plan.n_users, rows[1].mean(0)
+        biases = [getattr(self.module, f"{role}_biases").detach() if self.biased else None for role in ("user", "item")]
+        users, items = rows = [Rows(*own) for own in zip(factors, biases, strict=True)]
+        (of_users,) = plan.total_over_users(lambda some: [users.some(some).sum()])
+        means = of_users / plan.n_users, items.sum() / len(items.factors)
         sides = []
         for at, design in enumerate(self.features.designs(plan, factors[0])):
             guess = torch.full((k + self.biased,), informed / k**0.5, dtype=torch.float64, device="cpu")
@@ -409,12 +307,12 @@ class Variational(Solver):
             guess[k if self.biased else int(across.abs().argmax())] = START_BIAS
             prior, nothing = FeaturePrior(design, means[at], torch.diag(guess)), torch.zeros_like(torch.diag(guess))
             count = counts[at].to(factors[at].dtype)[:, None]
-            sides.append(Side(prior, rows[at].clone(), k, count, torch.diag(guess), nothing, nothing, guess))
+            sides.append(Side(prior, rows[at].copy(), count, torch.diag(guess), nothing, nothing, guess))
         return sides
 
     def step(self):
         users, items = self.sides
-        loss = dispersion = self._move_items(*self._move_users())
+        loss = dispersion = self._move_items(self._move_users())
         unknown = _score_variance(users, items, self.n_factors)
         for number, effect in enumerate(self.effects):
             scores = (self._scores(rows, by_user) for rows, by_user, _ in self.blocks)
@@ -438,60 +336,73 @@ class Variational(Solver):
         Where users have no features one visit of a block does all of it.
         """
         plan, likelihood, noise, (own, other) = self.plan, self.likelihood, self.noise, self.sides
-        frame = Frame.of(own, other, self.n_factors, plan)
-        of_all = None
+        frame, of_all = _frame(own, other, self.n_factors, plan), None
         if own.prior.design.groups:
-            of_all = torch.cat([self._user_gradients(frame, rows, by_user)[0](rows) for rows, by_user, _ in self.blocks])
-            own.improve_prior(frame, of_all, noise)
+            blocks = [self._user_sums(rows, by_user)[:2] for rows, by_user, _ in self.blocks]
+            of_all = [None if parts[0] is None else torch.cat(parts) for parts in zip(*blocks, strict=True)]
+            own.improve_prior(frame, *of_all, noise)
         for rows, by_user, by_item in self.blocks:
+            moved = None
             if of_all is None:
-                gradient_of, bend = self._user_gradients(frame, rows, by_user)
-            else:
-                gradient_of, bend = of_all.__getitem__, likelihood.bend(by_user, own.parts.some(rows), other.parts)
-            step = own.step(frame, gradient_of, noise, rows)
-            length = step.length(likelihood.squares(by_user, other.parts, step.move, bend))
-            own.move(rows, length, step.move)
-            plan.add(*likelihood.sums(by_item, other.parts, own.parts.some(rows))[:3])
-        of_items = plan.total()
+                moved = likelihood.half_step(frame, by_user, own.some(rows), other.rows, noise)
+            if moved is None:
+                if of_all is None:
+                    slopes, slope, bend = self._user_sums(rows, by_user)
+                else:
+                    slopes, slope = (None if part is None else part[rows] for part in of_all)
+                    bend = likelihood.bend(by_user, own.rows.some(rows), other.rows)
+                steps = newton_steps(frame, own.some(rows), slopes, slope, noise)
+                own.move(rows, step_lengths(steps, likelihood.squares(by_user, other.rows, steps.move, bend)), steps.move)
+            if not self.items_at_once:
+                plan.add(*likelihood.sums(by_item, other.rows, own.rows.some(rows))[:3])
+        of_items = None if self.items_at_once else plan.total()
         if not likelihood.is_squared_error:
             own.recount()
         own.measure(frame, noise)
         return of_items
 
-    def _user_gradients(self, frame, rows, observed):
-        """What gives the gradients of slices of a block's users, and ``Likelihood.bend``; brings their counts up to date."""
+    def _user_sums(self, rows, observed):
+        """The slopes and ``Likelihood.bend`` of a block's users, see ``Likelihood.sums``; brings their counts up to date."""
         own, other = self.sides
-        slopes, slope, last, bend = self.likelihood.sums(observed, own.parts.some(rows), other.parts)
+        slopes, slope, last, bend = self.likelihood.sums(observed, own.rows.some(rows), other.rows)
         if not self.likelihood.is_squared_error:
             own.count[rows] = last[:, None]
-        return partial(frame.gradient, own, slopes, slope if self.biased else None, rows.start), bend
+        return slopes, slope if self.biased else None, bend
 
-    def _move_items(self, slopes, slope, last):
-        """Improve the items' prior and their rows by the ``Likelihood.sums`` of them; return the squared error then, summed."""
+    def _move_items(self, of_items):
+        """Improve the items' prior and their rows by the ``Likelihood.sums`` of them; return the squared error then, summed.
+
+        None where all of their ratings are in one block: they are then asked here.
+        """
         plan, likelihood, noise, (other, own) = self.plan, self.likelihood, self.noise, self.sides
-        frame = Frame.of(own, other, self.n_factors, plan)
+        frame = _frame(own, other, self.n_factors, plan)
+        if of_items is None:
+            ((_, _, by_item),) = self.blocks
+            errors = likelihood.half_step(frame, by_item, own.some(ALL), other.rows, noise)
+            if errors is not None:
+                own.measure(frame, noise)
+                return float(errors.sum(dtype=torch.float64))
+            of_items = likelihood.sums(by_item, own.rows, other.rows)[:3]
+        slopes, slope, last = of_items
         if not likelihood.is_squared_error:
             own.count[:] = last[:, None]
             own.recount()
-        gradient_of = partial(frame.gradient, own, slopes, slope if self.biased else None, 0)
+        slope = slope if self.biased else None
         if own.prior.design.groups:
-            own.improve_prior(frame, gradient_of(slice(0, len(own.rows))), noise)
-        step = own.step(frame, gradient_of, noise)
+            own.improve_prior(frame, slopes, slope, noise)
+        steps = newton_steps(frame, own.some(ALL), slopes, slope, noise)
         for rows, _, by_item in self.curved:
-            bend = likelihood.bend(by_item, own.parts, other.parts.some(rows))
-            plan.add(likelihood.squares(by_item, other.parts.some(rows), step.move, bend))
+            bend = likelihood.bend(by_item, own.rows, other.rows.some(rows))
+            plan.add(likelihood.squares(by_item, other.rows.some(rows), steps.move, bend))
         (squares,) = plan.total()
-        length = step.length(squares)
-        own.move(slice(None), length, step.move)
+        length = step_lengths(steps, squares)
+        own.move(ALL, length, steps.move)
         own.measure(frame, noise)
-        turn = (slopes * step.move.factors).sum(1)
-        if self.biased:
-            turn.addcmul_(slope, step.move.biases)
-        return float((last.double() + length * (length * squares - 2 * turn)).sum())
+        return float((last.double() + length * (length * squares - 2 * steps.turn)).sum())
 
     def _scores(self, rows, by_user):
         """A block's users, what was observed of them, and the scores there."""
-        return rows, by_user, self.likelihood.scores(by_user, self.sides[0].parts.some(rows), self.sides[1].parts)
+        return rows, by_user, self.likelihood.scores(by_user, self.sides[0].rows.some(rows), self.sides[1].rows)
 
     def _losses(self):
         """The losses of all pairs, and what they say of the noise, summed."""
@@ -503,9 +414,9 @@ class Variational(Solver):
         k = self.n_factors
         with torch.no_grad():
             for side, name in zip(self.sides, ("user", "item"), strict=True):
-                getattr(self.module, f"{name}_factors").copy_(side.rows[:, :k])
+                getattr(self.module, f"{name}_factors").copy_(side.rows.factors)
                 if self.biased:
-                    getattr(self.module, f"{name}_biases").copy_(side.rows[:, k])
+                    getattr(self.module, f"{name}_biases").copy_(side.rows.biases)
         users, items = self.sides
         learned = [side.learned(_curvature(other, k), self.noise) for side, other in ((users, items), (items, users))]
         posteriors = [posterior for posterior, _ in learned]
@@ -525,7 +436,7 @@ class Variational(Solver):
         effects = [effect.state() for effect in self.effects]
         state = {"rest": {"noise": self.noise, "effects": [rest for rest, _ in effects]}}
         for role, side in zip(("user", "item"), self.sides, strict=True):
-            state[role] = {"rows": side.rows, "count": side.count}
+            state[role] = {"rows": side.rows.whole(), "count": side.count}
             if side.prior.design.groups:  # which its coefficients give to rounding, and not to the last bit
                 state[role]["prior_means"] = side.prior.rows
             state["rest"] |= {f"{role}_{name}": getattr(side, name) for name in LEARNED}
@@ -539,13 +450,13 @@ class Variational(Solver):
     def restore(self, state):
         rest = state["rest"]
         for role, side in zip(("user", "item"), self.sides, strict=True):
-            known = {name: state[role][name] for name in ("rows", "count")} | {name: rest[f"{role}_{name}"] for name in LEARNED}
+            side.rows = Rows.of(state[role]["rows"].to(side.count), self.n_factors)
+            known = {"count": state[role]["count"]} | {name: rest[f"{role}_{name}"] for name in LEARNED}
             for name, value in known.items():
                 setattr(side, name, value.to(getattr(side, name), copy=True))  # not in place: at the start two names are one tensor
             side.prior.restore(rest[f"{role}_prior"])
             if side.prior.design.groups:
-                side.prior.rows = state[role]["prior_means"].to(side.rows, copy=True)
-            side.split()
+                side.prior.rows = state[role]["prior_means"].to(side.count, copy=True)
         for number, (effect, own) in enumerate(zip(self.effects, rest["effects"], strict=True)):
             effect.restore(own, state["user"].get(f"effect_{number}"))
         if self.cuts is not None:
@@ -561,7 +472,7 @@ class Variational(Solver):
 
 def _user_prior(users, items, noise, n_factors):
     """The prior of a new user without known features: the learned Gaussian, and for each rating the doubt about the item's row."""
-    width = users.rows.shape[1]
+    width = len(users.basis)
     precision, shift = np.zeros((3, width, width)), np.zeros((3, width))
     users.centre()
     precision[0] = noise * torch.linalg.inv(users.covariance()).numpy()
@@ -575,18 +486,6 @@ def _score_variance(users, items, n_factors):
     """The posterior variance of a score, averaged over the ratings."""
     of_users, of_items = users.mean_covariance_over_ratings.view(-1), items.mean_covariance_over_ratings.view(-1)
     return float(_curvature(items, n_factors).view(-1) @ of_users + users.moment.view(-1) @ of_items)
-
-
-def _uncertainty(count, L, noise, doubt):
-    """Summed over rows and over their ratings, the posterior variances along the basis in units of the prior's: (width,) each.
-
-    ``doubt`` (n, width) is that of the prior means, which the first term takes for known.
-    """
-    of_row = of_rating = (count * L).add_(noise).reciprocal_().mul_(noise)
-    if doubt is not None:
-        of_rating = of_row + of_row.square() * doubt
-        of_row = of_row + (1 - of_row).square() * doubt
-    return [of_row.sum(0).double(), (count.T @ of_rating)[0].double()]
 
 
 def _met(moment, reference, n_factors):

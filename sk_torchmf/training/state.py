@@ -101,7 +101,7 @@ def rows_of(users, parts):
         place = lookup(users, labels[order], "user")
         known = place >= 0
         source, to = torch.from_numpy(order[place[known]]), torch.from_numpy(np.flatnonzero(known))
-        to_of = torch.full((len(labels),), -1)
+        to_of = torch.full((len(labels),), -1, device="cpu")
         to_of[source] = to
         for name, own in state.items():
             for key, rows in own.items():

@@ -6,7 +6,10 @@ import re
 import pytest
 from numpydoc.docscrape import NumpyDocString
 
-from sk_torchmf.estimators._docs import documented
+from sk_torchmf import estimators
+from sk_torchmf.estimators._docs import PARAMETER_GROUPS, documented
+
+ESTIMATORS = [kind for kind in map(vars(estimators).get, estimators.__all__) if hasattr(kind, "fit")]
 
 
 class Fitting:
@@ -49,9 +52,9 @@ def test_default_is_that_of_the_signature():
 
 def test_a_text_has_the_words_of_the_class_and_goes_on_with_what_it_says_itself():
     text = described(Estimator, "tol")[1]
-    assert " in each of five rounds in a row; " in text
+    assert " in each of five rounds in a row. " in text
     assert text.endswith(" Five are enough.")
-    assert described(Estimator, "n_iter_", "Attributes") == ("int", "How many rounds ``history_`` has.")
+    assert described(Estimator, "n_iter_", "Attributes") == ("int", "Number of rounds in ``history_``.")
 
 
 def test_what_is_written_in_the_class_stays():
@@ -103,6 +106,40 @@ def test_a_list_keeps_its_lines():
 
     description = re.split(r"^user_ids : .*\n", inspect.getdoc(predict), flags=re.MULTILINE)[1]
     assert [line[:6] for line in description.split("\n")] == ["    - "] * len(description.split("\n"))
+
+
+def test_paragraphs_and_lists_stand_apart_and_what_goes_on_with_a_list_is_a_paragraph():
+    @documented(one="a rating")
+    def fit(X):
+        """Fit.
+
+        Parameters
+        ----------
+        @X
+            It goes
+            on here.
+
+            And here.
+        """
+
+    _, description = inspect.getdoc(fit).split("of length n\n")
+    first, listed, *own = description.split("\n\n")
+    assert first == "    The observations, in one of these forms:"
+    assert listed.startswith("    - a scipy sparse matrix")
+    assert own == ["    It goes on here.", "    And here."]
+
+
+def test_each_parameter_is_in_one_group():
+    grouped = [name for names in PARAMETER_GROUPS.values() for name in names]
+    known = {name for kind in ESTIMATORS for name in inspect.signature(kind).parameters}
+    assert sorted(grouped) == sorted(known), "PARAMETER_GROUPS of estimators/_docs.py must have each parameter once"
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+def test_parameters_are_documented_by_group_and_within_a_group_as_in_the_signature(kind):
+    group_of = {name: group for group, names in enumerate(PARAMETER_GROUPS.values()) for name in names}
+    names = [entry.name.lstrip("*") for entry in NumpyDocString(inspect.getdoc(kind))["Parameters"]]
+    assert names == sorted(inspect.signature(kind).parameters, key=group_of.get)
 
 
 def test_indentation_may_have_been_removed_already():  # as Python 3.13 does when it compiles

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from parted import EXACT
+from parted import EXACT, EXACT_WITH_FEATURES
 from several_processes import run
 
 from sk_torchmf.storage.packing import pack
@@ -28,7 +28,7 @@ def numbers(state):
 
 
 @pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize("case", [*EXACT, "ordinal"])
+@pytest.mark.parametrize("case", [*EXACT, *EXACT_WITH_FEATURES, "ordinal"])
 def test_numbers_have_the_same_bits(found, case, size):
     expected, arrays = numbers(found[1]["exact"][0][case])
     for own in found[size]["exact"]:

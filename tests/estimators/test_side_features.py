@@ -10,7 +10,7 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 from sklearn.preprocessing import OneHotEncoder
 
 import sk_torchmf
-from sk_torchmf import BiasedMatrixFactorization, Features, Interactions, MatrixFactorization
+from sk_torchmf import BiasedMatrixFactorization, FeatureEncoder, Features, Interactions, MatrixFactorization
 from sk_torchmf.model_selection import ColdItemSplit, ranking_scorer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -100,6 +100,15 @@ def test_without_features_nothing_is_different():
     plain, none = make().fit(DATA), make().fit(DATA, user_features=None, item_features=None)
     assert_array_equal(plain.predict(DATA), none.predict(DATA))
     assert not [name for name in vars(plain) if "feature_" in name and name != "n_features_in_"]
+
+
+@both
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_table_without_any_value_says_nothing_of_cold_items(kind, solver):
+    """Such as pandas makes where two indexes have no label in common; no column of it is left after encoding."""
+    model = make(kind, solver=solver, max_iter=3, item_encoder=FeatureEncoder())
+    model.fit(WARM, item_features=np.full((N_ITEMS, 2), np.nan))
+    assert_array_equal(model.predict(DATA), make(kind, solver=solver, max_iter=3).fit(WARM).predict(DATA))
 
 
 def test_the_order_of_a_tables_rows_and_ids_nobody_rated():

@@ -77,8 +77,11 @@ def test_there_is_something_to_check():
 
 @pytest.mark.parametrize("name", DOCUMENTED)
 def test_docstring_is_one_that_numpydoc_accepts(name):
-    errors = validate(get_doc_object(DOCUMENTED[name]))["errors"]
-    assert [error for error in errors if error[0] not in NOT_ASKED] == []
+    value = DOCUMENTED[name]
+    errors = validate(get_doc_object(value))["errors"]
+    is_grouped = inspect.isclass(value) and value.__module__.startswith("sk_torchmf.estimators.")
+    not_asked = NOT_ASKED | ({"PR03"} if is_grouped else set())  # parameters in groups, see estimators/test_docs.py
+    assert [error for error in errors if error[0] not in not_asked] == []
 
 
 @pytest.mark.parametrize("name", [*CLASSES, *FUNCTIONS])

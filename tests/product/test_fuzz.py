@@ -86,7 +86,7 @@ def test_an_answer_is_an_answer_and_a_refusal_a_refusal():
         ("return np.full(5, np.inf)", "Wrong.predict is not finite"),
         ("return np.zeros(4)", "Wrong.predict has another shape"),
         ("user_ids[0] = 1; return np.zeros(5)", "predict changes X"),
-        ("np.random.seed(0); return np.zeros(5)", "predict changes the world"),
+        ("np.random.random(); return np.zeros(5)", "predict changes the world"),
         ("random.random(); return np.zeros(5)", "predict changes the world"),
         ("torch.set_num_threads(2); return np.zeros(5)", "predict changes the world"),
         ("self.alpha = 3; return np.zeros(5)", "predict changes "),

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 DATA = datasets.make_ratings(n_users=20, n_items=15, n_ratings=150, random_state=0)
 FLOATS = [np.float16, np.float32, np.float64, np.longdouble]
-INTS = [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64]
+INTS = [np.int8, np.uint16, np.int32, np.uint64]  # each width once, signed and unsigned
 
 VALUES = {  # each is exact in half precision
     "n_factors": 3,

@@ -269,6 +269,29 @@ EXACT = {
 }
 
 
+EXACT |= {
+    f"{kind} {solver}": {"kind": kind, "loss": "squared_error", "dtype": "float32", "solver": solver}
+    for kind, solver in (("biased", "als"), ("biased", "sgd"))
+}
+EXACT_WITH_FEATURES = {
+    "features float32": {"dtype": "float32", "seen_features": "user"},
+    "features": {},
+    "features of huber": {"loss": "huber", "kind": "plain"},
+    "features of als": {"solver": "als", "seen_features": "user"},
+    "features of adam": {"solver": "adam", "kind": "plain", "dtype": "float32"},
+}
+
+
+def attributes_of_many(role):
+    """Numbers with gaps and words, of some that have observations and of some that have none."""
+    n = N_MANY if role == "user" else 150
+    ids, rng = np.delete(np.arange(n + 5), [2, 7]), np.random.default_rng(1)
+    table = pd.DataFrame(
+        {"age": np.where(ids % 7 == 0, np.nan, rng.normal(size=len(ids))), "place": np.array(["a", "b", "c"])[ids % 3]}
+    )
+    return table.assign(**{role: np.char.add("user", ids.astype(str)) if role == "user" else ids})
+
+
 def exact():
     """Rows that are spread over the processes at random, in any order."""
     rank, size = place()
@@ -279,6 +302,10 @@ def exact():
         weights = None if options["loss"] == "squared_error" and options["kind"] == "plain" else weight[rows]
         model = make(n_factors=5, max_iter=3, distributed="exact", **options).fit(X.iloc[rows], y[rows], weights)
         found[name] = state(model.gather())
+    tables = {f"{role}_features": attributes_of_many(role)[rank::size] for role in ("user", "item")}
+    for name, options in EXACT_WITH_FEATURES.items():
+        model = make(n_factors=5, max_iter=3, distributed="exact", **options).fit(X.iloc[rows], y[rows], weight[rows], **tables)
+        found[name] = {key: vars(own) if "encoder" in key else own for key, own in state(model.gather()).items()}
     model = make(loss="ordinal", distributed="exact").fit(*part(rank, size, loss="ordinal"))
     found["ordinal"] = state(model.gather())
     model = make(n_factors=5, max_iter=3, dtype="float32").fit(X.iloc[rows], y[rows], weight[rows])

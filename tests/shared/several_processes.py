@@ -1,6 +1,7 @@
 """A script, and what starts it: functions of a module run in several processes with a group of gloo; what each returned.
 
-One process imports torch and forks the others: an import takes longer than most cases.
+One process imports torch and forks the others: an import takes longer than most cases, and so does what torch's optimizers
+import at their first step.
 """
 
 import importlib
@@ -69,7 +70,11 @@ def _in_fork(module, names, rank, size, folder, timeout):
 
 
 def main(module, size, folder, *groups):
+    importlib.import_module("torch._dynamo")  # a second, which each process with an optimizer would take for itself
     module, size, folder = importlib.import_module(module), int(size), Path(folder)
+    if hasattr(os, "sched_setaffinity"):  # all on one core: waking each other across cores costs more than most cases
+        cores, worker = sorted(os.sched_getaffinity(0)), int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        os.sched_setaffinity(0, {cores[worker % len(cores)]})
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)  # Python's, since 3.12
     for group in groups:

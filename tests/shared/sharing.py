@@ -72,7 +72,7 @@ def part(rank, size, loss="squared_error", form="numbers", weighted=False):
 
 
 def make(kind="biased", **options):
-    params = {"n_factors": 3, "dtype": "float64", "random_state": 0, "user": 0, "item": 1, "distributed": True}
+    params = {"n_factors": 3, "max_iter": 4, "dtype": "float64", "random_state": 0, "user": 0, "item": 1, "distributed": True}
     return KINDS[kind](**params | options)
 
 
@@ -314,7 +314,7 @@ def validated_by_new_users():
     n_parts = min(size, max(size - 1, 2))
     matrix = np.random.default_rng(2).integers(0, 6, size=(9, N_ITEMS)).astype(float)
     matrix = sp.csr_array(matrix[rank::n_parts]) if rank < n_parts else None
-    model = make(early_stopping=True, n_iter_no_change=1).fit(*part(rank, size), X_val=matrix)
+    model = make(early_stopping=True, n_iter_no_change=1, max_iter=10).fit(*part(rank, size), X_val=matrix)
     return state(model), state(model.gather())
 
 
@@ -323,7 +323,7 @@ HELD_OUT |= {f"held_out_{loss}": partial(held_out, "numbers", loss=loss) for los
 HELD_OUT |= {"held_out_for_good": partial(held_out, "numbers", refit=False)}
 HELD_OUT |= {f"validated_{form}": partial(validated, form) for form in FORMS}
 HELD_OUT |= {
-    "validated_and_stopped": partial(validated, "text", early_stopping=True),
+    "validated_and_stopped": partial(validated, "text", early_stopping=True, max_iter=10),
     "validated_by_new_users": validated_by_new_users,
 }
 FITS |= HELD_OUT
@@ -352,7 +352,7 @@ def in_context(kind, form="numbers", **options):
 
 IN_CONTEXT = {f"{kind}_context": partial(in_context, kind) for kind in KINDS} | {
     "biased_context_container": partial(in_context, "biased", "container"),
-    "biased_context_text": partial(in_context, "biased", "text", effects=["where"], time=None, early_stopping=True),
+    "biased_context_text": partial(in_context, "biased", "text", effects=["where"], time=None, early_stopping=True, max_iter=10),
     "biased_context_logistic": partial(in_context, "biased", loss="logistic"),
 }
 FITS |= IN_CONTEXT

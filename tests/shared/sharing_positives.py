@@ -21,7 +21,7 @@ from sk_torchmf.solvers.ials import ImplicitLeastSquares
 from sk_torchmf.solvers.ranking_descent import Descent
 
 N_USERS, N_ITEMS = 40, 15
-LOSSES = {"ials": {}, "logistic": {"n_negatives": 2}, "softmax": {}, "cosine": {}}
+LOSSES = {"ials": {}, "logistic": {"n_negatives": 2}, "softmax": {}, "cosine": {"max_iter": 3}}
 DRAWN = {"bpr": {}, "hinge": {"biased": True}, "adaptive_hinge": {}, "softmax": {"exact": False}, "logistic": {"exact": False}}
 FORMS = ["numbers", "text", "container", "sparse"]
 
@@ -94,7 +94,7 @@ FITS = {
 FITS |= {f"{loss}_drawn": partial(fit, weighted=True, loss=loss, **options) for loss, options in DRAWN.items()}
 FITS |= {"bpr_sparse": partial(fit, "sparse", loss="bpr"), "bpr_text": partial(fit, "text", loss="bpr")}
 FITS |= {f"ials_{form}": partial(fit, form, weighted=True) for form in FORMS[1:]}
-FITS |= {f"cosine_{form}": partial(fit, form, weighted=True, loss="cosine") for form in FORMS[1:]}
+FITS |= {f"cosine_{form}": partial(fit, form, weighted=True, loss="cosine", max_iter=3) for form in FORMS[1:]}
 FITS |= {"softmax_sparse": partial(fit, "sparse", weighted=True, loss="softmax"), "confident": partial(fit, confidence=3.0)}
 
 
@@ -115,7 +115,7 @@ def few_users(loss="softmax"):
 def cosine_of_drawn_items():
     """Blocks of three users, who are shown some of the items."""
     with patch.multiple(cosine_softmax, OTHERS=4, BLOCKS=N_USERS // 3):
-        return fit(loss="cosine", negatives="uniform")
+        return fit(loss="cosine", max_iter=5)
 
 
 def cosine_of_apart():
@@ -123,7 +123,7 @@ def cosine_of_apart():
     rank, size = place()
     user, item = np.nonzero(np.kron(np.eye(3), np.ones((5, 4))) * (np.random.default_rng(1).random((15, 12)) < 0.7))
     X = pd.DataFrame({"user": user, "item": item})
-    return found_by(make(loss="cosine"), X[rank::size])
+    return found_by(make(loss="cosine", max_iter=5), X[rank::size])
 
 
 def held_out(**options):
@@ -165,6 +165,27 @@ def weights_that_differ_in_one():
     return found_by(make(), X, 1.0 + (X["user"] == 3).to_numpy())
 
 
+def attributes_of(role, form="numbers"):
+    """A table of attributes: numbers with gaps and categories; of some ids of X, and of some that X lacks."""
+    ids = np.delete(np.arange((N_USERS if role == "user" else N_ITEMS) + 3), [2, 5])
+    age = np.where(ids % 7 == 0, np.nan, np.random.default_rng(1).normal(size=len(ids)))
+    table = {"age": age, "place": np.array(["sea", "hills", "town"])[ids % 3]}
+    if form == "text":
+        ids = np.char.add("user" if role == "user" else "song ", ids.astype(str))
+    elif form == "numbers":
+        ids = 3 * ids + 7 if role == "user" else 100 - ids
+    return pd.DataFrame(table | {role: ids})
+
+
+def with_features(form="numbers", **options):
+    """Each process has some rows of the users' table, of whoever; those of items are on the last."""
+    rank, size = place()
+    tables = {"user_features": attributes_of("user", form)[rank::size]}
+    tables["item_features"] = attributes_of("item", form) if rank == size - 1 else None
+    model = make(**options).fit(*part(rank, size, form, weighted=True), **tables)
+    return state(model), state(model.gather())
+
+
 def shards_of(weighted):
     """A data set on disk that the first process makes, of which each reads the shards of its users."""
     user, item, weight = whole()
@@ -194,7 +215,10 @@ def from_shards_and_on():
 OTHER_FITS = ["all_rows_on_the_last", "few_users", "ials_of_few_users", "cosine_of_few_users", "cosine_of_drawn_items"]
 OTHER_FITS += ["cosine_of_apart", "weights_that_differ_in_one"]
 FITS |= {f"held_out_{name}": partial(held_out, loss=name, **LOSSES.get(name, {})) for name in ("ials", "softmax", "bpr", "cosine")}
-FITS |= {"held_out_kept": partial(held_out, loss="cosine", refit=False), "validated": partial(validated, "numbers", loss="cosine")}
+FITS |= {
+    "held_out_kept": partial(held_out, loss="cosine", refit=False),
+    "validated": partial(validated, "numbers", loss="cosine", max_iter=3),
+}
 FITS |= {f"validated_{form}": partial(validated, form, early_stopping=True, n_iter_no_change=1) for form in FORMS[1:]}
 FITS |= {
     f"gone_on_{name}": partial(gone_on, loss=name, biased=biased)
@@ -204,6 +228,15 @@ FITS |= {
     "from_shards": from_shards,
     "from_shards_weighted": partial(from_shards, True, biased=True),
     "from_shards_and_on": from_shards_and_on,
+}
+FITS |= {
+    f"features_{loss}": partial(with_features, form, loss=loss, biased=biased)
+    for loss, form, biased in (
+        ("ials", "numbers", True),
+        ("softmax", "text", True),
+        ("bpr", "container", False),
+        ("cosine", "text", None),
+    )
 }
 FITS |= {"gone_on_from_all": partial(gone_on, gathered=True), "gone_on_text": partial(gone_on, "text", loss="cosine")}
 
@@ -254,7 +287,6 @@ REFUSED = {
         {"X_val": sp.csr_array((2, N_ITEMS))},
         "takes no X_val: which items of a new user",
     ),
-    "user_features": ({}, {"user_features": pd.DataFrame({"age": [3.0]}, index=[7])}, "takes no user_features"),
 }
 
 
@@ -317,6 +349,7 @@ FOLDER = "PARTED"  # the variable that names the folder which all processes see
 N_EPOCHS, N_DONE = 7, 3
 CHECKPOINTED = {name: {"loss": name} for name in ("ials", "softmax", "bpr", "cosine")}
 CHECKPOINTED["held_out"] = {"loss": "cosine", "early_stopping": True, "refit": False, "n_iter_no_change": 9}
+CHECKPOINTED["features"] = {"loss": "ials", "biased": True}
 CHECKPOINTED["validated"] = {"loss": "ials", "early_stopping": True, "n_iter_no_change": 9}
 SIZES = 1, 2, 4  # of groups that go on
 
@@ -325,10 +358,12 @@ def checkpointed(name, path=None, stop_at=None):
     """What the whole of a fit is, and how many epochs were trained for; an error in one process may end the fit before."""
     rank, size = place()
     solver = {"ials": ImplicitLeastSquares, "cosine": cosine_softmax.CosineSoftmax}.get(CHECKPOINTED[name]["loss"], Descent)
-    begun, step, X_val = [], solver.step, None
+    begun, step, given = [], solver.step, {}
     if name == "validated":
         user, item, _ = whole("text")
-        X_val = pd.DataFrame({"user": user, "item": item[::-1]})[rank::size]
+        given["X_val"] = pd.DataFrame({"user": user, "item": item[::-1]})[rank::size]
+    if name == "features":
+        given = {f"{role}_features": attributes_of(role, "text")[rank::size] for role in ("user", "item")}
 
     def counted(self):
         begun.append(self)
@@ -338,7 +373,7 @@ def checkpointed(name, path=None, stop_at=None):
 
     with patch.object(solver, "step", counted):
         model = make(max_iter=N_EPOCHS, checkpoint=path, **CHECKPOINTED[name])
-        return state(model.fit(*part(rank, size, "text", weighted=True), X_val).gather()), len(begun)
+        return state(model.fit(*part(rank, size, "text", weighted=True), **given).gather()), len(begun)
 
 
 def uninterrupted():

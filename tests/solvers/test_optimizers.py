@@ -54,8 +54,7 @@ def test_without_tol_minimise_runs_to_max_iter():
     assert epochs == list(enumerate(history["loss"], start=1))
 
 
-@MODULES
-@pytest.mark.parametrize("loss", ["squared_error", "logistic"])
+@pytest.mark.parametrize(("kind", "loss"), [(PlainMF, "squared_error"), (BiasedMF, "logistic")])
 def test_two_optimizers_reach_the_same_objective(kind, loss):
     problem = Problem(kind, POINTWISE[loss])
     reached = {}

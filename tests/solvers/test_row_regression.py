@@ -160,7 +160,7 @@ def test_block_objectives_sum_to_the_whole_and_follow_the_coefficients(kind):
 @pytest.mark.parametrize("loss", ["squared_error", "logistic"])
 def test_als_and_lbfgs_reach_the_same_minimum(kind, weighted, loss):
     reached = []
-    for fit, options in ((fit_als, {"max_iter": 200}), (minimise, {"optimizer": "lbfgs", "max_iter": 100})):
+    for fit, options in ((fit_als, {"max_iter": 200}), (minimise, {"optimizer": "lbfgs", "max_iter": 300})):
         problem = Problem(kind, POINTWISE[loss], weighted, features=side_features(), seed=4)  # some others lead to two minima
         module = problem.start()
         before = problem.objective(module).item()
