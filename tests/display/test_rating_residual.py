@@ -83,7 +83,7 @@ def test_one_rating_equal_counts_and_no_error_have_a_picture():
         ({"y_pred": [1.0]}, "y_pred must have one value for each rating"),
         ({"y_pred": [1.0, np.nan]}, r'y_pred\[1\] is nan.*handle_unknown="mean"'),
         ({"y_true": [np.nan, 1.0]}, r"y_true\[0\] is nan"),
-        ({"y_true": [], "y_pred": []}, "y_true is empty"),
+        ({"y_true": [], "y_pred": []}, "y_true must have at least one rating"),
         ({"user_counts": None}, "user_counts, item_counts or both must be passed"),
         ({"user_counts": [1]}, "user_counts must have one value for each rating"),
         ({"user_counts": [1, -1]}, r"user_counts\[1\] = -1"),

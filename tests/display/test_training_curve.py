@@ -101,6 +101,6 @@ def test_bad_arguments_of_training_curves_are_refused():
         with pytest.raises(ValueError, match="must be one of the 1 iterations"):
             TrainingCurveDisplay(histories=display.histories, best_iters={"a": best}).plot()
     for nothing in ([], {}):
-        with pytest.raises(ValueError, match="estimator is empty"):
+        with pytest.raises(ValueError, match="estimator must be a fitted estimator, or a list or dict of them"):
             TrainingCurveDisplay.from_estimator(nothing)
     assert plt.get_fignums() == []

@@ -169,9 +169,9 @@ def test_the_spread_with_known_context_is_that_of_held_out_ratings():
     [
         ({"effects": ["place"], "solver": "als"}, X, Y, 'need solver="variational", .* Got "als"'),
         ({"time": "at", "solver": "adam"}, X, Y, 'need solver="variational"'),
-        ({"time": True}, sp.csr_array((Y, (USER, ITEM))), None, "a sparse matrix says no more"),
-        ({"time": True}, X, Y, "time=True is for the timestamps of Interactions"),
-        ({"time": "at"}, timed(), None, "name the column 'at', and Interactions have no columns"),
+        ({"time": True}, sp.csr_array((Y, (USER, ITEM))), None, "a sparse matrix holds neither columns nor times"),
+        ({"time": True}, X, Y, "time=True stands for the timestamps of Interactions"),
+        ({"time": "at"}, timed(), None, "name the column 'at', but Interactions have no columns"),
         ({"effects": ["place"]}, timed(), None, "name the column 'place'"),
         ({"time": True}, Interactions(USER, ITEM, Y), None, "time=True needs Interactions with timestamps"),
         ({"effects": ["mood"]}, X, Y, "effects='mood' is not a column of X"),
@@ -181,8 +181,8 @@ def test_the_spread_with_known_context_is_that_of_held_out_ratings():
         ({"time": "at"}, X.assign(at=np.nan), Y, "time must be present and finite"),
         ({"time": "place"}, X, Y, "time must be numbers"),
         ({"effects": "place"}, X, Y, "effects"),
-        ({"effects": [1.5]}, X, Y, "effects must name columns of X"),
-        ({"effects": ["place", "place"]}, X, Y, "different from one another"),
+        ({"effects": [1.5]}, X, Y, "effects must hold columns of X"),
+        ({"effects": ["place", "place"]}, X, Y, "must not hold an entry twice"),
         ({"time": -1}, X, Y, "time"),
     ],
 )
@@ -238,7 +238,7 @@ def test_partial_fit_with_another_context_is_refused():
         model = make(effects=["place"]).fit(X, Y).set_params(**change)
         with pytest.raises(ValueError, match="the same effects and time as the earlier fit"):
             model.partial_fit(X, Y)
-    with pytest.raises(ValueError, match="sparse matrix says no more"):
+    with pytest.raises(ValueError, match="sparse matrix holds neither columns nor times"):
         make(time=True).fit(timed()).partial_fit(sp.csr_array((Y, (USER, ITEM))))
 
 

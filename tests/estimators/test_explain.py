@@ -157,7 +157,7 @@ def test_what_cannot_be_explained_is_refused(monkeypatch):
         model.explain(sp.csr_array((2, N_ITEMS)))
     with pytest.raises(ValueError, match="got a one-dimensional array"):
         model.explain([1, 2, 3])
-    with pytest.raises(ValueError, match="must broadcast to one shape"):
+    with pytest.raises(ValueError, match="or shapes that broadcast"):
         model.explain([1, 2, 3], [1, 2])
     with pytest.raises(ValueError, match="item_features"):
         model.explain(3, 99, item_features=pd.DataFrame({"item": [99], "year": [4]}))

@@ -72,7 +72,7 @@ class ExplicitContract(FactorContract):
         assert estimator.score(X, y, sample_weight=w) == pytest.approx(expected, rel=1e-12)
 
     def test_score_of_a_table_needs_y(self):
-        with pytest.raises(ValueError, match="score needs y"):
+        with pytest.raises(ValueError, match="score needs the ratings of X"):
             self.fitted("table").score(as_form(DATA, "table")[0])
 
     @pytest.mark.parametrize("weighted", [False, True])

@@ -337,7 +337,7 @@ def test_a_data_set_that_was_moved_is_named_and_found_where_it_is_said_to_be(dat
     model = pickle.loads(pickle.dumps(model))
     (tmp_path / "a").rename(tmp_path / "b")
     with pytest.raises(
-        ValueError, match=r"read from the data set that fit was given, .*a, and it cannot be read .*model\.seen_\.folder"
+        ValueError, match=r"read from the data set that was passed to fit, .*a, but it cannot be read .*model\.seen_\.folder"
     ):
         model.recommend(one)
     assert model.recommend(one, exclude_seen=False)[0].shape == (10,)
@@ -346,7 +346,7 @@ def test_a_data_set_that_was_moved_is_named_and_found_where_it_is_said_to_be(dat
     assert_array_equal(model.recommend(k=3)[0], expected)
     shutil.rmtree(tmp_path / "b")
     shards_of(data[1:], tmp_path / "b")
-    with pytest.raises(ValueError, match="and another data set is there now"):
+    with pytest.raises(ValueError, match="but that folder now holds another data set"):
         pickle.loads(pickle.dumps(model)).recommend(one)
 
 
@@ -405,9 +405,9 @@ def test_parameters_that_a_fit_to_shards_does_not_take(params, words, shards):
 
 @both
 def test_arguments_that_are_columns_of_shards(kind, data, shards):
-    with pytest.raises(ValueError, match=r"y must be None when X is Shards: their ratings are a column of them\. .*rating=\.\.\."):
+    with pytest.raises(ValueError, match=r"y must be None when X is Shards, which hold their own ratings\. .*rating=\.\.\."):
         make(kind).fit(shards, data["rating"])
-    with pytest.raises(ValueError, match=r"sample_weight must be None when X is Shards: their weights are a column"):
+    with pytest.raises(ValueError, match=r"sample_weight must be None when X is Shards, which hold their own weights"):
         make(kind).fit(shards, sample_weight=data["weight"])
 
 

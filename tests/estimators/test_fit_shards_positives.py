@@ -122,7 +122,7 @@ def test_what_a_fit_to_shards_does_not_take(params, words, shards):
 
 
 def test_arguments_that_are_columns_of_shards(rows, shards):
-    with pytest.raises(ValueError, match=r"y must be None when X is Shards: their weights are a column of them\. .*weight=\.\.\."):
+    with pytest.raises(ValueError, match=r"y must be None when X is Shards, which hold their own weights\. .*weight=\.\.\."):
         make().fit(shards, rows["weight"])
     with pytest.raises(TypeError, match="partial_fit takes no data on disk: it keeps all positives in memory"):
         make().partial_fit(shards)

@@ -237,7 +237,7 @@ def test_what_is_refused_leaves_the_estimator_as_it_was(make):
     X[0, 0] = "newcomer"
     refused = [
         ((X[:, :1], y), "1 feature"),
-        ((DATA,), "partial_fit takes ids of the kind that fit saw"),
+        ((DATA,), "partial_fit needs ids of the kind that fit saw"),
         ((X, y * np.nan), "nan|NaN"),
         ((X[:0], y[:0]), "0 sample"),
     ]

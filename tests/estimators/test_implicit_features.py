@@ -259,10 +259,10 @@ def test_a_new_user_with_attributes_alone_is_what_these_say(loss, biased):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_attributes_that_fit_did_not_see_are_refused(loss):
     model = small(loss, max_iter=2).fit(TRAIN)
-    with pytest.raises(ValueError, match="user_features were not there in fit"):
+    with pytest.raises(ValueError, match="user_features were not passed to fit"):
         model.fold_in(TRAIN.tocsr(), user_features=USERS)
     for call in (model.extend, lambda **tables: model.partial_fit(TRAIN, **tables)):
-        with pytest.raises(ValueError, match="item_features were not there in fit"):
+        with pytest.raises(ValueError, match="item_features were not passed to fit"):
             call(item_features=ITEMS)
 
 
@@ -335,9 +335,9 @@ def test_score_refuses_attributes_that_fit_did_not_see():
     model = small(max_iter=2).fit(TRAIN)
     for tables in ({"user_features": USERS}, {"item_features": ITEMS}):
         name = next(iter(tables))
-        with pytest.raises(ValueError, match=f"{name} were not there in fit"):
+        with pytest.raises(ValueError, match=f"{name} were not passed to fit"):
             model.score(ALL, **tables)
-        with pytest.raises(ValueError, match=f"{name} were not there in fit"):
+        with pytest.raises(ValueError, match=f"{name} were not passed to fit"):
             model.score(TRAIN.tocsr(), **tables)
     with pytest.raises(ValueError, match="user_features has a row for the user 79, but X has 40 rows"):
         for_known().score(ROWS, user_features=USERS[KNOWN])

@@ -141,7 +141,7 @@ def test_ids_that_a_file_cannot_hold_are_refused_in_words(tmp_path):
     when = pandas.to_datetime(DATA.user_ids, unit="D", utc=True)
     frame = pandas.DataFrame({"user": when, "item": DATA.item_ids})
     model = MatrixFactorization(2, random_state=0).fit(frame, DATA.ratings)
-    with pytest.raises(TypeError, match=r"state.users_ has Timestamp\(.*Labels may be str.*fit on such"):
+    with pytest.raises(TypeError, match=r"state.users_ has Timestamp\(.*Labels may be str.*fit on labels of these types"):
         model.save(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 

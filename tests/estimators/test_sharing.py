@@ -176,7 +176,7 @@ def test_what_cannot_be_shared_is_refused_by_all(found, name, size):
         ("error_in_one", {1}, "y[2] is nan"),
         ("labels_that_do_not_go_together", None, 'loss="logistic" needs ratings between 0 and 1, or all of them -1 or 1. Got -1.0'),
         ("ratings_out_of_range_in_one", None, 'loss="poisson" needs ratings >= 0 (counts). Got -6.0.'),
-        ("going_on_elsewhere", None, "warm_start=True needs each user's earlier row where the user is now. That of "),
+        ("going_on_elsewhere", None, "warm_start=True needs each user on the rank that had the user in the earlier fit. User "),
         (
             "going_on_in_one",
             None,
@@ -184,7 +184,7 @@ def test_what_cannot_be_shared_is_refused_by_all(found, name, size):
         ),
         ("features_that_differ", {0}, "item_features has different rows for the item 99 on two ranks."),
         ("features_of_other_columns", None, "item_features must have the same columns on all ranks that have any. Got ['place']"),
-        ("ids_of_another_type", None, "user ids of user_features must be of the type that those of X have, numbers. Got text."),
+        ("ids_of_another_type", None, "user ids of user_features must be of the same type as those of X, numbers. Got text."),
         ("one_level", None, "needs ratings of at least two levels. All are 2 (n_samples = 274)"),
     ],
 )

@@ -135,10 +135,10 @@ def test_the_order_of_a_tables_rows_and_ids_nobody_rated():
 def test_a_table_of_other_ids_is_refused():
     pd = pytest.importorskip("pandas")
     X = [["ann", "tea"], ["bob", "milk"], ["bob", "tea"]]
-    with pytest.raises(ValueError, match=r"item_features describes none of the items of X\. Its ids are such as \['x', 'y'\]"):
+    with pytest.raises(ValueError, match=r"item_features has no row for any item of X\. Its ids look like \['x', 'y'\]"):
         make().fit(X, [5, 3, 4], item_features=pd.DataFrame({"hot": [1, 0]}, index=["x", "y"]))
     with pytest.raises(
-        ValueError, match=r"describes none of the items of X\. Its ids are such as \[0, 1\], those of X \['milk', 'tea'\]"
+        ValueError, match=r"has no row for any item of X\. Its ids look like \[0, 1\], and those of X like \['milk', 'tea'\]"
     ):
         make().fit(X, [5, 3, 4], item_features=pd.DataFrame({"hot": [1, 0]}))
 
@@ -371,12 +371,12 @@ REFUSED = {
     ),
     "partial_fit without": (
         lambda: make().fit(DATA).partial_fit(DATA, item_features=ITEMS),
-        r"item_features were not there in fit",
+        r"item_features were not passed to fit",
     ),
-    "predict without": (lambda: make().fit(DATA).predict(0, item_features=ITEMS), r"item_features were not there in fit"),
+    "predict without": (lambda: make().fit(DATA).predict(0, item_features=ITEMS), r"item_features were not passed to fit"),
     "fold_in without": (
         lambda: make().fit(DATA).fold_in(DATA.tocsr(), user_features=USERS),
-        r"user_features were not there in fit",
+        r"user_features were not passed to fit",
     ),
     "fold_in of fewer": (
         lambda: make().fit(DATA, user_features=USERS).fold_in(DATA.tocsr()[:3], user_features=USERS[:5]),

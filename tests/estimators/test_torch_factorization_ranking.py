@@ -427,7 +427,7 @@ def test_bad_weights_are_named(weights, message, form):
 
 
 def test_clipping_is_refused_at_predict_too():
-    with pytest.raises(ValueError, match="clip=True limits predictions"):
+    with pytest.raises(ValueError, match="clip=True needs a loss of ratings"):
         small().fit(TRAIN).predict(TRAIN, clip=True)
 
 

@@ -137,7 +137,7 @@ def test_partial_fit_keeps_attributes_and_takes_more():
     model.partial_fit(labelled(TRAIN[:3]), item_features=frame(IS_COLD))
     assert_array_equal(model.items_, NAMES)
     assert COLD_AUC(model, labelled(ALL)) > 0.8
-    with pytest.raises(ValueError, match="user_features were not there in fit"):
+    with pytest.raises(ValueError, match="user_features were not passed to fit"):
         model.partial_fit(labelled(TRAIN), user_features=frame().set_index(np.arange(N_ITEMS)))
 
 
@@ -174,7 +174,13 @@ def test_an_exported_module_takes_the_rows():
             ValueError,
             "user_features and item_features need n_processes=1",
         ),
-        (Content, {"item_features": ITEMS}, {"features": {"item_features": "weights"}}, ValueError, "has a meaning of its own"),
+        (
+            Content,
+            {"item_features": ITEMS},
+            {"features": {"item_features": "weights"}},
+            ValueError,
+            "that name is used for something else",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused_with_words(module, tables, params, error, message):
@@ -349,7 +355,7 @@ def test_a_table_that_the_module_cannot_take_is_refused_with_words():
         def forward(self, user, item, **features):
             return super().forward(user, item)
 
-    with pytest.raises(ValueError, match="item_features were not there in fit"):
+    with pytest.raises(ValueError, match="item_features were not passed to fit"):
         small(Anything, module__n_factors=2).fit(TRAIN).predict(0, item_features=ITEMS)
 
 

@@ -44,7 +44,7 @@ def test_features_left_out_at_predict_are_named():
         model.predict(3, 4)
     with pytest.raises(ValueError, match="'dya' is not one of them"):
         model.predict(3, 4, features={"day": "mon", "hour": 0.5, "dya": 1})
-    with pytest.raises(ValueError, match="features need a table"):
+    with pytest.raises(ValueError, match="features need X to be a table"):
         weekly().fit(as_form(RATINGS, "sparse")[0])
     with pytest.raises(ValueError, match=r"hour\[0\] is nan"):
         model.predict(X.assign(hour=np.nan))

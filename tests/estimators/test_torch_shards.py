@@ -157,7 +157,7 @@ def test_what_is_refused(params, words, shards):
 
 
 def test_data_that_are_refused(data, shards, tmp_path):
-    with pytest.raises(ValueError, match="y must be None when X is Shards: their weights are a column of them"):
+    with pytest.raises(ValueError, match="y must be None when X is Shards, which hold their own weights"):
         make(loss="bpr").fit(shards, [1.0])
     with pytest.raises(ValueError, match='loss="poisson" needs ratings >= 0'):
         make(loss="poisson").fit(shards_of(data.assign(rating=-data["rating"]), tmp_path / "a"))

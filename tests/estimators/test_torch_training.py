@@ -66,7 +66,7 @@ def test_features_go_on_with_the_categories_they_have():
     model.partial_fit(X[700:], DATA.ratings[700:])
     assert model.seen_.nnz == len(DATA)
     X[0, 2] = "another"
-    with pytest.raises(ValueError, match="day has a category that fit did not see, in row 0"):
+    with pytest.raises(ValueError, match="day has a category in row 0 that fit did not see"):
         model.partial_fit(X, DATA.ratings)
 
 

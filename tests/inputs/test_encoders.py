@@ -216,7 +216,7 @@ def test_a_column_of_another_kind_than_in_fit_is_refused():
     with pytest.raises(ValueError, match="Column 'year' holds inf"):
         encoder.transform(films().assign(year=np.inf))
     tiny = FeatureEncoder().fit(pd.DataFrame({"x": [1e-300, 2e-300]}))
-    with pytest.raises(ValueError, match=r"Column 'x' holds 1e[+]300, too far from what fit saw"):
+    with pytest.raises(ValueError, match=r"Column 'x' holds 1e[+]300, which is too far from the values that fit saw"):
         tiny.transform(pd.DataFrame({"x": [1e300]}))
 
 

@@ -393,7 +393,9 @@ def test_the_tables_own_faults_bear_its_name():
         encoded(FILMS.assign(genre=objects({}, {}, {})))
     with pytest.raises(ValueError, match=r"item_features: Column 'genre' must hold numbers. Got categories"):
         encoded(FILMS, "passthrough")
-    with pytest.raises(ValueError, match=r"item_features: Numbers are asked for\. Got <U1; encode it, as FeatureEncoder\(\) does"):
+    with pytest.raises(
+        ValueError, match=r"item_features: The table must hold numbers\. Got <U1\. Encode it, for example with FeatureEncoder\(\)"
+    ):
         encoded(np.array([["a", "b"]]), form=SPARSE)
     with pytest.raises(ValueError, match=r"item_features: The table must be numbers\. Got object"):
         encoded([[1, "b"]], form=SPARSE)

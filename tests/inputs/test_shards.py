@@ -460,7 +460,7 @@ def test_no_rows_are_refused(tmp_path):
 def test_a_folder_that_is_there_is_left_alone(tmp_path):
     there = tmp_path / "shards"
     there.mkdir()
-    with pytest.raises(FileExistsError, match="There is something already") as caught:
+    with pytest.raises(FileExistsError, match="The folder must not exist yet") as caught:
         build(tmp_path, GOOD)
     assert caught.value.errno == errno.EEXIST
     assert list(there.iterdir()) == []
@@ -546,12 +546,16 @@ def damage_meta(folder):
             ValueError,
             r"The manifest of .* must list its shards, and it cannot be read \(KeyError\('n_users'\)\)\. Build the Shards again",
         ),
-        (lambda folder: (folder / "00001_columns.npy").unlink(), ValueError, r"is not whole: 00001_columns\.npy is missing"),
+        (
+            lambda folder: (folder / "00001_columns.npy").unlink(),
+            ValueError,
+            r"is incomplete or damaged: 00001_columns\.npy is missing",
+        ),
         (lambda folder: (folder / "manifest.json").unlink(), ValueError, r"not a folder of shards .*: it has no manifest\.json"),
         (
             lambda folder: (folder / "00001_columns.npy").write_bytes((folder / "00001_columns.npy").read_bytes()[:-1]),
             ValueError,
-            r"is not whole: 00001_columns\.npy has \d+ bytes where \d+ were written\. Build it again",
+            r"is incomplete or damaged: 00001_columns\.npy has \d+ bytes where \d+ were written\. Build it again",
         ),
     ],
 )

@@ -70,7 +70,7 @@ def test_the_number_of_threads_is_put_back_after_an_error():
 @pytest.mark.usefixtures("forked")
 def test_a_fork_refuses_to_start_processes_which_would_wait_for_ever():
     assert is_forked()
-    with pytest.raises(ValueError, match=r"n_processes=2 has joblib start .*Use n_processes=1 here"):
+    with pytest.raises(ValueError, match=r"n_processes=2 starts processes, .*Use n_processes=1 here"):
         small(n_processes=2).fit(TRAIN)
     assert np.isfinite(small().fit(TRAIN).predict(TRAIN)).all()
 

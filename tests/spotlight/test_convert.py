@@ -98,7 +98,7 @@ def test_what_is_no_container_is_not_converted(install):
 
 def test_no_observations_are_refused_since_spotlight_needs_one(install):
     install(interactions=THEIRS)
-    with pytest.raises(ValueError, match="interactions has no observations"):
+    with pytest.raises(ValueError, match="interactions must have at least one observation"):
         to_spotlight(Interactions([], []))
 
 

@@ -141,7 +141,7 @@ def test_only_a_trained_factorization_is_taken_over():
     model, data = trained("regression", ExplicitModel)
     with pytest.raises(ValueError, match="32 users and 21 items"):
         weights_from_spotlight(model, Interactions([0], [0], [1.0], num_users=3, num_items=4))
-    with pytest.raises(ValueError, match="train has no ratings"):
+    with pytest.raises(ValueError, match="train must have the ratings"):
         weights_from_spotlight(model, Interactions(data.user_ids, data.item_ids, num_users=32, num_items=21))
     with pytest.raises(TypeError, match="train must be Interactions"):
         weights_from_spotlight(model, data.tocsr())

@@ -234,7 +234,7 @@ def test_what_is_not_there_is_not_found(tmp_path):
 def test_a_pickle_anywhere_is_not_unpickled(tmp_path, name):
     trace = tmp_path / "trace"
     for content in (pickle.dumps(Trap(trace)), npy_of(np.array([Trap(trace)], dtype=object), allow_pickle=True)):
-        with pytest.raises(ValueError, match=r"no array of numbers|has a part"):
+        with pytest.raises(ValueError, match=r"not an array of numbers|has a part"):
             read(forge(tmp_path / "file", (name, content)))
     assert sorted(os.listdir(tmp_path)) == ["file"]
     pickle.loads(pickle.dumps(Trap(trace))).close()
@@ -267,7 +267,7 @@ def test_an_array_header_is_read_and_not_evaluated(tmp_path, header):
 def test_an_array_that_claims_another_size_is_refused_before_it_is_made(tmp_path, monkeypatch, shape):
     monkeypatch.setattr(_archive.np, "empty", None)
     header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}"
-    with pytest.raises(ValueError, match=r"x.npy says it has .* bytes"):
+    with pytest.raises(ValueError, match=r"x.npy does not have the .* bytes"):
         read(forge(tmp_path / "file", ("x.npy", npy(header, bytes(32)))))
 
 
@@ -361,7 +361,7 @@ def test_a_folder_that_cannot_be_written_to_is_an_error_that_names_the_path(tmp_
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_what_is_no_ordinary_file_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="no ordinary file"):
+    with pytest.raises(ValueError, match="path must name an ordinary file"):
         write(tmp_path / "pipe", {}, {})
 
 

@@ -102,13 +102,13 @@ def test_bytes_that_are_written_in_parts_are_all_written():
 def test_two_that_build_one_folder(tmp_path):
     with building(tmp_path / "folder", "shards") as work:
         work.write("int8", ARRAYS["int8"])
-        with pytest.raises(FileExistsError, match="Another process is building this folder now"):
+        with pytest.raises(FileExistsError, match="Another process is building this folder"):
             make(tmp_path / "folder")
     assert_array_equal(ArrayFolder(tmp_path / "folder", "shards").array("int8"), ARRAYS["int8"])
 
 
 def test_a_folder_that_appears_meanwhile_is_left_alone(tmp_path):
-    with pytest.raises(FileExistsError, match="There is something already"), building(tmp_path / "folder", "shards"):
+    with pytest.raises(FileExistsError, match="The folder must not exist yet"), building(tmp_path / "folder", "shards"):
         (tmp_path / "folder").mkdir()
     assert [one.name for one in tmp_path.iterdir()] == ["folder"]
 
@@ -131,7 +131,7 @@ def test_what_a_killed_process_left_goes_with_the_next_build(tmp_path):
     arguments = str(tmp_path / "folder"), os.path.dirname(os.path.dirname(array_folder.__file__))
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"written\n"
-    with pytest.raises(FileExistsError, match="Another process is building this folder now"):
+    with pytest.raises(FileExistsError, match="Another process is building this folder"):
         make(tmp_path / "folder")
     os.kill(process.pid, signal.SIGKILL)
     process.wait(30)
@@ -180,8 +180,11 @@ def replace_array(folder):
         (rewrite(lambda tree: tree["files"].update({"../x": tree["files"]["int8"]})), "does not list its files"),
         (rewrite(lambda tree: tree["files"]["int8"].update(dtype="O")), "does not list its files"),
         (rewrite(lambda tree: tree["files"]["int8"].update(shape=[-1])), "does not list its files"),
-        (lambda folder: (folder / "int8.npy").unlink(), r"is not whole: int8\.npy is missing\. Build it again"),
-        (lambda folder: (folder / "int8.npy").write_bytes(b""), r"is not whole: int8\.npy has 0 bytes where 134 were written"),
+        (lambda folder: (folder / "int8.npy").unlink(), r"is incomplete or damaged: int8\.npy is missing\. Build it again"),
+        (
+            lambda folder: (folder / "int8.npy").write_bytes(b""),
+            r"is incomplete or damaged: int8\.npy has 0 bytes where 134 were written",
+        ),
         (replace_array, r"int8\.npy holds int16 of shape \(3,\) where int8 of shape \(6,\) were written"),
         (lambda folder: (folder / "int8.npy").write_bytes(bytes(134)), r"int8\.npy cannot be read"),
     ],

@@ -179,7 +179,7 @@ def test_scoring_without_validation_data_says_nothing():
 def test_validation_arguments_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match=r"y_val was given without X_val"):
         SOLVERS["adam"].make().fit(DATA, y_val=DATA.ratings)
-    with pytest.raises(ValueError, match="score needs y"):
+    with pytest.raises(ValueError, match="score needs the ratings of X"):
         SOLVERS["adam"].make().fit(TABLE, DATA.ratings, X_val=TABLE)
     with pytest.raises(ValueError, match="y_val must have one value for each observation"):
         SOLVERS["adam"].make().fit(TABLE, DATA.ratings, X_val=TABLE, y_val=[1.0])
