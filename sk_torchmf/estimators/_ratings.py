@@ -88,26 +88,26 @@ class RatingPredictor(RegressorMixin, Recommender):
         new_users = item_ids is None and sp.issparse(user_ids)
         if check_flag(return_std, "return_std"):
             self._check_uncertainty("return_std=True", new_users)
-        scores, doubt = model._scores_in_context(user_ids, item_ids, own)
+        scores, effect_variance = model._scores_in_context(user_ids, item_ids, own)
         user = None
         if return_std or (vars(model).get("user_cut_points_") is not None and not new_users):
             user, item = model._pairs(user_ids, item_ids)
         predicted = model._respond(scores, clip, user=user)
         if not return_std:
             return predicted
-        variance = model._variances(user, item) + doubt
+        variance = model._variances(user, item) + effect_variance
         if self.loss == "ordinal":
             return predicted, np.sqrt(model._cut_points().mean_square(scores, user, variance, predicted))
         return predicted, np.sqrt(self._link().variance(predicted, variance) + (self.noise_std_ or 0.0) ** 2)
 
     def _scores_in_context(self, user_ids, item_ids, user_features=None):
         """The raw scores that are asked for, with the effects of their context; and by how much that is uncertain."""
-        scores, doubt = self._score(user_ids, item_ids, user_features), sum(prior for *_, prior in self._effect_biases)
+        scores, effect_variance = self._score(user_ids, item_ids, user_features), sum(prior for *_, prior in self._effect_biases)
         if columns := self._context(user_ids if item_ids is None else None):
             user, item = read_ids(self, user_ids)
-            added, doubt = self._of_context(user, item, columns)
+            added, effect_variance = self._of_context(user, item, columns)
             scores += added
-        return scores, doubt
+        return scores, effect_variance
 
     def _parts_of_context(self, X):
         columns = self._context(X)
@@ -170,8 +170,8 @@ class RatingPredictor(RegressorMixin, Recommender):
         user, item = model._pairs(user_ids, item_ids)
         n_levels = len(model.levels_)
         check_memory(8 * user.size * n_levels, f"Probabilities of {n_levels} levels for {user.size} pairs", "Pass fewer pairs.")
-        scores, doubt = model._scores_in_context(user_ids, item_ids)
-        known = (part.ravel() for part in (scores, user, model._variances(user, item) + doubt))
+        scores, effect_variance = model._scores_in_context(user_ids, item_ids)
+        known = (part.ravel() for part in (scores, user, model._variances(user, item) + effect_variance))
         return model._cut_points().probabilities(*known).reshape(*user.shape, n_levels)
 
     def _variances(self, user, item):

@@ -37,10 +37,10 @@ def r2(rating, predicted, sample_weight=None):
     weight = np.ones(len(rating)) if sample_weight is None else sample_weight
     with np.errstate(over="ignore", invalid="ignore"):
         error = float((weight * (rating - predicted) ** 2).sum())
-        spread = float((weight * (rating - np.average(rating, weights=weight)) ** 2).sum())
-    if not spread:
+        sum_of_squares = float((weight * (rating - np.average(rating, weights=weight)) ** 2).sum())
+    if not sum_of_squares:
         return float(not error)
-    return max(1 - error / spread, -sys.float_info.max)
+    return max(1 - error / sum_of_squares, -sys.float_info.max)
 
 
 def ranking_scorer(metric="ndcg", k=10, *, threshold=None, exclude_seen=True, holdout=0.2, random_state=0, items=None):

@@ -24,7 +24,7 @@ class ImplicitLeastSquares(Solver):
         + \alpha \sum_u (G_u + n) \lVert x_u \rVert^2 + \alpha \sum_i (G_i + m) \lVert y_i \rVert^2
 
     where x are a user's factors, y an item's factors and bias, G a row's sum of gains, m and n the numbers of users and items: the
-    weights of [1]_, the regularisation of [2]_. A user has no bias of her own. The rows of a side that has features shrink to what
+    weights of [1]_, the regularisation of [2]_. A user has no bias. The rows of a side that has features shrink to what
     these say, :math:`A^\top f`, and the ridge is that of the coefficients A too, see ``RowRegression``.
 
     Parameters

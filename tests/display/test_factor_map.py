@@ -138,7 +138,7 @@ def test_a_map_by_a_function_or_a_transformer():
     with pytest.raises(ValueError, match=r"method must return two dimensions, an array of shape \(20, 2\). Got shape \(20, 3\)"):
         FactorMapDisplay.from_estimator(model, method=scaling)
     assert not hasattr(scaling, "categories_")  # a copy was fitted
-    with pytest.raises(TypeError, match=r"pass MDS\(\)"):
+    with pytest.raises(TypeError, match=r"Pass MDS\(\)"):
         FactorMapDisplay.from_estimator(model, method=MDS)
 
 

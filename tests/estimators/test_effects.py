@@ -179,7 +179,7 @@ def test_the_spread_with_known_context_is_that_of_held_out_ratings():
         ({"effects": [9]}, X, Y, "effects=9 is not a column position"),
         ({"effects": ["place"]}, X.assign(place=None), Y, "column 'place' must have a value in each row. Row 0"),
         ({"time": "at"}, X.assign(at=np.nan), Y, "time must be present and finite"),
-        ({"time": "place"}, X, Y, "time must be numbers"),
+        ({"time": "place"}, X, Y, "time must hold numbers"),
         ({"effects": "place"}, X, Y, "effects"),
         ({"effects": [1.5]}, X, Y, "effects must hold columns of X"),
         ({"effects": ["place", "place"]}, X, Y, "must not hold an entry twice"),

@@ -159,7 +159,7 @@ def test_process_without_users_answers_for_unknown_and_new_ones(found, size):
 
 
 def test_only_the_parts_of_a_fit_can_be_gathered(found, size):
-    assert all(f"On these {size} ranks" in text for text in found["gathered_on_other_parts"])
+    assert all(f"on these {size} ranks" in text for text in found["gathered_on_other_parts"])
 
 
 @pytest.mark.parametrize("name", REFUSED)

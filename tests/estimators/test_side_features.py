@@ -367,7 +367,7 @@ REFUSED = {
     "as many rows as X": (lambda: make().fit(DATA[:N_ITEMS], item_features=ITEMS), r"item_features has 90 rows, as many as X"),
     "more rows than X has columns": (
         lambda: make().fit(DATA.tocsr(), item_features=np.ones((N_ITEMS + 1, 2))),
-        r"item_features describes the item 90, but X has 90 items",
+        r"item_features has a row for the item 90, but X has 90 items",
     ),
     "partial_fit without": (
         lambda: make().fit(DATA).partial_fit(DATA, item_features=ITEMS),

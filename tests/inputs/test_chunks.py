@@ -27,7 +27,7 @@ def test_batches_can_come_from_what_iterates_anew(how):
 
 
 def test_a_spent_iterator_is_for_one_epoch():
-    with pytest.raises(ValueError, match=r"max_iter=2\. Pass max_iter=1"):
+    with pytest.raises(ValueError, match=r"max_iter=2 times.*Use max_iter=1"):
         small().fit_batches(iter(batches_of(TRAIN)), n_users=150, n_items=80)
     small(max_iter=1).fit_batches(iter(batches_of(TRAIN)), n_users=150, n_items=80)
 

@@ -210,7 +210,7 @@ def test_another_programs_file_is_refused(tmp_path, make):
 
 def test_a_file_of_a_newer_version_says_upgrade(tmp_path):
     path = forge(tmp_path / "file", ("new.kind", b"what a newer version may write"), version=FORMAT + 1)
-    with pytest.raises(ValueError, match=rf"written by a newer sk_torchmf \(9.9\).*format is {FORMAT + 1}.*Upgrade sk_torchmf"):
+    with pytest.raises(ValueError, match=rf"written by a newer sk_torchmf \(9.9\).*has format {FORMAT + 1}.*Upgrade sk_torchmf"):
         read(path)
 
 

@@ -173,7 +173,7 @@ def replace_array(folder):
         (rewrite(lambda tree: tree.update(version="1")), r"manifest\.json does not say that it is one"),
         (
             rewrite(lambda tree: tree.update(version=FORMAT + 1)),
-            rf"a newer sk_torchmf .*format is {FORMAT + 1}.*Upgrade",
+            rf"a newer sk_torchmf .*has format {FORMAT + 1}.*Upgrade",
         ),
         (rewrite(lambda tree: tree.update(meta=None)), "does not list its files"),
         (rewrite(lambda tree: tree.update(files=[])), "does not list its files"),
