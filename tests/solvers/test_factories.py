@@ -67,7 +67,7 @@ def test_the_scheduler_takes_a_step_an_epoch():
         ({"scheduler__gamma": 0.5}, "scheduler__gamma needs a scheduler"),
         ({"optimizer": nn.Linear}, "optimizer must be a subclass of torch.optim.*Got Linear"),
         ({"optimizer": len}, "optimizer must be a subclass of torch.optim.*Got len"),
-        ({"module": tutorial.Plain(3, 4)}, "module must be a class.*Got an instance of Plain; pass module=Plain"),
+        ({"module": tutorial.Plain(3, 4)}, "module must be a class.*Got an instance of Plain. Pass module=Plain"),
         ({"module": nn.Linear}, "module__n_factors is not a parameter of Linear"),
         ({"module": lambda n_users, n_factors: None}, "must accept the arguments n_users and n_items"),
         ({"module": lambda n_users, n_items, n_factors: {}}, "must make a torch.nn.Module. It made dict"),
