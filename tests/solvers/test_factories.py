@@ -140,5 +140,5 @@ def test_an_optimizer_needs_no_closure_and_no_rate():
 
 def test_an_instance_of_an_optimizer_is_refused_with_the_way():
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    with pytest.raises(TypeError, match=r"Pass optimizer=SGD and its arguments as optimizer__"):
+    with pytest.raises(TypeError, match=r"Pass optimizer=SGD, and its arguments as optimizer__"):
         small(optimizer=optimizer).fit(TRAIN)
