@@ -135,7 +135,7 @@ def changed(old, new):
     ("damage", "text"),
     [
         (lambda path: max(path.glob("*.1-of-2.npz")).unlink(), r"1-of-2\.npz is missing"),
-        (changed('{"format"', '{"format'), r"parts\.json is no JSON"),
+        (changed('{"format"', '{"format'), r"parts\.json is not valid JSON"),
         (changed("sk_torchmf parts", "parts"), r"parts\.json does not say that it is one"),
         (changed('"version": 1', '"version": 2'), "newer sk_torchmf"),
         (changed("model-", "../model-"), r"parts\.json does not list its files"),

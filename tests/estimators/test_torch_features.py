@@ -346,7 +346,7 @@ def test_a_table_that_the_module_cannot_take_is_refused_with_words():
         with pytest.raises(ValueError, match="no fold-in"):
             call(TRAIN.tocsr(), item_features=ITEMS)
     for call in (users.predict, users.recommend, users.score):
-        with pytest.raises(ValueError, match=r"user_features are for.*Content has forward\(user, item, item_features\)"):
+        with pytest.raises(ValueError, match=r"user_features need a module.*Content has forward\(user, item, item_features\)"):
             call(TRAIN, user_features=USERS)
     with pytest.raises(ValueError, match="item_features"):
         users.predict(TRAIN, item_features=ITEMS[:, :2])

@@ -374,7 +374,7 @@ def test_what_ordinal_cannot_do_is_refused_with_words():
     assert not hasattr(other, "predict_proba")
     with pytest.raises(AttributeError, match="predict_proba"):
         other.predict_proba(DATA)
-    with pytest.raises(ValueError, match=r"fitted without them\. Fit again with that loss"):
+    with pytest.raises(ValueError, match=r"fitted without them\. Use fit with that loss"):
         other.set_params(loss="ordinal").predict(DATA)
     with pytest.raises(ValueError, match="no fold-in"):
         ordinal().fit(DATA).predict_proba(DATA.tocsr())

@@ -100,7 +100,8 @@ def test_missing_code_is_named_with_the_call_that_passes_it(tmp_path):
     path = tmp_path / "model"
     model.save(path)
     with pytest.raises(
-        TypeError, match=r"not loss, module, scheduler__lr_lambda\. .*load\(path, loss=mean_squared, module=Biased, sch"
+        TypeError,
+        match=r"does not hold loss, module, scheduler__lr_lambda, because .*load\(path, loss=mean_squared, module=Biased, sch",
     ):
         TorchFactorization.load(path)
     with pytest.raises(TypeError, match=r"does not hold loss, scheduler__lr_lambda, because saved files hold no code\."):

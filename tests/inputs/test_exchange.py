@@ -154,7 +154,7 @@ def test_further_columns_go_with_their_rows(found, size):
         (
             "users_that_have_no_hash",
             "TypeError",
-            "user ids must be numbers, text, bytes or times so that they can be divided into shards. Got date.",
+            "user ids must be numbers, text, bytes or times, so that they can be divided into shards. Got date.",
         ),
         ("column_of_two_types", "ValueError", "day must be of one type on all ranks. Got numbers on rank 0 and text on rank 1."),
         ("categories_of_two_types", "TypeError", "day must be of one type on all ranks. Got numbers on rank 0 and text on rank 1."),

@@ -200,10 +200,10 @@ ODD = {
     ),
     "a function that gives no batches": (
         lambda: TorchFactorization(nn.PlainMF, module__n_factors=2).fit_batches(int, n_users=2, n_items=2),
-        r"batches must be a function that returns an iterator\. It returned int",
+        r"batches must be an iterable, or a function that returns an iterator\. It returned int",
     ),
     "a class that is no module": (lambda: TorchFactorization(int).fit(X, Y), r"module must be a subclass of torch\.nn\.Module"),
-    "rows of text": (lambda: FITTED.inverse_transform([["a", "b", "c"]]), "rows must be numbers"),
+    "rows of text": (lambda: FITTED.inverse_transform([["a", "b", "c"]]), "rows must be a two-dimensional array of numbers"),
     "new users of other items": (lambda: FITTED.fold_in(sp.coo_array([[1.0, 2.0, 3.0]])), "X has 3 features"),
     "explore=None": (lambda: FITTED.recommend(explore=None), r"explore must be True or False\. Got None"),
     "return_std=1": (lambda: FITTED.predict(0, 0, return_std=1), r"return_std must be True or False\. Got 1"),

@@ -67,7 +67,7 @@ def test_the_scheduler_takes_a_step_an_epoch():
         ({"scheduler__gamma": 0.5}, "scheduler__gamma needs a scheduler"),
         ({"optimizer": nn.Linear}, "optimizer must be a subclass of torch.optim.*Got Linear"),
         ({"optimizer": len}, "optimizer must be a subclass of torch.optim.*Got len"),
-        ({"module": tutorial.Plain(3, 4)}, "module must be a class.*Got an instance of Plain; pass module=Plain"),
+        ({"module": tutorial.Plain(3, 4)}, "module must be a class.*Got an instance of Plain. Pass module=Plain"),
         ({"module": nn.Linear}, "module__n_factors is not a parameter of Linear"),
         ({"module": lambda n_users, n_factors: None}, "must accept the arguments n_users and n_items"),
         ({"module": lambda n_users, n_items, n_factors: {}}, "must make a torch.nn.Module. It made dict"),
@@ -140,5 +140,5 @@ def test_an_optimizer_needs_no_closure_and_no_rate():
 
 def test_an_instance_of_an_optimizer_is_refused_with_the_way():
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    with pytest.raises(TypeError, match=r"Pass optimizer=SGD and its arguments as optimizer__"):
+    with pytest.raises(TypeError, match=r"Pass optimizer=SGD, and its arguments as optimizer__"):
         small(optimizer=optimizer).fit(TRAIN)

@@ -190,7 +190,7 @@ def test_a_state_that_a_file_cannot_hold_is_named(tmp_path):
     words = (
         r"checkpoint cannot store the state_dict\(\) of this optimizer or scheduler: solver\.rest\.scheduler\.seen is a "
         r"builtins.set.*"
-        r"Use another, or checkpoint=None"
+        r"Use another one, or checkpoint=None"
     )
     with pytest.raises(TypeError, match=words):
         torch_model(scheduler=WithASet, checkpoint=tmp_path / "fit").fit(DATA)
