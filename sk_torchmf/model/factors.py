@@ -121,10 +121,10 @@ class Side:
         biases = None if self.biases is None else _spread(self.biases, known, n, 0.0)
         factors = _spread(self.factors, known, n, self.mean)
         if posterior is not None:
-            doubt = posterior.doubt
-            if doubt is not None:
-                doubt = np.concatenate([_spread(doubt[:-1], known, n, doubt[-1]), doubt[-1:]])
-            posterior = replace(posterior, count=_spread(posterior.count, known, n, 0.0), doubt=doubt)
+            mean_variance = posterior.mean_variance
+            if mean_variance is not None:
+                mean_variance = np.concatenate([_spread(mean_variance[:-1], known, n, mean_variance[-1]), mean_variance[-1:]])
+            posterior = replace(posterior, count=_spread(posterior.count, known, n, 0.0), mean_variance=mean_variance)
         if weights is not None and others is not None:
             weights = weights.spread_over(*others)
         side = replace(self, factors=factors, biases=biases, counts=counts, posterior=posterior, weights=weights)
@@ -142,10 +142,10 @@ class Side:
             if biases is not None:
                 biases = biases.copy()
                 biases[cold] = rows[:, -1]
-            if posterior is not None and posterior.doubt is not None:
-                doubt = posterior.doubt.copy()
-                doubt[cold] = self.weights.doubt(own)
-                posterior = replace(posterior, doubt=doubt)
+            if posterior is not None and posterior.mean_variance is not None:
+                mean_variance = posterior.mean_variance.copy()
+                mean_variance[cold] = self.weights.excess_variance(own)
+                posterior = replace(posterior, mean_variance=mean_variance)
         return replace(self, factors=factors, biases=biases, posterior=posterior, described=features.described)
 
     def expected(self, features=None, n=1):

@@ -48,7 +48,7 @@ class FeatureWeights:
         """Where rows (n, width) without observations are expected, by their features, a CSR array of shape (n, n_columns)."""
         return self.constant + features @ self.weights
 
-    def doubt(self, features):
+    def excess_variance(self, features):
         """By how much the variances (n, width) of such rows exceed the prior's, along the posterior's basis."""
         return self.spread - 1 + features.multiply(features).tocsr() @ self.variances
 

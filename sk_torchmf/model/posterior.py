@@ -21,7 +21,7 @@ class Posterior:
         :math:`s^2`, the variance of a standardised rating about its score.
     count : ndarray of shape (n_rows,)
         c, the weighted number of ratings.
-    doubt : ndarray of shape (n_rows + 1, width) or None
+    mean_variance : ndarray of shape (n_rows + 1, width) or None
         q, along the basis; last that of an unknown row. None where prior means are taken for known.
     """
 
@@ -29,18 +29,18 @@ class Posterior:
     curvature: np.ndarray
     noise: float
     count: np.ndarray
-    doubt: np.ndarray | None = None
+    mean_variance: np.ndarray | None = None
 
     def as_tuple(self):
         """What it is made of, as fitted attributes have it."""
         parts = self.basis, self.curvature, self.noise, self.count
-        return parts if self.doubt is None else (*parts, self.doubt)
+        return parts if self.mean_variance is None else (*parts, self.mean_variance)
 
     def variances(self, row):
         """Variances (n, width) of rows, by number or -1, along the columns of the basis; the prior's for unknown rows."""
         count = np.where(row >= 0, self.count[row], 0.0) if len(self.count) else np.zeros(len(row))
         variances = self.noise / (count[:, None] * self.curvature + self.noise)
-        return variances if self.doubt is None else variances + np.square(variances) * self.doubt[row]
+        return variances if self.mean_variance is None else variances + np.square(variances) * self.mean_variance[row]
 
     def draw(self, rng, row):
         """Draw for rows, by number or -1, how far they lie from their means: (n, width)."""

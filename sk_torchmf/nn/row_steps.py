@@ -325,15 +325,15 @@ def with_one(rows):
     return F.pad(rows, (0, 1), value=1.0)
 
 
-def variance_sums(count, L, noise, doubt=None):
+def variance_sums(count, L, noise, mean_variance=None):
     """Summed over rows and over their ratings, the posterior variances along the basis in units of the prior's: (width,) each.
 
-    ``doubt`` (n, width) is that of the prior means, which the first term takes for known.
+    ``mean_variance`` (n, width) is that of the prior means, which the first term takes for known.
     """
     of_row = of_rating = (count * L).add_(noise).reciprocal_().mul_(noise)
-    if doubt is not None:
-        of_rating = of_row + of_row.square() * doubt
-        of_row = of_row + (1 - of_row).square() * doubt
+    if mean_variance is not None:
+        of_rating = of_row + of_row.square() * mean_variance
+        of_row = of_row + (1 - of_row).square() * mean_variance
     return [of_row.sum(0).double(), (count.T @ of_rating)[0].double()]
 
 

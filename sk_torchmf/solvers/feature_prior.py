@@ -80,7 +80,7 @@ class FeaturePrior(PriorMeans):
         level = (B.square().sum(dtype=torch.float64) + variance.sum()) / (size * width)
         return ((M * ((width * level + variance).cpu() / (width + size))) @ M.T) + own.cpu() / (width + size)
 
-    def doubt(self):
+    def mean_variance(self):
         """The variances of the rows' prior means along the basis, (n_rows, width); None where there are no features."""
         return self.design.dot(self.variance, square=True) if self.design.groups else None
 

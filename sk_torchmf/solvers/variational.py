@@ -112,7 +112,7 @@ class Side:
         The rows are looked at once, and as differences: what float32 rounds is then small.
         """
         self.reference = self.prior.coefficients[0].clone()
-        doubt = None if frame is None else self.prior.doubt()
+        mean_variance = None if frame is None else self.prior.mean_variance()
 
         def sums(some):
             own, count = self.rows.some(some), self.count[some]
@@ -122,7 +122,7 @@ class Side:
             Y, D = with_one(rows - self.reference), with_one(rows - self.prior.rows[some])  # (n, width + 1)
             found = [D.T @ D, (Y * count).T @ Y]
             if frame is not None:
-                found += variance_sums(count, frame.L, noise, None if doubt is None else doubt[some])
+                found += variance_sums(count, frame.L, noise, None if mean_variance is None else mean_variance[some])
             return found
 
         square, moment, *uncertainty = (part.double().cpu() for part in self.total(sums))
@@ -180,8 +180,8 @@ class Side:
         information = self.count * prior.design.product(rows, S.to(rows)) + noise * pull
         cold, spread = prior.without({SEEN}, information, self.count, noise, T, partial(self._basis, S=S))
         unknown = (N * ((T + prior.covariance_of_means()) @ N)).sum(0) - 1  # of a row of which nothing is known
-        doubt = np.concatenate([to_array(prior.doubt()), [to_array(unknown)]]).astype(np.float32)
-        return replace(posterior, doubt=doubt), prior.weights(cold, spread, N, prior.shares(S, T))
+        mean_variance = np.concatenate([to_array(prior.mean_variance()), [to_array(unknown)]]).astype(np.float32)
+        return replace(posterior, mean_variance=mean_variance), prior.weights(cold, spread, N, prior.shares(S, T))
 
 
 def _frame(own, other, n_factors, plan):
@@ -471,7 +471,7 @@ class Variational(Solver):
 
 
 def _user_prior(users, items, noise, n_factors):
-    """The prior of a new user without known features: the learned Gaussian, and for each rating the doubt about the item's row."""
+    """The prior of a new user without known features: the learned Gaussian, and each rated item's uncertainty."""
     width = len(users.basis)
     precision, shift = np.zeros((3, width, width)), np.zeros((3, width))
     users.centre()

@@ -38,7 +38,7 @@ def part_of(attributes):
     """What is of the users of one process, of its fitted attributes."""
     n, posterior = len(attributes["users_"]), attributes.get("user_posterior_")
     of_rows = {name: attributes[name] for name in ROWS if name in attributes}
-    of_rows |= {"count": None} if posterior is None else dict(zip(("count", "doubt"), posterior[3:], strict=False))
+    of_rows |= {"count": None} if posterior is None else dict(zip(("count", "mean_variance"), posterior[3:], strict=False))
     own = {name: attributes[name] for name in (*OTHERS, _pattern_of(attributes)) if name in attributes}
     return own | {name: None if values is None else values[:n] for name, values in of_rows.items()}
 
@@ -118,8 +118,8 @@ def together(attributes, parts):
     if parts[0]["count"] is not None:
         posterior = attributes["user_posterior_"]
         found["user_posterior_"] = (*posterior[:3], rows("count"))
-        if "doubt" in parts[0]:  # in whose last row is a user of whom nothing is known
-            found["user_posterior_"] += (np.concatenate([rows("doubt"), posterior[4][-1:]]),)
+        if "mean_variance" in parts[0]:  # in whose last row is a user of whom nothing is known
+            found["user_posterior_"] += (np.concatenate([rows("mean_variance"), posterior[4][-1:]]),)
     return attributes | found
 
 

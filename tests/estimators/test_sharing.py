@@ -62,10 +62,10 @@ def found(size, found_by):
 
 def covariances(posterior):
     """Of the rows and, where they have features, of an unknown one, by a loop: a basis is known up to the signs of its columns."""
-    basis, curvature, noise, count, *doubt = posterior
-    variances = [noise / (n * curvature + noise) for n in [*count, *([0.0] if doubt else [])]]
-    if doubt:
-        variances = [v + v**2 * own for v, own in zip(variances, doubt[0], strict=True)]
+    basis, curvature, noise, count, *mean_variance = posterior
+    variances = [noise / (n * curvature + noise) for n in [*count, *([0.0] if mean_variance else [])]]
+    if mean_variance:
+        variances = [v + v**2 * own for v, own in zip(variances, mean_variance[0], strict=True)]
     return np.array([(basis * v) @ basis.T for v in variances])
 
 
