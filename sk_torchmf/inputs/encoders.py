@@ -43,7 +43,7 @@ class FeatureEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
     n_features_in_ : int
         Number of columns of the table.
     feature_names_in_ : ndarray of shape (n_columns,), object
-        Names of the columns of the table, if it has any.
+        Where the columns of the table have names: these names.
 
     See Also
     --------

@@ -197,13 +197,13 @@ def test_bad_weights_of_users_are_named():
 @pytest.mark.parametrize(
     ("X", "words"),
     [
-        (np.ones((5, 1)), "X has 1 column .*; a table of interactions needs a user and an item column.*pass a scipy sparse array"),
+        (np.ones((5, 1)), "X has 1 column .* but a table of interactions needs a user and an item column.*pass a scipy sparse array"),
         (np.empty((0, 2)), "minimum of 1"),
         (sp.csr_array((3, 4)), r"X has no observations \(shape=\(3, 4\)\)"),
         (Interactions([], [], num_users=3, num_items=4), "X has no observations"),
         (sp.csr_array([[1.0, np.nan]]), r"X\.data\[1\] is nan"),
         (sp.csr_array([[1j, 0]]), "complex data not supported"),
-        (np.array([[0, 1], [np.nan, 1]]), "user ids must be present and finite"),
+        (np.array([[0, 1], [np.nan, 1]]), "user ids must not be missing or infinite"),
         (np.zeros((2, 2, 2)), "dim 3"),
     ],
     ids=["one column", "empty", "empty sparse", "empty container", "nan", "complex", "nan id", "cube"],

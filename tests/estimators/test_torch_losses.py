@@ -167,7 +167,7 @@ def test_a_saved_model_has_the_trained_loss(loss, tmp_path):
         assert int(again.loss_.n_calls) == int(model.loss_.n_calls)
         assert not again.loss_.training
     assert clone(model).fit(TRAIN).loss_.log_std == model.loss_.log_std
-    with pytest.raises(TypeError, match="not loss, module"):
+    with pytest.raises(TypeError, match="does not hold loss, module"):
         TorchFactorization.load(tmp_path / "model")
     with pytest.raises(ValueError, match=r"do not fit loss .*n_calls.*Pass the loss and the loss__"):
         TorchFactorization.load(tmp_path / "model", module=tutorial.Biased, loss=OrdinalLoss([1, 2]))

@@ -25,7 +25,7 @@ def test_a_module_gets_a_scorer_that_is_code_from_the_caller(tmp_path):
         return estimator.score(X, y)
 
     model = small(scoring=scoring).fit(DATA)
-    with pytest.raises(TypeError, match="not scoring"):
+    with pytest.raises(TypeError, match="does not hold scoring"):
         reloaded(model, tmp_path, module=tutorial.Biased)
     assert TorchFactorization.load(tmp_path / "model", module=tutorial.Biased, scoring=scoring).scoring is scoring
 

@@ -347,7 +347,7 @@ def test_a_folder_is_no_file(tmp_path):
 
 @pytest.mark.parametrize("folder", ["missing", "file"])
 def test_a_folder_that_is_not_there_is_named(file, folder):
-    with pytest.raises(FileNotFoundError, match=rf"make it first: '.*{folder}'"):
+    with pytest.raises(FileNotFoundError, match=rf"Make it first: '.*{folder}'"):
         write(file.parent / folder / "model", {}, {})
 
 
