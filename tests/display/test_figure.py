@@ -53,7 +53,7 @@ def test_plot_draws_the_same_data_again(kind):
 def test_what_is_no_axes_is_refused_before_anything_is_drawn(kind):
     display = draw(kind)
     plt.close("all")
-    with pytest.raises(TypeError, match="ax must be (a|one) matplotlib Axes"):
+    with pytest.raises(TypeError, match=r"ax must be (a|one) matplotlib Axes"):
         display.plot("axes")
     assert plt.get_fignums() == []
 

@@ -197,7 +197,7 @@ def test_bad_weights_of_users_are_named():
 @pytest.mark.parametrize(
     ("X", "words"),
     [
-        (np.ones((5, 1)), "X has 1 column .* but a table of interactions needs a user and an item column.*pass a scipy sparse array"),
+        (np.ones((5, 1)), "X has 1 column .* but a table of interactions needs a user and an item column.*pass a scipy sparse"),
         (np.empty((0, 2)), "minimum of 1"),
         (sp.csr_array((3, 4)), r"X has no observations \(shape=\(3, 4\)\)"),
         (Interactions([], [], num_users=3, num_items=4), "X has no observations"),
