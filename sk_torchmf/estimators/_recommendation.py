@@ -130,7 +130,7 @@ class Recommender(FactorPredictor):
         True
         """
         check_is_fitted(self)
-        if by not in ROLES:
+        if not isinstance(by, str) or by not in ROLES:
             raise ValueError(f'by must be "item" or "user". Got {by!r}.')
         if item_ids is None and sp.issparse(user_ids):
             raise ValueError("explain needs users that fit saw. Got a sparse matrix of new users. Use partial_fit to add them.")

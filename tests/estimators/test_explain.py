@@ -153,6 +153,8 @@ def test_what_cannot_be_explained_is_refused(monkeypatch):
     model = fitted()
     with pytest.raises(ValueError, match=r'by must be "item" or "user"\. Got \'genres\'\.'):
         model.explain(3, by="genres")
+    with pytest.raises(ValueError, match='by must be "item" or "user"'):
+        model.explain(3, by=np.array([1, 2]))  # of which "in" cannot say whether it is one
     with pytest.raises(ValueError, match=r"explain needs users that fit saw\. Got a sparse matrix of new users"):
         model.explain(sp.csr_array((2, N_ITEMS)))
     with pytest.raises(ValueError, match="got a one-dimensional array"):

@@ -155,7 +155,7 @@ def test_spotlights_evaluation_of_a_fit_on_labels_is_refused_with_words():
     from spotlight import evaluation
 
     model = BiasedMatrixFactorization(n_factors=3, random_state=0).fit(*as_form(DATA, "labels"))
-    with pytest.raises(ValueError, match="not by its position"):
+    with pytest.raises(ValueError, match="not by their positions"):
         evaluation.mrr_score(model, to_spotlight(TEST))
 
 
