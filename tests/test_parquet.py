@@ -110,7 +110,7 @@ def test_users_of_a_container_and_of_a_sparse_matrix(tmp_path):
     some = data[data.user_ids % 3 == 0]
     write_recommendations(model, tmp_path / "best", some, 3)
     assert_rows(read(tmp_path / "best"), expected_rows(np.unique(some.user_ids), *model.recommend(some, 3)))
-    new = sp.random_array((50, model.n_items_), density=0.2, rng=np.random.default_rng(0), format="coo")
+    new = sp.random(50, model.n_items_, density=0.2, random_state=0, format="coo")
     write_recommendations(model, tmp_path / "best", new, 3)
     assert_rows(read(tmp_path / "best"), expected_rows(np.arange(50), *model.recommend(new, 3)))
     with pytest.raises(ValueError, match="user_features of new users cannot be divided into blocks"):
