@@ -45,15 +45,12 @@ class Refusal(NamedTuple):
         How the sentence goes on after a colon; empty for what is not there yet.
     use : str
         What to pass instead, as one writes it; empty where that is not one thing.
-    beside : tuple of str and callable, optional
-        Another parameter, and what says of its values whether the row holds beside them; by default it always does.
     """
 
     name: str
     is_refused: Callable[[Any], bool]
     why: str = ""
     use: str = ""
-    beside: tuple[str, Callable[[Any], bool]] | None = None
 
 
 TABLES_OF_ATTRIBUTES = ("user_features", "item_features")
@@ -63,8 +60,8 @@ NEEDS = [  # of a fit to ratings that several processes share
     Refusal("solver", none_of(*ABLE), "its steps depend on the products of all rows at once"),
     Refusal("batch_size", given, "a batch would depend on which process has which users", "None"),
     Refusal("seen_features", one_of("item", "both"), "those who have seen an item are in several processes", '"user" or None'),
-    *(Refusal(name, given, beside=("distributed", one_of(EXACT))) for name in (*CONTEXT, *JUDGING, "cold_average")),
 ]
+EXACT_NEEDS = [Refusal(name, given) for name in (*CONTEXT, *JUDGING, "cold_average")]  # further, of exact sums
 POSITIVES_NEEDS = [  # likewise of one to positives
     Refusal("X_val", issparse, "which items of a new user are scored would depend on who has the user"),
     Refusal("alpha", one_of("auto"), "it is searched for in all positives at once"),
@@ -117,14 +114,9 @@ def refuse(fit, rows, values, otherwise):
     for row in rows:
         if row.name not in values or not row.is_refused(value := values[row.name]):
             continue
-        if row.beside is not None and not row.beside[1](values[row.beside[0]]):
-            continue
         why, got = f": {row.why}" if row.why else "", _named(row.name, value)
         if row.use:
             raise ValueError(f"{fit} needs {row.name}={row.use}{why}. Got {shown(value)}. Use that, or {otherwise}.")
-        if row.beside is not None and row.beside[0] != "distributed":
-            other = _named(row.beside[0], values[row.beside[0]])
-            raise ValueError(f"{fit} takes no {got} with {other} yet{why}. Leave one of them out, or use {otherwise}.")
         if why:
             raise ValueError(f"{fit} takes no {got}{why}. Use another, or {otherwise}.")
         raise ValueError(f"{fit} takes no {got} yet. Leave it out, or use {otherwise}.")
@@ -144,6 +136,7 @@ def check_shareable(estimator, processes, rows, **arguments):
     """
     params = estimator.get_params(deep=False)
     exact = params["distributed"] == EXACT
+    rows = [*rows, *EXACT_NEEDS] if exact else rows
     refuse(f"distributed={shown(EXACT if exact else True)}", rows, params | arguments, "distributed=False")
     told = processes.all_gather({name: shown(value) for name, value in params.items() if name not in MAY_DIFFER})
     for name in dict.fromkeys(name for own in told for name in own):
